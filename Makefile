@@ -1,0 +1,29 @@
+# Everything a fresh clone needs, in two commands: `make research` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+ITERATIONS ?= 6
+ARGS ?=
+BIN := $(VENV)/bin
+
+.PHONY: setup research test test-all lint report clean-venv
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+research: setup            ## prepare the corpus once, then run ITERATIONS mutations
+	$(BIN)/python prepare.py
+	$(BIN)/pytest --autoresearch --iterations $(ITERATIONS) $(ARGS)
+
+test: setup                ## the default tier: under ten minutes on two cores
+	$(BIN)/pytest -n 2 -m "not slow" $(ARGS)
+
+test-all: setup            ## everything
+	$(BIN)/pytest -n 2 $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
