@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,31 +106,27 @@ class Dataset:
         """
         root = Path(root)
         try:
-            manifest = json.loads((root / MANIFEST).read_bytes())
-            found = manifest["format"]
-            if found != FORMAT:
-                raise DatasetError(
-                    f"{root} is in format {found}, not {FORMAT}; {_mend(root, force=True)}"
-                )
-            sizes = {name: int(manifest["files"][name]["bytes"]) for name in FILES}
-            dataset = cls(root, manifest)
-        except FileNotFoundError:
-            raise DatasetError(f"no data set in {root}; {_mend(root)}") from None
+            dataset = cls(root, json.loads((root / MANIFEST).read_bytes()))
+            sizes = {name: int(dataset.manifest["files"][name]["bytes"]) for name in FILES}
+            made_by, hidden = dataset.manifest["python"], dataset.manifest["hidden_sources"]
+        except (FileNotFoundError, NotADirectoryError):
+            raise DatasetError(f"no data set in {root}; run: python prepare.py") from None
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise DatasetError(
-                f"{root / MANIFEST} is unreadable ({error}); {_mend(root, force=True)}"
+                f"{root / MANIFEST} is unreadable ({error!r}); run: python prepare.py"
             ) from None
+        if dataset.manifest.get("format") != FORMAT:
+            raise dataset._error(f"{root} is not in format {FORMAT}")
         for name, size in sizes.items():
             path = root / name
             actual = path.stat().st_size if path.is_file() else None
             if actual != size:
                 state = "missing" if actual is None else f"{actual} bytes long instead of {size}"
-                raise DatasetError(f"{path} is {state}; {_mend(root, force=True)}")
-        made_by, running = _minor(str(manifest["python"])), _minor(sys.version)
-        if manifest["hidden_sources"] and made_by != running:
-            raise DatasetError(
-                f"{root} was made from the library of Python {made_by}, this is {running}; "
-                + _mend(root, force=True)
+                raise dataset._error(f"{path} is {state}")
+        if hidden and _minor(made_by) != _minor(sys.version):
+            raise dataset._error(
+                f"{root} was made of the library of Python {_minor(made_by)}, "
+                f"this is {_minor(sys.version)}"
             )
         return dataset
 
@@ -144,14 +140,9 @@ class Dataset:
         for name in FILES:
             hashes[name] = file_sha256(self.root / name)
             if hashes[name] != self.manifest["files"][name]["sha256"]:
-                raise DatasetError(
-                    f"{self.root / name} has changed since it was prepared; "
-                    + _mend(self.root, force=True)
-                )
+                raise self._error(f"{self.root / name} has changed since it was prepared")
         if identity(self.vocab_size, self.seq_len, hashes) != self.sha256:
-            raise DatasetError(
-                f"{self.root / MANIFEST} contradicts its files; {_mend(self.root, force=True)}"
-            )
+            raise self._error(f"{self.root / MANIFEST} contradicts its files")
 
     def hashes(self) -> dict[str, str]:
         """Hashes to record with a score: ``data`` (the identity) and one per file name."""
@@ -182,7 +173,7 @@ class Dataset:
         return np.fromfile(self.root / TOKEN_BYTES, dtype="<u2")
 
     def encoding(self) -> tiktoken.Encoding:
-        """The encoder the streams were made with; ``encode_ordinary`` never yields the separator.
+        """The encoder the streams were made with; ``encode_ordinary`` never gives the separator.
 
         Raises:
             DatasetError: If the tokenizer's file cannot be read.
@@ -190,9 +181,7 @@ class Dataset:
         try:
             return build_encoding(json.loads((self.root / TOKENIZER).read_bytes()))
         except (OSError, KeyError, ValueError) as error:
-            raise DatasetError(
-                f"{self.root / TOKENIZER} is unreadable ({error}); {_mend(self.root, force=True)}"
-            ) from None
+            raise self._error(f"{self.root / TOKENIZER} is unreadable ({error!r})") from None
 
     def hidden_paths(self) -> tuple[Path, ...]:
         """Files on this machine that hold the text of val and holdout; a trial must not read them.
@@ -213,13 +202,53 @@ class Dataset:
                 paths[source.with_suffix(".pyc")] = None
         return tuple(paths)
 
+    def _error(self, problem: str) -> DatasetError:
+        command = self.manifest.get("created_by", "python prepare.py")
+        return DatasetError(f"{problem}; run: {command}")
+
+
+class Stream:
+    """Training windows cut from one contiguous stream of tokens, without end.
+
+    A batch reads the stream at `batch_size` evenly spaced places at once; each row goes on where
+    the same row of the batch before it ended. So a batch mixes distant documents, no token is
+    thrown away, and a pass makes each a target once (give or take a batch); then it starts over.
+    The seed moves the starting place. Windows depend on nothing but the tokens, the seed and the
+    shapes asked for so far.
+
+    Attributes:
+        drawn: Tokens handed out as targets up to now.
+    """
+
+    def __init__(self, tokens: Tokens, seed: int) -> None:
+        self.drawn = 0
+        self._tokens = tokens
+        digest = hashlib.sha256(f"stream {seed}".encode()).digest()
+        self._start = int.from_bytes(digest[:8], "little") % len(tokens)
+
+    def windows(self, batch_size: int, seq_len: int) -> Iterator[Tokens]:
+        """Yield (batch_size, seq_len + 1) uint16 arrays: inputs ``[:, :-1]``, targets ``[:, 1:]``.
+
+        Raises:
+            ValueError: If a size is not positive, or the stream is shorter than one batch.
+        """
+        if batch_size < 1 or seq_len < 1:
+            raise ValueError(f"a batch of {batch_size} x {seq_len} tokens is empty")
+        total = len(self._tokens)
+        if batch_size * seq_len > total:
+            raise ValueError(
+                f"one batch of {batch_size} x {seq_len} tokens is longer than the training data "
+                f"({total} tokens); ask for smaller batches or prepare a larger corpus"
+            )
+        rows = self._start + np.arange(batch_size) * (total // batch_size)
+        index = rows[:, None] + np.arange(seq_len + 1)
+        while True:
+            window: Tokens = self._tokens[index % total]
+            self._start += seq_len
+            self.drawn += batch_size * seq_len
+            index += seq_len
+            yield window
+
 
 def _minor(version: str) -> str:
-    return ".".join(version.split()[0].split(".")[:2])
-
-
-def _mend(root: Path, *, force: bool = False) -> str:
-    """The command that makes the data set in `root` anew."""
-    known = root.name in ("climbmix", "tinystories", "wikitext-103")
-    corpus = f" --corpus {root.name}" if known else ""
-    return f"run: python prepare.py{corpus}{' --force' if force else ''}"
+    return ".".join(version.split(".")[:2])

@@ -13,6 +13,7 @@ import os
 import platform
 import struct
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
@@ -60,18 +61,18 @@ class Usage:
     resident_bytes: int
 
 
-def scan_group(group: int) -> dict[int, Usage]:
-    """Processes whose process group is `group`, by process id; zombies included."""
-    found = {}
+def scan_groups(groups: Collection[int]) -> dict[int, dict[int, Usage]]:
+    """Processes of each of `groups` (process group ids) by process id; zombies included."""
+    found: dict[int, dict[int, Usage]] = {group: {} for group in groups}
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
             # The command, in brackets, may hold anything; fields are numbered from 3 after it.
             fields = file.read().rpartition(b")")[2].split()
-            if int(fields[2]) == group:
+            if (members := found.get(int(fields[2]))) is not None:
                 own, reaped = int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])
-                found[int(name)] = Usage(own / _TICKS, reaped / _TICKS, int(fields[21]) * _PAGE)
+                members[int(name)] = Usage(own / _TICKS, reaped / _TICKS, int(fields[21]) * _PAGE)
     return found
 
 
@@ -104,7 +105,7 @@ class ScannedCpu:
     def seconds(self) -> float:
         """CPU seconds so far; never decreases."""
         if time.monotonic() - self._scanned > _SCAN_SECONDS:
-            self.note(scan_group(self._group))
+            self.note(scan_groups([self._group])[self._group])
         total = self._lost
         for pid, usage in self._known.items():
             own = process_cpu_seconds(pid)

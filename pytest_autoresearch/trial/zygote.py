@@ -181,7 +181,7 @@ def _become_child(
             os.dup2(source, target)
         if not gate.recv(1):
             os._exit(code)
-        channel = Channel(socket.socket(fileno=os.dup(fds[0])), accept_fds=True)
+        channel = Channel(socket.socket(fileno=fds[0]), accept_fds=True)
         try:
             report = sandbox.enter(
                 dataclasses.replace(policy, keep_fds=(channel.fileno(),)), mode

@@ -1,0 +1,603 @@
+"""The one step of research, in order: propose, mutate, gate, trial, score, judge, record.
+
+The only place that knows the order. Every step is addressed by a ledger row, so a step that was
+cut off is found again by the next session.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .experiment import Budget, Experiment
+from .mutation import EditError, apply, changed_lines
+from .outcome import NoScore, Score, Trial
+from .proposers import (
+    Attempt,
+    Context,
+    Proposal,
+    ProposalInvalid,
+    ProposalRefused,
+    Proposer,
+)
+
+if TYPE_CHECKING:
+    from .devices import Device
+    from .executors import TrialExecutor
+    from .judge import Decision, Judge
+    from .ledger import Champion, Ledger, SlotRecord, TrialRecord
+    from .repository import Repository
+    from .trial import Progress, TrialResult, TrialSpec
+
+TICK_S = 0.25
+"""How often a waiting step looks at the stop flag and at the ledger."""
+
+
+class InfrastructureFailure(Exception):
+    """Not the mutation's doing (no device, disk full, API down): never a verdict."""
+
+
+class Interrupted(Exception):
+    """The session was asked to stop while a trial ran; the proposal is given back."""
+
+
+@dataclass
+class Slot:
+    """A slot while it is being filled.
+
+    Attributes:
+        record: Its row as it was when the slot began.
+        parent: The slot whose files the edits apply to; None for a baseline.
+        parent_commit: Commit of those files.
+        files: The resulting editable files, once the edits applied.
+        before: The parent's editable files.
+        proposal: What was proposed.
+        refusal: Why nothing can be trained, if so.
+        scores: Seed to score, of every replicate so far.
+        decision: The judge's last word.
+        champion: The champion that `decision` compared with.
+    """
+
+    record: SlotRecord
+    parent: SlotRecord | None = None
+    parent_commit: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    before: dict[str, str] = field(default_factory=dict)
+    proposal: Proposal | None = None
+    refusal: NoScore | None = None
+    scores: dict[int, float] = field(default_factory=dict)
+    decision: Decision | None = None
+    champion: Champion | None = None
+    fingerprint: str = ""
+
+    @property
+    def name(self) -> str:
+        """Item name, e.g. ``mutation-0007``."""
+        return self.record.name
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a campaign was started with and keeps for its life.
+
+    Attributes:
+        tag: Name of the campaign.
+        base_commit: Commit whose files are the baseline.
+        budget: Training budget of every trial.
+        seed: Campaign seed.
+        calibrate: Seeds of the baseline.
+        sandbox: Mode of confinement.
+        threads: CPU threads of a trial.
+        concurrency: Trials that run side by side on this machine.
+    """
+
+    tag: str
+    base_commit: str
+    budget: Budget
+    seed: int
+    calibrate: int
+    sandbox: str
+    threads: int
+    concurrency: int = 1
+
+
+class Campaign:
+    """One process's hands on a campaign; the ledger is what all of them share."""
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        experiment: Experiment,
+        rules: Rules,
+        ledger: Ledger,
+        repository: Repository,
+        session_id: int,
+        worker: str,
+        device: Device,
+        executor: TrialExecutor,
+        proposer: Callable[[], Proposer],
+        judge: Judge,
+        on_progress: Callable[[Slot, str, Progress], None] = lambda slot, note, progress: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.root = root
+        self.experiment = experiment
+        self.rules = rules
+        self.ledger = ledger
+        self.repository = repository
+        self.session_id = session_id
+        self.worker = worker
+        self.device = device
+        self.executor = executor
+        self.judge = judge
+        self._make_proposer = proposer
+        self._proposer: Proposer | None = None
+        self._on_progress = on_progress
+        self._should_stop = should_stop
+
+    # ------------------------------------------------------------------ 1-2: propose and mutate
+
+    def begin(self, name: str, kind: str, number: int) -> Slot:
+        """Open the slot's ledger row; a mutation first waits for the baseline."""
+        if kind != "baseline":
+            self.calibrated()
+        record = self.ledger.start_slot(
+            session_id=self.session_id, worker=self.worker, name=name, kind=kind, number=number
+        )
+        return Slot(record)
+
+    def propose(self, slot: Slot, given: Proposal | None = None) -> Slot:
+        """Fill the slot with a proposal and apply its edits to the champion's files.
+
+        A proposal that an interrupted slot gave back comes before a new one.
+
+        Raises:
+            ProposerUnavailable: Infrastructure; the slot is not charged.
+            ProposerExhausted: Nothing is left to propose.
+        """
+        champion = self.champion()
+        slot.champion = champion
+        slot.parent = self.ledger.slot(champion.slot_id)
+        slot.parent_commit = champion.commit
+        slot.before = self.read(champion.commit)
+        orphan = None if given else self.ledger.lease_proposal(slot.record.id)
+        try:
+            slot.proposal = given or orphan or self.proposer.propose(self.context(slot))
+        except ProposalRefused as error:
+            slot.refusal = NoScore("invalid", f"the model declined: {error}")
+            slot.proposal = Proposal("refused", ())
+        except ProposalInvalid as error:
+            slot.refusal = NoScore("invalid", str(error))
+            slot.proposal = Proposal(error.title or "unusable proposal", ())
+        if orphan is None:
+            self.ledger.save_proposal(slot.record.id, slot.proposal, parent=slot.parent.id)
+        if slot.refusal is None:
+            try:
+                slot.files = apply(slot.before, slot.proposal.edits)
+            except EditError as error:
+                slot.refusal = NoScore("invalid", str(error))
+        return slot
+
+    @property
+    def proposer(self) -> Proposer:
+        """The proposer, created when first needed."""
+        if self._proposer is None:
+            self._proposer = self._make_proposer()
+        return self._proposer
+
+    def context(self, slot: Slot) -> Context:
+        """Everything the proposer may know; holdout scores are not in the rows it is made of."""
+        history = self.history()
+        assert slot.parent is not None
+        by_id = {attempt.slot_id: attempt for attempt in history}
+        champion = by_id[self.champion().slot_id]
+        fixed = [name for name in self.experiment.context if (self.root / name).is_file()]
+        last = slot.parent.trials[-1] if slot.parent.trials else None
+        noise = self.noise()
+        return Context(
+            experiment=self.experiment,
+            program=(self.root / self.experiment.program).read_text(encoding="utf-8"),
+            slot=slot.record.number,
+            seed=self.rules.seed,
+            parent=by_id[slot.parent.id],
+            files=slot.before,
+            fixed_files=self.repository.read(self.rules.base_commit, fixed),
+            history=history,
+            champion=champion,
+            sigma=noise.sigma if noise else None,
+            figures=_figures(last) if last else {},
+            log_tail=last.log_tail if last else "",
+        )
+
+    def history(self) -> list[Attempt]:
+        """Every slot of the campaign as a proposer sees it, oldest first."""
+        return [self._attempt(record) for record in self.ledger.slots()]
+
+    def _attempt(self, record: SlotRecord) -> Attempt:
+        return Attempt(
+            slot_id=record.id,
+            name=record.name,
+            parent=record.parent,
+            title=record.title,
+            hypothesis=record.hypothesis,
+            proposer=record.proposer,
+            verdict=record.verdict or ("running" if record.state == "running" else record.state),
+            reason=record.reason,
+            score=record.score,
+            gain=record.gain,
+            gain_sigma=record.gain_sigma,
+            lines_added=record.lines_added,
+            lines_removed=record.lines_removed,
+            meta=record.meta,
+            read_files=partial(self._files_of, record),
+        )
+
+    def _files_of(self, record: SlotRecord) -> Mapping[str, str]:
+        if record.commit:
+            return self.read(record.commit)
+        parent = self.ledger.slot(record.parent) if record.parent else None
+        return apply(self.read(parent.commit if parent else self.rules.base_commit), record.edits)
+
+    def read(self, commit: str) -> dict[str, str]:
+        """Return the editable files of `commit`."""
+        return self.repository.read(commit, self.experiment.files)
+
+    # ------------------------------------------------------------------ 3: gate
+
+    def gate(self, slot: Slot) -> None:
+        """Run every check that costs no training; the first that fails refuses the slot."""
+        from .fingerprint import fingerprint
+        from .gates import run_gates
+
+        if slot.refusal is not None:
+            return
+        slot.fingerprint = fingerprint(slot.files)
+        results = run_gates(
+            before=slot.before, after=slot.files, editable=self.experiment.files
+        )
+        self.ledger.note_gates(slot.record.id, results)
+        for result in results:
+            if result.verdict:
+                slot.refusal = NoScore(result.verdict, result.reason)
+                return
+        earlier = self.ledger.claim_fingerprint(slot.record.id, slot.fingerprint)
+        if earlier is not None:
+            known = earlier.verdict or "still running"
+            score = f" at {earlier.score:.6f}" if earlier.score is not None else ""
+            slot.refusal = NoScore(
+                "duplicate", f"same code as {earlier.name} ({earlier.title}): {known}{score}"
+            )
+
+    # ------------------------------------------------------------------ 4-6: trial, score, judge
+
+    def measure(self, slot: Slot) -> Trial:
+        """Train, score and replicate as far as the judge asks; never raises for the candidate."""
+        slot_id, metric = slot.record.id, self.experiment.metric
+        if slot.refusal is not None:
+            return self._failed(slot)
+        if slot.record.kind == "baseline":
+            seed = self.baseline_seeds()[slot.record.number - 1]
+            result = self.run(slot, self.read(self.rules.base_commit), seed, "calibrate")
+            return Trial(metric, slot_id, result.score, _verdict_of(result), result.reason)
+        champion = self.champion()
+        seed = sorted(champion.scores)[slot.record.number % len(champion.scores)]
+        purpose = "first"
+        while True:
+            result = self.run(slot, slot.files, seed, purpose)
+            if result.score is None:
+                slot.refusal = NoScore(_verdict_of(result), result.reason)
+                return self._failed(slot)
+            slot.scores[seed] = result.score
+            decision = self._decide(slot)
+            if decision.action != "replicate":
+                break
+            if decision.remeasure_champion:
+                self._measure_champion(slot, decision.seed)
+            assert decision.seed is not None
+            seed, purpose = decision.seed, "replicate"
+        return Trial(metric, slot_id, sum(slot.scores.values()) / len(slot.scores))
+
+    def _failed(self, slot: Slot) -> Trial:
+        assert slot.refusal is not None
+        refusal = slot.refusal
+        return Trial(
+            self.experiment.metric, slot.record.id, None, refusal.verdict, refusal.reason
+        )
+
+    def _decide(self, slot: Slot) -> Decision:
+        slot.champion = self.champion()
+        slot.decision = self.judge.decide(
+            slot.scores, slot.champion.scores, self.noise(), slot.record.number
+        )
+        return slot.decision
+
+    def bar(self, slot: Slot) -> Score:
+        """The number to beat, against the champion as it stands now."""
+        direction = self.experiment.metric.direction
+        if slot.refusal is not None or not slot.scores:
+            champion = self.champion()
+            return Score(champion.mean, direction, f"champion's mean of {len(champion.scores)}")
+        decision = self._decide(slot)
+        return Score(decision.bar, direction, decision.explanation)
+
+    def _measure_champion(self, slot: Slot, seed: int | None) -> None:
+        """Train the champion on a seed it lacks, so that the comparison stays paired."""
+        champion = self.champion()
+        if seed is None or seed in champion.scores:
+            return
+        result = self.run(slot, self.read(champion.commit), seed, "champion")
+        if result.score is not None:
+            self.ledger.add_champion_scores(champion.version, {seed: result.score})
+
+    def run(
+        self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str
+    ) -> TrialResult:
+        """Train and score once; the row is written before and after.
+
+        Raises:
+            InfrastructureFailure: The trial could not be run.
+            Interrupted: The session was asked to stop.
+        """
+        spec = self._spec(slot, files, seed, purpose)
+        trial_id = self.ledger.start_trial(
+            slot.record.id,
+            seed=seed,
+            purpose=purpose,
+            device=self.device.name,
+            concurrency=self.rules.concurrency,
+            budget=str(spec.budget),
+        )
+        watch = partial(self._on_progress, slot, purpose)
+        result = self.executor.run(spec, on_progress=watch, should_stop=self._should_stop)
+        self.ledger.finish_trial(trial_id, result)
+        if result.status == "interrupted":
+            raise Interrupted(result.reason)
+        if result.status == "infra":
+            raise InfrastructureFailure(result.reason)
+        return result
+
+    def _spec(
+        self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str
+    ) -> TrialSpec:
+        from .trial import TrialSpec
+
+        experiment = self.experiment
+        copy = dict(self.repository.export(slot.parent_commit or self.rules.base_commit)) if (
+            experiment.run
+        ) else {}
+        copy.update({name: text.encode() for name, text in files.items()})
+        reference = None
+        if self.rules.budget.kind == "equal":
+            base = self.read(self.rules.base_commit)
+            reference = {name: text.encode() for name, text in base.items()}
+        return TrialSpec(
+            trial_id=f"{slot.record.id:05d}-{purpose}-{seed}",
+            files=copy,
+            entry=experiment.files[0],
+            seed=seed,
+            budget=self.rules.budget,
+            data=self.root / experiment.data if experiment.data else None,
+            command=experiment.run,
+            metric=experiment.metric.name,
+            device=self.device.kind,
+            threads=self.rules.threads,
+            wall_limit_s=self._wall_limit(),
+            startup_limit_s=self._startup_limit(),
+            reference_files=reference,
+        )
+
+    def _calibration(self) -> Sequence[TrialRecord]:
+        return [
+            trial
+            for trial in self.ledger.trials()
+            if trial.purpose == "calibrate" and trial.status == "ok"
+        ]
+
+    def _wall_limit(self) -> float:
+        """Twice the budget and the calibrated start-up; before calibration, generously more.
+
+        Work is done at the machine's pace of the moment, so where the budget is not in seconds
+        the baseline's own wall time, tripled for a busier hour, stands for it.
+        """
+        measured = self._calibration()
+        if self.rules.budget.kind == "wall":
+            overhead = max((t.total_seconds - t.train_seconds for t in measured), default=300.0)
+            return 2 * self.rules.budget.amount + 2 * overhead + 30
+        if not measured:
+            return 1800.0
+        return 3 * max(t.total_seconds for t in measured) + 60
+
+    def _startup_limit(self) -> float:
+        measured = [t.causes.get("start", 0.0) for t in self._calibration()]
+        return max(20.0, 5 * max(measured)) if measured else 120.0
+
+    # ------------------------------------------------------------------ baseline and noise
+
+    def baseline_seeds(self) -> tuple[int, ...]:
+        """Seeds of the calibration, the same for every session of the campaign."""
+        return tuple(1000 * self.rules.seed + 1 + i for i in range(self.rules.calibrate))
+
+    def calibrated(self) -> Champion:
+        """Wait until the baseline is measured; measure what nobody is measuring.
+
+        Raises:
+            InfrastructureFailure: The unchanged code has no score, so nothing can be compared.
+        """
+        while True:
+            if champion := self.ledger.champion():
+                return champion
+            missing = self.missing_baselines()
+            if not missing:
+                self._crown_baseline()
+                continue
+            busy = {s.number for s in self.ledger.slots() if s.kind == "baseline" and s.state == "running"}
+            free = [number for number in missing if number not in busy]
+            if free:
+                self.fill_baseline(free[0])
+            elif self._should_stop():
+                raise Interrupted("stopped while waiting for the baseline")
+            else:
+                time.sleep(TICK_S)
+
+    def missing_baselines(self) -> list[int]:
+        """Numbers of the calibration slots without a score."""
+        done = {s.number for s in self.ledger.slots() if s.kind == "baseline" and s.score is not None}
+        return [n for n in range(1, self.rules.calibrate + 1) if n not in done]
+
+    def fill_baseline(self, number: int) -> Trial:
+        """Measure one calibration seed as a slot of its own."""
+        slot = self.begin(f"baseline-{number}", "baseline", number)
+        trial = self.measure(slot)
+        self.settle(slot, trial, "baseline" if trial.value is not None else trial.verdict, trial.reason)
+        if trial.value is None:
+            raise InfrastructureFailure(
+                f"the baseline itself failed ({trial.verdict}): {trial.reason}; "
+                f"mend {self.experiment.files[0]} first"
+            )
+        return trial
+
+    def _crown_baseline(self) -> None:
+        from .ledger import ChampionMoved
+
+        slots = [s for s in self.ledger.slots() if s.kind == "baseline" and s.score is not None]
+        scores = {trial.seed: trial.score for s in slots for trial in s.trials if trial.score is not None}
+        try:
+            self.ledger.crown(0, slots[0].id, self.rules.base_commit, scores)
+        except ChampionMoved:
+            return
+        self.project()
+
+    def champion(self) -> Champion:
+        """The champion now.
+
+        Raises:
+            InfrastructureFailure: There is none yet.
+        """
+        champion = self.ledger.champion()
+        if champion is None:
+            raise InfrastructureFailure("the campaign has no measured baseline yet")
+        return champion
+
+    def noise(self) -> Any:
+        """The noise near the champion, pooled over replicates of this device and concurrency."""
+        from .judge import estimate_noise
+
+        groups = []
+        for champion in self.ledger.champions():
+            groups.append(dict(champion.scores))
+        return estimate_noise(groups, prior=self.judge.prior)
+
+    # ------------------------------------------------------------------ 7: record
+
+    def settle(self, slot: Slot, trial: Trial, verdict: str, reason: str) -> SlotRecord:
+        """Write the verdict: commit object, one transaction, then refs as its projection.
+
+        Raises:
+            ledger.ChampionMoved: A keep, and another mutation was kept since the bar was read.
+        """
+        commit = self._commit(slot, trial, verdict, reason)
+        added, removed = changed_lines(slot.before, slot.files) if slot.files else (0, 0)
+        decision = slot.decision
+        outcome = {
+            "verdict": verdict,
+            "reason": reason,
+            "score": trial.value,
+            "n": len(slot.scores) or (1 if trial.value is not None else 0),
+            "bar": decision.bar if decision else None,
+            "gain": decision.gain if decision else None,
+            "gain_sigma": decision.gain_sigma if decision else None,
+            "fingerprint": slot.fingerprint,
+            "lines_added": added,
+            "lines_removed": removed,
+            "commit": commit,
+            "parent": slot.parent.id if slot.parent else None,
+            "champion_before": slot.champion.slot_id if slot.champion else None,
+        }
+        if verdict == "keep":
+            assert slot.champion is not None
+            self.ledger.crown(
+                slot.champion.version, slot.record.id, commit, slot.scores, outcome=outcome
+            )
+        else:
+            self.ledger.finish_slot(slot.record.id, **outcome)
+        self.project()
+        return self.ledger.slot(slot.record.id)
+
+    def give_back(self, slot: Slot, state: str, reason: str) -> None:
+        """End a slot without a verdict; its proposal waits for the next slot."""
+        self.ledger.abandon_slot(slot.record.id, state, reason)
+
+    def _commit(self, slot: Slot, trial: Trial, verdict: str, reason: str) -> str:
+        if not slot.files or slot.proposal is None:
+            return self.rules.base_commit if slot.record.kind == "baseline" else ""
+        metric = self.experiment.metric
+        lines = []
+        if trial.value is not None:
+            lines.append(f"{metric.name} {trial.value:.6f} over {len(slot.scores)} seed(s)")
+        if slot.decision is not None:
+            lines.append(slot.decision.explanation)
+        if reason and verdict != "keep":
+            lines.append(reason)
+        if slot.proposal.hypothesis:
+            lines += ["", slot.proposal.hypothesis]
+        parent = slot.champion.commit if verdict == "keep" and slot.champion else slot.parent_commit
+        return self.repository.commit(
+            parent,
+            slot.files,
+            subject=slot.proposal.title or slot.name,
+            body="\n".join(lines),
+            trailers={
+                "Slot": slot.name,
+                "Verdict": verdict,
+                "Metric": f"{metric.name} {metric.direction}",
+                "Score": "" if trial.value is None else repr(trial.value),
+                "Seeds": " ".join(f"{seed}={score!r}" for seed, score in slot.scores.items()),
+                "Parent": slot.parent_commit,
+                "Proposer": slot.proposal.proposer,
+                "Data": self._data_hash(),
+                "Ledger-Row": str(slot.record.id),
+            },
+        )
+
+    def _data_hash(self) -> str:
+        return str(self.ledger.meta("data_sha256") or "")
+
+    def project(self) -> None:
+        """Make refs say what the ledger says; repeatable at any time."""
+        champion = self.ledger.champion()
+        if champion is None:
+            return
+        tried = {s.name: s.commit for s in self.ledger.slots() if s.kind != "baseline" and s.commit}
+        self.repository.project(self.rules.tag, champion.commit, tried)
+
+    def close(self) -> None:
+        """Stop trials and helpers."""
+        if self._proposer is not None:
+            self._proposer.close()
+        self.executor.close()
+
+
+def _verdict_of(result: TrialResult) -> str:
+    return "" if result.status == "ok" else result.status
+
+
+def _figures(trial: TrialRecord) -> dict[str, float]:
+    figures = {
+        "train_seconds": trial.train_seconds,
+        "total_seconds": trial.total_seconds,
+        "steps": float(trial.steps),
+        "parameters": float(trial.parameters),
+        "peak_memory_mb": trial.peak_memory_bytes / 2**20,
+        "work": trial.work,
+    }
+    if trial.train_seconds:
+        figures["work_per_second"] = trial.work / trial.train_seconds
+    return figures
+
+
+__all__ = ["Campaign", "InfrastructureFailure", "Interrupted", "Rules", "Slot", "replace"]

@@ -1,0 +1,151 @@
+"""Hooks of the plugin, and nothing else.
+
+Without ``--autoresearch`` this module and ``options`` are all that is ever imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .options import add_options
+
+if TYPE_CHECKING:
+    from .session import Session
+
+pytest.register_assert_rewrite("pytest_autoresearch.collector")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options."""
+    add_options(parser)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Join or start the campaign; trylast because the terminal reporter must exist."""
+    config.addinivalue_line("markers", "autoresearch: a slot of a research campaign")
+    if not config.getoption("autoresearch"):
+        return
+    from . import fixtures
+    from .session import SESSION, start
+
+    session = start(config)
+    config.stash[SESSION] = session
+    config.pluginmanager.register(fixtures, "autoresearch-fixtures")
+    config.pluginmanager.register(Hooks(session), "autoresearch-hooks")
+    if session.is_driver and config.pluginmanager.hasplugin("xdist"):
+        config.pluginmanager.register(XdistHooks(session), "autoresearch-xdist")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``--autoresearch``, collect the program and nothing else."""
+    if not config.getoption("autoresearch") or collection_path.is_dir():
+        return None
+    return collection_path.name != _program(config)
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Turn the program into slots."""
+    config = parent.config
+    if not config.getoption("autoresearch") or file_path.name != _program(config):
+        return None
+    from .collector import ProgramFile
+
+    program: pytest.Collector = ProgramFile.from_parent(parent, path=file_path)
+    return program
+
+
+def _program(config: pytest.Config) -> str:
+    from .session import SESSION
+
+    return Path(config.stash[SESSION].plan.program).name
+
+
+class XdistHooks:
+    """Registered by the controller only, and only where xdist declares these hooks."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def pytest_configure_node(self, node: Any) -> None:
+        """Hand the plan to a worker; a replacement gets the same, so slot numbers never shift."""
+        node.workerinput["autoresearch"] = self.session.for_worker()
+
+
+class Hooks:
+    """Registered in every process of a session that runs a campaign."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def pytest_report_header(self) -> list[str]:
+        """Say what is in force, and why."""
+        return self.session.header()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Start the live view."""
+        self.session.started()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """After each item, stop where a stop condition holds (in workers, not the controller)."""
+        result = yield
+        if reason := self.session.stop_reason():
+            item.session.shouldstop = reason
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+        """Let the assertion decide, and record what it decided within the call phase."""
+        from .collector import Slot
+
+        if not isinstance(pyfuncitem, Slot):
+            return (yield)
+        return (yield from self.session.judge_call(pyfuncitem))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Turn a verdict into its outcome: not kept is expected, only infrastructure is an error."""
+        report = yield
+        from .collector import Slot
+
+        if isinstance(item, Slot):
+            self.session.shape_report(item, call, report)
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> Any:
+        """Letters and words of the verdicts."""
+        return self.session.teststatus(report)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count verdicts, print result lines and rewrite the logs (driver only)."""
+        self.session.logged(report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self) -> None:
+        """Pass Ctrl-C on to trials at once."""
+        self.session.interrupted()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Settle the exit code first; project the ledger last, after pytest's own junit writer."""
+        session.exitstatus = self.session.exit_status(session.exitstatus)
+        result = yield
+        self.session.finished(int(session.exitstatus))
+        return result
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Print the summary block."""
+        self.session.summarise(terminalreporter)
+
+    def pytest_unconfigure(self) -> None:
+        """Release locks and children whatever happened."""
+        self.session.close()

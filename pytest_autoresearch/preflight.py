@@ -1,0 +1,130 @@
+"""Everything that is checked before anything is spent; each failure one line with its remedy."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .experiment import Experiment
+
+if TYPE_CHECKING:
+    from .repository import Repository
+
+MIN_FREE_BYTES = 64 * 2**20
+
+
+def find_experiment(config: pytest.Config) -> Experiment:
+    """Return what the user's ``experiment`` fixture declares, or the default declaration.
+
+    The declaration is needed before the first item is set up, so the fixture function is called
+    directly; it must take no arguments.
+
+    Raises:
+        pytest.UsageError: If it takes arguments, fails, or returns something else.
+    """
+    for plugin in config.pluginmanager.get_plugins():
+        path = getattr(plugin, "__file__", None)
+        declared = getattr(plugin, "experiment", None)
+        if declared is None or not path or Path(path).name != "conftest.py":
+            continue
+        function = _fixture_function(declared)
+        if function is None:
+            continue
+        try:
+            experiment = function()
+        except Exception as error:
+            raise pytest.UsageError(
+                f"{path}: the experiment fixture failed: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(experiment, Experiment):
+            raise pytest.UsageError(
+                f"{path}: the experiment fixture returned {type(experiment).__name__}; "
+                "return a pytest_autoresearch.experiment.Experiment"
+            )
+        return experiment
+    return Experiment(data=Path(".autoresearch/data/stdlib"))
+
+
+def _fixture_function(declared: Any) -> Any:
+    """Unwrap a fixture definition: an object since pytest 8.4, a wrapped function before."""
+    if unwrap := getattr(declared, "_get_wrapped_function", None):
+        return unwrap()
+    wrapped = getattr(declared, "__pytest_wrapped__", None)
+    return getattr(wrapped, "obj", None)
+
+
+def check(root: Path, experiment: Experiment) -> Repository:
+    """Check files, git and data; return the opened repository.
+
+    Raises:
+        pytest.UsageError: With the remedy.
+    """
+    from .repository import Repository, RepositoryError
+
+    if not (root / experiment.program).is_file():
+        raise pytest.UsageError(
+            f"{experiment.program} is missing in {root}; write the researcher's brief there "
+            "(see docs/contract.md), or run pytest from the folder that holds it"
+        )
+    for name in experiment.files:
+        if not (root / name).is_file():
+            raise pytest.UsageError(f"{name} is missing in {root}; the experiment declares it")
+    try:
+        repository = Repository.open(root)
+        dirty = repository.dirty(experiment.files)
+    except RepositoryError as error:
+        raise pytest.UsageError(str(error)) from None
+    if dirty:
+        names = ", ".join(dirty)
+        raise pytest.UsageError(
+            f"{names} has uncommitted changes, and they are yours: commit them "
+            f"(git commit {' '.join(dirty)}) to research them, or git stash to leave them out"
+        )
+    _check_writable(root)
+    if experiment.run is None:
+        _check_data(root, experiment)
+    return repository
+
+
+def _check_data(root: Path, experiment: Experiment) -> None:
+    from .scoring.dataset import Dataset, DatasetError
+
+    if experiment.data is None:
+        raise pytest.UsageError("the experiment declares no data; set Experiment(data=…)")
+    try:
+        dataset = Dataset.open(root / experiment.data)
+        dataset.verify()
+    except DatasetError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _check_writable(root: Path) -> None:
+    folder = root / ".autoresearch"
+    try:
+        folder.mkdir(exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise pytest.UsageError(
+            f"{folder} cannot be written ({error.strerror}); the ledger lives there: "
+            "make it writable or run from another folder"
+        ) from None
+    free = shutil.disk_usage(folder).free
+    if free < MIN_FREE_BYTES:
+        raise pytest.UsageError(
+            f"the disk of {folder} has {free / 2**20:.0f} MB free; "
+            f"{MIN_FREE_BYTES // 2**20} MB are needed: make room"
+        )
+
+
+def default_tag(repository: Repository) -> str:
+    """Return the current branch's name as a tag, so that a second run resumes the first."""
+    name = repository.branch() or "detached"
+    name = name.removeprefix("autoresearch/")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "main"
