@@ -14,34 +14,33 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
-import json
 import math
 import os
-import random
-import re
 import shlex
 import sys
 import sysconfig
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pytest_autoresearch.experiment import Budget
-from pytest_autoresearch.scoring import corpora
+from pytest_autoresearch.scoring import corpora, writer
 from pytest_autoresearch.scoring import dataset as layout
-from pytest_autoresearch.scoring.corpora import Corpus, Document
+from pytest_autoresearch.scoring.bits import bits_per_byte
 from pytest_autoresearch.scoring.dataset import Dataset, DatasetError
-from pytest_autoresearch.scoring.download import DownloadError, replacing
+from pytest_autoresearch.scoring.download import DownloadError
+from pytest_autoresearch.trial.channel import ProtocolError
+from pytest_autoresearch.trial.feed import MAX_BATCH_TOKENS, Windows
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from torch.nn import Module
+
+    Logits = Callable[[Module, Tensor], Tensor]
 
 # ---------------------------------------------------------------------------------------------
 # Constants
@@ -50,19 +49,6 @@ if TYPE_CHECKING:
 VOCAB_SIZE = {"climbmix": 8192, "tinystories": 4096, "wikitext-103": 8192}  # others: 1024
 SEQ_LEN = {"climbmix": 2048, "tinystories": 512, "wikitext-103": 1024}  # others: 64
 CPU_BUDGET, CUDA_BUDGET = "600ktok", "300s"  # of a standalone `python train.py`
-
-EVAL_BYTES = 96_000_000  # val and holdout hold at most this much text, whatever the vocabulary
-MIN_ROWS = 64  # rows of seq_len tokens below which a split is too small to mean anything
-SPARE_MERGES = 64
-MAX_BATCH_TOKENS = 1 << 22
-TOKENIZER_CHARS = 1_000_000_000  # the merges are learnt from the first so many of train
-SHINGLE = 8  # words; an evaluation document that shares half of its shingles is dropped
-
-# The split of GPT-4's tokenizer, with numbers of at most two digits for small vocabularies.
-SPLIT_PATTERN = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*"
-    r"|\s*[\r\n]|\s+(?!\S)|\s+"
-)
 
 # Dense bf16 peak, FLOP/s, by a part of the device's name (vendor data sheets); first match counts.
 PEAK_FLOPS = {
@@ -75,191 +61,154 @@ DATA = ROOT / ".autoresearch" / "data"
 STARTED = time.perf_counter()
 
 # ---------------------------------------------------------------------------------------------
-# Preparation: filter repeats, learn the merges, write the streams
+# Run-time utilities: what `python train.py` uses when no harness runs it
 # ---------------------------------------------------------------------------------------------
 
 
-def shingles(text: str) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """64-bit hashes of every run of `SHINGLE` words, in order (Broder 1997, unsampled)."""
-    words = np.array([zlib.crc32(word.encode()) for word in re.findall(r"\w+", text)], np.uint64)
-    runs = np.zeros(max(0, len(words) - SHINGLE + 1), np.uint64)
-    for place in range(SHINGLE):
-        runs = runs * np.uint64(0x9E3779B97F4A7C15) + words[place : place + len(runs)]
-    return runs
+class Batches:
+    """The training data and the clock of a standalone run.
 
+    ``for x, y, progress in batches(batch_size, seq_len)`` yields int64 tensors of shape
+    (batch_size, seq_len) on the CPU, where y is x shifted by one token, and the used part of the
+    budget, in [0, 1). It ends when the budget does. The harness passes an object with the same
+    interface, and the same batches for the same seed.
 
-def find_repeats(corpus: Corpus) -> dict[str, Any]:
-    """Which evaluation documents repeat train (holdout: or val), and what is left of that.
-
-    Returns:
-        ``dropped``: names of documents more than half of whose shingles stand elsewhere;
-        ``leakage``: split to the share of the kept documents' shingles that still do.
+    Args:
+        data: Where the tokens come from: the train split, each window once an epoch.
+        budget: Seconds from now on, or tokens; ``equal:`` counts as tokens here.
+        seed: Decides the order.
     """
-    held = {s: {d.name: shingles(d.text) for d in head(corpus, s)} for s in ("val", "holdout")}
-    table = np.unique(np.concatenate([np.zeros(1, np.uint64), *held["val"].values(),
-                                      *held["holdout"].values()]))  # fmt: skip
-    seen = np.zeros(len(table), bool)
 
-    def mark(runs: np.ndarray[Any, np.dtype[np.uint64]]) -> None:
-        places = np.minimum(np.searchsorted(table, runs), len(table) - 1)
-        seen[places[table[places] == runs]] = True
+    def __init__(self, data: Dataset, budget: Budget, seed: int) -> None:
+        self.tokens = self.steps = 0
+        self.loss = math.nan
+        self._stream, self._budget, self._seed = data.tokens("train"), budget, seed
+        self._windows: dict[int, Windows] = {}
+        self._started = time.perf_counter()
 
-    for document in corpus.documents("train"):
-        mark(shingles(document.text))
-    dropped, leakage = [], {}
-    for split, documents in held.items():
-        shared = {name: seen[np.searchsorted(table, runs)] for name, runs in documents.items()}
-        repeats = [name for name, hits in shared.items() if 2 * hits.sum() > max(1, len(hits))]
-        kept = [name for name in documents if name not in set(repeats)]
-        total = sum(len(shared[name]) for name in kept)
-        leakage[split] = round(sum(int(shared[name].sum()) for name in kept) / max(1, total), 5)
-        dropped += repeats
-        for name in kept:
-            mark(documents[name])
-    return {"dropped": dropped, "leakage": leakage}
+    def progress(self) -> float:
+        """The part of the budget that is used up; 1 and more when it has ended."""
+        wall = time.perf_counter() - self._started
+        return (wall if self._budget.kind == "wall" else self.tokens) / self._budget.amount
+
+    def __call__(self, batch_size: int, seq_len: int) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """Iterate over batches of this shape until the budget ends.
+
+        Raises:
+            ValueError: If a batch is empty, too large, or longer than the data or the budget.
+        """
+        import torch
+
+        size = batch_size * seq_len
+        if batch_size < 1 or seq_len < 1 or batch_size * (seq_len + 1) > MAX_BATCH_TOKENS:
+            raise ValueError(f"a batch of {batch_size} x {seq_len} tokens is empty or too large")
+        if self._budget.kind != "wall" and size > self._budget.amount:
+            raise ValueError(f"one batch of {size} tokens exceeds the budget of {self._budget}")
+        if seq_len not in self._windows:
+            try:
+                self._windows[seq_len] = Windows(self._stream, seq_len, self._seed)
+            except ProtocolError as error:
+                raise ValueError(f"{error}; prepare a larger corpus") from None
+        rows = np.empty((batch_size, seq_len + 1), np.uint16)
+        while (progress := self.progress()) < 1:
+            self._windows[seq_len].take(batch_size, rows)
+            self.tokens, self.steps = self.tokens + size, self.steps + 1
+            pairs = torch.from_numpy(rows.astype(np.int64))
+            yield pairs[:, :-1].contiguous(), pairs[:, 1:].contiguous(), progress
+
+    def report(self, *, loss: float | Tensor) -> None:
+        """Show the last training loss on a terminal; call it as often as you like."""
+        self.loss = float(loss)
+        if sys.stdout.isatty():
+            print(f"\rstep {self.steps:05d} ({self.progress():6.1%}) loss {self.loss:.4f} ", end="")
 
 
-def head(corpus: Corpus, split: str, dropped: Iterable[str] = ()) -> Iterator[Document]:
-    """The documents of a split; of val and holdout no more than `EVAL_BYTES`."""
-    left, out = EVAL_BYTES if split != "train" else math.inf, frozenset(dropped)
-    for document in corpus.documents(split):
-        left -= len(document.text.encode())
-        if left < 0:
-            return
-        if document.name not in out:
-            yield document
+def evaluate(logits: Logits, model: Module, data: Dataset, split: str = "val") -> float:
+    """Bits per byte over all rows of a split, in this process: self-reported.
 
-
-def train_tokenizer(corpus: Corpus, vocab_size: int) -> dict[str, Any]:
-    """Learn byte-pair merges from the train split.
-
-    Raises:
-        DatasetError: If rustbpe is missing, or the text has too few distinct pairs.
+    Args:
+        logits: ``logits(model, x)``: (B, T) int64 to (B, T, vocab_size).
+        model: A trained model; x is put where its parameters are.
+        data: Rows, and the bytes each token stands for; the separator is not scored.
+        split: Split to score.
     """
+    import torch
+
+    device = next(model.parameters()).device
+    token_bytes = torch.from_numpy(data.token_bytes.astype(np.int64)).to(device)
+    cells = 1 << (23 if device.type == "cpu" else 28)  # floats of logits at a time
+    at_once = max(1, cells // (data.seq_len * data.vocab_size))
+    rows, nats, n_bytes = data.rows(split), 0.0, 0
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(rows), at_once):
+            batch = torch.from_numpy(rows[start : start + at_once].astype(np.int64)).to(device)
+            x, y = batch[:, :-1].contiguous(), batch[:, 1:].reshape(-1)
+            scores = logits(model, x).float().reshape(len(y), -1)
+            losses = torch.nn.functional.cross_entropy(scores, y, reduction="none")
+            weights = token_bytes[y]
+            nats += float((losses.double() * (weights > 0)).sum())
+            n_bytes += int(weights.sum())
+    return bits_per_byte(nats, n_bytes)
+
+
+def run(build: Callable[[int, int], Module], train: Callable[[Module, Batches], None],
+        logits: Logits) -> None:  # fmt: skip
+    """Train for the budget, evaluate, print the summary: the whole of ``python train.py``.
+
+    Reads AUTORESEARCH_BUDGET, AUTORESEARCH_SEED (default 0) and AUTORESEARCH_DATA. Exits with
+    status 2 and one line if they or the data set are unfit, with 1 if the loss is no number.
+    """
+    import torch
+
+    from pytest_autoresearch.trial import child
+
+    cuda = torch.cuda.is_available()
     try:
-        import rustbpe
-    except ImportError:
-        version = sysconfig.get_python_version()
-        raise DatasetError(
-            f"rustbpe is not installed for Python {version}; run: pip install rustbpe "
-            "(it has wheels for Python 3.10 to 3.14, elsewhere it needs a Rust compiler)"
-        ) from None
-
-    def texts() -> Iterator[str]:
-        left = TOKENIZER_CHARS
-        for document in corpus.documents("train"):
-            yield document.text[:left]
-            left -= len(document.text)
-            if left <= 0:
-                return
-
-    # Two merges may spell the same bytes; a few spare ones make up for what uniqueness costs.
-    tokenizer = rustbpe.Tokenizer()
-    tokenizer.train_from_iterator(texts(), vocab_size + SPARE_MERGES, pattern=SPLIT_PATTERN)
-    ranked = sorted((rank, bytes(token)) for token, rank in tokenizer.get_mergeable_ranks())
-    tokens = list(dict.fromkeys(token.decode("latin-1") for _, token in ranked))[: vocab_size - 1]
-    if len(tokens) < vocab_size - 1:
-        raise DatasetError(
-            f"the training text yields only {len(tokens) + 1} of {vocab_size} tokens; "
-            f"give more text or --vocab-size {len(tokens) + 1}"
+        budget = Budget.parse(
+            os.environ.get("AUTORESEARCH_BUDGET") or (CUDA_BUDGET if cuda else CPU_BUDGET)
         )
-    return {"pattern": SPLIT_PATTERN, "tokens": tokens}
-
-
-def write_split(corpus: Corpus, split: str, dropped: Iterable[str], out: Path) -> dict[str, Any]:
-    """Write a split's token stream.
-
-    Returns:
-        ``documents``, ``tokens`` and ``bytes`` (of text), the ``sha256`` of names and text, and,
-        where the corpus must be hidden, the documents' ``names``.
-    """
-    encoding = layout.build_encoding(json.loads((out / layout.TOKENIZER).read_bytes()))
-    separator, threads = encoding.n_vocab - 1, os.cpu_count() or 1
-    text_hash, names, tokens, size = hashlib.sha256(), [], 0, 0
-    documents = head(corpus, split, dropped)
-    with replacing(out / f"{split}.bin") as file:
-        while batch := list(islice(documents, 64)):
-            texts = [document.text for document in batch]
-            encoded = encoding.encode_ordinary_batch(texts, num_threads=threads)
-            for document, ids in zip(batch, encoded, strict=True):
-                file.write(np.array([separator, *ids], "<u2").tobytes())
-                data = document.text.encode()
-                text_hash.update(json.dumps([document.name, len(data)]).encode() + data)
-                names.append(document.name)
-                tokens, size = tokens + 1 + len(ids), size + len(data)
-    return {
-        "documents": len(names), "tokens": tokens, "bytes": size,
-        "sha256": text_hash.hexdigest(), "names": names if corpus.hide else [],
-    }  # fmt: skip
-
-
-class Journal:
-    """Results of the finished steps of a preparation: an interrupted one goes on from there."""
-
-    def __init__(self, path: Path, task: str) -> None:
-        self.path, self.task = path, task
-        saved = json.loads(path.read_bytes()) if path.is_file() else {}
-        self.results: dict[str, Any] = saved["results"] if saved.get("task") == task else {}
-
-    def step(self, name: str, compute: Callable[[], Any]) -> Any:
-        """The recorded result of a step, or that of `compute`, recorded."""
-        if name not in self.results:
-            started = time.perf_counter()
-            self.results[name] = compute()
-            write_json(self.path, {"task": self.task, "results": self.results})
-            print(f"{name}: {time.perf_counter() - started:.1f} s", flush=True)
-        return self.results[name]
-
-
-def write_json(path: Path, value: object) -> None:
-    """Replace a JSON file all at once."""
-    with replacing(path) as file:
-        file.write(json.dumps(value, indent=1).encode())
-
-
-def build(corpus: Corpus, out: Path, request: dict[str, Any], command: str) -> Dataset:
-    """Carry out every step that is not done yet; the manifest comes last.
-
-    Raises:
-        DatasetError: If the corpus is too small or too uniform for what is asked.
-    """
-    vocab_size, seq_len = request["vocab_size"], request["seq_len"]
-    journal = Journal(out / "unfinished.json", corpora.digest(request, corpus.fingerprint))
-    repeats = journal.step("repeated documents", lambda: find_repeats(corpus))
-    journal.step("merges", lambda: write_json(
-        out / layout.TOKENIZER, train_tokenizer(corpus, vocab_size)
-    ))  # fmt: skip
-    splits, hidden = {}, []
-    for split in ("val", "holdout", "train"):
-        counts = dict(journal.step(
-            f"{split}.bin", lambda split=split: write_split(corpus, split, repeats["dropped"], out)
-        ))  # fmt: skip
-        if (rows := (counts["tokens"] - 1) // seq_len) < MIN_ROWS:
-            raise DatasetError(
-                f"{split} makes {max(rows, 0)} rows of {seq_len} tokens, fewer than {MIN_ROWS}; "
-                "give a larger corpus or a smaller --seq-len"
-            )
-        names = counts.pop("names")
-        hidden += names if split != "train" else []
-        splits[split] = counts
-    tokens = json.loads((out / layout.TOKENIZER).read_bytes())["tokens"]
-    with replacing(out / layout.TOKEN_BYTES) as file:
-        file.write(np.array([*map(len, tokens), 0], "<u2").tobytes())
-    files = {
-        name: {"sha256": layout.file_sha256(out / name), "bytes": (out / name).stat().st_size}
-        for name in layout.FILES
-    }
-    hashes = {name: file["sha256"] for name, file in files.items()}
-    write_json(out / layout.MANIFEST, {
-        "format": layout.FORMAT, "corpus": request["corpus"], "request": request,
-        "python": request["python"], "vocab_size": vocab_size, "seq_len": seq_len,
-        "dtype": layout.DTYPE, "created_by": command, "files": files,
-        "splits": {split: splits[split] for split in layout.SPLITS},
-        "hidden_sources": sorted(hidden), "skipped_files": corpus.skipped, **repeats,
-        "data_sha256": layout.identity(vocab_size, seq_len, hashes),
-    })  # fmt: skip
-    journal.path.unlink()
-    return Dataset.open(out)
+        seed = int(os.environ.get("AUTORESEARCH_SEED") or 0)
+        data = Dataset.open(os.environ.get("AUTORESEARCH_DATA") or DATA / "stdlib")
+        data.verify()
+    except (DatasetError, ValueError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    if budget.kind == "equal":
+        print(f"{budget} needs the harness's baseline; training for {budget.amount:,.0f} tokens")
+    if not cuda:  # a second thread costs more than it brings on a shared machine
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+    child.seed(seed)
+    model = build(data.vocab_size, data.seq_len)
+    batches = Batches(data, budget, seed)
+    started = time.perf_counter()
+    train(model, batches)
+    if cuda:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+    if sys.stdout.isatty():
+        print()
+    try:
+        val_bpb = evaluate(logits, model, data)
+    except ValueError as error:
+        print(f"FAIL: {error}", file=sys.stderr)
+        sys.exit(1)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    name = torch.cuda.get_device_name() if cuda else ""
+    peak = next((flops for part, flops in PEAK_FLOPS.items() if part in name), math.inf)
+    print("---")  # the rest is self-reported: the harness believes only its own evaluation
+    for key, value in {
+        "val_bpb": f"{val_bpb:.6f}",
+        "training_seconds": f"{seconds:.1f}",
+        "total_seconds": f"{time.perf_counter() - STARTED:.1f}",
+        "peak_vram_mb": f"{torch.cuda.max_memory_allocated() / 2**20 if cuda else 0.0:.1f}",
+        "mfu_percent": f"{100 * 6 * parameters * batches.tokens / seconds / peak:.2f}",
+        "total_tokens_M": f"{batches.tokens / 1e6:.1f}",
+        "num_steps": f"{batches.steps}",
+        "num_params_M": f"{parameters / 1e6:.1f}",
+        "depth": f"{getattr(build, '__globals__', {}).get('DEPTH', 0)}",
+    }.items():
+        print(f"{key + ':':<17} {value}")
 
 
 @contextmanager
@@ -307,15 +256,17 @@ def prepare(options: argparse.Namespace, command: str) -> Dataset:
     request: dict[str, Any] = {
         "corpus": name if known else source.resolve().name,
         "vocab_size": options.vocab_size, "seq_len": options.seq_len,
-        "python": sys.version.split()[0], "pattern": SPLIT_PATTERN,
     }  # fmt: skip
-    if name == "climbmix":
+    corpus = None
+    if name == "stdlib":
+        request["python"] = sysconfig.get_python_version()
+    elif name == "climbmix":
         request["num_shards"] = options.num_shards
-    corpus = None if known else corpora.path_corpus(source)
-    if corpus:
+    elif not known:
+        corpus = corpora.path_corpus(source)
         request["source"] = corpus.fingerprint
     out = options.out or DATA / request["corpus"]
-    if out.is_relative_to(DATA):
+    if out.is_relative_to(DATA) and not (DATA.parent / ".gitignore").exists():
         DATA.mkdir(parents=True, exist_ok=True)
         (DATA.parent / ".gitignore").write_text("*\n")
     with locked(out):
@@ -332,12 +283,16 @@ def prepare(options: argparse.Namespace, command: str) -> Dataset:
         (out / layout.MANIFEST).unlink(missing_ok=True)
         if name == "stdlib":
             corpus = corpora.stdlib_corpus(ROOT / "train.py")
-        elif known:
+        elif corpus is None:
             corpus = corpora.remote_corpus(
                 name, out, options.num_shards, options.base_url, options.workers
             )
-        assert corpus is not None
-        return build(corpus, out, request, command)
+        return writer.build(corpus, out, request, command)
+
+
+# ---------------------------------------------------------------------------------------------
+# Command line
+# ---------------------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -377,8 +332,10 @@ def main(arguments: Sequence[str]) -> int:
             f"{split:8} {counts['documents']:>8,} documents {counts['bytes']:>13,} bytes "
             f"{counts['tokens']:>12,} tokens {len(dataset.rows(split)):>10,} rows"
         )
-    leakage = ", ".join(f"{split} {share:.1%}" for split, share in dataset.manifest["leakage"].items())
-    print(f"leakage: {leakage} of {SHINGLE}-word shingles; {len(dataset.manifest['dropped'])} dropped")
+    facts = dataset.manifest
+    shares = ", ".join(f"{split} {share:.1%}" for split, share in facts["leakage"].items())
+    print(f"also in train: {shares} of {writer.SHINGLE}-word shingles; dropped as repeats: "
+          f"{len(facts['dropped'])}; skipped as no text: {facts['skipped_files']}")  # fmt: skip
     print(f"data {dataset.sha256[:12]} in {dataset.root} ({time.perf_counter() - started:.1f} s)")
     return 0
 

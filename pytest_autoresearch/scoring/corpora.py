@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_autoresearch.scoring.dataset import SPLITS, DatasetError
+from pytest_autoresearch.scoring.dataset import DatasetError
 from pytest_autoresearch.scoring.download import download_all
 
 REMOTE = ("climbmix", "tinystories", "wikitext-103")
@@ -66,7 +66,7 @@ def split_of(name: str) -> str:
 
 
 def split_files(sizes: Mapping[str, int], eligible: Iterable[str]) -> dict[str, list[str]]:
-    """Split by file: in the order of the names' hashes until val, then holdout, are full.
+    """Split by file: in the order of the names' hashes, what fits fills val, then holdout.
 
     Args:
         sizes: Name to bytes.
@@ -75,18 +75,19 @@ def split_files(sizes: Mapping[str, int], eligible: Iterable[str]) -> dict[str, 
     Returns:
         Split to names; the same for the same names and sizes, in whatever order they come.
     """
-    splits: dict[str, list[str]] = {split: [] for split in SPLITS}
-    order, target = sorted(sizes, key=digest), sum(sizes.values()) * EVAL_SHARE
-    candidates, filled = set(eligible), 0
-    for name in order:
-        split = "val" if filled < target else "holdout"
-        fits = filled + sizes[name] <= (1.05 if split == "val" else 2.05) * target
-        if name in candidates and filled < 2 * target and fits:
-            filled += sizes[name]
-        else:
-            split = "train"
-        splits[split].append(name)
-    return splits
+    target = sum(sizes.values()) * EVAL_SHARE
+    left = sorted(sizes, key=digest)
+    splits: dict[str, list[str]] = {}
+    for split in ("val", "holdout"):
+        candidates, taken, filled = set(eligible), [], 0
+        for name in left:
+            fits = filled < 0.95 * target and filled + sizes[name] <= 1.05 * target
+            if fits and name in candidates:
+                taken.append(name)
+                filled += sizes[name]
+        left = [name for name in left if name not in set(taken)]
+        splits[split] = taken
+    return splits | {"train": left}
 
 
 def file_corpus(paths: Mapping[str, Path], eligible: Iterable[str], hide: bool) -> Corpus:
@@ -113,21 +114,22 @@ def is_text(path: Path) -> bool:
 
 # --- the standard library ---
 
-SKIPPED_FOLDERS = frozenset(
-    "test tests idlelib lib2to3 encodings pydoc_data turtledemo ensurepip site-packages "
-    "dist-packages __pycache__".split()
-)
+SKIPPED_FOLDERS = frozenset((
+    "test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data", "turtledemo", "ensurepip",
+    "site-packages", "dist-packages", "__pycache__",
+))  # fmt: skip
 # Needed by trainers that were not written yet, imported late, or copied into other packages.
-NEVER_HIDDEN = frozenset(
-    "asyncio collections concurrent ctypes distutils email importlib json logging multiprocessing "
-    "unittest zoneinfo _strptime _threading_local _py_abc antigravity this __hello__ __phello__ "
-    "csv decimal fractions statistics timeit profile cProfile pstats sched tracemalloc".split()
-)
+NEVER_HIDDEN = frozenset((
+    "asyncio", "collections", "concurrent", "ctypes", "distutils", "email", "importlib", "json",
+    "logging", "multiprocessing", "unittest", "zoneinfo", "_strptime", "_threading_local",
+    "_py_abc", "antigravity", "this", "__hello__", "__phello__", "csv", "decimal", "fractions",
+    "statistics", "timeit", "profile", "cProfile", "pstats", "sched", "tracemalloc",
+))  # fmt: skip
 TRAINER_IMPORTS = (
-    "torch torch._dynamo torch._inductor torch.utils.data torch.profiler torch.distributed numpy "
-    "safetensors.torch multiprocessing socket struct json array mmap importlib.util ctypes "
-    "resource signal random"
-).split()
+    "torch", "torch._dynamo", "torch._inductor", "torch.utils.data", "torch.profiler",
+    "torch.distributed", "numpy", "safetensors.torch", "multiprocessing", "socket", "struct",
+    "json", "array", "mmap", "importlib.util", "ctypes", "resource", "signal", "random",
+)  # fmt: skip
 IMPORT_LINE = re.compile(r"^[ \t]*(?:from|import)[ \t]+([A-Za-z_][\w.]*)", re.MULTILINE)
 LIST_IMPORTS = """
 import importlib, json, os, sys
@@ -136,7 +138,7 @@ for name in required + optional:
     try:
         importlib.import_module(name)
     except Exception:
-        if name in required[:1]:
+        if name == "torch":
             raise
 files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
 roots = [os.path.dirname(sys.modules[n].__file__) for n in ("torch", "numpy", "safetensors")]
@@ -175,7 +177,9 @@ def imported_names(trainer: Path) -> set[str]:
     """Modules that a trainer's file names in its import statements, at any depth."""
     nodes = list(ast.walk(ast.parse(trainer.read_text()))) if trainer.is_file() else []
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return names | {
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module
+    }
 
 
 def stdlib_corpus(trainer: Path) -> Corpus:
@@ -226,7 +230,9 @@ def parquet_texts(path: Path) -> Iterator[str]:
             for batch in file.iter_batches(columns=["text"], batch_size=256):
                 yield from (text for text in batch.column(0).to_pylist() if text)
     except ArrowInvalid as error:
-        raise DatasetError(f"{path} is no parquet file ({error}); delete it and try again") from None
+        raise DatasetError(
+            f"{path} is no parquet file ({error}); delete it and try again"
+        ) from None
 
 
 def pieces(path: Path) -> Iterator[str]:
@@ -261,8 +267,9 @@ def path_corpus(source: Path) -> Corpus:
     tables = {name: path for name, path in named.items() if path.suffix == ".parquet"}
     texts = {name: path for name, path in named.items() if name not in tables and is_text(path)}
     skipped = len(named) - len(tables) - len(texts)
-    whole = file_corpus(texts if len(texts) >= FEW_FILES else {}, texts, hide=False)
-    parts = tables if len(texts) >= FEW_FILES else named.keys() & (tables.keys() | texts.keys())
+    by_file = len(texts) >= FEW_FILES
+    whole = file_corpus(texts if by_file else {}, texts, hide=False)
+    parts = tables if by_file else tables | texts
 
     def documents(split: str) -> Iterator[Document]:
         yield from whole.documents(split)
@@ -321,7 +328,9 @@ def remote_files(corpus: str, num_shards: int) -> tuple[str, dict[str, list[str]
     }  # fmt: skip
 
 
-def remote_corpus(name: str, out: Path, num_shards: int, base_url: str | None, workers: int) -> Corpus:
+def remote_corpus(
+    name: str, out: Path, num_shards: int, base_url: str | None, workers: int
+) -> Corpus:
     """Download what is missing and read it."""
     url, files = remote_files(name, num_shards)
     wanted = sorted({file for split in files.values() for file in split})

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,49 +205,6 @@ class Dataset:
     def _error(self, problem: str) -> DatasetError:
         command = self.manifest.get("created_by", "python prepare.py")
         return DatasetError(f"{problem}; run: {command}")
-
-
-class Stream:
-    """Training windows cut from one contiguous stream of tokens, without end.
-
-    A batch reads the stream at `batch_size` evenly spaced places at once; each row goes on where
-    the same row of the batch before it ended. So a batch mixes distant documents, no token is
-    thrown away, and a pass makes each a target once (give or take a batch); then it starts over.
-    The seed moves the starting place. Windows depend on nothing but the tokens, the seed and the
-    shapes asked for so far.
-
-    Attributes:
-        drawn: Tokens handed out as targets up to now.
-    """
-
-    def __init__(self, tokens: Tokens, seed: int) -> None:
-        self.drawn = 0
-        self._tokens = tokens
-        digest = hashlib.sha256(f"stream {seed}".encode()).digest()
-        self._start = int.from_bytes(digest[:8], "little") % len(tokens)
-
-    def windows(self, batch_size: int, seq_len: int) -> Iterator[Tokens]:
-        """Yield (batch_size, seq_len + 1) uint16 arrays: inputs ``[:, :-1]``, targets ``[:, 1:]``.
-
-        Raises:
-            ValueError: If a size is not positive, or the stream is shorter than one batch.
-        """
-        if batch_size < 1 or seq_len < 1:
-            raise ValueError(f"a batch of {batch_size} x {seq_len} tokens is empty")
-        total = len(self._tokens)
-        if batch_size * seq_len > total:
-            raise ValueError(
-                f"one batch of {batch_size} x {seq_len} tokens is longer than the training data "
-                f"({total} tokens); ask for smaller batches or prepare a larger corpus"
-            )
-        rows = self._start + np.arange(batch_size) * (total // batch_size)
-        index = rows[:, None] + np.arange(seq_len + 1)
-        while True:
-            window: Tokens = self._tokens[index % total]
-            self._start += seq_len
-            self.drawn += batch_size * seq_len
-            index += seq_len
-            yield window
 
 
 def _minor(version: str) -> str:

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import median
 from typing import Protocol
 
@@ -229,6 +228,8 @@ class EqualWorkClock(_RunningClock):
         self._began = 0.0
         self._at: list[float] = []  # candidate's CPU seconds at each burst
         self._costs: list[float] = []  # reference's CPU seconds a token at each burst
+        self._smoothed: list[float] = []  # the same, as far as it is final: all but the last
+        self._settled = 0.0  # tokens' worth up to the last final cost
         self._next = 0.0
         self._reference_cpu = 0.0
         self._reference_wall = 0.0
@@ -247,14 +248,11 @@ class EqualWorkClock(_RunningClock):
         """Tokens that the baseline would have got through with the CPU seconds used."""
         if not self._costs:
             return 0.0
-        costs = smooth(self._costs)
-        used = sum(
-            (at_end - at_begin) * (1 / cost_begin + 1 / cost_end) / 2
-            for (at_begin, at_end), (cost_begin, cost_end) in zip(
-                pairwise(self._at), pairwise(costs), strict=True
-            )
-        )
-        return used + (self._cpu_seconds() - self._began - self._at[-1]) / costs[-1]
+        last = self._costs[-1]
+        used = self._settled + (self._cpu_seconds() - self._began - self._at[-1]) / last
+        if len(self._costs) > 1:
+            used += _worth(self._at[-1] - self._at[-2], self._smoothed[-1], last)
+        return used
 
     def facts(self) -> dict[str, float]:
         """Bursts, their share of the CPU seconds, and the cost of a token: median and spread."""
@@ -281,13 +279,20 @@ class EqualWorkClock(_RunningClock):
         self._reference_cpu += burst.total_cpu_s
         self._at.append(at)
         self._costs.append(burst.cpu_s / burst.tokens)
+        self._settle()
         between = burst.total_cpu_s * (1 - self._share) / self._share
         self._next = at + between * self._rng.uniform(0.5, 1.5)
 
+    def _settle(self) -> None:
+        """The burst before the last has both neighbours now: its smoothed cost is final."""
+        if len(self._costs) < 2:
+            return
+        final = self._costs[0] if len(self._costs) == 2 else median(self._costs[-3:])
+        if self._smoothed:
+            self._settled += _worth(self._at[-2] - self._at[-3], self._smoothed[-1], final)
+        self._smoothed.append(final)
 
-def smooth(values: list[float]) -> list[float]:
-    """Each value replaced by the median of it and its neighbours, where it has both."""
-    inner = [median(values[i - 1 : i + 2]) for i in range(1, len(values) - 1)]
-    return values if len(values) < 3 else [values[0], *inner, values[-1]]
 
-
+def _worth(cpu_s: float, cost_before: float, cost_after: float) -> float:
+    """Tokens that the baseline gets through in `cpu_s` at the mean of two speeds."""
+    return cpu_s * (1 / cost_before + 1 / cost_after) / 2

@@ -58,23 +58,25 @@ class Reference:
         sandbox: Mode = "auto",
     ) -> None:
         self._lock = threading.Lock()
-        self._root = Path(tempfile.mkdtemp(prefix="autoresearch-reference-"))
-        copy, work = self._root / "copy", self._root / "work"
-        materialise(files, copy)
-        work.mkdir()
-        job = Job(
-            "train", copy, entry, work / "checkpoint.safetensors", work, threads=threads,
-            vocab_size=vocab_size, seq_len=seq_len, hide=hide, sandbox=sandbox,
-        )  # fmt: skip
-        self._feed = Feed(stream, seed=0)
-        self._child = launcher.start(job)
-        try:
+        with contextlib.ExitStack() as undo:
+            root = Path(tempfile.mkdtemp(prefix="autoresearch-reference-"))
+            undo.callback(shutil.rmtree, root, ignore_errors=True)
+            copy, work = root / "copy", root / "work"
+            materialise(files, copy)
+            work.mkdir()
+            self._feed = Feed(stream, seed=0)
+            undo.callback(self._feed.close)
+            self._child = launcher.start(
+                Job(
+                    "train", copy, entry, work / "checkpoint.safetensors", work, threads=threads,
+                    vocab_size=vocab_size, seq_len=seq_len, hide=hide, sandbox=sandbox,
+                )  # fmt: skip
+            )
+            undo.callback(self._child.kill)
             self._receive("ready", _START_S)
             self._child.send({"type": "go"}, [self._feed.fd])
             self._request = self._next_request(_START_S)
-        except BaseException:
-            self.close()
-            raise
+            self._undo = undo.pop_all()
 
     def burst(self, progress: float) -> Burst:
         """Run one step to warm the caches, then a few that are measured.
@@ -100,9 +102,7 @@ class Reference:
     def close(self) -> None:
         """End it; idempotent."""
         with contextlib.suppress(LaunchFailed):
-            self._child.kill()
-        self._feed.close()
-        shutil.rmtree(self._root, ignore_errors=True)
+            self._undo.close()
 
     def _step(self, progress: float) -> int:
         tokens = self._request.tokens

@@ -1,0 +1,148 @@
+"""The kernel as seen from ctypes: numbers that the standard library lacks, and checked calls."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from typing import Any
+
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+_X86_64_AND_AARCH64 = {
+    "acct": (163, 89),
+    "add_key": (248, 217),
+    "adjtimex": (159, 171),
+    "bpf": (321, 280),
+    "chroot": (161, 51),
+    "clock_adjtime": (305, 266),
+    "clock_settime": (227, 112),
+    "clone": (56, 220),
+    "clone3": (435, 435),
+    "close_range": (436, 436),
+    "delete_module": (176, 106),
+    "fanotify_init": (300, 262),
+    "finit_module": (313, 273),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fsopen": (430, 430),
+    "fspick": (433, 433),
+    "init_module": (175, 105),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "io_uring_setup": (425, 425),
+    "ioctl": (16, 29),
+    "kcmp": (312, 272),
+    "kexec_file_load": (320, 294),
+    "kexec_load": (246, 104),
+    "keyctl": (250, 219),
+    "kill": (62, 129),
+    "landlock_add_rule": (445, 445),
+    "landlock_create_ruleset": (444, 444),
+    "landlock_restrict_self": (446, 446),
+    "lookup_dcookie": (212, 18),
+    "migrate_pages": (256, 238),
+    "mount": (165, 40),
+    "mount_setattr": (442, 442),
+    "move_mount": (429, 429),
+    "move_pages": (279, 239),
+    "mq_open": (240, 180),
+    "msgget": (68, 186),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    "open_tree": (428, 428),
+    "open_tree_attr": (467, 467),
+    "perf_event_open": (298, 241),
+    "personality": (135, 92),
+    "pidfd_getfd": (438, 438),
+    "pidfd_send_signal": (424, 424),
+    "pivot_root": (155, 41),
+    "prctl": (157, 167),
+    "process_madvise": (440, 440),
+    "process_mrelease": (448, 448),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "ptrace": (101, 117),
+    "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
+    "reboot": (169, 142),
+    "request_key": (249, 218),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    "seccomp": (317, 277),
+    "semget": (64, 190),
+    "setns": (308, 268),
+    "setpgid": (109, 154),
+    "setsid": (112, 157),
+    "settimeofday": (164, 170),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "shmget": (29, 194),
+    "socket": (41, 198),
+    "socketpair": (53, 199),
+    "swapoff": (168, 225),
+    "swapon": (167, 224),
+    "syslog": (103, 116),
+    "tgkill": (234, 131),
+    "tkill": (200, 130),
+    "umount2": (166, 39),
+    "unshare": (272, 97),
+    "userfaultfd": (323, 282),
+    "vmsplice": (278, 75),
+}
+
+FIRST_UNKNOWN = 470
+"""Numbers from here on belong to calls newer than this file (after Linux 6.17)."""
+
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 24, 38, 47
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def supported() -> str:
+    """Return why this machine has no mechanism at all, or ''."""
+    if sys.platform != "linux":
+        return "needs Linux"
+    if os.uname().machine not in AUDIT_ARCH or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return f"no system call table for {os.uname().machine}"
+    return ""
+
+
+def number(name: str) -> int:
+    """Return the number of a system call on this machine."""
+    return _X86_64_AND_AARCH64[name][os.uname().machine == "aarch64"]
+
+
+def syscall(name: str, *arguments: Any) -> int:
+    """Make a system call by number.
+
+    Raises:
+        OSError: With the kernel's errno; the text names the call.
+    """
+    # Variadic C function: every integer must be passed as wide as a register.
+    wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return checked(_libc.syscall(ctypes.c_long(number(name)), *wide), name)
+
+
+def prctl(option: int, value: int = 0, what: str = "prctl") -> int:
+    """Call ``prctl(option, value, 0, 0, 0)``; raises OSError."""
+    rest = (ctypes.c_ulong(0),) * 3
+    return checked(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), *rest), what)
+
+
+def checked(result: int, what: str) -> int:
+    """Return `result`, or raise OSError for `what` if it is negative."""
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+    return result
+
+
+def reason(error: Exception) -> str:
+    """Describe a failure for a report: ``unshare: EPERM``."""
+    if isinstance(error, OSError) and error.errno:
+        what = (error.strerror or "").partition(":")[0]
+        where = f" {error.filename}" if error.filename else ""
+        return f"{what}{where}: {errno.errorcode.get(error.errno, error.errno)}"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,353 @@
+"""Pretrain a small GPT. This is the one file that research edits.
+
+Alone:            python train.py
+Under research:   the harness calls build, train and logits, owns the clock and computes the score.
+"""
+
+import gc
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+
+# ---------------------------------------------------------------------------------------------
+# Knobs: the value for CUDA, then the value for one CPU thread
+# ---------------------------------------------------------------------------------------------
+
+# Model
+DEPTH = 8 if CUDA else 2  # transformer blocks
+WIDTH = 512 if CUDA else 64  # residual stream
+HEAD_DIM = 128 if CUDA else 32  # per attention head; divides WIDTH
+KV_HEADS = 4 if CUDA else 2  # key/value heads; divides WIDTH // HEAD_DIM
+MLP_RATIO = 4  # hidden width of the MLP, in units of WIDTH
+WINDOW_PATTERN = "SSSL"  # per layer, repeated: S sees half the context, L all of it
+ROPE_BASE = 10000  # longest wavelength of the rotary embedding
+SOFTCAP = 15.0  # logits are squashed into (-SOFTCAP, SOFTCAP)
+
+# Optimisation
+TOTAL_BATCH_SIZE = 2**19 if CUDA else 2**10  # tokens per optimiser step
+DEVICE_BATCH_SIZE = 128 if CUDA else 16  # rows per forward pass
+EMBEDDING_LR = 0.6 if CUDA else 0.6  # token and value embeddings (Adam)
+UNEMBEDDING_LR = 0.004 if CUDA else 0.004  # output head (Adam)
+MATRIX_LR = 0.04 if CUDA else 0.02  # matrices (Muon)
+SCALAR_LR = 0.5 if CUDA else 0.2  # per-layer scalars (Adam)
+WEIGHT_DECAY = 0.2  # matrices only, decays to zero with the schedule
+ADAM_BETA1 = 0.8
+ADAM_BETA2 = 0.95
+MUON_MOMENTUM = 0.95
+WARMUP_RATIO = 0.0  # share of the budget over which the rate rises
+WARMDOWN_RATIO = 0.4  # share of the budget over which the rate falls
+FINAL_LR_FRAC = 0.0  # rate at the end, as a share of the peak
+
+# ---------------------------------------------------------------------------------------------
+# Model
+# ---------------------------------------------------------------------------------------------
+
+
+def norm(x):
+    """RMS norm without parameters."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def has_value_embedding(layer):
+    """Every other layer, the last one always included."""
+    return layer % 2 == (DEPTH - 1) % 2
+
+
+class Attention(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.heads = WIDTH // HEAD_DIM
+        self.query = nn.Linear(WIDTH, self.heads * HEAD_DIM, bias=False)
+        self.key = nn.Linear(WIDTH, KV_HEADS * HEAD_DIM, bias=False)
+        self.value = nn.Linear(WIDTH, KV_HEADS * HEAD_DIM, bias=False)
+        self.out = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.gate = nn.Linear(32, KV_HEADS, bias=False) if has_value_embedding(layer) else None
+
+    def forward(self, x, value_embedding, rotary, mask):
+        B, T, _ = x.shape
+        q = self.query(x).view(B, T, self.heads, HEAD_DIM)
+        k = self.key(x).view(B, T, KV_HEADS, HEAD_DIM)
+        v = self.value(x).view(B, T, KV_HEADS, HEAD_DIM)
+        if value_embedding is not None:
+            # the gate opens at 1 (twice a sigmoid of zero), and reads a slice of the stream
+            gate = 2 * torch.sigmoid(self.gate(x[..., :32]))
+            v = v + gate.unsqueeze(-1) * value_embedding.view(B, T, KV_HEADS, HEAD_DIM)
+        q, k = norm(rotate(q, rotary)), norm(rotate(k, rotary))
+        y = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            attn_mask=mask,
+            is_causal=mask is None,
+            enable_gqa=KV_HEADS != self.heads,
+        )
+        return self.out(y.transpose(1, 2).reshape(B, T, WIDTH))
+
+
+class MLP(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Linear(WIDTH, MLP_RATIO * WIDTH, bias=False)
+        self.down = nn.Linear(MLP_RATIO * WIDTH, WIDTH, bias=False)
+
+    def forward(self, x):
+        return self.down(F.relu(self.up(x)).square())
+
+
+class Block(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.attention = Attention(layer)
+        self.mlp = MLP()
+
+    def forward(self, x, value_embedding, rotary, mask):
+        x = x + self.attention(norm(x), value_embedding, rotary, mask)
+        return x + self.mlp(norm(x))
+
+
+class GPT(nn.Module):
+    def __init__(self, vocab_size, seq_len):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, WIDTH)
+        self.value_embeddings = nn.ModuleDict(
+            {
+                str(i): nn.Embedding(vocab_size, KV_HEADS * HEAD_DIM)
+                for i in range(DEPTH)
+                if has_value_embedding(i)
+            }
+        )
+        self.blocks = nn.ModuleList(Block(i) for i in range(DEPTH))
+        self.head = nn.Linear(WIDTH, vocab_size, bias=False)
+        self.residual_scale = nn.Parameter(torch.ones(DEPTH))
+        self.input_scale = nn.Parameter(torch.full((DEPTH,), 0.1))
+        cos, sin = rotary_table(seq_len)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+        self.register_buffer("window", window_mask(seq_len), persistent=False)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self):
+        nn.init.normal_(self.embedding.weight, std=1.0)
+        nn.init.normal_(self.head.weight, std=0.001)
+        bound = 3**0.5 * WIDTH**-0.5
+        for block in self.blocks:
+            attention, mlp = block.attention, block.mlp
+            for layer in (attention.query, attention.key, attention.value, mlp.up):
+                nn.init.uniform_(layer.weight, -bound, bound)
+            nn.init.zeros_(attention.out.weight)
+            nn.init.zeros_(mlp.down.weight)
+            if attention.gate is not None:
+                nn.init.zeros_(attention.gate.weight)
+        for embedding in self.value_embeddings.values():
+            nn.init.uniform_(embedding.weight, -bound, bound)
+
+    def forward(self, tokens):
+        T = tokens.size(1)
+        rotary = self.cos[:T], self.sin[:T]
+        x = first = norm(self.embedding(tokens))
+        for i, block in enumerate(self.blocks):
+            x = self.residual_scale[i] * x + self.input_scale[i] * first
+            value_embedding = self.value_embeddings[str(i)](tokens) if has_value_embedding(i) else None
+            local = WINDOW_PATTERN[i % len(WINDOW_PATTERN)] == "S" and i < DEPTH - 1
+            x = block(x, value_embedding, rotary, self.window[:T, :T] if local else None)
+        logits = self.head(norm(x)).float()
+        return SOFTCAP * torch.tanh(logits / SOFTCAP)
+
+
+def rotary_table(seq_len):
+    """Cosines and sines, each (seq_len, 1, HEAD_DIM / 2)."""
+    frequency = ROPE_BASE ** -(torch.arange(0, HEAD_DIM, 2) / HEAD_DIM)
+    angle = torch.arange(seq_len)[:, None] * frequency
+    return angle.cos()[:, None, :], angle.sin()[:, None, :]
+
+
+def rotate(x, rotary):
+    cos, sin = rotary
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1)
+
+
+def window_mask(seq_len):
+    """True where a position may look: itself and the half context before it."""
+    position = torch.arange(seq_len)
+    distance = position[:, None] - position[None, :]
+    return (distance >= 0) & (distance < max(1, seq_len // 2))
+
+
+# ---------------------------------------------------------------------------------------------
+# Optimiser: Muon for matrices, AdamW for the rest
+# ---------------------------------------------------------------------------------------------
+
+# Coefficients of the Polar Express iteration, Amsel et al. 2025 (arXiv:2505.16932)
+POLAR_EXPRESS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+
+
+def orthogonalise(g):
+    """Nearest (semi-)orthogonal matrices of a stack (n, rows, columns)."""
+    x = g.bfloat16() if CUDA else g
+    tall = x.size(-2) > x.size(-1)
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
+    for a, b, c in POLAR_EXPRESS:
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).to(g.dtype)
+
+
+class Muon:
+    """Momentum orthogonalised, for matrices; one stack per shape (Jordan et al. 2024)."""
+
+    def __init__(self, params):
+        shapes = {}
+        for p in params:
+            shapes.setdefault(p.shape, []).append(p)
+        self.groups = [(ps, torch.zeros(len(ps), *shape, device=DEVICE)) for shape, ps in shapes.items()]
+
+    @torch.no_grad()
+    def step(self, scale):
+        for params, momentum in self.groups:
+            grad = torch.stack([p.grad for p in params])
+            momentum.lerp_(grad, 1 - MUON_MOMENTUM)
+            update = orthogonalise(grad.lerp_(momentum, MUON_MOMENTUM))
+            rows, columns = update.shape[-2:]
+            lr = MATRIX_LR * scale * max(1.0, rows / columns) ** 0.5
+            stacked = torch.stack([p.detach() for p in params])
+            # cautious weight decay: only where it agrees with the update
+            decay = WEIGHT_DECAY * scale * stacked * (update * stacked >= 0)
+            torch._foreach_sub_(params, list((lr * (update + decay)).unbind()))
+
+
+class AdamW:
+    """Fused AdamW without `torch.optim`, whose import alone costs more than a second."""
+
+    def __init__(self, groups):
+        self.groups = []
+        for lr, params in groups:
+            zeros = [[torch.zeros_like(p) for p in params] for _ in range(2)]
+            steps = [torch.zeros((), device=DEVICE) for _ in params]
+            self.groups.append((lr, params, *zeros, steps))
+
+    @torch.no_grad()
+    def step(self, scale):
+        for lr, params, first, second, steps in self.groups:
+            torch._foreach_add_(steps, 1)
+            torch._fused_adamw_(
+                params,
+                [p.grad for p in params],
+                first,
+                second,
+                [],
+                steps,
+                lr=lr * scale,
+                beta1=ADAM_BETA1,
+                beta2=ADAM_BETA2,
+                weight_decay=0.0,
+                eps=1e-10,
+                amsgrad=False,
+                maximize=False,
+            )
+
+
+def make_optimisers(model):
+    scale = (WIDTH / 768) ** -0.5  # Adam's rates were tuned at width 768
+    return (
+        Muon([p for p in model.blocks.parameters()]),
+        AdamW(
+            [
+                (
+                    EMBEDDING_LR * scale,
+                    [model.embedding.weight, *model.value_embeddings.parameters()],
+                ),
+                (UNEMBEDDING_LR * scale, [model.head.weight]),
+                (SCALAR_LR * 0.1, [model.residual_scale, model.input_scale]),
+            ]
+        ),
+    )
+
+
+def schedule(progress):
+    """Learning-rate scale at a fraction of the budget: rise, hold, fall."""
+    if progress < WARMUP_RATIO:
+        return max(progress, 1e-3) / WARMUP_RATIO
+    if progress <= 1 - WARMDOWN_RATIO:
+        return 1.0
+    left = (1 - progress) / WARMDOWN_RATIO
+    return left + (1 - left) * FINAL_LR_FRAC
+
+
+# ---------------------------------------------------------------------------------------------
+# The contract: build, train, logits
+# ---------------------------------------------------------------------------------------------
+
+
+def build(vocab_size, seq_len):
+    """Return an untrained model on its device; on CUDA compiled, and warm."""
+    model = GPT(vocab_size, seq_len).to(DEVICE)
+    if CUDA:
+        torch.set_float32_matmul_precision("high")
+        model.compile(dynamic=False)
+        dummy = torch.zeros(DEVICE_BATCH_SIZE, seq_len, dtype=torch.long)
+        loss_of(model, dummy, dummy).backward()
+        model.zero_grad(set_to_none=True)
+        torch.cuda.synchronize()
+    return model
+
+
+def loss_of(model, x, y):
+    """Mean cross entropy in nats per token."""
+    x, y = x.to(DEVICE, non_blocking=True), y.to(DEVICE, non_blocking=True)
+    with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=CUDA):
+        output = model(x)
+    return F.cross_entropy(output.view(-1, output.size(-1)), y.view(-1))
+
+
+def train(model, batches):
+    """Train until the loader says that the budget is over."""
+    seq_len = model.cos.size(0)
+    optimisers = make_optimisers(model)
+    accumulate = max(1, TOTAL_BATCH_SIZE // (DEVICE_BATCH_SIZE * seq_len))
+    look_every = 10 if CUDA else 1  # reading the loss makes a GPU wait
+    gc.collect()
+    gc.freeze()  # nothing made so far is garbage; do not walk it again
+    gc.disable()
+    for micro_step, (x, y, progress) in enumerate(batches(DEVICE_BATCH_SIZE, seq_len), 1):
+        loss = loss_of(model, x, y)
+        (loss / accumulate).backward()
+        if micro_step % accumulate:
+            continue
+        step = micro_step // accumulate
+        if step % look_every == 0:
+            value = loss.item()
+            if not value < 100:  # also true of NaN
+                raise FloatingPointError(f"loss is {value} at step {step}: diverged")
+            batches.report(loss=value)
+            if step % 100 == 0:
+                print(f"step {step:05d} ({progress:5.1%}) loss {value:.4f}", flush=True)
+        scale = schedule(progress)
+        for optimiser in optimisers:
+            optimiser.step(scale)
+        model.zero_grad(set_to_none=True)
+
+
+def logits(model, x):
+    """Return next-token logits (B, T, vocab_size) of tokens (B, T); a function of each prefix."""
+    with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=CUDA):
+        return model(x.to(DEVICE))
+
+
+if __name__ == "__main__":
+    import prepare
+
+    prepare.run(build, train, logits)
