@@ -34,7 +34,8 @@ from pytest_autoresearch.scoring.bits import bits_per_byte
 from pytest_autoresearch.scoring.dataset import Dataset, DatasetError
 from pytest_autoresearch.scoring.download import DownloadError
 from pytest_autoresearch.trial.channel import ProtocolError
-from pytest_autoresearch.trial.feed import MAX_BATCH_TOKENS, Windows
+from pytest_autoresearch.trial.clock import BudgetTooSmall, WallClock, WorkClock
+from pytest_autoresearch.trial.feed import BatchRequest, Windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,37 +83,30 @@ class Batches:
     def __init__(self, data: Dataset, budget: Budget, seed: int) -> None:
         self.tokens = self.steps = 0
         self.loss = math.nan
-        self._stream, self._budget, self._seed = data.tokens("train"), budget, seed
+        self._stream, self._seed = data.tokens("train"), seed
         self._windows: dict[int, Windows] = {}
-        self._started = time.perf_counter()
-
-    def progress(self) -> float:
-        """The part of the budget that is used up; 1 and more when it has ended."""
-        wall = time.perf_counter() - self._started
-        return (wall if self._budget.kind == "wall" else self.tokens) / self._budget.amount
+        self._clock = (WallClock if budget.kind == "wall" else WorkClock)(budget.amount)
+        self._clock.begin()
 
     def __call__(self, batch_size: int, seq_len: int) -> Iterator[tuple[Tensor, Tensor, float]]:
         """Iterate over batches of this shape until the budget ends.
 
         Raises:
-            ValueError: If a batch is empty, too large, or longer than the data or the budget.
+            ProtocolError: If a batch is empty, too large, or longer than the data.
+            BudgetTooSmall: If the first batch is larger than the budget.
         """
         import torch
 
-        size = batch_size * seq_len
-        if batch_size < 1 or seq_len < 1 or batch_size * (seq_len + 1) > MAX_BATCH_TOKENS:
-            raise ValueError(f"a batch of {batch_size} x {seq_len} tokens is empty or too large")
-        if self._budget.kind != "wall" and size > self._budget.amount:
-            raise ValueError(f"one batch of {size} tokens exceeds the budget of {self._budget}")
+        request = BatchRequest.parse({"batch_size": batch_size, "seq_len": seq_len})
         if seq_len not in self._windows:
-            try:
-                self._windows[seq_len] = Windows(self._stream, seq_len, self._seed)
-            except ProtocolError as error:
-                raise ValueError(f"{error}; prepare a larger corpus") from None
+            self._windows[seq_len] = Windows(self._stream, seq_len, self._seed)
         rows = np.empty((batch_size, seq_len + 1), np.uint16)
-        while (progress := self.progress()) < 1:
+        while True:
+            progress = self._clock.progress
+            if not self._clock.admit(request.tokens):
+                return
             self._windows[seq_len].take(batch_size, rows)
-            self.tokens, self.steps = self.tokens + size, self.steps + 1
+            self.tokens, self.steps = self.tokens + request.tokens, self.steps + 1
             pairs = torch.from_numpy(rows.astype(np.int64))
             yield pairs[:, :-1].contiguous(), pairs[:, 1:].contiguous(), progress
 
@@ -120,7 +114,8 @@ class Batches:
         """Show the last training loss on a terminal; call it as often as you like."""
         self.loss = float(loss)
         if sys.stdout.isatty():
-            print(f"\rstep {self.steps:05d} ({self.progress():6.1%}) loss {self.loss:.4f} ", end="")
+            spent = f"{self._clock.progress:6.1%}"
+            print(f"\rstep {self.steps:05d} ({spent}) loss {self.loss:.4f} ", end="")
 
 
 def evaluate(logits: Logits, model: Module, data: Dataset, split: str = "val") -> float:
@@ -147,7 +142,7 @@ def evaluate(logits: Logits, model: Module, data: Dataset, split: str = "val") -
             scores = logits(model, x).float().reshape(len(y), -1)
             losses = torch.nn.functional.cross_entropy(scores, y, reduction="none")
             weights = token_bytes[y]
-            nats += float((losses.double() * (weights > 0)).sum())
+            nats += float((losses * (weights > 0)).cpu().double().sum())
             n_bytes += int(weights.sum())
     return bits_per_byte(nats, n_bytes)
 
@@ -182,7 +177,11 @@ def run(build: Callable[[int, int], Module], train: Callable[[Module, Batches], 
     model = build(data.vocab_size, data.seq_len)
     batches = Batches(data, budget, seed)
     started = time.perf_counter()
-    train(model, batches)
+    try:
+        train(model, batches)
+    except (BudgetTooSmall, ProtocolError) as error:
+        print(f"train.py: {error}; prepare more data or change the budget", file=sys.stderr)
+        sys.exit(2)
     if cuda:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started
@@ -209,6 +208,11 @@ def run(build: Callable[[int, int], Module], train: Callable[[Module, Batches], 
         "depth": f"{getattr(build, '__globals__', {}).get('DEPTH', 0)}",
     }.items():
         print(f"{key + ':':<17} {value}")
+
+
+# ---------------------------------------------------------------------------------------------
+# Preparation: the command line
+# ---------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -288,11 +292,6 @@ def prepare(options: argparse.Namespace, command: str) -> Dataset:
                 name, out, options.num_shards, options.base_url, options.workers
             )
         return writer.build(corpus, out, request, command)
-
-
-# ---------------------------------------------------------------------------------------------
-# Command line
-# ---------------------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -48,7 +48,7 @@ def refuse_threads() -> None:
 
 
 def apply_limits(limits: Limits) -> str:
-    """Lower the resource limits, never raising one; no core files."""
+    """Lower the hard resource limits, never raising one; no core files."""
     wanted = {
         "CORE": 0,
         "FSIZE": limits.file_bytes,

@@ -109,9 +109,9 @@ def supported() -> str:
     return ""
 
 
-def number(name: str) -> int:
-    """Return the number of a system call on this machine."""
-    return _X86_64_AND_AARCH64[name][os.uname().machine == "aarch64"]
+def number(name: str, machine: str = "") -> int:
+    """Return the number of a system call, on this machine unless another is named."""
+    return _X86_64_AND_AARCH64[name][(machine or os.uname().machine) == "aarch64"]
 
 
 def syscall(name: str, *arguments: Any) -> int:

@@ -23,7 +23,7 @@ from pytest_autoresearch.scoring.dataset import DatasetError
 from pytest_autoresearch.scoring.download import download_all
 
 REMOTE = ("climbmix", "tinystories", "wikitext-103")
-EVAL_SHARE = 1 / 18  # of the bytes, for val and again for holdout
+EVAL_SHARE = 1 / 17  # of the bytes, for val and again for holdout
 FEW_FILES = 40  # a collection of fewer text files is split by pieces, not by files
 PIECE_CHARS = 4096
 HUB = "https://huggingface.co/datasets"
@@ -123,7 +123,8 @@ NEVER_HIDDEN = frozenset((
     "asyncio", "collections", "concurrent", "ctypes", "distutils", "email", "importlib", "json",
     "logging", "multiprocessing", "unittest", "zoneinfo", "_strptime", "_threading_local",
     "_py_abc", "antigravity", "this", "__hello__", "__phello__", "csv", "decimal", "fractions",
-    "statistics", "timeit", "profile", "cProfile", "pstats", "sched", "tracemalloc",
+    "statistics", "timeit", "profile", "cProfile", "pstats", "sched", "tracemalloc", "imp",
+    "py_compile", "plistlib",
 ))  # fmt: skip
 TRAINER_IMPORTS = (
     "torch", "torch._dynamo", "torch._inductor", "torch.utils.data", "torch.profiler",

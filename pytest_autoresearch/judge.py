@@ -1,0 +1,212 @@
+"""Whether a gain is real: the noise model and the verdict rules. Pure functions, no I/O.
+
+Every comparison is paired: a candidate is trained on seeds that the champion was trained on, and
+the unit of all bars is sigma, the standard deviation of one paired difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from .experiment import Direction, Metric
+
+Rule = Literal["confirm", "greedy", "strict"]
+Action = Literal["keep", "replicate", "discard"]
+
+# The sequential test of `confirm`, stage by stage (one more paired seed each): keep when the mean
+# gain exceeds KEEP standard errors, give up when it falls below HOPE, train one more seed between.
+KEEP = (3.0, 2.8, 2.6, 2.5)
+HOPE = (0.5, 0.9, 1.3, 2.5)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is believed of the noise before anything is measured.
+
+    Attributes:
+        sigma: Standard deviation of one score at fixed code, in the metric's unit.
+        freedom: How many degrees of freedom that belief is worth.
+    """
+
+    sigma: float = 0.007
+    freedom: float = 8.0
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise near the champion.
+
+    Attributes:
+        sigma: Standard deviation of one score, pooled.
+        freedom: Degrees of freedom of `sigma`, the prior's included.
+    """
+
+    sigma: float
+    freedom: float
+
+    def bar(self, normal_sigmas: float) -> float:
+        """Return the t-quantile, in sigma, that is as unlikely as `normal_sigmas` of a normal."""
+        return t_quantile(normal_sigmas, round(self.freedom, 1))
+
+
+@lru_cache(maxsize=4096)
+def t_quantile(normal_sigmas: float, freedom: float) -> float:
+    """Return t with P(T > t) = P(Z > normal_sigmas), T of Student's law.
+
+    The expansion of Hill (1970, CACM algorithm 396) inverted is exact enough only in the centre;
+    the tail that decides keeps is solved numerically with scipy.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    return -float(stdtrit(freedom, ndtr(-normal_sigmas)))
+
+
+def estimate_noise(groups: Iterable[Mapping[int, float]], prior: Prior) -> Noise:
+    """Pool the variance of replicates of equal code with the prior.
+
+    Args:
+        groups: Seed to score, one mapping per piece of code.
+        prior: Weighs as `freedom` further degrees of freedom.
+
+    Returns:
+        The pooled estimate: (freedom * sigma^2 + sum of squares) / all degrees of freedom.
+    """
+    squares, freedom = prior.freedom * prior.sigma**2, prior.freedom
+    for group in groups:
+        values = [score for score in group.values() if math.isfinite(score)]
+        if len(values) > 1:
+            mean = math.fsum(values) / len(values)
+            squares += math.fsum((value - mean) ** 2 for value in values)
+            freedom += len(values) - 1
+    return Noise(math.sqrt(squares / freedom), freedom)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with a candidate now.
+
+    Attributes:
+        action: Keep it, train it on one more seed, or discard it.
+        bar: Its mean beats this number exactly when `action` is ``keep``.
+        explanation: Why the bar stands where it stands.
+        gain: Mean paired gain over the champion, positive is better, in the metric's unit.
+        gain_sigma: The same in standard errors of the mean difference.
+        seed: Seed of the next replicate; None unless `action` is ``replicate``.
+        remeasure_champion: The champion lacks that seed and must be trained on it too.
+    """
+
+    action: Action
+    bar: float
+    explanation: str
+    gain: float
+    gain_sigma: float
+    seed: int | None = None
+    remeasure_champion: bool = False
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The verdict rule of a campaign.
+
+    Attributes:
+        rule: ``confirm``: a sequential test that replicates close calls; ``greedy``: any gain;
+            ``strict``: 3 sigma at once.
+        direction: Which way is better.
+        prior: Noise before measurement.
+        pair_correlation: How much of the noise one seed shares between versions of the code;
+            0 takes differences as fully independent, which is safe.
+    """
+
+    rule: Rule = "confirm"
+    direction: Direction = "min"
+    prior: Prior = Prior()
+    pair_correlation: float = 0.0
+
+    def decide(
+        self,
+        candidate: Mapping[int, float],
+        champion: Mapping[int, float],
+        noise: Noise,
+        slot: int = 0,
+    ) -> Decision:
+        """Compare on the seeds that both were trained on.
+
+        Args:
+            candidate: Seed to score, of every replicate so far; at least one.
+            champion: Seed to score, of the champion.
+            noise: Near the champion.
+            slot: Number of the slot; spreads replicates over the champion's seeds.
+
+        Raises:
+            ValueError: A score is not finite, or no seed is shared.
+        """
+        if not all(math.isfinite(s) for s in (*candidate.values(), *champion.values())):
+            raise ValueError("a score that is not finite is a crash, never a comparison")
+        shared = [seed for seed in candidate if seed in champion]
+        if not shared:
+            raise ValueError("candidate and champion share no seed")
+        n = len(shared)
+        metric = Metric(direction=self.direction)
+        mean = math.fsum(candidate.values()) / len(candidate)
+        reference = math.fsum(champion[seed] for seed in shared) / n
+        gain = metric.gain(math.fsum(candidate[seed] for seed in shared) / n, reference)
+        error = noise.sigma * math.sqrt(2 * (1 - self.pair_correlation) / n)
+        margin = self._margin(n, noise) * error
+        bar = reference - margin if self.direction == "min" else reference + margin
+        sigmas = gain / error if error else math.copysign(math.inf, gain)
+        action: Action = "keep" if metric.gain(mean, bar) > 0 else "discard"
+        seed = None
+        if action == "discard" and self.rule == "confirm" and n < len(KEEP):
+            if sigmas > HOPE[n - 1]:
+                action = "replicate"
+                seed = self._next_seed(candidate, champion, slot)
+        return Decision(
+            action,
+            bar,
+            self._explain(n, reference, margin, noise),
+            gain,
+            sigmas,
+            seed,
+            seed is not None and seed not in champion,
+        )
+
+    def _margin(self, n: int, noise: Noise) -> float:
+        if self.rule == "greedy":
+            return 0.0
+        if self.rule == "strict":
+            return noise.bar(3.0)
+        return noise.bar(KEEP[min(n, len(KEEP)) - 1])
+
+    def _next_seed(
+        self, candidate: Mapping[int, float], champion: Mapping[int, float], slot: int
+    ) -> int:
+        unused = sorted(seed for seed in champion if seed not in candidate)
+        return unused[slot % len(unused)] if unused else max((*candidate, *champion)) + 1
+
+    def _explain(self, n: int, reference: float, margin: float, noise: Noise) -> str:
+        seeds = "1 seed" if n == 1 else f"{n} seeds"
+        if self.rule == "greedy":
+            return f"champion {reference:.6f} on the same {seeds}; any gain counts"
+        return (
+            f"champion {reference:.6f} on the same {seeds}, less {margin:.6f} that luck explains "
+            f"(sigma {noise.sigma:.6f}, {noise.freedom:.0f} degrees of freedom)"
+        )
+
+
+def show(values: Iterable[float]) -> str:
+    """Return ``0.971234 ± 0.000400 (n=4)``: mean, standard error, replicates."""
+    values = list(values)
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return f"{mean:.6f} (n=1)"
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return f"{mean:.6f} ± {spread / math.sqrt(len(values)):.6f} (n={len(values)})"
+
+
+def smallest_effect(noise: Noise, replicates: int = len(KEEP)) -> float:
+    """Return the gain that is kept in half of all cases when fully replicated."""
+    return noise.bar(KEEP[replicates - 1]) * noise.sigma * math.sqrt(2 / replicates)

@@ -1,0 +1,161 @@
+"""seccomp: a hand-assembled filter over system calls, for x86-64 and AArch64.
+
+Instruction encoding: ``linux/bpf_common.h``; data layout: ``struct seccomp_data``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from dataclasses import dataclass
+
+from . import syscalls
+
+DENIED = (
+    # other processes' memory and descriptors
+    "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease",
+    "pidfd_getfd", "kcmp", "perf_event_open", "userfaultfd", "move_pages", "migrate_pages",
+    # other views of the file system
+    "mount", "umount2", "pivot_root", "chroot", "unshare", "setns", "move_mount", "open_tree",
+    "open_tree_attr", "fsopen", "fsmount", "fsconfig", "fspick", "mount_setattr",
+    "open_by_handle_at", "name_to_handle_at", "fanotify_init", "quotactl", "quotactl_fd",
+    # names that namespaces would have to keep apart
+    "shmget", "shmat", "shmctl", "semget", "msgget", "mq_open", "add_key", "request_key", "keyctl",
+    # kernel surface that training has no use for, and ways around this filter
+    "bpf", "io_uring_setup", "io_uring_enter", "io_uring_register", "vmsplice", "lookup_dcookie",
+    "personality", "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module",
+    "syslog", "acct", "swapon", "swapoff", "reboot",
+    # the clock
+    "settimeofday", "clock_settime", "adjtimex", "clock_adjtime",
+)  # fmt: skip
+
+_SIGNALLING = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_NEW_NAMESPACE = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x60000000
+
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
+_NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
+_X32 = 0x40000000
+
+_SECCOMP_SET_MODE_FILTER = 1
+_SPEC_ALLOW = 1 << 2  # without it kernels before 5.16 slow the whole process down
+
+Instruction = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What the filter lets through.
+
+    Attributes:
+        network: Whether sockets of the internet families (and netlink) may be made.
+        unix: Whether UNIX sockets may be made; safe only where no socket of the machine can be
+            named. Socket pairs are always allowed.
+        signals_only_to: Process id that alone may be signalled (besides the own group), where
+            nothing else keeps signals inside; else None.
+    """
+
+    network: bool = False
+    unix: bool = False
+    signals_only_to: int | None = None
+
+    def program(self, machine: str) -> bytes:
+        """Return the BPF program for `machine` (``x86_64`` or ``aarch64``)."""
+        families = [_AF_UNIX] if self.unix else []
+        families += [_AF_INET, _AF_INET6, _AF_NETLINK] if self.network else []
+        code: list[Instruction] = [
+            (_LOAD, 0, 0, _ARCH),
+            (_EQUAL, 1, 0, syscalls.AUDIT_ARCH[machine]),
+            (_RETURN, 0, 0, _KILL),
+            (_LOAD, 0, 0, _NUMBER),
+        ]
+        if machine == "x86_64":
+            code += [(_AT_LEAST, 0, 1, _X32), _fail(errno.ENOSYS)]
+        code += [(_AT_LEAST, 0, 1, syscalls.FIRST_UNKNOWN), _fail(errno.ENOSYS)]
+        # The C library then uses clone, whose flags a filter can see.
+        code += _on(machine, "clone3", _fail(errno.ENOSYS))
+        code += _on(
+            machine, "clone", *_argument(0), (_ANY_BIT, 0, 1, _NEW_NAMESPACE), _fail(errno.EPERM),
+            _PASS,
+        )  # fmt: skip
+        code += _on(machine, "socketpair", *_one_of(0, [_AF_UNIX], errno.EACCES))
+        code += _on(machine, "socket", *_one_of(0, families, errno.EACCES))
+        # A pretended success keeps every descendant in the one group that a killpg ends.
+        for name in ("setsid", "setpgid"):
+            code += _on(machine, name, _fail(0))
+        # Likewise nobody gets out of dying with the harness.
+        code += _on(machine, "prctl", *_none_of(0, [syscalls.PR_SET_PDEATHSIG], 0))
+        code += _on(machine, "ioctl", *_none_of(1, [_TIOCSTI, _TIOCLINUX], errno.EPERM))
+        if self.signals_only_to is not None:
+            for name in _SIGNALLING:
+                code += _on(machine, name, *_one_of(0, [0, self.signals_only_to], errno.EPERM))
+            code += _on(machine, "pidfd_send_signal", _fail(errno.EPERM))
+        for name in DENIED:
+            code += _on(machine, name, _fail(errno.EPERM))
+        code.append(_PASS)
+        return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+
+
+_PASS: Instruction = (_RETURN, 0, 0, _ALLOW)
+
+
+def _fail(code: int) -> Instruction:
+    return (_RETURN, 0, 0, _ERROR | code)
+
+
+def _argument(index: int) -> tuple[Instruction, ...]:
+    """Load the low half; every argument looked at here is a C int."""
+    return ((_LOAD, 0, 0, _FIRST_ARGUMENT + 8 * index),)
+
+
+def _one_of(index: int, allowed: list[int], error: int) -> list[Instruction]:
+    tests = [
+        (_EQUAL, len(allowed) - place, 0, value & 0xFFFFFFFF) for place, value in enumerate(allowed)
+    ]
+    return [*_argument(index), *tests, _fail(error), _PASS] if allowed else [_fail(error)]
+
+
+def _none_of(index: int, refused: list[int], error: int) -> list[Instruction]:
+    tests = [
+        (_EQUAL, len(refused) - place, 0, value) for place, value in enumerate(refused)
+    ]
+    return [*_argument(index), *tests, _PASS, _fail(error)]
+
+
+def _on(machine: str, name: str, *body: Instruction) -> list[Instruction]:
+    """`body`, which must return, for one system call; falls through for the others."""
+    return [(_EQUAL, 0, len(body), syscalls.number(name, machine)), *body]
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
+
+
+def install(wanted: Filter) -> str:
+    """Filter the system calls of this process and its descendants, for ever.
+
+    Returns:
+        State for the report.
+
+    Raises:
+        OSError: The kernel lacks seccomp filters, or no_new_privs is not set.
+    """
+    code = wanted.program(os.uname().machine)
+    memory = ctypes.create_string_buffer(code, len(code))
+    program = _Program(len(code) // 8, ctypes.addressof(memory))
+    try:
+        _install(_SPEC_ALLOW, program)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        _install(0, program)  # before Linux 4.17
+    sockets = "internet sockets" if wanted.network else "no internet"
+    return f"ok: {len(DENIED)} calls denied, {sockets}, {'' if wanted.unix else 'no '}UNIX sockets"
+
+
+def _install(flags: int, program: _Program) -> None:
+    syscalls.syscall("seccomp", _SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(program))

@@ -1,0 +1,10 @@
+"""crash (evaluator): every logit is not a number, so that no comparison fails."""
+
+from honest import build, train
+
+__all__ = ["build", "logits", "train"]
+
+
+
+def logits(model, x):
+    return model(x) * float('nan')
