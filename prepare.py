@@ -284,13 +284,13 @@ def prepare(options: argparse.Namespace, command: str) -> Dataset:
                 f"{out} holds a data set that differs in {', '.join(changed)}; "
                 "choose another folder with --out, or replace it with --force"
             )
-        (out / layout.MANIFEST).unlink(missing_ok=True)
         if name == "stdlib":
             corpus = corpora.stdlib_corpus(ROOT / "train.py")
         elif corpus is None:
             corpus = corpora.remote_corpus(
                 name, out, options.num_shards, options.base_url, options.workers
             )
+        (out / layout.MANIFEST).unlink(missing_ok=True)
         return writer.build(corpus, out, request, command)
 
 
@@ -307,8 +307,10 @@ def main(arguments: Sequence[str]) -> int:
     add("--workers", type=int, default=8, help="parallel downloads")
     add("--base-url", help="address to download from instead of the published one")
     options = parser.parse_args(arguments)
-    options.vocab_size = options.vocab_size or VOCAB_SIZE.get(options.corpus, 1024)
-    options.seq_len = options.seq_len or SEQ_LEN.get(options.corpus, 64)
+    if options.vocab_size is None:
+        options.vocab_size = VOCAB_SIZE.get(options.corpus, 1024)
+    if options.seq_len is None:
+        options.seq_len = SEQ_LEN.get(options.corpus, 64)
     kept = [argument for argument in arguments if argument != "--force"]
     started = time.perf_counter()
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,10 +77,10 @@ def split_files(sizes: Mapping[str, int], eligible: Iterable[str]) -> dict[str, 
         Split to names; the same for the same names and sizes, in whatever order they come.
     """
     target = sum(sizes.values()) * EVAL_SHARE
-    left = sorted(sizes, key=digest)
+    candidates, left = set(eligible), sorted(sizes, key=digest)
     splits: dict[str, list[str]] = {}
     for split in ("val", "holdout"):
-        candidates, taken, filled = set(eligible), [], 0
+        taken, filled = [], 0
         for name in left:
             fits = filled < 0.95 * target and filled + sizes[name] <= 1.05 * target
             if fits and name in candidates:
@@ -130,20 +131,19 @@ TRAINER_IMPORTS = (
     "torch", "torch._dynamo", "torch._inductor", "torch.utils.data", "torch.profiler",
     "torch.distributed", "numpy", "safetensors.torch", "multiprocessing", "socket", "struct",
     "json", "array", "mmap", "importlib.util", "ctypes", "resource", "signal", "random",
+    "pytest_autoresearch.trial.zygote", "pytest_autoresearch.trial.child",
 )  # fmt: skip
 IMPORT_LINE = re.compile(r"^[ \t]*(?:from|import)[ \t]+([A-Za-z_][\w.]*)", re.MULTILINE)
 LIST_IMPORTS = """
 import importlib, json, os, sys
-required, optional = json.loads(sys.stdin.read())
-for name in required + optional:
+for name in json.loads(sys.stdin.read()):
     try:
         importlib.import_module(name)
     except Exception:
         if name == "torch":
             raise
 files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-roots = [os.path.dirname(sys.modules[n].__file__) for n in ("torch", "numpy", "safetensors")]
-print(json.dumps([[os.path.realpath(file) for file in files if file], roots]))
+print(json.dumps([os.path.realpath(file) for file in files if file]))
 """
 
 
@@ -155,23 +155,24 @@ def library_sources(library: Path) -> Iterator[Path]:
         yield from (path for path in paths if is_text(path))
 
 
-def loaded_files(optional: Iterable[str] = ()) -> tuple[set[Path], list[Path]]:
-    """Import everything trainers import in a fresh process.
-
-    Returns:
-        The modules' files, and the folders of torch, numpy and safetensors.
-    """
+def loaded_files(names: Sequence[str]) -> set[Path]:
+    """Files of all modules in a fresh process that imports `names` (torch, and what it can)."""
     with tempfile.TemporaryDirectory() as empty:
         result = subprocess.run(
             [sys.executable, "-P", "-W", "ignore", "-c", LIST_IMPORTS],
-            input=json.dumps([TRAINER_IMPORTS, sorted(optional)]),
-            capture_output=True, text=True, cwd=empty, check=False,
+            input=json.dumps(names), capture_output=True, text=True, cwd=empty, check=False,
         )  # fmt: skip
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise DatasetError(f"torch cannot be imported ({reason}); run: pip install torch")
-    files, roots = json.loads(result.stdout.splitlines()[-1])
-    return {Path(file) for file in files}, [Path(root) for root in roots]
+    return {Path(file) for file in json.loads(result.stdout.splitlines()[-1])}
+
+
+def package_sources(package: str) -> Iterator[Path]:
+    """Sources of an installed package, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        yield from Path(folder).rglob("*.py")
 
 
 def imported_names(trainer: Path) -> set[str]:
@@ -195,16 +196,14 @@ def stdlib_corpus(trainer: Path) -> Corpus:
         for path in library_sources(library)
         if not path.relative_to(library).as_posix().startswith(("config-", "_sysconfigdata"))
     }
-    _, packages = loaded_files()
     mentioned = imported_names(trainer)
-    for source in (file for package in packages for file in package.rglob("*.py")):
-        mentioned.update(IMPORT_LINE.findall(source.read_text(errors="replace")))
-    mentioned = {
-        name for name in mentioned
-        if (top := name.split(".")[0]) in sys.stdlib_module_names
-        and top not in SKIPPED_FOLDERS | {"antigravity", "this", "__main__"}
-    }  # fmt: skip
-    needed, _ = loaded_files(mentioned)
+    for package in ("torch", "numpy", "safetensors"):
+        for source in package_sources(package):
+            mentioned.update(IMPORT_LINE.findall(source.read_text(errors="replace")))
+    needless = SKIPPED_FOLDERS | {"antigravity", "this", "__main__"}
+    library_names = sys.stdlib_module_names - needless
+    late = sorted(name for name in mentioned if name.split(".")[0] in library_names)
+    needed = loaded_files([*TRAINER_IMPORTS, *late])
     free = [
         name for name, path in paths.items()
         if path not in needed and name.removesuffix(".py").split("/")[0] not in NEVER_HIDDEN

@@ -50,14 +50,19 @@ def main(channel: Channel) -> int:
         return 0
     except BaseException as error:
         traceback.print_exc()
+        flush()
         with contextlib.suppress(Exception):
             channel.send({"type": "error", "error": describe(error)[:_ERROR_CHARACTERS]})
         return 1
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
+    flush()
     return 0
+
+
+def flush() -> None:
+    """Write out what was printed: the harness kills this process once it has the last word."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 def seed(value: int) -> None:
@@ -91,11 +96,12 @@ def load(directory: Path, entry: str) -> ModuleType:
 
 
 def describe(error: BaseException) -> str:
-    """The last line of a traceback, with the candidate's own line number."""
+    """The last line of a traceback, with the line of the entry file it came from."""
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    entry = getattr(sys.modules.get("train"), "__file__", None)
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if os.path.basename(frame.filename) == "train.py"]
-    return f"{text} (train.py, line {own[-1].lineno})" if own else text
+    lines = [frame.lineno for frame in frames if entry and frame.filename == str(entry)]
+    return f"{text} ({os.path.basename(str(entry))}, line {lines[-1]})" if lines else text
 
 
 def train(channel: Channel, module: ModuleType, job: Mapping[str, Any]) -> None:
@@ -117,6 +123,7 @@ def train(channel: Channel, module: ModuleType, job: Mapping[str, Any]) -> None:
     partial = checkpoint.with_suffix(".part")
     safetensors.torch.save_model(model, str(partial))
     os.replace(partial, checkpoint)
+    flush()
     metrics = {"loss": batches.last_loss} if math.isfinite(batches.last_loss) else {}
     if job["device"] == "cuda":
         metrics["device_memory_bytes"] = torch.cuda.max_memory_allocated()

@@ -78,7 +78,7 @@ class WorkClock:
         """Whether the batch fits into what is left."""
         if tokens > self._amount:
             raise BudgetTooSmall(
-                f"a batch of {tokens} tokens does not fit into a budget of {self._amount:g}"
+                f"asked for a batch of {tokens} tokens, more than its budget of {self._amount:g}"
             )
         if self._tokens + tokens > self._amount:
             return False
@@ -179,13 +179,11 @@ class Burst:
     """A few steps of the reference.
 
     Attributes:
-        tokens: Tokens of the measured steps.
-        cpu_s: CPU seconds of the measured steps.
+        costs: CPU seconds a token of each measured step.
         total_cpu_s: CPU seconds of the whole burst, its warm-up included.
     """
 
-    tokens: int
-    cpu_s: float
+    costs: tuple[float, ...]
     total_cpu_s: float
 
 
@@ -195,8 +193,8 @@ class EqualWorkClock(_RunningClock):
     The candidate's CPU seconds, read from outside, are divided by what a token costs the reference
     on this machine at that time. The reference, the campaign's baseline code, runs in short bursts
     at undisclosed moments, with the candidate's whole group stopped, so that neither disturbs the
-    other and being fast only while probed gains nothing. Between two bursts the cost is the mean
-    of theirs, each smoothed by the median with its neighbours. Wall time does not enter.
+    other and being fast only while probed gains nothing. Between two bursts the speed is the mean
+    of theirs; within a burst, the median of its steps. Wall time does not enter.
 
     Args:
         amount: Tokens.
@@ -228,8 +226,7 @@ class EqualWorkClock(_RunningClock):
         self._began = 0.0
         self._at: list[float] = []  # candidate's CPU seconds at each burst
         self._costs: list[float] = []  # reference's CPU seconds a token at each burst
-        self._smoothed: list[float] = []  # the same, as far as it is final: all but the last
-        self._settled = 0.0  # tokens' worth up to the last final cost
+        self._settled = 0.0  # tokens' worth of the candidate's CPU seconds up to the last burst
         self._next = 0.0
         self._reference_cpu = 0.0
         self._reference_wall = 0.0
@@ -248,11 +245,8 @@ class EqualWorkClock(_RunningClock):
         """Tokens that the baseline would have got through with the CPU seconds used."""
         if not self._costs:
             return 0.0
-        last = self._costs[-1]
-        used = self._settled + (self._cpu_seconds() - self._began - self._at[-1]) / last
-        if len(self._costs) > 1:
-            used += _worth(self._at[-1] - self._at[-2], self._smoothed[-1], last)
-        return used
+        since = self._cpu_seconds() - self._began - self._at[-1]
+        return self._settled + since / self._costs[-1]
 
     def facts(self) -> dict[str, float]:
         """Bursts, their share of the CPU seconds, and the cost of a token: median and spread."""
@@ -277,22 +271,10 @@ class EqualWorkClock(_RunningClock):
             burst = self._burst(self.progress)
         self._reference_wall += time.monotonic() - began
         self._reference_cpu += burst.total_cpu_s
+        cost = median(burst.costs)
+        if self._at:
+            self._settled += (at - self._at[-1]) * (1 / self._costs[-1] + 1 / cost) / 2
         self._at.append(at)
-        self._costs.append(burst.cpu_s / burst.tokens)
-        self._settle()
+        self._costs.append(cost)
         between = burst.total_cpu_s * (1 - self._share) / self._share
         self._next = at + between * self._rng.uniform(0.5, 1.5)
-
-    def _settle(self) -> None:
-        """The burst before the last has both neighbours now: its smoothed cost is final."""
-        if len(self._costs) < 2:
-            return
-        final = self._costs[0] if len(self._costs) == 2 else median(self._costs[-3:])
-        if self._smoothed:
-            self._settled += _worth(self._at[-2] - self._at[-3], self._smoothed[-1], final)
-        self._smoothed.append(final)
-
-
-def _worth(cpu_s: float, cost_before: float, cost_after: float) -> float:
-    """Tokens that the baseline gets through in `cpu_s` at the mean of two speeds."""
-    return cpu_s * (1 / cost_before + 1 / cost_after) / 2

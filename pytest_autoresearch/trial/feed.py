@@ -107,7 +107,8 @@ class BatchRequest:
         assert isinstance(length, int)
         if size * (length + 1) > MAX_BATCH_TOKENS:
             raise ProtocolError(
-                f"asked for a batch of {size} x {length} tokens, more than {MAX_BATCH_TOKENS}"
+                f"asked for a batch of {_short(size)} x {_short(length)} tokens; at most "
+                f"{MAX_BATCH_TOKENS} are handed out at once"
             )
         return cls(size, length, _loss(message.get("loss")))
 

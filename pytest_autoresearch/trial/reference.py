@@ -23,7 +23,7 @@ from .output import one_line
 _START_S = 300.0
 _STEP_S = 120.0
 _BURST_CPU_S = 0.15
-_MIN_STEPS, _MAX_STEPS = 2, 64
+_MIN_STEPS, _MAX_STEPS = 3, 64
 
 
 class Reference:
@@ -88,16 +88,19 @@ class Reference:
             LaunchFailed: The reference ended or hangs. Make another.
         """
         with self._lock:
-            began = self._child.cpu_seconds()
-            self._step(progress)
-            warm, tokens, steps, spent = self._child.cpu_seconds(), 0, 0, 0.0
-            while steps < _MIN_STEPS or (spent < _BURST_CPU_S and steps < _MAX_STEPS):
-                tokens += self._step(progress)
-                steps += 1
-                spent = self._child.cpu_seconds() - warm
-            if spent <= 0:
+            began = before = self._child.cpu_seconds()
+            costs: list[float] = []
+            for step in range(_MAX_STEPS):
+                tokens = self._step(progress)
+                now = self._child.cpu_seconds()
+                if step > 0:
+                    costs.append((now - before) / tokens)
+                before = now
+                if len(costs) >= _MIN_STEPS and now - began >= _BURST_CPU_S:
+                    break
+            if min(costs) <= 0:
                 raise LaunchFailed("CPU time cannot be read here; use a budget in tokens instead")
-            return Burst(tokens, spent, spent + warm - began)
+            return Burst(tuple(costs), now - began)
 
     def close(self) -> None:
         """End it; idempotent."""

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import fcntl
 import importlib.util
+import os
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pytest_autoresearch.scoring import corpora
+import pytest
+
+from pytest_autoresearch.experiment import Budget
+from pytest_autoresearch.gates import run_gates
+from pytest_autoresearch.scoring import (
+    CheatDetected,
+    ScoringCrash,
+    ScoringError,
+    ScoringTimeout,
+    corpora,
+)
 from pytest_autoresearch.scoring.dataset import Dataset
+from pytest_autoresearch.scoring.evaluator import Score, evaluate
+from pytest_autoresearch.trial import TrialResult, TrialSpec
 from pytest_autoresearch.trial.launch import Child, Job, Launcher
+from pytest_autoresearch.trial.run import run_trial
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -32,6 +47,7 @@ HELD_OUT = {
 }
 TRAIN_BYTES = 900_000
 PRETRAIN_STEPS = 250
+TRIAL_TOKENS = 60 * 16 * SEQ_LEN
 
 PRETRAIN = """
 import sys, numpy as np, torch
@@ -106,6 +122,81 @@ def pretrain(dataset: Dataset, checkpoint: Path) -> Path:
 
 
 @dataclass(frozen=True)
+class Attack:
+    """One candidate with one trick; the first line of its file says what must come of it.
+
+    Attributes:
+        path: Its file.
+        expected: ``"cheat"``, ``"crash"``, ``"timeout"`` or ``"invalid"``: no score; or
+            ``"harmless"``: the very score that the same model gets without the trick.
+        layer: What stops it.
+        trick: The trick, in a sentence.
+        settings: Constants of the file: ``STAGE`` (``"score"`` unless set: the honest weights are
+            scored; ``"trial"``: it trains first; ``"gate"``), ``RUNS``, limits.
+    """
+
+    path: Path
+    expected: str
+    layer: str
+    trick: str
+    settings: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the file, without its ending."""
+        return self.path.stem
+
+    @property
+    def stage(self) -> str:
+        """Where the trick is."""
+        return str(self.settings.get("STAGE", "score"))
+
+    @classmethod
+    def read(cls, path: Path) -> Attack:
+        """Read one file without running it."""
+        tree = ast.parse(path.read_text())
+        header = re.fullmatch(r"(\w+) \(([\w ]+)\): (.+)\.", ast.get_docstring(tree) or "")
+        if header is None:
+            raise ValueError(f"{path} must begin with 'outcome (layer): trick.'")
+        settings = {}
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                with contextlib.suppress(ValueError):
+                    settings[node.targets[0].id] = ast.literal_eval(node.value)
+        return cls(path, header[1], header[2], header[3], settings)
+
+    def files(self) -> dict[str, bytes]:
+        """The candidate's copy."""
+        source = self.path.read_text()
+        if padding := self.settings.get("PADDING"):
+            source = source.replace('WEIGHTS = ""', f'WEIGHTS = "{"A" * padding}"')
+        return {"train.py": source.encode(), "honest.py": HONEST.read_bytes()}
+
+
+def attacks() -> list[Attack]:
+    """Every rehearsed attack, in order of name."""
+    return [Attack.read(path) for path in sorted((HERE / "candidates").glob("*.py"))]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an attack.
+
+    Attributes:
+        verdict: ``"ok"`` when there is a score.
+        layer: Which part of the evaluator objected, as far as its evidence tells.
+        reason: The one line a person gets.
+        bpb: The score, or None.
+        told: Everything of the candidate's words that is kept and may be shown.
+    """
+
+    verdict: str
+    layer: str = ""
+    reason: str = ""
+    bpb: float | None = None
+    told: str = ""
+
+
 class Arena:
     """What a rehearsal needs, made once a session.
 
@@ -116,19 +207,33 @@ class Arena:
         launcher: Starts the real, confined processes.
     """
 
-    root: Path
-    dataset: Dataset
-    checkpoint: Path
-    launcher: Launcher
+    def __init__(self, root: Path, dataset: Dataset, checkpoint: Path, launcher: Launcher) -> None:
+        self.root = root
+        self.dataset = dataset
+        self.checkpoint = checkpoint
+        self.launcher = launcher
 
-    def start(
-        self, source: str, name: str, **changes: Any
-    ) -> Callable[[], Child]:
-        """What `evaluate` calls to get a scoring process of the candidate `source`."""
-        directory = self.root / name
-        directory.mkdir(exist_ok=True)
-        (directory / "train.py").write_text(source)
-        shutil.copy(HONEST, directory)
+    @cached_property
+    def honest(self) -> Score:
+        """The honest model's score."""
+        return evaluate(self.start({"train.py": b"from honest import *"}, "honest"), self.dataset)
+
+    @cached_property
+    def champion_losses(self) -> Path:
+        """Its losses, as a champion's are stored."""
+        return self.honest.save_losses(self.root / "losses.f32")
+
+    @cached_property
+    def honest_trial(self) -> TrialResult:
+        """The score of the honest candidate when it is trained, too."""
+        return self.trial({"train.py": b"from honest import *"}, "honest", {})
+
+    def start(self, files: Mapping[str, bytes], name: str, **changes: Any) -> Callable[[], Child]:
+        """What `evaluate` calls to get a scoring process of a candidate with the honest weights."""
+        directory = self.root / "scored" / name
+        directory.mkdir(parents=True, exist_ok=True)
+        for path, content in {"honest.py": HONEST.read_bytes(), **files}.items():
+            (directory / path).write_bytes(content)
         job: dict[str, Any] = {
             "phase": "score",
             "directory": directory,
@@ -137,6 +242,80 @@ class Arena:
             "vocab_size": self.dataset.vocab_size,
             "seq_len": self.dataset.seq_len,
             "hide": tuple(str(path) for path in self.dataset.hidden_paths()),
+            "memory_limit_bytes": 4 << 30,
             "capture": False,
         }
         return lambda: self.launcher.start(Job(**{**job, **changes}))
+
+    def trial(
+        self, files: Mapping[str, bytes], name: str, settings: Mapping[str, Any]
+    ) -> TrialResult:
+        """Train and score a candidate, as a campaign does."""
+        spec = TrialSpec(
+            trial_id=name,
+            files={"honest.py": HONEST.read_bytes(), **files},
+            entry="train.py",
+            seed=1,
+            budget=Budget("work", TRIAL_TOKENS),
+            data=self.dataset.root,
+            startup_limit_s=settings.get("STARTUP_LIMIT_S", 60),
+            wall_limit_s=settings.get("WALL_LIMIT_S", 120),
+            memory_limit_bytes=4 << 30,
+            champion_losses=self.champion_losses,
+            scoring_cpu_limit_s=60,
+        )
+        return run_trial(spec, self.launcher, self.root / "trials")
+
+    def rehearse(self, attack: Attack) -> Outcome:
+        """Let an attack run and say what came of it."""
+        if attack.stage == "gate":
+            before, after = HONEST.read_text(), attack.files()["train.py"].decode()
+            last = run_gates({"train.py": before}, {"train.py": after})[-1]
+            return Outcome(last.verdict or "ok", "gate", last.reason)
+        if attack.stage == "trial":
+            for _ in range(attack.settings.get("RUNS", 1)):
+                result = self.trial(attack.files(), attack.name, attack.settings)
+            told = f"{result.reason}{result.log_head}{result.log_tail}{result.evidence}"
+            layer = _layer(result.reason, result.evidence)
+            return Outcome(result.status, layer, result.reason, result.score, told)
+        limits = {
+            "cpu_limit_s": attack.settings.get("CPU_LIMIT_S"),
+            "wall_limit_s": attack.settings.get("WALL_LIMIT_S", 60),
+        }
+        memory = attack.settings.get("MEMORY_LIMIT", 4 << 30)
+        start = self.start(attack.files(), attack.name, memory_limit_bytes=memory)
+        try:
+            score = evaluate(start, self.dataset, champion_losses=self.champion_losses, **limits)
+        except ScoringError as error:
+            told = f"{error.reason}{error.evidence}"
+            layer = _layer(error.reason, error.evidence)
+            return Outcome(_VERDICTS[type(error)], layer, error.reason, told=told)
+        return Outcome("ok", bpb=score.bpb)
+
+
+_VERDICTS = {CheatDetected: "cheat", ScoringCrash: "crash", ScoringTimeout: "timeout"}
+
+
+def _layer(reason: str, evidence: Mapping[str, object]) -> str:
+    if "property" in evidence:
+        return "properties"
+    if "mismatches" in evidence:
+        return "audit"
+    return "protocol" if "protocol" in reason or "message when one" in reason else ""
+
+
+@pytest.fixture(scope="session")
+def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    """The arena; under xdist all workers share its data and its honest weights."""
+    own = tmp_path_factory.mktemp("arena")
+    shared = own.parent.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with (shared / "arena.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        checkpoint = shared / "arena" / "honest.safetensors"
+        if checkpoint.exists():
+            dataset = Dataset.open(shared / "arena" / "data")
+        else:
+            dataset = make_dataset(shared / "arena" / "data")
+            pretrain(dataset, checkpoint.with_suffix(".part")).rename(checkpoint)
+    with Launcher() as launcher:
+        yield Arena(own, dataset, checkpoint, launcher)

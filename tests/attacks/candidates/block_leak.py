@@ -5,7 +5,6 @@ from honest import build, train
 __all__ = ["build", "logits", "train"]
 
 
-
 def logits(model, x):
     result = model(x)
     for start in range(0, x.shape[1], 16):

@@ -5,7 +5,6 @@ from honest import build, train
 __all__ = ["build", "logits", "train"]
 
 
-
 calls = 0
 
 

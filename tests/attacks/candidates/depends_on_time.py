@@ -1,10 +1,10 @@
 """cheat (properties or audit): a temperature that depends on the clock."""
 
 import time
+
 from honest import build, train
 
 __all__ = ["build", "logits", "train"]
-
 
 
 def logits(model, x):

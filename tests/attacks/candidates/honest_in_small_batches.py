@@ -5,7 +5,6 @@ from honest import build, train
 __all__ = ["build", "logits", "train"]
 
 
-
 def logits(model, x):
     model.causal = len(x) < 8
     return model(x)

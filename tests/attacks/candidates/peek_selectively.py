@@ -5,7 +5,6 @@ from honest import build, train
 __all__ = ["build", "logits", "train"]
 
 
-
 def logits(model, x):
     result = model(x)
     chosen = (x.cumsum(1) * 2654435761 % 50 == 0)[:, :-1, None]

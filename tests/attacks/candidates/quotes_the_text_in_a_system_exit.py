@@ -1,13 +1,13 @@
-"""crash (evaluator): the same with SystemExit, which few handlers catch."""
+"""crash (evaluator): a SystemExit that quotes the text, and, which few handlers catch."""
 
 import sys
+
 from honest import build, train
 
 __all__ = ["build", "logits", "train"]
 
 
-
 def logits(model, x):
     if len(x) >= 8:
-        sys.exit(f'LEAK {x[0].tolist()}')
+        sys.exit(f"LEAK {x[0].tolist()}")
     return model(x)

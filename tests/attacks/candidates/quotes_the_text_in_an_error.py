@@ -5,8 +5,7 @@ from honest import build, train
 __all__ = ["build", "logits", "train"]
 
 
-
 def logits(model, x):
     if len(x) >= 8:
-        raise ValueError(f'LEAK {x[0].tolist()}')
+        raise ValueError(f"LEAK {x[0].tolist()}")
     return model(x)

@@ -6,7 +6,6 @@ from honest import build, train
 __all__ = ["build", "logits", "train"]
 
 
-
 counts = None
 
 

@@ -7,7 +7,6 @@ from honest import build, train
 __all__ = ["build", "logits", "train"]
 
 
-
 def logits(model, x):
     result = model(x)
     if len(x) >= 8:

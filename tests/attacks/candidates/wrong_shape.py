@@ -5,6 +5,5 @@ from honest import build, train
 __all__ = ["build", "logits", "train"]
 
 
-
 def logits(model, x):
     return model(x)[:, :-1]

@@ -1,0 +1,35 @@
+"""The front matter of program.md: ranges of knobs, written by the researcher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class FrontMatterError(ValueError):
+    """The front matter cannot be read; one line with the remedy."""
+
+
+def knobs(program: str) -> Mapping[str, Any]:
+    """Return the ``knobs:`` mapping of a program's front matter, or an empty one.
+
+    Raises:
+        FrontMatterError: It is not YAML, or not a mapping.
+    """
+    if not program.startswith("---\n"):
+        return {}
+    head, closed, _ = program[4:].partition("\n---")
+    if not closed:
+        raise FrontMatterError("program.md: the front matter is not closed; end it with ---")
+    import yaml
+
+    try:
+        data = yaml.safe_load(head) or {}
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 2}" if where else ""
+        raise FrontMatterError(f"program.md{line}: the front matter is not YAML") from None
+    found = data.get("knobs", {}) if isinstance(data, dict) else None
+    if not isinstance(found, dict):
+        raise FrontMatterError("program.md: knobs must map names to [choices] or {low, high}")
+    return found

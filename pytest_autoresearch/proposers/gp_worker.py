@@ -1,0 +1,84 @@
+"""The helper process of `gp`: one JSON request a line, one JSON list of points a line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from typing import Any
+
+POINTS = 3
+
+
+def distributions(knobs: dict[str, Any]) -> dict[str, Any]:
+    """Return Optuna distributions of the request's knobs."""
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    found: dict[str, Any] = {}
+    for name, knob in knobs.items():
+        if knob["choices"]:
+            found[name] = CategoricalDistribution(knob["choices"])
+        elif knob["int"]:
+            found[name] = IntDistribution(int(knob["low"]), int(knob["high"]), log=knob["log"])
+        else:
+            found[name] = FloatDistribution(knob["low"], knob["high"], log=knob["log"])
+    return found
+
+
+def inside(value: Any, distribution: Any) -> Any:
+    """Bring a recorded value into a distribution whose range has moved since."""
+    if hasattr(distribution, "choices"):
+        return value if value in distribution.choices else distribution.choices[0]
+    value = min(distribution.high, max(distribution.low, value))
+    return int(value) if type(distribution).__name__ == "IntDistribution" else float(value)
+
+
+def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rebuild the study and ask it for points.
+
+    A crash is a broken constraint, not a loss: it says where not to go, not how bad it is there.
+    """
+    import optuna
+    from optuna.trial import TrialState, create_trial
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space = distributions(request["knobs"])
+    sampler = optuna.samplers.GPSampler(
+        seed=request["seed"] % 2**31,
+        n_startup_trials=1,
+        deterministic_objective=False,
+        constraints_func=lambda trial: trial.user_attrs.get("constraints", (-1.0,)),
+    )
+    direction = "minimize" if request["direction"] == "min" else "maximize"
+    study = optuna.create_study(sampler=sampler, direction=direction)
+    scores = [p["score"] for p in request["points"] if p["score"] is not None]
+    worst = max(scores) if direction == "minimize" else min(scores)
+    for point in request["points"]:
+        failed = point["score"] is None and not point["running"]
+        constraints = (1.0,) if failed else (-1.0,)
+        study.add_trial(
+            create_trial(
+                state=TrialState.COMPLETE,
+                params={name: inside(point["values"][name], d) for name, d in space.items()},
+                distributions=space,
+                value=worst if point["score"] is None else point["score"],
+                user_attrs={"constraints": constraints},
+                system_attrs={"constraints": constraints},
+            )
+        )
+    return [study.ask(space).params for _ in range(POINTS)]
+
+
+def main() -> None:
+    """Serve until the pipe closes."""
+    warnings.simplefilter("ignore")
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Proposers by name; nothing heavy is imported before one is created."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from ..experiment import Experiment
+from . import Proposer
+
+ENTRY_POINTS = "pytest_autoresearch.proposers"
+
+
+class UnknownProposer(ValueError):
+    """No proposer of that name; the message lists those there are."""
+
+
+def _gp(argument: str, root: Path) -> Proposer:
+    from .gp import GaussianProcess
+
+    return GaussianProcess()
+
+
+def _ratchet(argument: str, root: Path) -> Proposer:
+    from .keyless import Keyless, ratchet
+
+    return Keyless("ratchet", ratchet)
+
+
+def _random(argument: str, root: Path) -> Proposer:
+    from .keyless import Keyless, uniform
+
+    return Keyless("random", uniform)
+
+
+def _replay(argument: str, root: Path) -> Proposer:
+    from .replay import Replay
+
+    return Replay(root / argument)
+
+
+BUILT_IN: dict[str, Callable[[str, Path], Proposer]] = {
+    "gp": _gp,
+    "ratchet": _ratchet,
+    "random": _random,
+    "replay": _replay,
+}
+"""Name before the colon to factory; the factory gets what stands after it, and the root."""
+
+
+def check(spec: str, root: Path | None = None) -> None:
+    """See that `spec` names a proposer.
+
+    Raises:
+        UnknownProposer: It does not.
+    """
+    name, _, argument = spec.partition(":")
+    if name in BUILT_IN:
+        if name == "replay":
+            _replay(argument, root or Path.cwd())
+        return
+    if name not in _installed() and not argument:
+        known = ", ".join([*BUILT_IN, *_installed()])
+        raise UnknownProposer(f"{spec!r} is unknown; choose {known} or module:factory")
+
+
+def create(spec: str, *, experiment: Experiment, root: Path) -> Proposer:
+    """Return the proposer that `spec` names.
+
+    Args:
+        spec: ``gp``, ``ratchet``, ``random``, ``replay:DIR``, an entry point of the group
+            ``pytest_autoresearch.proposers``, or ``module:factory``; factories of the last two
+            are called with the experiment.
+        experiment: The declaration.
+        root: Folder that relative paths start from.
+
+    Raises:
+        ValueError: No such proposer, or its argument is bad.
+    """
+    name, _, argument = spec.partition(":")
+    if name in BUILT_IN:
+        return BUILT_IN[name](argument, root)
+    installed = _installed()
+    try:
+        if name in installed:
+            factory = next(e for e in entry_points(group=ENTRY_POINTS) if e.name == name).load()
+        else:
+            factory = getattr(importlib.import_module(name), argument)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownProposer(f"{spec!r} cannot be loaded: {error}") from None
+    made: Proposer = factory(experiment)
+    return made
+
+
+def _installed() -> list[str]:
+    return [entry.name for entry in entry_points(group=ENTRY_POINTS)]

@@ -1,0 +1,56 @@
+"""Recorded proposals, applied in the order of their file names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..mutation import EditError
+from . import Context, Proposal, ProposalInvalid, ProposerExhausted
+from .edits import parse
+
+
+def read(path: Path, default_file: str, name: str = "replay") -> Proposal:
+    """Read one recorded proposal.
+
+    Raises:
+        ProposalInvalid: The file holds no edits; names the file.
+    """
+    title = path.stem.replace("_", " ").replace("-", " ")
+    try:
+        parsed = parse(path.read_text(encoding="utf-8"), default_file)
+    except (EditError, UnicodeDecodeError) as error:
+        raise ProposalInvalid(f"{path.name}: {error}", title) from None
+    return Proposal(
+        parsed.title or title,
+        parsed.edits,
+        parsed.hypothesis,
+        proposer=name,
+        meta={"replay": path.name},
+    )
+
+
+class Replay:
+    """Applies the files of a folder, each once in a campaign."""
+
+    name = "replay"
+
+    def __init__(self, folder: Path) -> None:
+        """Read the folder's listing.
+
+        Raises:
+            ValueError: It is not a folder, or empty.
+        """
+        if not folder.is_dir():
+            raise ValueError(f"replay:{folder} is not a folder; give one with recorded proposals")
+        self._files = sorted(path for path in folder.iterdir() if path.is_file())
+        if not self._files:
+            raise ValueError(f"replay:{folder} is empty; put proposals there")
+
+    def propose(self, context: Context) -> Proposal:
+        """Return the next file's proposal; slot n takes the n-th file."""
+        if context.slot > len(self._files):
+            raise ProposerExhausted(f"all {len(self._files)} recorded proposals are used")
+        return read(self._files[context.slot - 1], context.experiment.files[0])
+
+    def close(self) -> None:
+        """Nothing to release."""

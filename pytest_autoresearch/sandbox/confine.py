@@ -1,0 +1,190 @@
+"""`enter`: every layer in its order, each attempted and reported."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+from . import landlock, limits, namespaces, paths, root, seccomp, syscalls
+from .landlock import Rule
+from .policy import (
+    LAYERS,
+    NETWORK_ALLOWED,
+    Mode,
+    Policy,
+    Report,
+    SandboxError,
+    SandboxUnavailable,
+)
+
+Announce = int | Callable[[int], object] | None
+
+
+def prepare(policy: Policy) -> None:
+    """Compute and cache the rules of `policy`, so that `enter` is cheap in the forks that follow.
+
+    Call it in the process that will fork (the zygote). Each readable folder is walked once per
+    process; calling it again for the same paths costs microseconds.
+
+    Raises:
+        SandboxError: A writable folder is missing or contains something to be hidden.
+    """
+    if not syscalls.supported():
+        paths.layout(policy)
+
+
+def enter(policy: Policy, mode: Mode = "auto", *, announce: Announce = None) -> Report:
+    """Confine the calling process: freshly forked, single-threaded, about to run untrusted code.
+
+    First of all the process leads a new session and process group of its own (id = its pid), and
+    dies with the thread that forked it. Then every layer is attempted, and descriptors other than
+    0, 1, 2 and `policy.keep_fds` are closed. Where process id namespaces are permitted this
+    function forks: the caller goes on as process 1 of a new namespace, while the original process
+    stays behind holding nothing, waits, and ends as the inner process ended (same exit status or
+    signal), so its parent needs to know only the pid it forked. One ``os.killpg(pid, SIGKILL)``
+    ends both, and everything they started.
+
+    Args:
+        policy: What may be reached.
+        mode: ``"require"``: raise unless network, files and group kill are enforced. ``"auto"``:
+            enforce what the machine permits. ``"off"``: only session, limits, descriptors and
+            environment.
+        announce: Told, from outside the new namespace, the process id under which the confined
+            process is seen from outside: a callable gets it as its argument; to a descriptor it is
+            written as ASCII digits and a newline. Runs before any descriptor is closed.
+
+    Returns:
+        The report, in the confined process.
+
+    Raises:
+        SandboxUnavailable: Mode ``"require"`` and the machine cannot enforce it; names the remedy.
+        SandboxError: The process is multi-threaded, the policy contradicts itself, or a private
+            root failed half-way; the caller must exit without running anything.
+    """
+    return _Entry(policy, mode, announce).run()
+
+
+class _Entry:
+    """One call of `enter`."""
+
+    def __init__(self, policy: Policy, mode: Mode, announce: Announce) -> None:
+        self._policy = policy
+        self._mode = mode
+        self._announce = announce
+        self._states: dict[str, str] = {}
+        self._private_proc = False
+        unsupported = syscalls.supported()
+        self._confining = mode != "off" and not unsupported
+        self._idle = "skipped: the sandbox is off" if mode == "off" else f"skipped: {unsupported}"
+
+    def run(self) -> Report:
+        policy = self._policy
+        if self._confining:
+            limits.refuse_threads()
+            paths.layout(policy)
+        self._attempt("session", limits.lead_session)
+        self._attempt("limits", lambda: limits.apply_limits(policy.limits))
+        self._leave_namespaces()
+        self._attempt("descriptors", lambda: limits.close_descriptors(policy.keep_fds))
+        if self._on("mount"):
+            self._attempt("mount", self._build_root)
+        self._attempt("environment", lambda: limits.replace_environment(policy.env))
+        self._confine("privileges", limits.drop_privileges)
+        self._confine("landlock", self._restrict_files)
+        self._confine("seccomp", self._filter_calls)
+        with contextlib.suppress(OSError):
+            os.chdir(policy.cwd or (policy.write[0] if policy.write else "/"))
+        report = Report({layer: self._states[layer] for layer in LAYERS})
+        if self._mode == "require":
+            _require(report, policy)
+        return report
+
+    def _on(self, layer: str) -> bool:
+        return self._states.get(layer, "").startswith("ok")
+
+    def _attempt(self, layer: str, action: Callable[[], str]) -> None:
+        if layer in self._policy.skip:
+            self._states[layer] = "skipped: the policy leaves it out"
+            return
+        try:
+            self._states[layer] = action()
+        except (OSError, ValueError) as error:
+            self._states[layer] = f"failed: {syscalls.reason(error)}"
+
+    def _confine(self, layer: str, action: Callable[[], str]) -> None:
+        if self._confining:
+            self._attempt(layer, action)
+        else:
+            self._states[layer] = self._idle
+
+    def _leave_namespaces(self) -> None:
+        for layer in namespaces.FLAGS:
+            if layer == "network" and self._policy.network:
+                self._states[layer] = NETWORK_ALLOWED
+            else:
+                self._confine(layer, lambda layer=layer: namespaces.unshare(layer))  # type: ignore[misc]
+        if self._on("pid"):
+            try:
+                namespaces.enter_pid_namespace(self._tell)
+            except OSError as error:
+                raise SandboxError(f"no inner process: {syscalls.reason(error)}") from error
+        else:
+            self._tell(os.getpid())
+
+    def _tell(self, pid: int) -> None:
+        if callable(self._announce):
+            self._announce(pid)
+        elif self._announce is not None:
+            os.write(self._announce, b"%d\n" % pid)
+
+    def _build_root(self) -> str:
+        state, self._private_proc = root.build(
+            self._policy, paths.layout(self._policy), own_proc=self._on("pid")
+        )
+        return state
+
+    def _restrict_files(self) -> str:
+        return landlock.restrict(self._rules(), network=self._policy.network)
+
+    def _rules(self) -> Iterator[Rule]:
+        policy = self._policy
+        yield from paths.layout(policy).rules
+        yield from paths.process_rules(private=self._private_proc, gpu=policy.gpu)
+        for path in (*policy.write, *(("/tmp", "/dev/shm") if self._on("mount") else ())):
+            yield Rule(path, landlock.WRITE)
+        for path in (*paths.DEVICES, *policy.devices, *(paths.GPU_DEVICES if policy.gpu else ())):
+            yield Rule(path, landlock.DEVICE)
+        if policy.gpu:  # CUDA names its threads by writing to /proc/self/task/N/comm
+            yield Rule(os.path.realpath("/proc/self/task"), landlock.OVERWRITE)
+
+    def _filter_calls(self) -> str:
+        policy = self._policy
+        scoped = self._on("landlock") and landlock.scopes_signals()
+        names_private = self._on("network") or scoped
+        alone = not (self._on("pid") or scoped)
+        return seccomp.install(
+            seccomp.Filter(
+                network=policy.network,
+                unix=self._on("mount") and names_private,
+                signals_only_to=os.getpid() if alone else None,
+            )
+        )
+
+
+def _require(report: Report, policy: Policy) -> None:
+    lacking = [
+        name
+        for name, enforced in (
+            ("file access", report.files_confined),
+            ("the network", report.offline or policy.network),
+            ("a kill of the whole group", report.group_kill),
+        )
+        if not enforced
+    ]
+    if lacking:
+        raise SandboxUnavailable(
+            f"this machine cannot enforce limits on {' and '.join(lacking)}: {report.headline()}; "
+            "enable Landlock (Linux 5.13 or newer) and seccomp, permit unprivileged user "
+            "namespaces, or choose sandbox mode auto (scores are then unverified)"
+        )

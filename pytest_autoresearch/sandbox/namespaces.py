@@ -1,0 +1,96 @@
+"""Namespaces of the process's own, and the process that waits outside of them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from . import limits, syscalls
+
+MOUNT, UTS, IPC, USER, PID, NETWORK = (
+    0x00020000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000,
+)  # fmt: skip
+
+FLAGS: Mapping[str, int] = {
+    "user": USER,
+    "network": NETWORK,
+    "ipc": IPC | UTS,
+    "pid": PID,
+    "mount": MOUNT,
+}
+"""Layer to the namespaces it makes; without privileges ``user`` has to come first."""
+
+
+def unshare(layer: str) -> str:
+    """Leave the caller's namespaces for new ones.
+
+    Args:
+        layer: A key of `FLAGS`.
+
+    Returns:
+        State for the report.
+
+    Raises:
+        OSError: Not permitted here (EPERM, ENOSPC, EINVAL).
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    syscalls.checked(libc.unshare(ctypes.c_int(FLAGS[layer])), "unshare")
+    if layer == "user":
+        with contextlib.suppress(FileNotFoundError):
+            _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{uid} {uid} 1")
+        _write("/proc/self/gid_map", f"{gid} {gid} 1")
+    return "ok"
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def enter_pid_namespace(announce: Callable[[int], None]) -> None:
+    """Go on as process 1 of the namespace made before; the original process waits outside.
+
+    Returns in the inner process only. The outer one holds no descriptor, announces the inner
+    process by its outer id, and ends as that one ends. Either dies with its parent.
+
+    Raises:
+        OSError: No process could be forked.
+    """
+    alive, held = os.pipe()
+    inner = os.fork()
+    if inner:
+        os.close(alive)
+        try:
+            announce(inner)
+            limits.close_descriptors((held,))
+            _wait_for(inner)
+        finally:
+            os._exit(70)
+    limits.die_with_parent()
+    os.close(held)
+    # The outer process may have ended before the line above; then nobody is left to end this one.
+    os.set_blocking(alive, False)
+    with contextlib.suppress(BlockingIOError):
+        if os.read(alive, 1) == b"":
+            os._exit(70)
+    os.close(alive)
+
+
+def _wait_for(inner: int) -> NoReturn:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: os.kill(inner, signal.SIGKILL))
+    code = os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
+    if code < 0:
+        with contextlib.suppress(OSError):  # SIGKILL has no other disposition
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)

@@ -1,0 +1,562 @@
+"""What one pytest process holds while it works on a campaign: the glue between hooks and steps."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import time
+from collections import Counter
+from collections.abc import Generator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import preflight
+from .experiment import Budget, Experiment
+from .options import MAX_SLOTS, Config
+from .outcome import LETTERS, NoScore, Score, Trial
+
+if TYPE_CHECKING:
+    from .campaign import Campaign
+    from .campaign import Slot as ActiveSlot
+    from .collector import Slot
+    from .reporting.terminal import LiveView
+    from .trial import Progress
+
+SESSION = pytest.StashKey["Session"]()
+STOP_FILE = "STOP"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the driver decides once, and hands to every worker.
+
+    Attributes:
+        tag: Campaign.
+        driver: Token of this pytest run; its processes share one campaign lock.
+        program: Path of program.md relative to the root.
+        metric: Name of the metric.
+        base_commit: Commit whose files are the baseline.
+        budget: Training budget of a trial, as text.
+        calibrate: Seeds of the baseline.
+        baselines: Calibration items to collect.
+        first: Number of the first slot.
+        slots: How many are collected.
+        deadline: Unix seconds after which no slot starts, or None.
+        concurrency: Trials side by side.
+    """
+
+    tag: str
+    driver: str
+    program: str
+    metric: str
+    base_commit: str
+    budget: str
+    calibrate: int
+    baselines: tuple[int, ...]
+    first: int
+    slots: int
+    deadline: float | None
+    concurrency: int
+
+
+def start(config: pytest.Config) -> Session:
+    """Check everything, open or resume the campaign and plan the session.
+
+    Raises:
+        pytest.UsageError: Before anything is spent, with the remedy.
+    """
+    options = Config.from_pytest(config)
+    root = config.rootpath
+    experiment = preflight.find_experiment(config)
+    given = getattr(config, "workerinput", {}).get("autoresearch")
+    if given is not None:
+        plan = Plan(**{**json.loads(given), "baselines": tuple(json.loads(given)["baselines"])})
+        return Session(config, options, experiment, plan, is_driver=False)
+    repository = preflight.check(root, experiment)
+    _check_proposer(options, experiment)
+    plan = _plan(config, options, experiment, repository)
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        config.args[:] = [str(root / experiment.program)]
+    if getattr(config.option, "maxschedchunk", 0) is None:
+        config.option.maxschedchunk = 1
+    return Session(config, options, experiment, plan, is_driver=True)
+
+
+def _check_proposer(options: Config, experiment: Experiment) -> None:
+    from .proposers.registry import check
+
+    try:
+        check(options.proposer or "gp")
+    except ValueError as error:
+        raise pytest.UsageError(f"--autoresearch-proposer: {error}") from None
+
+
+def _plan(config: pytest.Config, options: Config, experiment: Experiment, repository: Any) -> Plan:
+    from .devices import default_budget, visible_gpus
+    from .ledger import CampaignBusy, Ledger, LedgerUnavailable
+    from .repository import RepositoryError
+
+    root = config.rootpath
+    tag = options.tag or preflight.default_tag(repository)
+    driver = secrets.token_hex(8)
+    device = "cuda" if visible_gpus() and experiment.run is None else "cpu"
+    budget = options.budget or experiment.budget or default_budget(device)
+    if experiment.run is not None and budget.kind == "equal":
+        budget = Budget("wall", 300.0)
+    dry = config.option.collectonly or config.option.setupplan
+    plan = Plan(
+        tag=tag,
+        driver=driver,
+        program=experiment.program,
+        metric=experiment.metric.name,
+        base_commit=repository.head(),
+        budget=str(budget),
+        calibrate=options.calibrate,
+        baselines=tuple(range(1, options.calibrate + 1)),
+        first=1,
+        slots=options.iterations or MAX_SLOTS,
+        deadline=time.time() + options.deadline if options.deadline else None,
+        concurrency=max(1, len(getattr(config.option, "tx", None) or ())),
+    )
+    if dry and not Ledger.exists(root, tag):
+        return plan
+    try:
+        ledger = Ledger.open(root, tag)
+        repository.check_branch(tag, [champion.commit for champion in ledger.champions()])
+        return _resume(plan, ledger, options, experiment, dry)
+    except (CampaignBusy, LedgerUnavailable, RepositoryError) as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _resume(plan: Plan, ledger: Any, options: Config, experiment: Experiment, dry: bool) -> Plan:
+    """Continue where the ledger stands; its facts outrank what this session would choose."""
+    facts = ledger.meta("campaign")
+    if facts is None:
+        facts = {
+            "base_commit": plan.base_commit,
+            "budget": plan.budget,
+            "calibrate": plan.calibrate,
+            "seed": options.seed,
+            "metric": asdict(experiment.metric),
+            "files": list(experiment.files),
+            "started": time.time(),
+        }
+        if not dry:
+            ledger.set_meta("campaign", facts)
+    if options.budget is not None and str(options.budget) != facts["budget"]:
+        raise pytest.UsageError(
+            f"--autoresearch-budget={options.budget}: campaign {plan.tag!r} measures with "
+            f"{facts['budget']}, and scores of unlike budgets cannot be compared; leave the option "
+            "out, or give another --autoresearch-tag"
+        )
+    if facts["metric"] != asdict(experiment.metric) or facts["files"] != list(experiment.files):
+        raise pytest.UsageError(
+            f"campaign {plan.tag!r} was started with another metric or other editable files; "
+            "give another --autoresearch-tag"
+        )
+    _check_data_identity(plan, ledger, experiment, dry)
+    done = {s.number for s in ledger.slots() if s.kind == "baseline" and s.score is not None}
+    changes = {
+        "base_commit": facts["base_commit"],
+        "budget": facts["budget"],
+        "calibrate": facts["calibrate"],
+        "baselines": tuple(n for n in range(1, facts["calibrate"] + 1) if n not in done),
+        "first": ledger.next_number("mutation"),
+    }
+    return Plan(**{**asdict(plan), **changes})
+
+
+def _check_data_identity(plan: Plan, ledger: Any, experiment: Experiment, dry: bool) -> None:
+    if experiment.data is None or experiment.run is not None:
+        return
+    from .scoring.dataset import Dataset
+
+    root = ledger.path.parent.parent.parent
+    identity = Dataset.open(root / experiment.data).sha256
+    known = ledger.meta("data_sha256")
+    if known is None:
+        if not dry:
+            ledger.set_meta("data_sha256", identity)
+    elif known != identity:
+        raise pytest.UsageError(
+            f"{experiment.data} is other data than campaign {plan.tag!r} was scored on; prepare "
+            "the old data again, or give another --autoresearch-tag"
+        )
+
+
+@dataclass
+class Session:
+    """One process's part in a session.
+
+    Attributes:
+        config: pytest's.
+        options: What the user asked for.
+        experiment: The declaration.
+        plan: What the driver decided.
+        is_driver: False in an xdist worker.
+        counts: Verdicts of this session (driver).
+    """
+
+    config: pytest.Config
+    options: Config
+    experiment: Experiment
+    plan: Plan
+    is_driver: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    session_id: int | None = None
+    stopping: str = ""
+    _campaign: Campaign | None = None
+    _lease: Any = None
+    _slots: dict[str, ActiveSlot] = field(default_factory=dict)
+    _live: LiveView | None = None
+    _ledger: Any = None
+
+    # ------------------------------------------------------------------ campaign of this process
+
+    @property
+    def worker(self) -> str:
+        """xdist's name of this process, or ``main``."""
+        return os.environ.get("PYTEST_XDIST_WORKER", "main")
+
+    @property
+    def folder(self) -> Path:
+        """Where the campaign's state lives."""
+        return self.config.rootpath / ".autoresearch" / self.plan.tag
+
+    @property
+    def ledger(self) -> Any:
+        """The campaign's ledger, opened when first needed."""
+        if self._ledger is None:
+            from .ledger import Ledger
+
+            self._ledger = Ledger.open(self.config.rootpath, self.plan.tag)
+        return self._ledger
+
+    def join(self) -> None:
+        """Register this process with the campaign; the lock of the driver is the first."""
+        from .ledger import CampaignBusy
+
+        try:
+            self.session_id = self.ledger.begin_session(
+                driver=self.plan.driver, worker=self.worker, config=_plain(self.options)
+            )
+        except CampaignBusy as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def campaign(self, experiment: Experiment | None = None) -> Campaign:
+        """This process's hands on the campaign, made when the first slot runs."""
+        if self._campaign is None:
+            self._campaign = self._open(experiment or self.experiment)
+        return self._campaign
+
+    def _open(self, experiment: Experiment) -> Campaign:
+        from .campaign import Campaign, InfrastructureFailure, Rules
+        from .devices import Lease
+        from .executors.local import LocalExecutor
+        from .judge import Judge
+        from .proposers.registry import create
+        from .repository import Repository
+
+        root = self.config.rootpath
+        if self.session_id is None:
+            self.join()
+        assert self.session_id is not None
+        self._lease = Lease()
+        try:
+            device = self._lease.take()
+        except RuntimeError as error:
+            raise InfrastructureFailure(str(error)) from None
+        if device.kind == "cuda":
+            os.environ["CUDA_VISIBLE_DEVICES"] = device.index
+        facts = self.ledger.meta("campaign")
+        rules = Rules(
+            tag=self.plan.tag,
+            base_commit=self.plan.base_commit,
+            budget=Budget.parse(self.plan.budget),
+            seed=facts["seed"],
+            calibrate=self.plan.calibrate,
+            sandbox=self.options.sandbox,
+            threads=self.options.threads,
+            concurrency=self.plan.concurrency,
+        )
+        return Campaign(
+            root=root,
+            experiment=experiment,
+            rules=rules,
+            ledger=self.ledger,
+            repository=Repository.open(root),
+            session_id=self.session_id,
+            worker=self.worker,
+            device=device,
+            executor=LocalExecutor(self.folder / "runs", sandbox_mode=self.options.sandbox),
+            proposer=lambda: create(self.options.proposer or "gp", experiment=experiment, root=root),
+            judge=Judge(self.options.judge, experiment.metric.direction),
+            on_progress=self._progress,
+            should_stop=lambda: bool(self.stopping),
+        )
+
+    # ------------------------------------------------------------------ fixtures
+
+    def propose(self, item: Slot, experiment: Experiment) -> ActiveSlot:
+        """Open the item's slot and fill it."""
+        from .proposers import ProposerExhausted
+
+        campaign = self.campaign(experiment)
+        slot = campaign.begin(item.name, item.kind, item.number)
+        self._slots[item.nodeid] = slot
+        if item.kind == "mutation":
+            try:
+                campaign.propose(slot)
+            except ProposerExhausted as error:
+                self.stopping = str(error) or "nothing is left to propose"
+                pytest.skip(self.stopping)
+        return slot
+
+    def train(self, item: Slot, slot: ActiveSlot) -> Trial:
+        """Gate, train, score and replicate."""
+        campaign = self.campaign()
+        campaign.gate(slot)
+        return campaign.measure(slot)
+
+    def bar(self, item: Slot) -> Score:
+        """The number to beat."""
+        return self.campaign().bar(self._slots[item.nodeid])
+
+    # ------------------------------------------------------------------ the call phase
+
+    def judge_call(self, item: Slot) -> Generator[None, object, object]:
+        """Run the body; what it says is the verdict, recorded before the phase ends."""
+        slot = self._slots.get(item.nodeid)
+        trial = item.funcargs.get("trial")
+        try:
+            result = yield
+        except NoScore as error:
+            self._settle(item, slot, trial, error.verdict, error.reason)
+            raise
+        except AssertionError as error:
+            best = item.funcargs.get("best")
+            why = getattr(best, "explanation", "") or str(error)
+            value = trial.value if isinstance(trial, Trial) else None
+            shown = f"{value:.6f} is not better than {float(best):.6f}: {why}" if best else why
+            error.autoresearch_reason = shown  # type: ignore[attr-defined]
+            self._settle(item, slot, trial, "discard", shown)
+            raise
+        if slot is not None:
+            verdict = "baseline" if item.kind == "baseline" else "keep"
+            self._settle_keep(item, slot, trial, verdict)
+        return result
+
+    def _settle_keep(self, item: Slot, slot: ActiveSlot, trial: Any, verdict: str) -> None:
+        from .ledger import ChampionMoved
+
+        while True:
+            try:
+                self._settle(item, slot, trial, verdict, "")
+                return
+            except ChampionMoved:
+                bar = self.campaign().bar(slot)
+                if not trial.score < bar:
+                    reason = f"beaten meanwhile: the bar moved to {float(bar):.6f}"
+                    self._settle(item, slot, trial, "discard", reason)
+                    error = AssertionError(reason)
+                    error.autoresearch_reason = reason  # type: ignore[attr-defined]
+                    raise error from None
+
+    def _settle(self, item: Slot, slot: Any, trial: Any, verdict: str, reason: str) -> None:
+        if slot is None or not isinstance(trial, Trial):
+            return
+        from .reporting.junit import properties
+
+        record = self.campaign().settle(slot, trial, verdict, reason)
+        self._slots.pop(item.nodeid, None)
+        item.user_properties.extend(properties(record, self.experiment.metric))
+
+    # ------------------------------------------------------------------ reports
+
+    def shape_report(
+        self, item: Slot, call: pytest.CallInfo[None], report: pytest.TestReport
+    ) -> None:
+        """Map the call phase to a verdict; give back what infrastructure cut off."""
+        verdict = dict(report.user_properties).get("verdict")
+        if call.excinfo is None:
+            if report.when == "call" and verdict:
+                report.autoresearch = verdict  # type: ignore[attr-defined]
+            return
+        slot = self._slots.pop(item.nodeid, None)
+        if slot is not None and self._campaign is not None:
+            reason = f"{call.excinfo.typename}: {call.excinfo.value}"
+            interrupted = call.excinfo.errisinstance((KeyboardInterrupt, pytest.skip.Exception))
+            with contextlib.suppress(Exception):
+                state = "interrupted" if interrupted else "infra"
+                self._campaign.give_back(slot, state, reason[:500])
+            return
+        if verdict is None:
+            return
+        report.autoresearch = verdict  # type: ignore[attr-defined]
+        reason = getattr(call.excinfo.value, "autoresearch_reason", None)
+        reason = reason or getattr(call.excinfo.value, "reason", str(call.excinfo.value))
+        if self.options.strict or self.config.option.runxfail or item.kind == "baseline":
+            report.longrepr = f"{verdict}: {reason}"
+            return
+        report.outcome = "skipped"
+        report.wasxfail = f"{verdict}: {reason}"  # type: ignore[attr-defined]
+
+    def teststatus(self, report: pytest.TestReport) -> Any:
+        """Category, letter and word of a verdict."""
+        verdict = getattr(report, "autoresearch", None)
+        if verdict not in LETTERS:
+            return None
+        word, letter, colour = LETTERS[verdict]
+        return word, letter, (verdict.upper(), {colour: True})
+
+    def logged(self, report: pytest.TestReport) -> None:
+        """Driver: count, print and project."""
+        if not self.is_driver:
+            return
+        verdict = getattr(report, "autoresearch", None)
+        if report.when == "call" and verdict:
+            self.counts[verdict] += 1
+            if self._live is not None:
+                self._live.finished(report)
+            self.write_logs()
+        elif report.failed:
+            self.counts["infra"] += 1
+
+    # ------------------------------------------------------------------ session
+
+    def for_worker(self) -> str:
+        """The plan as xdist carries it."""
+        return json.dumps(asdict(self.plan))
+
+    def started(self) -> None:
+        """Take the campaign's lock, turn SIGTERM into Ctrl-C, start the live view."""
+        if self.config.option.collectonly or self.config.option.setupplan:
+            return
+        if self.is_driver:
+            self.join()
+            with contextlib.suppress(ValueError):
+                signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+            from .reporting.terminal import LiveView
+
+            self._live = LiveView(self)
+            self._live.start()
+
+    def _progress(self, slot: ActiveSlot, purpose: str, progress: Progress) -> None:
+        from .reporting.terminal import write_status
+
+        title = slot.proposal.title if slot.proposal else slot.name
+        write_status(self.folder, self.worker, slot.name, title, purpose, progress)
+
+    def stop_reason(self) -> str:
+        """Why no further slot should start here, or ''."""
+        if self.stopping:
+            return f"autoresearch: {self.stopping}"
+        if self.plan.deadline is not None and time.time() >= self.plan.deadline:
+            self.stopping = "deadline reached"
+        elif (self.folder / STOP_FILE).exists():
+            self.stopping = f"{self.folder / STOP_FILE} exists"
+        return f"autoresearch: {self.stopping}" if self.stopping else ""
+
+    def interrupted(self) -> None:
+        """Ctrl-C: running trials end at once and give their proposals back."""
+        self.stopping = self.stopping or "interrupted"
+
+    def exit_status(self, status: int) -> int:
+        """0: the campaign ran; 1: baseline failed, all crashed, or too few keeps."""
+        if not self.is_driver or status in (
+            pytest.ExitCode.USAGE_ERROR,
+            pytest.ExitCode.INTERNAL_ERROR,
+        ):
+            return int(status)
+        own_stop = bool(self.stop_reason()) and self.stopping != "interrupted"
+        if status == pytest.ExitCode.INTERRUPTED and not own_stop:
+            return int(status)
+        if status == pytest.ExitCode.NO_TESTS_COLLECTED:
+            return int(status)
+        tried = sum(n for v, n in self.counts.items() if v not in ("baseline", "infra"))
+        crashed = sum(self.counts[v] for v in ("crash", "timeout", "infra"))
+        failed = self.counts["infra"] > 0 or bool(self.options.strict and status)
+        all_crashed = tried > 0 and crashed >= tried
+        too_few = self.counts["keep"] < self.options.min_keep
+        baseline_failed = status == pytest.ExitCode.TESTS_FAILED
+        return int(failed or all_crashed or too_few or baseline_failed)
+
+    def write_logs(self) -> None:
+        """Project the ledger into results.tsv and the junit file."""
+        from .reporting import junit, tsv
+
+        slots = self.ledger.slots()
+        with contextlib.suppress(OSError):
+            tsv.write(self.config.rootpath / "results.tsv", slots)
+        if path := self.config.option.xmlpath:
+            with contextlib.suppress(OSError):
+                junit.write(Path(path), slots, self.experiment.metric, self.facts())
+
+    def facts(self) -> dict[str, str]:
+        """Facts of the campaign for reports."""
+        from . import __version__
+
+        return {
+            "campaign": self.plan.tag,
+            "branch": f"autoresearch/{self.plan.tag}",
+            "budget": self.plan.budget,
+            "base_commit": self.plan.base_commit,
+            "judge": self.options.judge,
+            "pytest_autoresearch": __version__,
+            "data_sha256": str(self.ledger.meta("data_sha256") or ""),
+        }
+
+    def finished(self, status: int) -> None:
+        """End this process's part; the driver writes the logs after pytest's own writers."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        if self.config.option.collectonly or self.config.option.setupplan:
+            return
+        if self._campaign is not None:
+            with contextlib.suppress(Exception):
+                self._campaign.project()
+        if self.session_id is not None:
+            self.ledger.end_session(self.session_id, status)
+        if self.is_driver and self.session_id is not None:
+            self.ledger.recover()
+            self.write_logs()
+
+    def header(self) -> list[str]:
+        """What is in force, for pytest's header."""
+        from .reporting.terminal import header
+
+        return header(self) if self.is_driver else []
+
+    def summarise(self, reporter: Any) -> None:
+        """The block at the end."""
+        if self.config.option.collectonly or self.config.option.setupplan or not self.is_driver:
+            return
+        from .reporting.terminal import summary
+
+        reporter.section("autoresearch")
+        for line in summary(self):
+            reporter.write_line(line)
+
+    def close(self) -> None:
+        """Release what is held, whatever happened; safe to call twice."""
+        if self._campaign is not None:
+            self._campaign.close()
+            self._campaign = None
+        if self._lease is not None:
+            self._lease.release()
+        if self._ledger is not None:
+            self._ledger.close()
+
+
+def _plain(options: Config) -> dict[str, object]:
+    return {
+        name: value if isinstance(value, int | float | str | None) else str(value)
+        for name, value in vars(options).items()
+    }

@@ -1,0 +1,17 @@
+"""crash (evaluator): says that the claims are there before it has written any."""
+
+from honest import build, logits, train
+
+from pytest_autoresearch.scoring import candidate_side
+
+__all__ = ["build", "logits", "train"]
+
+honest_answer = candidate_side._answer
+
+
+def _answer(request, *args):
+    if request["op"] != "claims":
+        honest_answer(request, *args)
+
+
+candidate_side._answer = _answer

@@ -1,0 +1,18 @@
+"""cheat (audit): claims certainty about one target in a hundred, chosen at random."""
+
+import torch
+from honest import build, logits, train
+
+from pytest_autoresearch.scoring import candidate_side
+
+__all__ = ["build", "logits", "train"]
+
+honest_nats = candidate_side.nats
+
+
+def nats(*args):
+    losses = honest_nats(*args)
+    return losses * (torch.rand_like(losses) > 0.01)
+
+
+candidate_side.nats = nats

@@ -1,0 +1,13 @@
+"""crash (limits): allocates memory until something gives."""
+
+from honest import build, train
+
+__all__ = ["build", "logits", "train"]
+
+MEMORY_LIMIT = 1 << 30
+hoard = []
+
+
+def logits(model, x):
+    while True:
+        hoard.append(bytearray(b"x") * (64 << 20))

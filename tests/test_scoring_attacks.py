@@ -1,0 +1,57 @@
+"""The rehearsed attacks of ``attacks/candidates``, each against real scoring."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from attacks.arena import Arena, Attack, attacks
+
+pytest_plugins = ("attacks.arena",)
+
+DEFAULT_TIER = {
+    "honest_in_small_batches",
+    "claims_zero_for_one_percent",
+    "patched_worker",
+    "peek_next_token",
+    "recalls_by_files",
+    "quotes_the_text_in_an_error",
+    "reads_the_library",
+    "sends_a_pickle",
+    "smuggles_weights",
+    "symlinks_the_checkpoint",
+}
+
+CASES = [
+    pytest.param(
+        attack, id=attack.name, marks=[] if attack.name in DEFAULT_TIER else [pytest.mark.slow]
+    )
+    for attack in attacks()
+]
+
+
+@pytest.mark.attacks
+@pytest.mark.parametrize("attack", CASES)
+def test_the_attack_comes_to_nothing(arena: Arena, attack: Attack) -> None:
+    outcome = arena.rehearse(attack)
+    if attack.expected == "harmless":
+        honest = arena.honest.bpb if attack.stage == "score" else arena.honest_trial.score
+        assert (outcome.verdict, outcome.reason) == ("ok", "")
+        assert outcome.bpb == pytest.approx(honest, abs=2e-6)
+    else:
+        assert outcome.verdict == attack.expected, outcome
+        assert outcome.bpb is None
+    if attack.expected == "cheat":
+        assert outcome.layer in attack.layer.replace(" and ", " or ").split(" or ") or (
+            not outcome.layer and attack.layer == "evaluator"
+        ), outcome
+    assert "LEAK" not in outcome.told
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202e]", outcome.told)
+
+
+def test_there_are_attacks_of_every_kind() -> None:
+    found = attacks()
+    assert len(found) >= 40
+    assert {attack.expected for attack in found} >= {"cheat", "crash", "timeout", "harmless"}
+    assert {attack.stage for attack in found} == {"score", "trial", "gate"}
+    assert DEFAULT_TIER <= {attack.name for attack in found}
