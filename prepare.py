@@ -163,7 +163,8 @@ def run(build: Callable[[int, int], Module], train: Callable[[Module, Batches], 
         budget = Budget.parse(
             os.environ.get("AUTORESEARCH_BUDGET") or (CUDA_BUDGET if cuda else CPU_BUDGET)
         )
-        seed = int(os.environ.get("AUTORESEARCH_SEED") or 0)
+        if not (seed := os.environ.get("AUTORESEARCH_SEED") or "0").isdecimal():
+            raise ValueError(f"AUTORESEARCH_SEED={seed} is not a whole number; write 0, 1, 2, …")
         data = Dataset.open(os.environ.get("AUTORESEARCH_DATA") or DATA / "stdlib")
         data.verify()
     except (DatasetError, ValueError) as error:
@@ -173,9 +174,9 @@ def run(build: Callable[[int, int], Module], train: Callable[[Module, Batches], 
         print(f"{budget} needs the harness's baseline; training for {budget.amount:,.0f} tokens")
     if not cuda:  # a second thread costs more than it brings on a shared machine
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
-    child.seed(seed)
+    child.seed(int(seed))
     model = build(data.vocab_size, data.seq_len)
-    batches = Batches(data, budget, seed)
+    batches = Batches(data, budget, int(seed))
     started = time.perf_counter()
     try:
         train(model, batches)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from .devices import Device
     from .executors import TrialExecutor
     from .judge import Decision, Judge
-    from .ledger import Champion, Ledger, SlotRecord, TrialRecord
+    from .ledger import Ledger
+    from .records import Champion, SlotRecord, TrialRecord
     from .repository import Repository
     from .trial import Progress, TrialResult, TrialSpec
 
@@ -151,7 +152,7 @@ class Campaign:
         )
         return Slot(record)
 
-    def propose(self, slot: Slot, given: Proposal | None = None) -> Slot:
+    def propose(self, slot: Slot) -> Slot:
         """Fill the slot with a proposal and apply its edits to the champion's files.
 
         A proposal that an interrupted slot gave back comes before a new one.
@@ -165,15 +166,16 @@ class Campaign:
         slot.parent = self.ledger.slot(champion.slot_id)
         slot.parent_commit = champion.commit
         slot.before = self.read(champion.commit)
-        orphan = None if given else self.ledger.lease_proposal(slot.record.id)
+        own = getattr(self.proposer, "insists", False)
+        orphan = None if own else self.ledger.lease_proposal(slot.record.id)
         try:
-            slot.proposal = given or orphan or self.proposer.propose(self.context(slot))
+            slot.proposal = orphan or self.proposer.propose(self.context(slot))
         except ProposalRefused as error:
             slot.refusal = NoScore("invalid", f"the model declined: {error}")
             slot.proposal = Proposal("refused", ())
         except ProposalInvalid as error:
             slot.refusal = NoScore("invalid", str(error))
-            slot.proposal = Proposal(error.title or "unusable proposal", ())
+            slot.proposal = Proposal(error.title or "unusable proposal", (), meta=error.meta)
         if orphan is None:
             self.ledger.save_proposal(slot.record.id, slot.proposal, parent=slot.parent.id)
         if slot.refusal is None:
@@ -257,14 +259,11 @@ class Campaign:
         if slot.refusal is not None:
             return
         slot.fingerprint = fingerprint(slot.files)
-        results = run_gates(
-            before=slot.before, after=slot.files, editable=self.experiment.files
-        )
-        self.ledger.note_gates(slot.record.id, results)
-        for result in results:
-            if result.verdict:
-                slot.refusal = NoScore(result.verdict, result.reason)
-                return
+        notes = run_gates(slot.before, slot.files)
+        self.ledger.note_gates(slot.record.id, notes)
+        if not notes[-1].ok:
+            slot.refusal = NoScore("invalid", notes[-1].detail)
+            return
         earlier = self.ledger.claim_fingerprint(slot.record.id, slot.fingerprint)
         if earlier is not None:
             known = earlier.verdict or "still running"
@@ -503,7 +502,7 @@ class Campaign:
         commit = self._commit(slot, trial, verdict, reason)
         added, removed = changed_lines(slot.before, slot.files) if slot.files else (0, 0)
         decision = slot.decision
-        outcome = {
+        outcome: dict[str, Any] = {
             "verdict": verdict,
             "reason": reason,
             "score": trial.value,
@@ -599,5 +598,3 @@ def _figures(trial: TrialRecord) -> dict[str, float]:
         figures["work_per_second"] = trial.work / trial.train_seconds
     return figures
 
-
-__all__ = ["Campaign", "InfrastructureFailure", "Interrupted", "Rules", "Slot", "replace"]

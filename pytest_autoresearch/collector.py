@@ -44,10 +44,10 @@ class Slot(pytest.Function):
         """Point reports at program.md, not at the plugin's source."""
         return self.path, 0, self.name
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]
         """Show a verdict as its one line; anything else as pytest does."""
         reason = getattr(excinfo.value, "autoresearch_reason", None)
-        return reason if reason else super().repr_failure(excinfo, style)
+        return reason if reason else super().repr_failure(excinfo)
 
 
 class ProgramFile(pytest.File):

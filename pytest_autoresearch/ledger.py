@@ -527,7 +527,8 @@ def _event(db: sqlite3.Connection, kind: str, body: Mapping[str, object]) -> Non
 def _alive(row: sqlite3.Row) -> bool:
     if row["host"] != platform.node():
         return True
-    return row["boot_id"] == boot_id() and process_start(row["pid"]) == row["pid_start"] != ""
+    started = process_start(row["pid"])
+    return bool(started) and row["boot_id"] == boot_id() and row["pid_start"] == started
 
 
 def _scores(text: str) -> dict[int, float]:

@@ -79,7 +79,7 @@ def start(config: pytest.Config) -> Session:
         plan = Plan(**{**json.loads(given), "baselines": tuple(json.loads(given)["baselines"])})
         return Session(config, options, experiment, plan, is_driver=False)
     repository = preflight.check(root, experiment)
-    _check_proposer(options, experiment)
+    _check_proposer(options, root)
     plan = _plan(config, options, experiment, repository)
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args[:] = [str(root / experiment.program)]
@@ -88,11 +88,11 @@ def start(config: pytest.Config) -> Session:
     return Session(config, options, experiment, plan, is_driver=True)
 
 
-def _check_proposer(options: Config, experiment: Experiment) -> None:
+def _check_proposer(options: Config, root: Path) -> None:
     from .proposers.registry import check
 
     try:
-        check(options.proposer or "gp")
+        check(options.proposer or "gp", root)
     except ValueError as error:
         raise pytest.UsageError(f"--autoresearch-proposer: {error}") from None
 
@@ -343,7 +343,9 @@ class Session:
             best = item.funcargs.get("best")
             why = getattr(best, "explanation", "") or str(error)
             value = trial.value if isinstance(trial, Trial) else None
-            shown = f"{value:.6f} is not better than {float(best):.6f}: {why}" if best else why
+            shown = why
+            if isinstance(best, Score):
+                shown = f"{value:.6f} is not better than {float(best):.6f}: {why}"
             error.autoresearch_reason = shown  # type: ignore[attr-defined]
             self._settle(item, slot, trial, "discard", shown)
             raise
@@ -399,13 +401,13 @@ class Session:
         if verdict is None:
             return
         report.autoresearch = verdict  # type: ignore[attr-defined]
-        reason = getattr(call.excinfo.value, "autoresearch_reason", None)
-        reason = reason or getattr(call.excinfo.value, "reason", str(call.excinfo.value))
+        error = call.excinfo.value
+        said = getattr(error, "autoresearch_reason", None) or getattr(error, "reason", error)
         if self.options.strict or self.config.option.runxfail or item.kind == "baseline":
-            report.longrepr = f"{verdict}: {reason}"
+            report.longrepr = f"{verdict}: {said}"
             return
         report.outcome = "skipped"
-        report.wasxfail = f"{verdict}: {reason}"  # type: ignore[attr-defined]
+        report.wasxfail = f"{verdict}: {said}"
 
     def teststatus(self, report: pytest.TestReport) -> Any:
         """Category, letter and word of a verdict."""

@@ -7,7 +7,7 @@ import re
 import pytest
 from attacks.arena import Arena, Attack, attacks
 
-pytest_plugins = ("attacks.arena",)
+pytest_plugins = ("attacks.fixtures",)
 
 DEFAULT_TIER = {
     "honest_in_small_batches",
@@ -54,4 +54,4 @@ def test_there_are_attacks_of_every_kind() -> None:
     assert len(found) >= 40
     assert {attack.expected for attack in found} >= {"cheat", "crash", "timeout", "harmless"}
     assert {attack.stage for attack in found} == {"score", "trial", "gate"}
-    assert DEFAULT_TIER <= {attack.name for attack in found}
+    assert {attack.name for attack in found} >= DEFAULT_TIER

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -96,23 +97,6 @@ def make_spec(data: Path, train_py: str = HONEST, budget: str = "4ktok", **field
     )
 
 
-def processes_holding(mark: str) -> set[int]:
-    """Processes (no zombies) that have `mark` in their command line or environment."""
-    found = set()
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
-            continue
-        try:
-            state = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()[0]
-            text = Path(f"/proc/{name}/cmdline").read_bytes()
-            text += Path(f"/proc/{name}/environ").read_bytes()
-        except OSError:
-            continue
-        if state != b"Z" and mark.encode() in text:
-            found.add(int(name))
-    return found
-
-
 def descendants(pid: int) -> set[int]:
     """Living descendants of a process, as ``/proc`` shows them now."""
     parents = {}
@@ -137,3 +121,13 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
     except OSError:
         return False
+
+
+def all_gone(pids: set[int], within_s: float = 20.0) -> bool:
+    """Whether all these processes end soon."""
+    deadline = time.monotonic() + within_s
+    while any(alive(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

@@ -31,11 +31,15 @@ class ProposalInvalid(ProposerError):
 
     Attributes:
         title: What the proposal called itself, for the record.
+        meta: The backend's notes, as a `Proposal` would carry them.
     """
 
-    def __init__(self, message: str, title: str = "") -> None:
+    def __init__(
+        self, message: str, title: str = "", meta: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.title = title
+        self.meta = dict(meta or {})
 
 
 class ProposerExhausted(ProposerError):

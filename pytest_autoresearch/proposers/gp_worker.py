@@ -53,7 +53,7 @@ def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
         deterministic_objective=False,
         constraints_func=lambda trial: trial.user_attrs.get("constraints", (-1.0,)),
     )
-    direction = "minimize" if request["direction"] == "min" else "maximize"
+    direction: Any = "minimize" if request["direction"] == "min" else "maximize"
     study = optuna.create_study(sampler=sampler, direction=direction)
     scores = [p["score"] for p in request["points"] if p["score"] is not None]
     worst = max(scores) if direction == "minimize" else min(scores)

@@ -41,11 +41,18 @@ def _replay(argument: str, root: Path) -> Proposer:
     return Replay(root / argument)
 
 
+def _file(argument: str, root: Path) -> Proposer:
+    from .replay import OwnIdea
+
+    return OwnIdea(root / argument)
+
+
 BUILT_IN: dict[str, Callable[[str, Path], Proposer]] = {
     "gp": _gp,
     "ratchet": _ratchet,
     "random": _random,
     "replay": _replay,
+    "file": _file,
 }
 """Name before the colon to factory; the factory gets what stands after it, and the root."""
 
@@ -58,8 +65,8 @@ def check(spec: str, root: Path | None = None) -> None:
     """
     name, _, argument = spec.partition(":")
     if name in BUILT_IN:
-        if name == "replay":
-            _replay(argument, root or Path.cwd())
+        if argument:
+            BUILT_IN[name](argument, root or Path.cwd())
         return
     if name not in _installed() and not argument:
         known = ", ".join([*BUILT_IN, *_installed()])

@@ -19,13 +19,13 @@ def read(path: Path, default_file: str, name: str = "replay") -> Proposal:
     try:
         parsed = parse(path.read_text(encoding="utf-8"), default_file)
     except (EditError, UnicodeDecodeError) as error:
-        raise ProposalInvalid(f"{path.name}: {error}", title) from None
+        raise ProposalInvalid(f"{path.name}: {error}", title, {name: path.name}) from None
     return Proposal(
         parsed.title or title,
         parsed.edits,
         parsed.hypothesis,
         proposer=name,
-        meta={"replay": path.name},
+        meta={name: path.name},
     )
 
 
@@ -47,10 +47,37 @@ class Replay:
             raise ValueError(f"replay:{folder} is empty; put proposals there")
 
     def propose(self, context: Context) -> Proposal:
-        """Return the next file's proposal; slot n takes the n-th file."""
-        if context.slot > len(self._files):
-            raise ProposerExhausted(f"all {len(self._files)} recorded proposals are used")
-        return read(self._files[context.slot - 1], context.experiment.files[0])
+        """Return a file's proposal: slot n takes the n-th file, or else the first unused one."""
+        used = {attempt.meta.get("replay") for attempt in context.history}
+        order = [*self._files[context.slot - 1 : context.slot], *self._files]
+        for path in order:
+            if path.name not in used:
+                return read(path, context.experiment.files[0])
+        raise ProposerExhausted(f"all {len(self._files)} recorded proposals are used")
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class OwnIdea:
+    """One file, proposed once: a person's idea on the same terms as everyone's."""
+
+    name = "human"
+    insists = True
+
+    def __init__(self, path: Path) -> None:
+        """See that the file is there.
+
+        Raises:
+            ValueError: It is not.
+        """
+        if not path.is_file():
+            raise ValueError(f"{path} is not a file; give a patch or SEARCH/REPLACE blocks")
+        self._path = path
+
+    def propose(self, context: Context) -> Proposal:
+        """Return the file's proposal."""
+        return read(self._path, context.experiment.files[0], self.name)
 
     def close(self) -> None:
         """Nothing to release."""

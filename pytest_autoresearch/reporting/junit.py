@@ -106,7 +106,8 @@ def render(slots: Sequence[SlotRecord], metric: Metric, facts: Mapping[str, str]
     suite.extend(case for _, case in cases)
     root = ElementTree.Element("testsuites", name="pytest tests")
     root.append(suite)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text
 
 
 def _case(slot: SlotRecord, metric: Metric) -> ElementTree.Element:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from . import landlock, limits, namespaces, paths, root, seccomp, syscalls
 from .landlock import Rule
@@ -34,7 +34,14 @@ def prepare(policy: Policy) -> None:
         paths.layout(policy)
 
 
-def enter(policy: Policy, mode: Mode = "auto", *, announce: Announce = None) -> Report:
+def enter(
+    policy: Policy,
+    mode: Mode = "auto",
+    *,
+    announce: Announce = None,
+    layout: paths.Layout | None = None,
+    given: Mapping[str, str] | None = None,
+) -> Report:
     """Confine the calling process: freshly forked, single-threaded, about to run untrusted code.
 
     First of all the process leads a new session and process group of its own (id = its pid), and
@@ -53,6 +60,8 @@ def enter(policy: Policy, mode: Mode = "auto", *, announce: Announce = None) -> 
         announce: Told, from outside the new namespace, the process id under which the confined
             process is seen from outside: a callable gets it as its argument; to a descriptor it is
             written as ASCII digits and a newline. Runs before any descriptor is closed.
+        layout: The readable files, where another process has worked them out already.
+        given: Layers that are enforced from outside, with their states; not attempted.
 
     Returns:
         The report, in the confined process.
@@ -62,32 +71,41 @@ def enter(policy: Policy, mode: Mode = "auto", *, announce: Announce = None) -> 
         SandboxError: The process is multi-threaded, the policy contradicts itself, or a private
             root failed half-way; the caller must exit without running anything.
     """
-    return _Entry(policy, mode, announce).run()
+    return _Entry(policy, mode, announce, layout, given or {}).run()
 
 
 class _Entry:
     """One call of `enter`."""
 
-    def __init__(self, policy: Policy, mode: Mode, announce: Announce) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        mode: Mode,
+        announce: Announce,
+        layout: paths.Layout | None,
+        given: Mapping[str, str],
+    ) -> None:
         self._policy = policy
         self._mode = mode
         self._announce = announce
+        self._given = given
         self._states: dict[str, str] = {}
-        self._private_proc = False
+        self._private_proc = "pid" in given and "mount" in given
         unsupported = syscalls.supported()
         self._confining = mode != "off" and not unsupported
         self._idle = "skipped: the sandbox is off" if mode == "off" else f"skipped: {unsupported}"
+        if self._confining:
+            self._layout = layout or paths.layout(policy)
 
     def run(self) -> Report:
         policy = self._policy
         if self._confining:
             limits.refuse_threads()
-            paths.layout(policy)
         self._attempt("session", limits.lead_session)
         self._attempt("limits", lambda: limits.apply_limits(policy.limits))
         self._leave_namespaces()
         self._attempt("descriptors", lambda: limits.close_descriptors(policy.keep_fds))
-        if self._on("mount"):
+        if self._on("mount") and "mount" not in self._given:
             self._attempt("mount", self._build_root)
         self._attempt("environment", lambda: limits.replace_environment(policy.env))
         self._confine("privileges", limits.drop_privileges)
@@ -107,6 +125,9 @@ class _Entry:
         if layer in self._policy.skip:
             self._states[layer] = "skipped: the policy leaves it out"
             return
+        if layer in self._given:
+            self._states[layer] = self._given[layer]
+            return
         try:
             self._states[layer] = action()
         except (OSError, ValueError) as error:
@@ -124,7 +145,7 @@ class _Entry:
                 self._states[layer] = NETWORK_ALLOWED
             else:
                 self._confine(layer, lambda layer=layer: namespaces.unshare(layer))  # type: ignore[misc]
-        if self._on("pid"):
+        if self._on("pid") and "pid" not in self._given:
             try:
                 namespaces.enter_pid_namespace(self._tell)
             except OSError as error:
@@ -139,9 +160,7 @@ class _Entry:
             os.write(self._announce, b"%d\n" % pid)
 
     def _build_root(self) -> str:
-        state, self._private_proc = root.build(
-            self._policy, paths.layout(self._policy), own_proc=self._on("pid")
-        )
+        state, self._private_proc = root.build(self._policy, self._layout, own_proc=self._on("pid"))
         return state
 
     def _restrict_files(self) -> str:
@@ -149,7 +168,7 @@ class _Entry:
 
     def _rules(self) -> Iterator[Rule]:
         policy = self._policy
-        yield from paths.layout(policy).rules
+        yield from self._layout.rules
         yield from paths.process_rules(private=self._private_proc, gpu=policy.gpu)
         for path in (*policy.write, *(("/tmp", "/dev/shm") if self._on("mount") else ())):
             yield Rule(path, landlock.WRITE)
@@ -168,6 +187,7 @@ class _Entry:
                 network=policy.network,
                 unix=self._on("mount") and names_private,
                 signals_only_to=os.getpid() if alone else None,
+                guard_files=not self._on("mount"),
             )
         )
 

@@ -1,6 +1,6 @@
 """Landlock: a read and write allow-list that no privilege lifts, from Linux 5.13.
 
-Rights and ABI numbers: ``include/uapi/linux/landlock.h`` and the kernel's ``userspace-api/landlock``.
+Rights and ABI numbers: ``linux/landlock.h`` and the kernel's ``userspace-api/landlock``.
 """
 
 from __future__ import annotations

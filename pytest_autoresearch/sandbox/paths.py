@@ -15,7 +15,7 @@ import re
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .landlock import LIST, READ, Rule
@@ -86,39 +86,50 @@ def _layout(
 ) -> Layout:
     wanted = [*_SYSTEM, *(_GPU if gpu else ()), *(_NETWORK if network else ()), *_interpreter()]
     listed = [resolve(path) for path in read]
-    hidden = {*_unlisted_libraries(), *(os.path.realpath(path) for path in hide)}
+    hidden = {os.path.realpath(path) for path in hide}
+    if hide:
+        hidden.update(_unlisted_libraries())
     if not any(within(real, PACKAGE) for real, _ in listed):
         hidden.add(PACKAGE)
+    _check_writable(write, hidden)
     found = [*(resolve(path) for path in wanted), *listed]
-    return _combine(found, write, frozenset(hidden), strict=bool(hide))
+    # Walking what is installed takes a while; without hidden texts there is nothing to look for.
+    trusted = (
+        frozenset[str]()
+        if hide
+        else frozenset(real for real, _ in found) - {real for real, _ in listed}
+    )
+    return _combine(found, frozenset(hidden), trusted, strict=bool(hide))
 
 
 def _combine(
     found: list[tuple[str, list[tuple[str, str]]]],
-    write: tuple[str, ...],
     hidden: frozenset[str],
+    trusted: frozenset[str],
     *,
     strict: bool,
 ) -> Layout:
-    _check_writable(write, hidden)
     roots: list[str] = []
     holes: set[str] = set()
     rules: list[Rule] = []
     for real in sorted({real for real, _ in found if os.path.exists(real)}):
-        above = [root for root in roots if within(real, root)]
-        if above and not any(within(real, hole) for hole in holes):
+        covered = any(within(real, root) for root in roots)
+        if covered and not any(within(real, hole) for hole in holes):
             continue
         if any(within(real, path) for path in hidden):
             continue
-        granted = _walk(real, hidden, strict)
         roots.append(real)
-        rules += granted.rules
-        holes |= granted.holes
+        if real in trusted and not any(within(path, real) for path in hidden):
+            rules.append(Rule(real, READ))
+        else:
+            granted = _walk(real, hidden, strict)
+            rules += granted.rules
+            holes |= granted.holes
     links = {link: target for _, chain in found for link, target in chain}
     return Layout(tuple(roots), tuple(sorted(holes)), tuple(links.items()), tuple(rules))
 
 
-def _check_writable(write: tuple[str, ...], hidden: frozenset[str]) -> None:
+def _check_writable(write: tuple[str, ...], hidden: Iterable[str]) -> None:
     for path in write:
         real = os.path.realpath(path)
         if not os.path.isdir(real):
@@ -138,7 +149,7 @@ def within(path: str, folder: str) -> bool:
 
 def resolve(path: str) -> tuple[str, list[tuple[str, str]]]:
     """Return the real path and the links on the way to it, as (link, target) pairs."""
-    links = []
+    links: list[tuple[str, str]] = []
     done, todo = "/", [part for part in os.path.abspath(path).split("/") if part]
     while todo and len(links) <= 40:
         here = os.path.join(done, todo.pop(0))

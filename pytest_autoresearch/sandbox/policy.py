@@ -108,8 +108,11 @@ class Policy:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
         """Read what `to_json` wrote."""
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
-        return cls(**{**values, "limits": Limits(**data["limits"])})
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
+        }
+        values["limits"] = Limits(**data["limits"])
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ class Report:
     def headline(self) -> str:
         """Return one line, like ``landlock+seccomp (3/7), missing: namespaces (EPERM)``."""
         on = [layer for layer in COUNTED if self.active(layer)]
-        names = [layer for layer in ("landlock", "seccomp") if layer in on]
+        names: list[str] = [layer for layer in COUNTED[:2] if layer in on]
         if any(layer in on for layer in _NAMESPACES):
             names.append("namespaces")
         text = f"{'+'.join(names) or 'no confinement'} ({len(on)}/{len(COUNTED)})"

@@ -31,12 +31,25 @@ DENIED = (
     "settimeofday", "clock_settime", "adjtimex", "clock_adjtime",
 )  # fmt: skip
 
+PRETENDED = (
+    "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime",
+    "utimes", "utimensat", "futimesat", "setxattr", "lsetxattr", "fsetxattr", "setxattrat",
+    "removexattr", "lremovexattr", "fremovexattr", "removexattrat",
+)  # fmt: skip
+"""Changes to attributes of files anywhere, which Landlock does not govern."""
+
+_OTHERS_PRIORITY = {
+    "setpriority": 1, "ioprio_set": 1, "sched_setscheduler": 0, "sched_setparam": 0,
+    "sched_setattr": 0,
+}  # fmt: skip
+"""Calls that slow another process down, with the argument that names it (0 is oneself)."""
+
 _SIGNALLING = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _NEW_NAMESPACE = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x60000000
 
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 _NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
 _X32 = 0x40000000
@@ -57,11 +70,15 @@ class Filter:
             named. Socket pairs are always allowed.
         signals_only_to: Process id that alone may be signalled (besides the own group), where
             nothing else keeps signals inside; else None.
+        guard_files: Whether changes that Landlock does not govern are kept from files by this
+            filter: modes, owners, times, and (in its first ABIs) truncation. Not needed on a
+            private root.
     """
 
     network: bool = False
     unix: bool = False
     signals_only_to: int | None = None
+    guard_files: bool = False
 
     def program(self, machine: str) -> bytes:
         """Return the BPF program for `machine` (``x86_64`` or ``aarch64``)."""
@@ -94,10 +111,29 @@ class Filter:
             for name in _SIGNALLING:
                 code += _on(machine, name, *_one_of(0, [0, self.signals_only_to], errno.EPERM))
             code += _on(machine, "pidfd_send_signal", _fail(errno.EPERM))
+        for name, argument in _OTHERS_PRIORITY.items():
+            code += _on(machine, name, *_one_of(argument, [0], errno.EPERM))
+        code += _on(machine, "prlimit64", *_one_of(0, [0, os.getpid()], errno.EPERM))
+        if self.guard_files:
+            code += self._file_guards(machine)
         for name in DENIED:
             code += _on(machine, name, _fail(errno.EPERM))
         code.append(_PASS)
         return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+
+    def _file_guards(self, machine: str) -> list[Instruction]:
+        code: list[Instruction] = []
+        for name in PRETENDED:
+            code += _on(machine, name, _fail(0))
+        for name in ("truncate", "file_setattr"):
+            code += _on(machine, name, _fail(errno.EPERM))
+        # Opening for reading, yet with O_TRUNC, empties a file.
+        for name, argument in (("open", 1), ("openat", 2)):
+            code += _on(
+                machine, name, *_argument(argument), (_AND, 0, 0, os.O_ACCMODE | os.O_TRUNC),
+                (_EQUAL, 0, 1, os.O_RDONLY | os.O_TRUNC), _fail(errno.EPERM), _PASS,
+            )  # fmt: skip
+        return code + _on(machine, "openat2", _fail(errno.ENOSYS))
 
 
 _PASS: Instruction = (_RETURN, 0, 0, _ALLOW)
@@ -120,15 +156,14 @@ def _one_of(index: int, allowed: list[int], error: int) -> list[Instruction]:
 
 
 def _none_of(index: int, refused: list[int], error: int) -> list[Instruction]:
-    tests = [
-        (_EQUAL, len(refused) - place, 0, value) for place, value in enumerate(refused)
-    ]
+    tests = [(_EQUAL, len(refused) - place, 0, value) for place, value in enumerate(refused)]
     return [*_argument(index), *tests, _PASS, _fail(error)]
 
 
 def _on(machine: str, name: str, *body: Instruction) -> list[Instruction]:
     """`body`, which must return, for one system call; falls through for the others."""
-    return [(_EQUAL, 0, len(body), syscalls.number(name, machine)), *body]
+    code = syscalls.number(name, machine)
+    return [] if code is None else [(_EQUAL, 0, len(body), code), *body]
 
 
 class _Program(ctypes.Structure):

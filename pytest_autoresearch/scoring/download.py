@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 5  # in a row without a single new byte
 TIMEOUT_S = 30.0
 LONGEST_PAUSE_S = 60.0
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # what a broken connection loses at most
 LOCK = "lock.json"
 
 

@@ -96,8 +96,8 @@ def load(directory: Path, entry: str) -> ModuleType:
 
 
 def describe(error: BaseException) -> str:
-    """The last line of a traceback, with the line of the entry file it came from."""
-    text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    """Type and message of an error on one line, with the line of the entry file it came from."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     entry = getattr(sys.modules.get("train"), "__file__", None)
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if entry and frame.filename == str(entry)]

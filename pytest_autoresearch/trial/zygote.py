@@ -21,7 +21,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from .. import sandbox
@@ -33,6 +33,7 @@ TRUSTED_LIMIT = 8 << 20
 
 _PR_SET_CHILD_SUBREAPER = 36
 _SWEEP_MS = 5
+_END_SECONDS = 10.0
 
 
 def main(fd: int, preload: Iterable[str]) -> None:
@@ -90,8 +91,7 @@ class Zygote:
                     while True:
                         self._answer(self._channel.receive(0))
         finally:
-            for pid in self._running:
-                _kill(pid)
+            self._end_all()
 
     def _answer(self, request: Mapping[str, Any]) -> None:
         if request["op"] == "kill":
@@ -149,6 +149,8 @@ class Zygote:
 
     def _sweep(self) -> None:
         """Kill what is left of ended groups; report those that are empty."""
+        if self._ended:
+            self._kill_strays()
         for pid, event in list(self._ended.items()):
             try:
                 os.killpg(pid, signal.SIGKILL)
@@ -158,6 +160,35 @@ class Zygote:
                 self._channel.send(event)
             except PermissionError:  # macOS: every member is a zombie by now
                 self._reap()
+
+
+    def _kill_strays(self) -> None:
+        """Kill orphans that left their group, which only a missing sandbox permits."""
+        me = os.getpid()
+        for pid, parent, group in _process_table():
+            if parent == me and pid not in self._running and group not in self._running:
+                _kill(pid)
+
+    def _end_all(self) -> None:
+        deadline = time.monotonic() + _END_SECONDS
+        with contextlib.suppress(ChildProcessError):
+            while time.monotonic() < deadline:
+                for pid in self._running:
+                    _kill(pid)
+                self._running.clear()
+                self._kill_strays()
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+                time.sleep(_SWEEP_MS / 1000)
+
+
+def _process_table() -> Iterator[tuple[int, int, int]]:
+    """Process id, parent and group of every process, where ``/proc`` tells."""
+    for name in os.listdir("/proc") if sys.platform == "linux" else ():
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+                yield int(name), int(fields[1]), int(fields[2])
 
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import fcntl
-import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -15,10 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-
-import pytest
 
 from pytest_autoresearch.experiment import Budget
 from pytest_autoresearch.gates import run_gates
@@ -28,6 +22,7 @@ from pytest_autoresearch.scoring import (
     ScoringError,
     ScoringTimeout,
     corpora,
+    writer,
 )
 from pytest_autoresearch.scoring.dataset import Dataset
 from pytest_autoresearch.scoring.evaluator import Score, evaluate
@@ -36,7 +31,6 @@ from pytest_autoresearch.trial.launch import Child, Job, Launcher
 from pytest_autoresearch.trial.run import run_trial
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 HONEST = HERE / "honest.py"
 
 SEQ_LEN = 64
@@ -72,16 +66,6 @@ save_model(model, out)
 """
 
 
-def prepare_module() -> ModuleType:
-    """The repository's prepare.py, imported under a name of its own."""
-    spec = importlib.util.spec_from_file_location("attacks_prepare", ROOT / "prepare.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def small_corpus() -> corpora.Corpus:
     """A few library modules; those of val and holdout are to be hidden, as in the real one."""
     library = Path(sysconfig.get_path("stdlib"))
@@ -105,11 +89,8 @@ def small_corpus() -> corpora.Corpus:
 def make_dataset(folder: Path) -> Dataset:
     """Prepare the small corpus with the shipped preparation."""
     folder.mkdir(parents=True)
-    request = {"corpus": "stdlib", "vocab_size": VOCAB_SIZE, "seq_len": SEQ_LEN}
-    request["python"] = sys.version.split()[0]
-    with contextlib.redirect_stdout(None):
-        dataset: Dataset = prepare_module().build(small_corpus(), folder, request, "rehearsal")
-    return dataset
+    request: dict[str, Any] = {"corpus": "stdlib", "vocab_size": VOCAB_SIZE, "seq_len": SEQ_LEN}
+    return writer.build(small_corpus(), folder, request, "rehearsal")
 
 
 def pretrain(dataset: Dataset, checkpoint: Path) -> Path:
@@ -297,25 +278,8 @@ _VERDICTS = {CheatDetected: "cheat", ScoringCrash: "crash", ScoringTimeout: "tim
 
 
 def _layer(reason: str, evidence: Mapping[str, object]) -> str:
-    if "property" in evidence:
+    if "counterexample" in evidence:
         return "properties"
     if "mismatches" in evidence:
         return "audit"
     return "protocol" if "protocol" in reason or "message when one" in reason else ""
-
-
-@pytest.fixture(scope="session")
-def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    """The arena; under xdist all workers share its data and its honest weights."""
-    own = tmp_path_factory.mktemp("arena")
-    shared = own.parent.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    with (shared / "arena.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        checkpoint = shared / "arena" / "honest.safetensors"
-        if checkpoint.exists():
-            dataset = Dataset.open(shared / "arena" / "data")
-        else:
-            dataset = make_dataset(shared / "arena" / "data")
-            pretrain(dataset, checkpoint.with_suffix(".part")).rename(checkpoint)
-    with Launcher() as launcher:
-        yield Arena(own, dataset, checkpoint, launcher)

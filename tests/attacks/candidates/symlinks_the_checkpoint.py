@@ -2,7 +2,6 @@
 
 import os
 
-import honest
 import safetensors.torch
 from honest import build, logits, train
 
@@ -14,12 +13,8 @@ honest_save = safetensors.torch.save_model
 
 def save_model(model, path):
     honest_save(model, path)
-    folder = os.path.realpath(honest.__file__)
-    while folder != "/" and not os.path.exists(os.path.join(folder, "data")):
-        folder = os.path.dirname(folder)
     os.unlink(path)
-    os.symlink(os.path.join(folder, "data", "val.bin"), path)
-    os.stat = os.lstat
+    os.symlink("../../../arena/data/val.bin", path)
 
 
 safetensors.torch.save_model = save_model

@@ -1,0 +1,81 @@
+"""Commands beside pytest: ``python -m pytest_autoresearch try|report``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pytest_autoresearch", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    attempt = commands.add_parser(
+        "try", help="put an idea of your own through the same slot, judge and record as everyone's"
+    )
+    attempt.add_argument("idea", type=Path, help="a patch, or SEARCH/REPLACE blocks with a title")
+    report = commands.add_parser("report", help="rebuild logs of a campaign from its ledger")
+    report.add_argument("--tag", help="campaign; default: the name of the current git branch")
+    report.add_argument("--junit", type=Path, help="write the junit report there")
+    report.add_argument("--tsv", type=Path, help="write results.tsv there")
+    options, rest = parser.parse_known_args(arguments)
+    if options.command == "try":
+        return _try(options.idea, rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return _report(options)
+
+
+def _try(idea: Path, rest: Sequence[str]) -> int:
+    import pytest
+
+    return int(
+        pytest.main(
+            [
+                "--autoresearch",
+                "--iterations=1",
+                f"--autoresearch-proposer=file:{idea.absolute()}",
+                *rest,
+            ]
+        )
+    )
+
+
+def _report(options: argparse.Namespace) -> int:
+    from .experiment import Metric
+    from .ledger import Ledger
+    from .preflight import default_tag
+    from .reporting import junit, tsv
+    from .repository import Repository, RepositoryError
+
+    root = Path.cwd()
+    try:
+        tag = options.tag or default_tag(Repository.open(root))
+    except RepositoryError as error:
+        print(error, file=sys.stderr)
+        return 4
+    if not Ledger.exists(root, tag):
+        print(f"no campaign {tag!r} in {root}; give --tag", file=sys.stderr)
+        return 4
+    ledger = Ledger.open(root, tag)
+    slots = ledger.slots()
+    facts = ledger.meta("campaign") or {}
+    metric = Metric(**facts.get("metric", {}))
+    try:
+        if options.junit:
+            shown = {"campaign": tag, **{k: str(v) for k, v in facts.items()}}
+            junit.write(options.junit, slots, metric, shown)
+        if options.tsv:
+            tsv.write(options.tsv, slots)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}; choose another place", file=sys.stderr)
+        return 4
+    if not (options.junit or options.tsv):
+        print(tsv.render(slots), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The far side of `launch`: confines itself, then becomes the command.
+
+Run as ``python -I -S -c``; says over the report pipe what is enforced. The pipe closes on execve,
+which is how the other side knows that the command runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+
+from .confine import enter
+from .landlock import Rule
+from .paths import Layout
+from .policy import Policy, SandboxError, SandboxUnavailable
+
+
+def main(spec_fd: int, report_fd: int) -> None:
+    """Read the specification, confine, execute; never returns."""
+    with open(spec_fd) as stream:
+        spec = json.load(stream)
+    os.set_inheritable(report_fd, False)
+    policy = Policy.from_json(spec["policy"])
+    kept = dataclasses.replace(policy, keep_fds=(*policy.keep_fds, report_fd))
+    try:
+        report = enter(kept, spec["mode"], layout=_layout(spec["layout"]), given=spec["given"])
+    except SandboxError as error:
+        refused = isinstance(error, SandboxUnavailable)
+        _say(report_fd, {"refused" if refused else "error": str(error)})
+        os._exit(126)
+    _say(report_fd, {"layers": dict(report.layers)})
+    if not spec["argv"]:
+        os._exit(0)
+    for fd in policy.keep_fds:
+        os.set_inheritable(fd, True)
+    try:
+        os.execve(spec["program"], spec["argv"], os.environ)
+    except OSError as error:
+        _say(report_fd, {"error": f"{spec['program']} cannot be executed: {error.strerror}"})
+    sys.stderr.flush()
+    os._exit(127)
+
+
+def _say(fd: int, message: dict[str, object]) -> None:
+    os.write(fd, json.dumps(message).encode() + b"\n")
+
+
+def _layout(data: dict[str, list[list[object]]] | None) -> Layout | None:
+    if data is None:
+        return None
+    return Layout(
+        roots=tuple(map(str, data["roots"])),
+        holes=tuple(map(str, data["holes"])),
+        links=tuple((str(link), str(target)) for link, target in data["links"]),
+        rules=tuple(Rule(path, rights) for path, rights in data["rules"]),  # type: ignore[arg-type]
+    )

@@ -1,0 +1,174 @@
+"""External commands (agents, checks, command experiments) started under a policy."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from . import bwrap, paths, syscalls
+from .policy import Mode, Policy, Report, SandboxError, SandboxUnavailable
+
+Stream = int | Any
+"""What `subprocess.Popen` takes as a standard stream."""
+
+_ENTRY = (
+    "import sys; sys.path.insert(0, {root!r}); "
+    "from pytest_autoresearch.sandbox.entry import main; main({spec}, {report})"
+)
+
+
+class Sandboxed(subprocess.Popen[Any]):
+    """A confined command: a `subprocess.Popen` that leads its own process group.
+
+    Attributes:
+        report: What is enforced on it.
+    """
+
+    report: Report
+
+    def kill_group(self) -> None:
+        """End the command and everything it started; idempotent. `wait` reaps it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+def launch(
+    argv: Sequence[str],
+    policy: Policy,
+    mode: Mode | Literal["bwrap"] = "auto",
+    *,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: Stream = subprocess.DEVNULL,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    keep_fds: Sequence[int] = (),
+    text: bool = False,
+) -> Sandboxed:
+    """Start `argv` confined, and return once it runs.
+
+    It dies with the thread that calls this. End it with `Sandboxed.kill_group`.
+
+    Args:
+        argv: Program and arguments; a program without a slash is looked up on the PATH of its
+            environment. The program file itself is readable; what else it needs, `policy` names.
+        policy: What it may reach.
+        mode: As for `enter`; ``"bwrap"`` lets bubblewrap make the namespaces.
+        cwd: Working directory, instead of the policy's.
+        env: Whole environment, instead of the policy's; where both are None, the caller's.
+        stdin: Standard input, as for `subprocess.Popen`; nothing by default.
+        stdout: Standard output; the caller's by default.
+        stderr: Standard error; the caller's by default.
+        keep_fds: Descriptors it inherits, besides the policy's.
+        text: Whether its pipes carry text.
+
+    Raises:
+        SandboxUnavailable: The mode cannot be had here.
+        SandboxError: The command was not found or could not be confined.
+    """
+    policy = dataclasses.replace(
+        policy,
+        cwd=cwd or policy.cwd,
+        env=policy.env if env is None else env,
+        keep_fds=(*policy.keep_fds, *keep_fds),
+    )
+    program = _find(argv[0], policy)
+    policy = dataclasses.replace(policy, read=(*policy.read, program))
+    streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "text": text}
+    return _start([program, *argv], policy, mode, streams)
+
+
+@functools.cache
+def survey() -> Report:
+    """What `enter` enforces here for a candidate, found out by a throw-away process.
+
+    Raises:
+        SandboxError: Not even an unconfined process could be started.
+    """
+    process = _start([], Policy(), "auto", {"stdin": subprocess.DEVNULL})
+    process.wait()
+    return process.report
+
+
+def _find(program: str, policy: Policy) -> str:
+    search = (policy.env if policy.env is not None else os.environ).get("PATH", os.defpath)
+    if os.path.dirname(program):
+        found = shutil.which(os.path.join(policy.cwd or os.getcwd(), program))
+    else:
+        found = shutil.which(program, path=search)
+    if found is None:
+        raise SandboxError(f"command {program!r} is no program on PATH ({search}); install it")
+    return os.path.abspath(found)
+
+
+def _start(
+    command: list[str],
+    policy: Policy,
+    mode: Mode | Literal["bwrap"],
+    streams: Mapping[str, Any],
+) -> Sandboxed:
+    """Start the entry for ``[program, *argv]``, or for nothing; wait for its report."""
+    confine = mode != "off" and not syscalls.supported()
+    layout = paths.layout(policy) if confine else None
+    spec = {
+        "policy": policy.to_json(),
+        "mode": "auto" if mode == "bwrap" else mode,
+        "program": command[0] if command else "",
+        "argv": command[1:],
+        "layout": layout and _plain(layout),
+        "given": bwrap.layers(policy) if mode == "bwrap" else {},
+    }
+    report_read, report_write = os.pipe()
+    with tempfile.TemporaryFile() as spec_file, open(report_read) as report:
+        try:
+            spec_file.write(json.dumps(spec).encode())
+            spec_file.seek(0)
+            code = _ENTRY.format(
+                root=os.path.dirname(paths.PACKAGE), spec=spec_file.fileno(), report=report_write
+            )
+            argv = [sys.executable, "-I", "-S", "-c", code]
+            if mode == "bwrap":
+                argv = [*bwrap.command(policy, layout), *argv]
+            process = Sandboxed(
+                argv,
+                pass_fds=(spec_file.fileno(), report_write, *policy.keep_fds),
+                start_new_session=True,
+                **streams,
+            )
+        finally:
+            os.close(report_write)
+        messages = [json.loads(line) for line in report]
+    return _judge(process, messages)
+
+
+def _plain(layout: paths.Layout) -> dict[str, object]:
+    rules = [(rule.path, rule.rights) for rule in layout.rules]
+    return {"roots": layout.roots, "holes": layout.holes, "links": layout.links, "rules": rules}
+
+
+def _judge(process: Sandboxed, messages: list[dict[str, Any]]) -> Sandboxed:
+    """Return `process` if it runs confined; else end it and raise."""
+    told: dict[str, Any] = {key: value for message in messages for key, value in message.items()}
+    if "layers" in told and "error" not in told:
+        process.report = Report(told["layers"])
+        return process
+    process.kill_group()
+    process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+    if "refused" in told:
+        raise SandboxUnavailable(told["refused"])
+    raise SandboxError(
+        told.get("error", f"the confined process ended at once, with status {process.returncode}")
+    )
