@@ -352,13 +352,25 @@ class Campaign:
             budget=str(spec.budget),
         )
         watch = partial(self._on_progress, slot, purpose)
-        result = self.executor.run(spec, on_progress=watch, should_stop=self._should_stop)
+        result = self._execute(spec, watch)
         self.ledger.finish_trial(trial_id, result)
         if result.status == "interrupted":
             raise Interrupted(result.reason)
         if result.status == "infra":
             raise InfrastructureFailure(result.reason)
         return result
+
+    def _execute(self, spec: TrialSpec, watch: Callable[[Progress], None]) -> TrialResult:
+        """Wait for one trial in this thread, so that Ctrl-C is heard."""
+        self.executor.submit(spec, on_progress=watch, should_stop=self._should_stop)
+        try:
+            while (ended := self.executor.wait_any(TICK_S)) is None:
+                pass
+        except BaseException:
+            self.executor.cancel(spec.trial_id)
+            self.executor.wait_any(10.0)
+            raise
+        return ended[1]
 
     def _spec(
         self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import fcntl
+import os
 import re
 import subprocess
 import sys
@@ -252,7 +254,7 @@ class Arena:
         if attack.stage == "gate":
             before, after = HONEST.read_text(), attack.files()["train.py"].decode()
             last = run_gates({"train.py": before}, {"train.py": after})[-1]
-            return Outcome(last.verdict or "ok", "gate", last.reason)
+            return Outcome("ok" if last.ok else "invalid", "gate", last.detail)
         if attack.stage == "trial":
             for _ in range(attack.settings.get("RUNS", 1)):
                 result = self.trial(attack.files(), attack.name, attack.settings)
@@ -283,3 +285,22 @@ def _layer(reason: str, evidence: Mapping[str, object]) -> str:
     if "mismatches" in evidence:
         return "audit"
     return "protocol" if "protocol" in reason or "message when one" in reason else ""
+
+
+@contextlib.contextmanager
+def open_arena(own: Path, shared: Path | None = None) -> Iterator[Arena]:
+    """Make an arena in folder `own`, with data and honest weights in `shared`, made once."""
+    folder = (shared or own) / "arena"
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        checkpoint = folder / "honest.safetensors"
+        if checkpoint.exists():
+            dataset = Dataset.open(folder / "data")
+        else:
+            dataset = make_dataset(folder / "data")
+            pretrain(dataset, checkpoint.with_suffix(".part")).rename(checkpoint)
+    # A secret such as a provider's key, for the attack that looks for one.
+    os.environ["ATTACK_SECRET"] = "attack-secret"
+    with Launcher() as launcher:
+        yield Arena(own, dataset, checkpoint, launcher)

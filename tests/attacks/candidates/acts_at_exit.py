@@ -15,7 +15,7 @@ STAGE = "trial"
 
 
 def spoil(*args):
-    for path in glob.glob("/**/checkpoint*", recursive=True) or glob.glob("checkpoint*"):
+    for path in [*glob.glob("checkpoint*"), *glob.glob("../checkpoint*")]:
         os.truncate(path, 0)
 
 

@@ -28,6 +28,8 @@ while folder != "/":
     targets += [os.path.join(folder, name) for name in names]
 targets.append(os.path.expanduser("~root/.bashrc"))
 for target in targets:
+    if target.startswith(("/tmp/", "/dev/shm/")):
+        continue  # a private memory file system, which ends with this process
     with contextlib.suppress(OSError):
         os.close(os.open(target, os.O_WRONLY | os.O_APPEND))
         sys.exit(f"{target} can be written")

@@ -1,7 +1,6 @@
 """harmless (channel): sends the evaluator a hundred descriptors to make it run out of them."""
 
 import array
-import contextlib
 import os
 import socket
 
@@ -11,17 +10,13 @@ from pytest_autoresearch.trial import channel
 
 __all__ = ["build", "logits", "train"]
 
-honest_send = channel.Channel.send
-
 
 def send(self, message, fds=(), *args):
-    with contextlib.suppress(OSError):
-        pipes = [os.pipe()[0] for _ in range(100)]
-        rights = array.array("i", pipes).tobytes()
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-        self._socket.sendmsg([channel.encode(message)], ancillary)
-        return
-    honest_send(self, message)
+    pipes = [end for _ in range(100) for end in os.pipe()]
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", pipes).tobytes())]
+    self._socket.sendmsg([channel.encode(message)], ancillary)
+    for end in pipes:
+        os.close(end)
 
 
 channel.Channel.send = send
