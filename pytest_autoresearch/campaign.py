@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .ledger import Ledger
     from .records import Champion, SlotRecord, TrialRecord
     from .repository import Repository
-    from .trial import Progress, TrialResult, TrialSpec
+    from .trial import TrialResult, TrialSpec
 
 TICK_S = 0.25
 """How often a waiting step looks at the stop flag and at the ledger."""
@@ -123,7 +123,6 @@ class Campaign:
         executor: TrialExecutor,
         proposer: Callable[[], Proposer],
         judge: Judge,
-        on_progress: Callable[[Slot, str, Progress], None] = lambda slot, note, progress: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.root = root
@@ -138,7 +137,7 @@ class Campaign:
         self.judge = judge
         self._make_proposer = proposer
         self._proposer: Proposer | None = None
-        self._on_progress = on_progress
+        self.running: tuple[Slot, str] | None = None
         self._should_stop = should_stop
 
     # ------------------------------------------------------------------ 1-2: propose and mutate
@@ -256,7 +255,7 @@ class Campaign:
         from .fingerprint import fingerprint
         from .gates import run_gates
 
-        if slot.refusal is not None:
+        if slot.refusal is not None or slot.proposal is None:
             return
         slot.fingerprint = fingerprint(slot.files)
         notes = run_gates(slot.before, slot.files)
@@ -351,8 +350,8 @@ class Campaign:
             concurrency=self.rules.concurrency,
             budget=str(spec.budget),
         )
-        watch = partial(self._on_progress, slot, purpose)
-        result = self._execute(spec, watch)
+        self.running = (slot, purpose)
+        result = self._execute(spec)
         self.ledger.finish_trial(trial_id, result)
         if result.status == "interrupted":
             raise Interrupted(result.reason)
@@ -360,17 +359,18 @@ class Campaign:
             raise InfrastructureFailure(result.reason)
         return result
 
-    def _execute(self, spec: TrialSpec, watch: Callable[[Progress], None]) -> TrialResult:
+    def _execute(self, spec: TrialSpec) -> TrialResult:
         """Wait for one trial in this thread, so that Ctrl-C is heard."""
-        self.executor.submit(spec, on_progress=watch, should_stop=self._should_stop)
+        self.executor.submit(spec)
         try:
-            while (ended := self.executor.wait_any(TICK_S)) is None:
-                pass
+            while (finished := self.executor.wait_any(TICK_S)) is None:
+                if self._should_stop():
+                    self.executor.cancel(spec.trial_id)
         except BaseException:
             self.executor.cancel(spec.trial_id)
             self.executor.wait_any(10.0)
             raise
-        return ended[1]
+        return finished.result
 
     def _spec(
         self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SESSION = pytest.StashKey["Session"]()
 STOP_FILE = "STOP"
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,7 @@ class Session:
     stopping: str = ""
     _campaign: Campaign | None = None
     _lease: Any = None
+    _launcher: Any = None
     _slots: dict[str, ActiveSlot] = field(default_factory=dict)
     _live: LiveView | None = None
     _ledger: Any = None
@@ -262,6 +264,7 @@ class Session:
         from .judge import Judge
         from .proposers.registry import create
         from .repository import Repository
+        from .trial.launch import Launcher
 
         root = self.config.rootpath
         if self.session_id is None:
@@ -274,6 +277,7 @@ class Session:
             raise InfrastructureFailure(str(error)) from None
         if device.kind == "cuda":
             os.environ["CUDA_VISIBLE_DEVICES"] = device.index
+        self._launcher = Launcher()
         facts = self.ledger.meta("campaign")
         rules = Rules(
             tag=self.plan.tag,
@@ -294,11 +298,15 @@ class Session:
             session_id=self.session_id,
             worker=self.worker,
             device=device,
-            executor=LocalExecutor(self.folder / "runs", sandbox_mode=self.options.sandbox),
+            executor=LocalExecutor(
+                self._launcher,
+                self.folder / "runs",
+                sandbox_mode=self.options.sandbox,
+                on_progress=self._progress,
+            ),
             proposer=lambda: create(self.options.proposer or "gp", experiment=experiment, root=root),
             judge=Judge(self.options.judge, experiment.metric.direction),
-            on_progress=self._progress,
-            should_stop=lambda: bool(self.stopping),
+            should_stop=lambda: self.stopping == INTERRUPTED,
         )
 
     # ------------------------------------------------------------------ fixtures
@@ -415,6 +423,8 @@ class Session:
         if verdict not in LETTERS:
             return None
         word, letter, colour = LETTERS[verdict]
+        if self._live is not None and self._live.speaks:
+            letter = ""  # the slot's own line begins with it
         return word, letter, (verdict.upper(), {colour: True})
 
     def logged(self, report: pytest.TestReport) -> None:
@@ -449,9 +459,12 @@ class Session:
             self._live = LiveView(self)
             self._live.start()
 
-    def _progress(self, slot: ActiveSlot, purpose: str, progress: Progress) -> None:
+    def _progress(self, trial_id: str, progress: Progress) -> None:
         from .reporting.terminal import write_status
 
+        if self._campaign is None or self._campaign.running is None:
+            return
+        slot, purpose = self._campaign.running
         title = slot.proposal.title if slot.proposal else slot.name
         write_status(self.folder, self.worker, slot.name, title, purpose, progress)
 
@@ -467,7 +480,7 @@ class Session:
 
     def interrupted(self) -> None:
         """Ctrl-C: running trials end at once and give their proposals back."""
-        self.stopping = self.stopping or "interrupted"
+        self.stopping = INTERRUPTED
 
     def exit_status(self, status: int) -> int:
         """0: the campaign ran; 1: baseline failed, all crashed, or too few keeps."""
@@ -476,7 +489,7 @@ class Session:
             pytest.ExitCode.INTERNAL_ERROR,
         ):
             return int(status)
-        own_stop = bool(self.stop_reason()) and self.stopping != "interrupted"
+        own_stop = bool(self.stop_reason()) and self.stopping != INTERRUPTED
         if status == pytest.ExitCode.INTERRUPTED and not own_stop:
             return int(status)
         if status == pytest.ExitCode.NO_TESTS_COLLECTED:
@@ -551,6 +564,8 @@ class Session:
         if self._campaign is not None:
             self._campaign.close()
             self._campaign = None
+        if self._launcher is not None:
+            self._launcher.close()
         if self._lease is not None:
             self._lease.release()
         if self._ledger is not None:

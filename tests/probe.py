@@ -8,6 +8,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import ctypes
 import errno
@@ -28,6 +29,8 @@ from typing import Any
 
 Target = dict[str, Any]
 ATTACKS: dict[str, Callable[[Target], object]] = {}
+PRIVILEGED: set[str] = set()
+MAIN_PROCESS: set[str] = set()
 CONTROLS = ("write_run_folder", "read_training_text", "pair_of_sockets", "anonymous_memory_file")
 """Not attacks: what a candidate must be able to do."""
 
@@ -39,7 +42,20 @@ class Blocked(Exception):
 
 
 def attack(function: Callable[[Target], object]) -> Callable[[Target], object]:
+    """An attempt that any user's process gets away with, unless it is confined."""
     ATTACKS[function.__name__] = function
+    return function
+
+
+def privileged(function: Callable[[Target], object]) -> Callable[[Target], object]:
+    """An attempt that needs root, a kernel option, or a machine that is no container."""
+    PRIVILEGED.add(function.__name__)
+    return attack(function)
+
+
+def of_main_process(function: Callable[[Target], object]) -> Callable[[Target], object]:
+    """An attempt about the confined process itself, which a fork of it could not make."""
+    MAIN_PROCESS.add(function.__name__)
     return function
 
 
@@ -75,7 +91,7 @@ def tcp_to_this_machine(target: Target) -> object:
         return "connected"
 
 
-@attack
+@privileged
 def tcp_over_ipv6(target: Target) -> object:
     """Make an IPv6 stream socket and bind it."""
     with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as made:
@@ -97,7 +113,7 @@ def listen_for_others(target: Target) -> object:
         made.listen()
 
 
-@attack
+@privileged
 def raw_socket(target: Target) -> object:
     """Make a raw packet socket."""
     socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()
@@ -178,7 +194,7 @@ def read_validation_through_symbolic_link(target: Target) -> object:
     return link.read_text()[:20]
 
 
-@attack
+@privileged
 def read_validation_by_handle(target: Target) -> object:
     """Name the data by file handle, past every path check."""
     handle = ctypes.create_string_buffer(struct.pack("Ii", 120, 0) + bytes(120))
@@ -208,13 +224,13 @@ def read_home_secret(target: Target) -> object:
     return Path(target["home_secret"]).read_text()
 
 
-@attack
+@privileged
 def read_password_hashes(target: Target) -> object:
     """Read /etc/shadow."""
     return len(Path("/etc/shadow").read_bytes())
 
 
-@attack
+@privileged
 def read_disk(target: Target) -> object:
     """Read the block device under the file system."""
     device = os.stat(target["validation"]).st_dev
@@ -223,7 +239,7 @@ def read_disk(target: Target) -> object:
     return len(os.read(fd, 512))
 
 
-@attack
+@privileged
 def make_disk_node(target: Target) -> object:
     """Make a node of the block device in the run folder and read it."""
     node = os.path.join(target["run"], "disk")
@@ -238,6 +254,7 @@ def environment_secret(target: Target) -> object:
 
 
 @attack
+@of_main_process
 def environment_secret_in_memory(target: Target) -> object:
     """Find it in the block that execve was given."""
     block = Path("/proc/self/environ").read_bytes()
@@ -266,7 +283,7 @@ def write_own_source(target: Target) -> object:
     Path(target["copy"], "train.py").write_text("x")
 
 
-@attack
+@privileged
 def write_installed_package(target: Target) -> object:
     """Plant a .pth file beside the installed packages."""
     planted = Path(target["site"], "zz_probe.pth")
@@ -278,7 +295,7 @@ def write_installed_package(target: Target) -> object:
 def write_temporary_folder_of_machine(target: Target) -> object:
     """Leave a file in the machine's /tmp for another trial."""
     Path("/tmp", target["tag"]).write_text("x")
-    if not target["sees"]("/tmp/" + target["tag"]):
+    if not _of_machine(target, "/tmp"):
         raise Blocked("private folder")
 
 
@@ -286,7 +303,7 @@ def write_temporary_folder_of_machine(target: Target) -> object:
 def write_shared_memory_of_machine(target: Target) -> object:
     """Leave a file in the machine's /dev/shm for another trial."""
     Path("/dev/shm", target["tag"]).write_text("x")
-    if not target["sees"]("/dev/shm/" + target["tag"]):
+    if not _of_machine(target, "/dev/shm"):
         raise Blocked("private folder")
 
 
@@ -354,14 +371,13 @@ def signal_parent(target: Target) -> object:
     os.kill(target["launcher"], signal.SIGCONT)
 
 
-@attack
+@privileged
 def trace_victim(target: Target) -> object:
     """Attach as a debugger."""
     call(target, "ptrace", 0x4206, target["victim"], 0, 0)
-    call(target, "ptrace", 17, target["victim"], 0, 0)
 
 
-@attack
+@privileged
 def read_victims_memory(target: Target) -> object:
     """Read another process's memory through a system call."""
     buffer = ctypes.create_string_buffer(8)
@@ -377,7 +393,7 @@ def open_victims_memory(target: Target) -> object:
     os.close(os.open(f"/proc/{target['victim']}/mem", os.O_RDONLY))
 
 
-@attack
+@privileged
 def take_victims_descriptor(target: Target) -> object:
     """Copy an open file out of another process."""
     pidfd = os.pidfd_open(target["victim"])
@@ -444,10 +460,6 @@ def leave_process_group(target: Target) -> object:
 def outlive_parent(target: Target) -> object:
     """Cancel being killed with the harness."""
     armed = ctypes.c_int(0)
-    libc.prctl(1, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
-    libc.prctl(1, ctypes.c_ulong(0), 0, 0, 0)
-    libc.prctl(2, ctypes.byref(armed), 0, 0, 0)
-    # In a child the signal starts unset; only the filter's pretence can be seen from here.
     libc.prctl(1, ctypes.c_ulong(signal.SIGUSR1), 0, 0, 0)
     libc.prctl(2, ctypes.byref(armed), 0, 0, 0)
     if armed.value != signal.SIGUSR1:
@@ -464,13 +476,15 @@ def push_into_terminal(target: Target) -> object:
 
 
 @attack
+@of_main_process
 def gain_by_execve(target: Target) -> object:
     """Rely on set-user-id programs."""
     if "NoNewPrivs:\t1" in Path("/proc/self/status").read_text():
         raise Blocked("no_new_privs")
 
 
-@attack
+@privileged
+@of_main_process
 def capabilities(target: Target) -> object:
     """Use a capability, or gain one."""
     status = Path("/proc/self/status").read_text()
@@ -479,13 +493,13 @@ def capabilities(target: Target) -> object:
         raise Blocked("none")
 
 
-@attack
+@privileged
 def become_another_user(target: Target) -> object:
     """Change the user id."""
     os.setuid(os.getuid() + 7)
 
 
-@attack
+@privileged
 def mount_something(target: Target) -> object:
     """Mount a file system."""
     mounted = libc.mount(b"tmpfs", target["run"].encode(), b"tmpfs", ctypes.c_ulong(0), None)
@@ -493,19 +507,19 @@ def mount_something(target: Target) -> object:
     libc.umount2(target["run"].encode(), 2)
 
 
-@attack
+@privileged
 def change_root(target: Target) -> object:
     """Move to another root."""
     os.chroot(target["run"])
 
 
-@attack
+@privileged
 def new_user_namespace(target: Target) -> object:
     """Regain capabilities in a namespace of one's own."""
     checked(libc.unshare(0x10000000))
 
 
-@attack
+@privileged
 def new_user_namespace_by_clone(target: Target) -> object:
     """The same with clone."""
     pid = call(target, "clone", 0x10000000 | signal.SIGCHLD, 0, 0, 0, 0)
@@ -514,7 +528,7 @@ def new_user_namespace_by_clone(target: Target) -> object:
     os.waitpid(pid, 0)
 
 
-@attack
+@privileged
 def new_user_namespace_by_clone3(target: Target) -> object:
     """The same with clone3, whose flags a filter cannot see."""
     arguments = struct.pack("8Q", 0x10000000, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)
@@ -524,38 +538,38 @@ def new_user_namespace_by_clone3(target: Target) -> object:
     os.waitpid(pid, 0)
 
 
-@attack
+@privileged
 def join_victims_namespace(target: Target) -> object:
     """Enter another process's namespace."""
     pidfd = os.pidfd_open(target["victim"])
     checked(libc.setns(pidfd, 0x04000000))
 
 
-@attack
+@privileged
 def load_kernel_program(target: Target) -> object:
     """Reach the BPF system call."""
     return reached(target, "bpf", 0, bytes(128), 128)
 
 
-@attack
+@privileged
 def asynchronous_ring(target: Target) -> object:
     """Reach io_uring, which a filter cannot look into."""
     return reached(target, "io_uring_setup", 0, bytes(120))
 
 
-@attack
+@privileged
 def handle_page_faults(target: Target) -> object:
     """Reach userfaultfd, a favourite of kernel exploits."""
     return reached(target, "userfaultfd", 1)
 
 
-@attack
+@privileged
 def kernel_keyring(target: Target) -> object:
     """Read the user's keyring."""
     return reached(target, "keyctl", 0, -4, 0, 0, 0)
 
 
-@attack
+@privileged
 def performance_counters(target: Target) -> object:
     """Reach perf_event_open."""
     return reached(target, "perf_event_open", bytes(128), 0, -1, -1, 0)
@@ -567,21 +581,10 @@ def change_personality(target: Target) -> object:
     return reached(target, "personality", 0x0040000)
 
 
-@attack
+@privileged
 def set_clock(target: Target) -> object:
     """Set the machine's clock."""
     time.clock_settime(time.CLOCK_REALTIME, time.time())
-
-
-@attack
-def call_of_tomorrow(target: Target) -> object:
-    """Use a system call newer than the filter."""
-    try:
-        checked(libc.syscall(ctypes.c_long(target["numbers"]["file_setattr"] + 1), -1, 0, 0, 0))
-    except OSError as error:
-        if error.errno == errno.ENOSYS:
-            raise
-    return "reached"
 
 
 # Controls
@@ -631,22 +634,21 @@ def hunt(target: Target) -> dict[str, object]:
         for match in needles.findall(data):
             found.setdefault(match.decode(), str(path))
     for name in target["modules"]:
-        for source in _through_import(name):
-            for match in needles.findall(source.encode()):
+        for text in _through_import(name):
+            for match in needles.findall(text.encode()):
                 found.setdefault(match.decode(), f"import of {name}")
     return {"found": found, "read": read}
 
 
 def _places(target: Target) -> Iterator[str]:
-    roots = ["", "/proc/self/root", "/proc/1/root", f"/proc/{target['victim']}/root"]
-    for root in roots:
+    for root in [root.format(**target) for root in target["roots"]]:
         for tree in target["trees"]:
-            for folder, _, files in os.walk(root + tree):
+            for folder, folders, files in os.walk(root + tree):
+                folders[:] = [name for name in folders if name not in ("site-packages", "test")]
                 for name in files:
                     if name.endswith((".py", ".pyc", ".zip")):
                         yield os.path.join(folder, name)
-    yield from target["aliases"]
-    for number, path in enumerate(target["secrets"]):
+    for number, path in enumerate([*target["secrets"], *target["aliases"]]):
         yield path
         for make in (os.link, os.symlink):
             made = os.path.join(target["run"], f"{make.__name__}{number}")
@@ -654,21 +656,20 @@ def _places(target: Target) -> Iterator[str]:
                 make(path, made)
                 yield made
         with contextlib.suppress(OSError):
-            fd = os.open(path, os.O_PATH)
-            yield f"/proc/self/fd/{fd}"
+            yield f"/proc/self/fd/{os.open(path, os.O_PATH)}"
 
 
 def _through_import(name: str) -> Iterator[str]:
     import importlib.util
     import linecache
 
-    with contextlib.suppress(Exception):
+    try:
         spec = importlib.util.find_spec(name)
-        assert spec is not None
-        yield "".join(linecache.getlines(str(spec.origin)))
-        yield spec.loader.get_source(name) or ""  # type: ignore[union-attr]
-    with contextlib.suppress(Exception):
-        yield repr(spec.loader.get_code(name).co_consts)  # type: ignore[union-attr]
+        yield "".join(linecache.getlines(spec.origin))
+        yield spec.loader.get_source(name)
+        yield repr(spec.loader.get_code(name).co_consts)
+    except (OSError, ImportError, AttributeError, TypeError, ValueError):
+        return
 
 
 # Inside
@@ -678,6 +679,9 @@ def run_attacks(target: Target) -> dict[str, str]:
     """Try every attack in a process of its own; return name to ``OPEN…`` or ``blocked…``."""
     results = {}
     for name, function in ATTACKS.items():
+        if name in MAIN_PROCESS:
+            results[name] = _outcome(function, target)
+            continue
         read, write = os.pipe()
         if (child := os.fork()) == 0:
             os.write(write, _outcome(function, target).encode()[:4000])
@@ -701,60 +705,107 @@ def _outcome(function: Callable[[Target], object], target: Target) -> str:
 
 def inside() -> None:
     target = json.load(sys.stdin)
-    # The arena looks from outside whether a file that was written is there.
-    target["sees"] = lambda path: _ask(target, path)
     print(json.dumps(hunt(target) if target.get("needles") else run_attacks(target)))
 
 
-def _ask(target: Target, path: str) -> bool:
-    """Whether the machine sees `path`: compare the file system with what the arena noted."""
-    status = os.stat(os.path.dirname(path))
-    return [status.st_dev, status.st_ino] == target["folders"][os.path.dirname(path)]
+def _of_machine(target: Target, folder: str) -> bool:
+    """Whether `folder` is the one that the arena sees under that name."""
+    status = os.stat(folder)
+    return [status.st_dev, status.st_ino] == target["folders"][folder]
 
 
 # Outside
 
 
 def arena(settings: dict[str, Any]) -> dict[str, Any]:
-    """Set up what the attacks need, run them confined as `settings` say, return the outcome."""
+    """Set up what the attacks need, run them confined as `settings` say, return the outcome.
+
+    Settings: ``root`` (of the source tree), ``folder`` (to work in), ``mode``, ``skip`` (layers),
+    ``refuse_namespaces`` (as a container does), ``hide`` (modules to hide and to hunt for).
+    """
     sys.path.insert(0, settings["root"])
     from pytest_autoresearch import sandbox
     from pytest_autoresearch.sandbox import syscalls
 
+    off = settings["mode"] == "off"
     with contextlib.ExitStack() as stack:
         target = _make_targets(Path(settings["folder"]), stack)
-        target["numbers"] = {
-            name: syscalls.number(name) for name in syscalls._X86_64_AND_AARCH64  # noqa: SLF001
-        }
-        target |= settings.get("target", {})
+        target["numbers"] = {name: syscalls.number(name) for name in syscalls.NAMES}
+        if settings.get("hide"):
+            target |= _hidden_texts(settings["hide"], Path(target["copy"]))
+            target["roots"] = [""] if off else ["", "/proc/self/root", "/proc/{victim}/root"]
         if settings.get("refuse_namespaces"):
             refuse_namespaces()
         policy = sandbox.Policy(
-            read=(target["copy"], os.path.realpath(__file__), *settings.get("read", ())),
+            read=(target["copy"], os.path.realpath(__file__)),
             write=(target["run"],),
-            hide=tuple(settings.get("hide", ())),
+            hide=tuple(target.get("secrets", ())),
             skip=tuple(settings.get("skip", ())),
             limits=sandbox.Limits(file_bytes=target["file_bytes"]),
-            env=None if settings["mode"] == "off" else sandbox.candidate_environment(target["run"]),
+            env=None if off else sandbox.candidate_environment(target["run"]),
         )
         os.environ["PROBE_API_KEY"] = "sk-probe"
-        keep = [target["leaked_fd"]] if settings["mode"] == "off" else []
         process = sandbox.launch(
             [sys.executable, "-I", "-S", os.path.realpath(__file__), "attack"],
             policy, settings["mode"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            keep_fds=keep, text=True,
+            keep_fds=[target["leaked_fd"]] if off else [], text=True,
         )  # fmt: skip
         output, _ = process.communicate(json.dumps(target))
-        for folder in ("/tmp", "/dev/shm"):
+        for folder in target["folders"]:
             with contextlib.suppress(OSError):
                 os.unlink(f"{folder}/{target['tag']}")
     return {
         "layers": dict(process.report.layers),
         "headline": process.report.headline(),
         "verified": process.report.verified,
-        "exit": process.returncode,
-        "results": json.loads(output) if output else {},
+        "needles": target.get("needles", []),
+        "results": json.loads(output),
     }
+
+
+def _hidden_texts(modules: list[str], copy: Path) -> Target:
+    """What to hide and what to hunt for: a line of each module that its compiled form holds too.
+
+    The candidate's own folder gets further names of, and a copy of, hidden texts. The last needle
+    is of a module that is not hidden.
+    """
+    library = Path(os.__file__).parent
+    names = [name for name in modules if (library / name).exists()]
+    needles = {name: _needle(library / name) for name in names}
+    secrets = [library / name for name, needle in needles.items() if needle]
+    aliases = [copy / f"alias{number}.py" for number in range(3)]
+    with contextlib.suppress(OSError):  # not permitted to users for files of others
+        os.link(secrets[0], aliases[0])
+    aliases[1].symlink_to(secrets[1])
+    (copy / secrets[2].name).write_bytes(secrets[2].read_bytes())
+    (copy / "library").symlink_to(library)
+    trees = [str(library), str(copy), str(copy / "library") + "/"]
+    trees += [
+        str(path)
+        for pattern in ("lib", "local/lib", "lib64")
+        for path in Path("/usr", pattern).glob("python3*")
+    ]
+    return {
+        "secrets": [str(path) for path in secrets],
+        "needles": [
+            needle for needle in [*needles.values(), _needle(library / "enum.py")] if needle
+        ],
+        "modules": [name[:-3].replace("/", ".") for name in names],
+        "aliases": [str(path) for path in aliases],
+        "trees": trees,
+    }
+
+
+def _needle(source: Path) -> str:
+    """A line of a docstring, which the compiled file holds unchanged."""
+    tree = ast.parse(source.read_bytes())
+    kinds = (ast.FunctionDef, ast.ClassDef, ast.Module)
+    for node in ast.walk(tree):
+        if isinstance(node, kinds):
+            for line in (ast.get_docstring(node) or "").splitlines():
+                if len(line.strip()) > 40 and line.isascii():
+                    return line.strip()
+    return ""
 
 
 def _make_targets(folder: Path, stack: contextlib.ExitStack) -> Target:
@@ -787,7 +838,9 @@ def _make_targets(folder: Path, stack: contextlib.ExitStack) -> Target:
     stack.callback(os.kill, victim, signal.SIGKILL)
     stack.callback(lambda: buffer)  # stays alive, at its address, as long as the victim
     folders = {path: os.stat(path) for path in ("/tmp", "/dev/shm")}
-    disks = [f"/dev/{name}" for name in os.listdir("/sys/block") if name.startswith(("vd", "sd", "nv"))]
+    disks = [
+        f"/dev/{name}" for name in os.listdir("/sys/block") if name.startswith(("vd", "sd", "nv"))
+    ]
     return {
         "tag": tag,
         "tcp": tcp.getsockname()[1],
@@ -813,21 +866,15 @@ def _make_targets(folder: Path, stack: contextlib.ExitStack) -> Target:
 
 
 def refuse_namespaces() -> None:
-    """Do what a container's default profile does: refuse unshare and every new namespace."""
+    """Do what a container's default profile does: refuse unshare and mount."""
     from pytest_autoresearch.sandbox import seccomp, syscalls
 
     machine = os.uname().machine
-    code = [
-        (0x20, 0, 0, 0),
-        *seccomp._on(machine, "unshare", seccomp._fail(errno.EPERM)),  # noqa: SLF001
-        *seccomp._on(machine, "mount", seccomp._fail(errno.EPERM)),  # noqa: SLF001
-        seccomp._PASS,  # noqa: SLF001
-    ]
+    code = [seccomp.LOAD_NUMBER]
+    for name in ("unshare", "mount"):
+        code += seccomp.on(machine, name, seccomp.fail(errno.EPERM))
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    program = b"".join(struct.pack("HBBI", *instruction) for instruction in code)
-    memory = ctypes.create_string_buffer(program, len(program))
-    loaded = seccomp._Program(len(code), ctypes.addressof(memory))  # noqa: SLF001
-    seccomp._install(0, loaded)  # noqa: SLF001
+    seccomp.load(seccomp.assemble([*code, seccomp.PASS]))
 
 
 if __name__ == "__main__":

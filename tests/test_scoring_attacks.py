@@ -49,6 +49,31 @@ def test_the_attack_comes_to_nothing(arena: Arena, attack: Attack) -> None:
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202e]", outcome.told)
 
 
+@pytest.mark.slow
+@pytest.mark.attacks
+@pytest.mark.parametrize(
+    "name",
+    [
+        "recalls_by_files",
+        "recalls_by_shared_memory",
+        "reads_the_data_set",
+        "reads_the_library",
+        "reads_its_surroundings",
+        "overwrites_the_checkpoint",
+    ],
+)
+def test_the_same_attack_succeeds_without_a_sandbox(arena: Arena, name: str) -> None:
+    attack = next(attack for attack in attacks() if attack.name == name)
+    outcome = arena.rehearse(attack, sandbox="off")
+    if name.startswith("recalls"):
+        # Nearly all targets recalled: the audit is only as good as the confinement it relies on.
+        assert outcome.bpb is None or outcome.bpb < arena.honest.bpb / 2
+        assert outcome.verdict == "ok" or int(outcome.reason.split()[0]) < 64
+    else:
+        assert outcome.verdict == "crash"
+        assert re.search("can be (read|had|imported|written)|inherited", outcome.reason)
+
+
 def test_there_are_attacks_of_every_kind() -> None:
     found = attacks()
     assert len(found) >= 40

@@ -35,7 +35,9 @@ def trial(launcher, data, tmp_path):
     """Run a candidate; afterwards nothing of it may be alive."""
 
     def run(train_py: str = HONEST, budget: str = "4ktok", **fields) -> TrialResult:
-        options = {name: fields.pop(name) for name in ("on_progress", "should_stop") if name in fields}
+        options = {
+            name: fields.pop(name) for name in ("on_progress", "should_stop") if name in fields
+        }
         spec = make_spec(fields.pop("data", data), train_py, budget, **fields)
         result = run_trial(spec, launcher, tmp_path, **options)
         assert sum(result.causes.values()) == pytest.approx(result.total_seconds, abs=0.05)
@@ -132,7 +134,10 @@ def test_replicates_of_different_code_see_the_same_batches(trial):
 
 
 CRASHES = {
-    "an exception": ("raise ValueError('no\\nthanks')", r"ValueError: no thanks \(train.py, line \d+\)"),
+    "an exception": (
+        "raise ValueError('no\\nthanks')",
+        r"ValueError: no thanks \(train.py, line \d+\)",
+    ),
     "a syntax error": (None, "SyntaxError"),
     "sys.exit": ("import sys; sys.exit(3)", "SystemExit: 3"),
     "a silent exit": ("import os; os._exit(0)", "exited with status 0"),
@@ -145,7 +150,7 @@ CRASHES = {
     "a batch over the budget": ("next(iter(batches(300, 16)))", "more than its budget"),
     "a batch over all bounds": ("next(iter(batches(10**9, 10**9)))", "at most"),
     "a nonsensical batch": ("next(iter(batches(0, 16)))", "batch_size 0"),
-    "rows longer than the data": ("next(iter(batches(1, 50_000)))", r"stream holds 40000|more than"),
+    "a row over the budget": ("next(iter(batches(1, 50_000)))", "more than its budget"),
     "a closed channel": (
         "next(iter(batches(4, 16)))\nimport os, time\nos.closerange(3, 64)\ntime.sleep(600)",
         "killed by SIGKILL|exited",
@@ -188,6 +193,11 @@ CRASHES = {
 }  # fmt: skip
 
 
+def test_rows_longer_than_the_data_are_refused(trial):
+    result = trial(candidate("next(iter(batches(1, 50_000)))"), budget="100ktok")
+    assert (result.status, "stream holds 40000" in result.reason) == ("crash", True)
+
+
 @pytest.mark.parametrize("name", CRASHES)
 def test_what_breaks_the_rules_is_a_crash_with_its_reason(trial, name):
     body, reason = CRASHES[name]
@@ -205,8 +215,9 @@ def test_a_missing_function_is_named(trial):
 
 
 def test_the_crash_names_the_line_and_the_log_keeps_the_traceback(trial):
-    result = trial(candidate("x = 1\nraise KeyError('depth')"))
-    line = candidate("x = 1\nraise KeyError('depth')").splitlines().index("    raise KeyError('depth')") + 1
+    source = candidate("x = 1\nraise KeyError('depth')")
+    line = source.splitlines().index("    raise KeyError('depth')") + 1
+    result = trial(source)
     assert result.reason == f"KeyError: 'depth' (train.py, line {line})"
     assert "Traceback" in result.log_head
 
@@ -242,7 +253,9 @@ def test_sleeping_in_start_up_costs_no_cpu_and_is_allowed(trial):
 
 
 def test_memory_over_the_limit_is_a_guard(trial):
-    hog = candidate("next(iter(batches(4, 16)))\nkept = b'x' * (2 << 30)\nimport time; time.sleep(600)")
+    hog = candidate(
+        "next(iter(batches(4, 16)))\nkept = b'x' * (2 << 30)\nimport time; time.sleep(600)"
+    )
     result = trial(hog, memory_limit_bytes=900 << 20)
     assert (result.status, "memory" in result.reason) == ("guard", True)
 
@@ -324,7 +337,9 @@ def test_self_reported_metrics_are_kept_only_if_finite_and_named(trial):
 
 
 def test_a_model_that_peeks_is_a_cheat(trial):
-    peeking = HONEST.replace("return model(x)\n", "z = model(x); return z + z.mean(1, keepdim=True)\n")
+    peeking = HONEST.replace(
+        "return model(x)\n", "z = model(x); return z + z.mean(1, keepdim=True)\n"
+    )
     assert peeking.count("z.mean") == 1
     result = trial(peeking)
     assert result.status == "cheat"
@@ -430,7 +445,10 @@ def test_equal_work_runs_the_reference_beside_the_candidate_and_keeps_it(trial, 
 
 def test_equal_work_gives_dearer_code_fewer_tokens(trial):
     """The candidate does the baseline's step three times over."""
-    thrice = HONEST.replace("        loss.backward()\n", "        for _ in range(12): loss.backward(retain_graph=True)\n")
+    thrice = HONEST.replace(
+        "        loss.backward()\n",
+        "        for _ in range(12): loss.backward(retain_graph=True)\n",
+    )
     same, dear = (
         trial(text, budget="equal:200ktok", reference_files={"train.py": HONEST.encode()})
         for text in (HONEST, thrice)

@@ -44,11 +44,13 @@ BUILD = HONEST[: HONEST.index("def train")] + HONEST[HONEST.index("def logits") 
 
 def candidate(train: str, *, build: str = BUILD) -> str:
     """A candidate whose ``train`` has this body (``model`` and ``batches`` are its arguments)."""
-    return build + "\ndef train(model, batches):\n" + textwrap.indent(textwrap.dedent(train), "    ")
+    return (
+        build + "\ndef train(model, batches):\n" + textwrap.indent(textwrap.dedent(train), "    ")
+    )
 
 
 def write_dataset(folder: Path, *, train_tokens: int = 40_000) -> Path:
-    """A data set in the real format: a noisy cycle over the vocabulary, so there is a bit to learn."""
+    """A data set in the real format: a noisy cycle over the vocabulary, so it can be learnt."""
     folder.mkdir(parents=True)
     random = np.random.RandomState(0)
     contents = {}
@@ -81,7 +83,9 @@ def write_dataset(folder: Path, *, train_tokens: int = 40_000) -> Path:
     return folder
 
 
-def make_spec(data: Path, train_py: str = HONEST, budget: str = "4ktok", **fields: object) -> TrialSpec:
+def make_spec(
+    data: Path, train_py: str = HONEST, budget: str = "4ktok", **fields: object
+) -> TrialSpec:
     """A trial of `train_py`."""
     files = {"train.py": train_py.encode()}
     values: dict[str, object] = {

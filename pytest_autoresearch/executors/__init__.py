@@ -1,48 +1,59 @@
-"""Where trials run: one contract, one file an executor."""
+"""Where trials run: a small contract, one file a member.
+
+Knows nothing of campaigns: specs go in, results come out, in any order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from ..trial import Progress, TrialResult, TrialSpec
+from ..trial import TrialResult, TrialSpec
+
+
+class Finished(NamedTuple):
+    """A trial that is over."""
+
+    trial_id: str
+    result: TrialResult
+
+
+class ExecutorClosed(Exception):
+    """The executor takes no more trials."""
 
 
 class TrialExecutor(Protocol):
-    """Runs trials; submission and completion are apart, so that one driver can hold many."""
+    """Runs trials, `capacity` at a time. Used by one thread."""
 
-    capacity: int
+    @property
+    def capacity(self) -> int:
+        """Trials that run at the same time; more may be submitted and wait."""
 
-    def submit(
-        self,
-        spec: TrialSpec,
-        *,
-        on_progress: Callable[[Progress], object] | None = None,
-        should_stop: Callable[[], bool] | None = None,
-    ) -> None:
-        """Start a trial, or queue it while `capacity` trials run.
-
-        Args:
-            spec: What to run; its ``trial_id`` must not be in flight.
-            on_progress: Told where the trial is; may be called from another thread.
-            should_stop: Once true, the trial ends ``"interrupted"``.
+    def submit(self, spec: TrialSpec) -> None:
+        """Queue a trial.
 
         Raises:
-            ValueError: A trial of that id is in flight.
+            ExecutorClosed: `close` was called.
+            ValueError: A trial of this id is queued, running, or not yet taken.
         """
-        ...
 
-    def wait_any(self, timeout_s: float | None = None) -> tuple[str, TrialResult] | None:
-        """Return (trial id, result) of a trial that has ended, once; None if none did in time.
+    def wait_any(self, timeout_s: float | None = None) -> Finished | None:
+        """Take the next trial that is over; each is returned once.
 
-        An executor that loses a trial reports it as ``"infra"``; it never raises for a candidate.
+        A trial never raises: what went wrong, the machinery included, is in its result
+        (``"infra"``).
+
+        Args:
+            timeout_s: Seconds to wait; None: until one is over.
+
+        Returns:
+            The trial, or None if none was over in time, or if none is queued or running.
         """
-        ...
 
     def cancel(self, trial_id: str) -> None:
-        """End a trial as ``"interrupted"``; nothing happens if it is not in flight."""
-        ...
+        """End a trial soon; its result, ``"interrupted"``, still comes by `wait_any`.
+
+        An id that is not queued or running is ignored: it may just have finished.
+        """
 
     def close(self) -> None:
-        """End every trial and helper process; safe to call twice."""
-        ...
+        """Cancel everything and wait until no process is left; idempotent."""

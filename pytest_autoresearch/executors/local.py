@@ -1,98 +1,109 @@
-"""Trials on this machine: a thread per slot, a shared warm launcher."""
+"""Trials on this machine: a thread for each place, a process group for each trial."""
 
 from __future__ import annotations
 
 import queue
+import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
 
-from .. import sandbox
+from ..sandbox import Mode
 from ..trial import Progress, TrialResult, TrialSpec
+from ..trial.launch import Launcher
+from ..trial.output import one_line
+from ..trial.run import run_trial
+from . import ExecutorClosed, Finished
 
 
 class LocalExecutor:
-    """A `TrialExecutor` over `trial.run.run_trial`.
+    """Implements `TrialExecutor` with `run_trial`.
 
     Args:
+        launcher: Shared by all trials; stays the caller's to close.
         root: Folder of run directories.
-        capacity: Trials side by side.
-        sandbox_mode: Confinement of candidates.
-        warm: Whether trials share a process that has imported torch already.
+        capacity: Trials at a time.
+        sandbox_mode: ``"require"``, ``"auto"`` or ``"off"``.
+        on_progress: Told the id and the progress of running trials, on their threads.
     """
 
     def __init__(
         self,
+        launcher: Launcher,
         root: Path,
         *,
         capacity: int = 1,
-        sandbox_mode: sandbox.Mode = "auto",
-        warm: bool = True,
+        sandbox_mode: Mode = "auto",
+        on_progress: Callable[[str, Progress], object] | None = None,
     ) -> None:
-        from ..trial.launch import Launcher
-
-        self.capacity = capacity
+        if capacity < 1:
+            raise ValueError(f"a capacity of {capacity} runs nothing; give 1 or more")
+        self._capacity = capacity
+        self._launcher = launcher
         self._root = root
-        self._mode: sandbox.Mode = sandbox_mode
-        self._launcher = Launcher(warm=warm)
-        self._pool = ThreadPoolExecutor(capacity, thread_name_prefix="trial")
-        self._done: queue.Queue[tuple[str, TrialResult]] = queue.Queue()
-        self._running: dict[str, Event] = {}
+        self._mode = sandbox_mode
+        self._on_progress = on_progress
+        self._threads = ThreadPoolExecutor(capacity, thread_name_prefix="trial")
+        self._cancelled: dict[str, threading.Event] = {}
+        self._finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+        self._closed = False
 
-    def submit(
-        self,
-        spec: TrialSpec,
-        *,
-        on_progress: Callable[[Progress], object] | None = None,
-        should_stop: Callable[[], bool] | None = None,
-    ) -> None:
-        """See `TrialExecutor.submit`."""
-        if spec.trial_id in self._running:
-            raise ValueError(f"trial {spec.trial_id} is in flight already")
-        if spec.command is None:
-            self._launcher.begin()
-        cancelled = self._running[spec.trial_id] = Event()
-        self._pool.submit(self._run, spec, on_progress, should_stop, cancelled)
+    @property
+    def capacity(self) -> int:
+        """Trials that run at the same time."""
+        return self._capacity
 
-    def _run(
-        self,
-        spec: TrialSpec,
-        on_progress: Callable[[Progress], object] | None,
-        should_stop: Callable[[], bool] | None,
-        cancelled: Event,
-    ) -> None:
-        from ..trial.run import run_trial
+    def submit(self, spec: TrialSpec) -> None:
+        """Queue a trial; see `TrialExecutor.submit`."""
+        if self._closed:
+            raise ExecutorClosed("the executor is closed and takes no more trials")
+        if spec.trial_id in self._cancelled:
+            raise ValueError(f"trial {spec.trial_id} was submitted already")
+        self._cancelled[spec.trial_id] = threading.Event()
+        self._threads.submit(self._run, spec, self._cancelled[spec.trial_id])
 
+    def wait_any(self, timeout_s: float | None = None) -> Finished | None:
+        """Take the next trial that is over; see `TrialExecutor.wait_any`."""
+        if not self._cancelled:
+            return None
         try:
-            result = run_trial(
-                spec,
-                self._launcher,
-                self._root,
-                on_progress=on_progress,
-                sandbox_mode=self._mode,
-                should_stop=lambda: cancelled.is_set() or bool(should_stop and should_stop()),
-            )
-        except Exception as error:  # whatever it was, it was not the candidate
-            result = TrialResult("infra", f"{type(error).__name__}: {error}")
-        self._running.pop(spec.trial_id, None)
-        self._done.put((spec.trial_id, result))
-
-    def wait_any(self, timeout_s: float | None = None) -> tuple[str, TrialResult] | None:
-        """See `TrialExecutor.wait_any`."""
-        try:
-            return self._done.get(timeout=timeout_s)
+            finished = self._finished.get(timeout=timeout_s)
         except queue.Empty:
             return None
+        del self._cancelled[finished.trial_id]
+        return finished
 
     def cancel(self, trial_id: str) -> None:
-        """See `TrialExecutor.cancel`."""
-        if trial_id in self._running:
-            self._running[trial_id].set()
+        """End a trial soon; see `TrialExecutor.cancel`."""
+        if (event := self._cancelled.get(trial_id)) is not None:
+            event.set()
 
     def close(self) -> None:
-        """See `TrialExecutor.close`."""
-        for cancelled in list(self._running.values()):
-            cancelled.set()
-        self._pool.shutdown(wait=True)
-        self._launcher.close()
+        """Cancel everything and wait until it is over; idempotent."""
+        self._closed = True
+        for event in list(self._cancelled.values()):
+            event.set()
+        self._threads.shutdown()
+
+    def _run(self, spec: TrialSpec, cancelled: threading.Event) -> None:
+        def show(progress: Progress) -> None:
+            if self._on_progress is not None:
+                self._on_progress(spec.trial_id, progress)
+
+        if cancelled.is_set():
+            result = TrialResult("interrupted", "cancelled before it began")
+        else:
+            try:
+                result = run_trial(
+                    spec, self._launcher, self._root, on_progress=show,
+                    sandbox_mode=self._mode, should_stop=cancelled.is_set,
+                )  # fmt: skip
+            except BaseException as error:
+                # A defect of ours or of an onlooker must not leave its waiter waiting for ever.
+                result = TrialResult(
+                    "infra",
+                    one_line(f"{type(error).__name__}: {error}"),
+                    log_tail=traceback.format_exc(),
+                )
+        self._finished.put(Finished(spec.trial_id, result))

@@ -85,10 +85,16 @@ class LiveView:
 
     def start(self) -> None:
         """Begin to repaint; silent with ``-q`` and without a terminal reporter."""
-        if self.reporter is None or self.session.config.option.verbose < 0:
+        if not self.speaks:
             return
+        self.reporter.showfspath = False
         self._thread = threading.Thread(target=self._loop, name="autoresearch-live", daemon=True)
         self._thread.start()
+
+    @property
+    def speaks(self) -> bool:
+        """Whether slots get lines of their own."""
+        return self.reporter is not None and self.session.config.option.verbose >= 0
 
     def stop(self) -> None:
         """Stop repainting and leave a clean line."""
@@ -128,7 +134,7 @@ class LiveView:
 
     def finished(self, report: pytest.TestReport) -> None:
         """Print a slot's line, and a progress block every tenth slot."""
-        if self.reporter is None or self.session.config.option.verbose < 0:
+        if not self.speaks:
             return
         facts = dict(report.user_properties)
         with self._lock:

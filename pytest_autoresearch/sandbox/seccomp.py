@@ -88,58 +88,60 @@ class Filter:
             (_LOAD, 0, 0, _ARCH),
             (_EQUAL, 1, 0, syscalls.AUDIT_ARCH[machine]),
             (_RETURN, 0, 0, _KILL),
-            (_LOAD, 0, 0, _NUMBER),
+            LOAD_NUMBER,
         ]
         if machine == "x86_64":
-            code += [(_AT_LEAST, 0, 1, _X32), _fail(errno.ENOSYS)]
-        code += [(_AT_LEAST, 0, 1, syscalls.FIRST_UNKNOWN), _fail(errno.ENOSYS)]
+            code += [(_AT_LEAST, 0, 1, _X32), fail(errno.ENOSYS)]
+        code += [(_AT_LEAST, 0, 1, syscalls.FIRST_UNKNOWN), fail(errno.ENOSYS)]
         # The C library then uses clone, whose flags a filter can see.
-        code += _on(machine, "clone3", _fail(errno.ENOSYS))
-        code += _on(
-            machine, "clone", *_argument(0), (_ANY_BIT, 0, 1, _NEW_NAMESPACE), _fail(errno.EPERM),
-            _PASS,
+        code += on(machine, "clone3", fail(errno.ENOSYS))
+        code += on(
+            machine, "clone", *_argument(0), (_ANY_BIT, 0, 1, _NEW_NAMESPACE), fail(errno.EPERM),
+            PASS,
         )  # fmt: skip
-        code += _on(machine, "socketpair", *_one_of(0, [_AF_UNIX], errno.EACCES))
-        code += _on(machine, "socket", *_one_of(0, families, errno.EACCES))
+        code += on(machine, "socketpair", *_one_of(0, [_AF_UNIX], errno.EACCES))
+        code += on(machine, "socket", *_one_of(0, families, errno.EACCES))
         # A pretended success keeps every descendant in the one group that a killpg ends.
         for name in ("setsid", "setpgid"):
-            code += _on(machine, name, _fail(0))
+            code += on(machine, name, fail(0))
         # Likewise nobody gets out of dying with the harness.
-        code += _on(machine, "prctl", *_none_of(0, [syscalls.PR_SET_PDEATHSIG], 0))
-        code += _on(machine, "ioctl", *_none_of(1, [_TIOCSTI, _TIOCLINUX], errno.EPERM))
+        code += on(machine, "prctl", *_none_of(0, [syscalls.PR_SET_PDEATHSIG], 0))
+        code += on(machine, "ioctl", *_none_of(1, [_TIOCSTI, _TIOCLINUX], errno.EPERM))
         if self.signals_only_to is not None:
             for name in _SIGNALLING:
-                code += _on(machine, name, *_one_of(0, [0, self.signals_only_to], errno.EPERM))
-            code += _on(machine, "pidfd_send_signal", _fail(errno.EPERM))
+                code += on(machine, name, *_one_of(0, [0, self.signals_only_to], errno.EPERM))
+            code += on(machine, "pidfd_send_signal", fail(errno.EPERM))
         for name, argument in _OTHERS_PRIORITY.items():
-            code += _on(machine, name, *_one_of(argument, [0], errno.EPERM))
-        code += _on(machine, "prlimit64", *_one_of(0, [0, os.getpid()], errno.EPERM))
+            code += on(machine, name, *_one_of(argument, [0], errno.EPERM))
+        code += on(machine, "prlimit64", *_one_of(0, [0, os.getpid()], errno.EPERM))
         if self.guard_files:
             code += self._file_guards(machine)
         for name in DENIED:
-            code += _on(machine, name, _fail(errno.EPERM))
-        code.append(_PASS)
-        return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+            code += on(machine, name, fail(errno.EPERM))
+        code.append(PASS)
+        return assemble(code)
 
     def _file_guards(self, machine: str) -> list[Instruction]:
         code: list[Instruction] = []
         for name in PRETENDED:
-            code += _on(machine, name, _fail(0))
+            code += on(machine, name, fail(0))
         for name in ("truncate", "file_setattr"):
-            code += _on(machine, name, _fail(errno.EPERM))
+            code += on(machine, name, fail(errno.EPERM))
         # Opening for reading, yet with O_TRUNC, empties a file.
         for name, argument in (("open", 1), ("openat", 2)):
-            code += _on(
+            code += on(
                 machine, name, *_argument(argument), (_AND, 0, 0, os.O_ACCMODE | os.O_TRUNC),
-                (_EQUAL, 0, 1, os.O_RDONLY | os.O_TRUNC), _fail(errno.EPERM), _PASS,
+                (_EQUAL, 0, 1, os.O_RDONLY | os.O_TRUNC), fail(errno.EPERM), PASS,
             )  # fmt: skip
-        return code + _on(machine, "openat2", _fail(errno.ENOSYS))
+        return code + on(machine, "openat2", fail(errno.ENOSYS))
 
 
-_PASS: Instruction = (_RETURN, 0, 0, _ALLOW)
+LOAD_NUMBER: Instruction = (_LOAD, 0, 0, _NUMBER)
+PASS: Instruction = (_RETURN, 0, 0, _ALLOW)
 
 
-def _fail(code: int) -> Instruction:
+def fail(code: int) -> Instruction:
+    """Refuse the call with an errno; 0 pretends success."""
     return (_RETURN, 0, 0, _ERROR | code)
 
 
@@ -152,18 +154,23 @@ def _one_of(index: int, allowed: list[int], error: int) -> list[Instruction]:
     tests = [
         (_EQUAL, len(allowed) - place, 0, value & 0xFFFFFFFF) for place, value in enumerate(allowed)
     ]
-    return [*_argument(index), *tests, _fail(error), _PASS] if allowed else [_fail(error)]
+    return [*_argument(index), *tests, fail(error), PASS] if allowed else [fail(error)]
 
 
 def _none_of(index: int, refused: list[int], error: int) -> list[Instruction]:
     tests = [(_EQUAL, len(refused) - place, 0, value) for place, value in enumerate(refused)]
-    return [*_argument(index), *tests, _PASS, _fail(error)]
+    return [*_argument(index), *tests, PASS, fail(error)]
 
 
-def _on(machine: str, name: str, *body: Instruction) -> list[Instruction]:
+def on(machine: str, name: str, *body: Instruction) -> list[Instruction]:
     """`body`, which must return, for one system call; falls through for the others."""
     code = syscalls.number(name, machine)
     return [] if code is None else [(_EQUAL, 0, len(body), code), *body]
+
+
+def assemble(code: list[Instruction]) -> bytes:
+    """Return the program in the kernel's encoding."""
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 
 
 class _Program(ctypes.Structure):
@@ -179,18 +186,19 @@ def install(wanted: Filter) -> str:
     Raises:
         OSError: The kernel lacks seccomp filters, or no_new_privs is not set.
     """
-    code = wanted.program(os.uname().machine)
-    memory = ctypes.create_string_buffer(code, len(code))
-    program = _Program(len(code) // 8, ctypes.addressof(memory))
-    try:
-        _install(_SPEC_ALLOW, program)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        _install(0, program)  # before Linux 4.17
+    load(wanted.program(os.uname().machine))
     sockets = "internet sockets" if wanted.network else "no internet"
     return f"ok: {len(DENIED)} calls denied, {sockets}, {'' if wanted.unix else 'no '}UNIX sockets"
 
 
-def _install(flags: int, program: _Program) -> None:
-    syscalls.syscall("seccomp", _SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(program))
+def load(code: bytes) -> None:
+    """Put a program in force on the calling thread; raises OSError as `install` does."""
+    memory = ctypes.create_string_buffer(code, len(code))
+    program = _Program(len(code) // 8, ctypes.addressof(memory))
+    try:
+        syscalls.syscall("seccomp", _SECCOMP_SET_MODE_FILTER, _SPEC_ALLOW, ctypes.byref(program))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # before Linux 4.17
+        syscalls.syscall("seccomp", _SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(program))

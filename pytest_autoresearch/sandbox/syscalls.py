@@ -124,6 +124,8 @@ _X86_64_AND_AARCH64: Mapping[str, tuple[int, int | None]] = {
     "vmsplice": (278, 75),
 }
 
+NAMES = tuple(_X86_64_AND_AARCH64)
+
 FIRST_UNKNOWN = 470
 """Numbers from here on belong to calls newer than this file (after Linux 6.17)."""
 

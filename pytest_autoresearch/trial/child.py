@@ -37,7 +37,7 @@ Batch = tuple[Tensor, Tensor, float]
 def main(channel: Channel) -> int:
     """Read the job, do it, return the exit status; never raises for the candidate's code."""
     try:
-        job = channel.receive()
+        job: Mapping[str, Any] = channel.receive()
         seed(job["seed"])
         torch.set_num_threads(job["threads"])
         keep_memory()
@@ -150,17 +150,17 @@ class Batches:
 
     def __call__(self, batch_size: int, seq_len: int) -> Iterator[Batch]:
         """Iterate over batches of this shape until the budget ends."""
-        request = {"type": "batch", "batch_size": int(batch_size), "seq_len": int(seq_len)}
-        size = request["batch_size"] * (request["seq_len"] + 1)
+        shape = (int(batch_size), int(seq_len) + 1)
+        request = {"type": "batch", "batch_size": shape[0], "seq_len": shape[1] - 1}
         while True:
             self._channel.send({**request, "loss": self._take_report()})
             answer: dict[str, Any] = self._channel.receive()
             if answer["type"] != "tokens":
                 return
             start = answer["offset"] // 2
-            rows = self._tokens[start : start + size].astype(np.int64)
-            pairs = torch.from_numpy(rows).view(request["batch_size"], request["seq_len"] + 1)
-            yield pairs[:, :-1].contiguous(), pairs[:, 1:].contiguous(), answer["progress"]
+            tokens = self._tokens[start : start + shape[0] * shape[1]].astype(np.int64)
+            rows = torch.from_numpy(tokens).view(shape)
+            yield rows[:, :-1].contiguous(), rows[:, 1:].contiguous(), answer["progress"]
 
     def report(self, *, loss: float | Tensor) -> None:
         """Tell whoever watches the last training loss."""

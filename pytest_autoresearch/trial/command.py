@@ -1,146 +1,179 @@
-"""Command experiments: any program that prints ``name: value``; its score is self-reported."""
+"""Trials that are a command: run it in the private copy, read its figures from what it prints.
+
+What it prints of itself is believed, so its score is *self-reported*.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .. import sandbox
-from . import Progress, TrialResult, TrialSpec
+from . import TrialSpec, meter
+from .group import Group
+from .launch import LaunchFailed, gpu_devices
 from .output import Output, one_line
 from .reference import materialise
+from .watch import Ended, Watch
 
-_LINE = re.compile(
-    r"^(?:METRIC\s+)?([A-Za-z_][\w./µ-]*)\s*[:=]\s*"
-    r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?))\s*$",
-    re.IGNORECASE,
-)
 _POLL_S = 0.05
-_MAX_METRICS = 64
+_SCAN_S = 0.25
+_MAX_METRICS = 256
+_FIGURE = re.compile(
+    r"^\s*(?:METRIC\s+)?([A-Za-z_][\w./-]{0,63})\s*[:=]\s*"
+    r"([-+]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf|infinity))\s*%?\s*$",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
-def parse_metrics(text: str) -> dict[str, float]:
-    """Return the ``name: value`` and ``METRIC name=value`` lines; the last of a name counts."""
+def parse_figures(text: str) -> dict[str, float]:
+    """Read ``name: value``, ``name=value`` and ``METRIC name=value`` lines; the last one wins.
+
+    Returns:
+        Name to value, which may be NaN or infinite; at most 256 names, those printed last.
+    """
     found: dict[str, float] = {}
-    for line in text.splitlines():
-        if match := _LINE.match(line.strip()):
-            found.pop(match[1], None)
-            found[match[1]] = float(match[2])
+    for name, value in _FIGURE.findall(text):
+        found.pop(name, None)
+        found[name] = float(value.replace("_", "").replace(",", ""))
     return dict(list(found.items())[-_MAX_METRICS:])
 
 
 def run_command(
-    spec: TrialSpec,
-    root: Path,
-    *,
-    on_progress: Callable[[Progress], object] | None = None,
-    sandbox_mode: sandbox.Mode = "auto",
-    should_stop: Callable[[], bool] | None = None,
-) -> TrialResult:
-    """Run ``spec.command`` in a private copy and read its score from what it prints.
+    spec: TrialSpec, directory: Path, watch: Watch, values: dict[str, Any], mode: sandbox.Mode
+) -> None:
+    """Run the command of `spec` in a private copy, and fill `values` with what came of it.
+
+    It finds seed and budget in ``AUTORESEARCH_SEED`` and ``AUTORESEARCH_BUDGET``. The budget is
+    its own affair; the wall limit is enforced.
 
     Args:
-        spec: What to run; its budget is told to the command, the wall limit enforces it.
-        root: Folder of run directories.
-        on_progress: Told that it runs, a few times a second.
-        sandbox_mode: ``"require"``, ``"auto"`` or ``"off"``.
-        should_stop: Asked a few times a second; once true, the trial ends ``"interrupted"``.
+        spec: What to run.
+        directory: Run directory, made anew.
+        watch: Limits and onlookers.
+        values: Receives fields of the result.
+        mode: Confinement.
 
-    Returns:
-        The result; never raises for what the command does.
+    Raises:
+        Ended: It failed, ran too long, or printed no finite metric.
+        LaunchFailed: It could not be confined, or its program does not exist.
     """
-    assert spec.command is not None
-    directory = Path(root).absolute() / spec.trial_id
-    began = time.monotonic()
+    if spec.phase == "smoke":
+        return  # two steps of an arbitrary command do not exist
+    home = directory / "work"
     output = Output()
     try:
-        shutil.rmtree(directory, ignore_errors=True)
-        copy = directory / "copy"
-        materialise(spec.files, copy)
-        process = _start(spec, copy, output.write_fd, sandbox_mode)
-    except (OSError, sandbox.SandboxError) as error:
+        with watch.cause("start"):
+            process = _start(spec, directory / "copy", home, output.write_fd, mode)
+    finally:
         os.close(output.write_fd)
-        return TrialResult("infra", one_line(error), total_seconds=time.monotonic() - began)
-    os.close(output.write_fd)
-    ended = ""
+    watch.folder = directory
+    values.update(sandbox=dict(process.report.layers), score_kind="self-reported")
+    group = Group(process.pid, None, lambda pid: process.kill_group())
+    group.memory_limit_bytes = spec.memory_limit_bytes
+    began = time.monotonic()
     try:
-        while process.poll() is None and not ended:
-            elapsed = time.monotonic() - began
-            if elapsed > spec.wall_limit_s:
-                ended = "timeout"
-            elif should_stop is not None and should_stop():
-                ended = "interrupted"
-            elif on_progress is not None:
-                share = min(1.0, elapsed / spec.budget.amount) if spec.budget.kind == "wall" else 0
-                on_progress(Progress("train", share, elapsed))
-            time.sleep(_POLL_S)
+        watch.enter("train")
+        _wait(process, group, watch, spec.budget.amount if spec.budget.kind == "wall" else None)
     finally:
         process.kill_group()
-        code = process.wait()
-    head, tail = output.finish()
-    return _result(spec, head, tail, code, ended, time.monotonic() - began, process)
+        process.wait()
+        seconds = time.monotonic() - began
+        watch.book("train", seconds)
+        group.take_end(_end(process.returncode))
+        ended = group.exit()
+        head, tail = output.finish()
+        values.update(
+            train_seconds=seconds,
+            cpu_seconds=ended.cpu_seconds,
+            peak_memory_bytes=ended.peak_memory_bytes,
+            log_head=head,
+            log_tail=tail,
+        )
+        shutil.rmtree(home, ignore_errors=True)
+    values.update(exit_code=ended.code, signal=ended.signal)
+    if ended.stopped:
+        raise Ended("guard", f"the command was {ended.describe()}")
+    if ended.code != 0:
+        lines = (head + tail).strip().splitlines() or ["it printed nothing"]
+        was = "was " if ended.signal is not None else ""
+        raise Ended("crash", f"the command {was}{ended.describe()}: {lines[-1]}")
+    _take_figures(spec.metric, parse_figures(f"{head}\n{tail}"), values)
 
 
-def _start(spec: TrialSpec, copy: Path, stdout: int, mode: sandbox.Mode) -> sandbox.Sandboxed:
-    assert spec.command is not None
+def _start(
+    spec: TrialSpec, copy: Path, home: Path, stdout: int, mode: sandbox.Mode
+) -> sandbox.Sandboxed:
+    shutil.rmtree(copy.parent, ignore_errors=True)
+    materialise(spec.files, copy)
+    home.mkdir()
+    try:
+        return sandbox.launch(
+            spec.command or (), _policy(spec, copy, home), mode, stdout=stdout, stderr=stdout
+        )
+    except sandbox.SandboxError as error:
+        raise LaunchFailed(one_line(error)) from None
+
+
+def _policy(spec: TrialSpec, copy: Path, home: Path) -> sandbox.Policy:
+    cuda = os.environ.get("CUDA_VISIBLE_DEVICES") if spec.device == "cuda" else None
     extra = {
+        "PATH": os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", ""))),
+        "PYTHONUNBUFFERED": "1",  # what was printed before a kill is worth reading
         "AUTORESEARCH_SEED": str(spec.seed),
         "AUTORESEARCH_BUDGET": str(spec.budget),
-        "PYTHONUNBUFFERED": "1",
     }
-    env = sandbox.candidate_environment(str(copy), threads=spec.threads, extra=extra)
-    data = (str(spec.data),) if spec.data else ()
-    policy = sandbox.Policy(read=(str(copy), *data), write=(str(copy),), cwd=str(copy), env=env)
-    return sandbox.launch(
-        spec.command, policy, mode, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stdout
+    if spec.data is not None:
+        extra["AUTORESEARCH_DATA"] = str(spec.data.absolute())
+    return sandbox.Policy(
+        read=() if spec.data is None else (str(spec.data.absolute()),),
+        write=(str(copy), str(home)),
+        devices=gpu_devices(cuda) if spec.device == "cuda" else (),
+        gpu=spec.device == "cuda",
+        env=sandbox.candidate_environment(
+            str(home), threads=spec.threads, cuda_devices=cuda, extra=extra
+        ),
+        cwd=str(copy),
     )
 
 
-def _result(
-    spec: TrialSpec,
-    head: str,
-    tail: str,
-    code: int,
-    ended: str,
-    seconds: float,
-    process: sandbox.Sandboxed,
-) -> TrialResult:
-    metrics = parse_metrics(head + "\n" + tail)
-    score = metrics.pop(spec.metric, None)
-    status, reason = ended or "ok", ""
-    if ended == "timeout":
-        reason = f"still running after {spec.wall_limit_s:.0f} s"
-    elif ended == "interrupted":
-        reason = "stopped with the session"
-    elif code != 0:
-        status, reason = "crash", _last_line(tail or head) or f"exited with status {code}"
-    elif score is None:
-        status, reason = "crash", f"it printed no '{spec.metric}: <number>' line"
-    elif not math.isfinite(score):
-        status, reason = "crash", f"{spec.metric} is {score}"
-    return TrialResult(
-        status=status,  # type: ignore[arg-type]
-        reason=one_line(reason),
-        score=score if status == "ok" else None,
-        score_kind="self-reported",
-        train_seconds=seconds,
-        total_seconds=seconds,
-        exit_code=code if code >= 0 else None,
-        signal=-code if code < 0 else None,
-        log_head=head,
-        log_tail=tail,
-        metrics={k: v for k, v in metrics.items() if math.isfinite(v)},
-        causes={"train": seconds},
-        sandbox=dict(process.report.layers),
-    )
+def _wait(
+    process: subprocess.Popen[Any], group: Group, watch: Watch, budget_s: float | None
+) -> None:
+    began, scanned = time.monotonic(), 0.0
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_POLL_S)
+            return
+        now = time.monotonic()
+        watch.check()
+        watch.show(0.0 if budget_s is None else min(1.0, (now - began) / budget_s))
+        if sys.platform == "linux" and now - scanned > _SCAN_S:
+            group.take_scan(meter.scan_groups([group.pid])[group.pid])
+            scanned = now
 
 
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
+def _end(returncode: int) -> Mapping[str, int | None]:
+    return {
+        "code": returncode if returncode >= 0 else None,
+        "signal": -returncode if returncode < 0 else None,
+    }
+
+
+def _take_figures(metric: str, figures: dict[str, float], values: dict[str, Any]) -> None:
+    score = figures.pop(metric, None)
+    values["metrics"] = {name: value for name, value in figures.items() if math.isfinite(value)}
+    if score is None:
+        raise Ended("crash", f"the command printed no line '{metric}: <number>'")
+    if not math.isfinite(score):
+        raise Ended("crash", f"the command printed {metric}: {score}")
+    values["score"] = score

@@ -12,7 +12,7 @@ from typing import Any
 
 from . import meter
 
-MAX_PROCESSES = 256
+MAX_PROCESSES = 128
 """Processes a group may hold; above it the group is stopped."""
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, TypeVar, cast
 
-from .. import sandbox
+from ..sandbox import Mode, Policy, candidate_environment
 from .channel import Channel, PeerGone, PeerTimeout, ProtocolError, pair
 from .group import Exit, Group
 from .output import Output, one_line
@@ -87,7 +87,7 @@ class Job:
     vocab_size: int = 0
     seq_len: int = 0
     hide: tuple[str, ...] = ()
-    sandbox: sandbox.Mode = "auto"
+    sandbox: Mode = "auto"
     memory_limit_bytes: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     capture: bool = True
@@ -106,25 +106,25 @@ class Job:
             "seq_len": self.seq_len,
         }
 
-    def policy(self) -> sandbox.Policy:
+    def policy(self) -> Policy:
         """What the child may reach."""
         read = [self.directory, *([self.checkpoint] if self.phase == "score" else [])]
         home = str(self.writable or self.directory)
         cuda = os.environ.get("CUDA_VISIBLE_DEVICES") if self.device == "cuda" else None
-        return sandbox.Policy(
+        return Policy(
             read=tuple(map(str, read)),
             write=(str(self.writable),) if self.writable else (),
-            devices=_gpu_devices(cuda) if self.device == "cuda" else (),
+            devices=gpu_devices(cuda) if self.device == "cuda" else (),
             hide=self.hide,
             gpu=self.device == "cuda",
-            env=sandbox.candidate_environment(
+            env=candidate_environment(
                 home, threads=self.threads, cuda_devices=cuda, extra=self.env
             ),
             cwd=home,
         )
 
 
-def _gpu_devices(visible: str | None) -> tuple[str, ...]:
+def gpu_devices(visible: str | None) -> tuple[str, ...]:
     """Device files of the leased GPUs; all of them where they are not leased by number."""
     numbers = [part.strip() for part in visible.split(",")] if visible else []
     if numbers and all(number.isdigit() for number in numbers):
@@ -297,9 +297,7 @@ class Launcher:
         channel = Channel(here)
         try:
             with there:
-                group = server.launch(
-                    job.policy().to_json(), job.sandbox, there.fileno(), stdout
-                )
+                group = server.launch(job.policy().to_json(), job.sandbox, there.fileno(), stdout)
         except BaseException:
             channel.close()
             raise

@@ -116,9 +116,7 @@ class ScannedCpu:
     def note(self, found: dict[int, Usage]) -> None:
         """Take in a scan of the group."""
         vanished = sum(
-            usage.own_s + usage.reaped_s
-            for pid, usage in self._known.items()
-            if pid not in found
+            usage.own_s + usage.reaped_s for pid, usage in self._known.items() if pid not in found
         )
         explained = sum(
             usage.reaped_s - self._known[pid].reaped_s

@@ -61,7 +61,6 @@ class Output:
         self._thread = threading.Thread(target=self._drain, name="output", daemon=True)
         self._thread.start()
 
-
     def finish(self, timeout_s: float = 2.0) -> tuple[str, str]:
         """Wait for the end of the output; return its head and tail, cleaned.
 

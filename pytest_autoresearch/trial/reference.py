@@ -17,7 +17,7 @@ from pathlib import Path
 from ..sandbox import Mode
 from .clock import Burst
 from .feed import BatchRequest, Feed, Tokens
-from .launch import ChildGone, ChildTimeout, Job, LaunchFailed, Launcher, ProtocolError
+from .launch import ChildGone, ChildTimeout, Job, Launcher, LaunchFailed, ProtocolError
 from .output import one_line
 
 _START_S = 300.0
@@ -66,12 +66,11 @@ class Reference:
             work.mkdir()
             self._feed = Feed(stream, seed=0)
             undo.callback(self._feed.close)
-            self._child = launcher.start(
-                Job(
-                    "train", copy, entry, work / "checkpoint.safetensors", work, threads=threads,
-                    vocab_size=vocab_size, seq_len=seq_len, hide=hide, sandbox=sandbox,
-                )  # fmt: skip
-            )
+            job = Job(
+                "train", copy, entry, work / "checkpoint.safetensors", work, threads=threads,
+                vocab_size=vocab_size, seq_len=seq_len, hide=hide, sandbox=sandbox,
+            )  # fmt: skip
+            self._child = launcher.start(job)
             undo.callback(self._child.kill)
             self._receive("ready", _START_S)
             self._child.send({"type": "go"}, [self._feed.fd])

@@ -18,7 +18,7 @@ from .. import sandbox, scoring
 from . import TrialResult, TrialSpec, TrialStatus
 from .clock import Burst, Clock, EqualWorkClock, StepClock, WallClock, WorkClock
 from .feed import Feed
-from .launch import Child, Job, LaunchFailed, Launcher
+from .launch import Child, Job, Launcher, LaunchFailed
 from .output import one_line
 from .reference import Reference, fingerprint, materialise
 from .training import Training

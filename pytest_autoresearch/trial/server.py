@@ -58,8 +58,11 @@ class Server:
         self._failure = ""
         with there:
             self._process = subprocess.Popen(
-                [sys.executable, "-s", "-P", "-c", _MAIN, str(there.fileno()), _PACKAGE_PARENT]
-                + list(preload),
+                [
+                    *(sys.executable, "-s", "-P", "-c", _MAIN),
+                    *(str(there.fileno()), _PACKAGE_PARENT),
+                    *preload,
+                ],
                 pass_fds=[there.fileno()],
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
@@ -124,9 +127,10 @@ class Server:
     def close(self) -> None:
         """End the zygote and, with it, every child; idempotent."""
         # Not channel.close(): the listening thread still waits on that descriptor.
-        with contextlib.suppress(OSError), socket.socket(
-            fileno=os.dup(self._channel.fileno())
-        ) as duplicate:
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(fileno=os.dup(self._channel.fileno())) as duplicate,
+        ):
             duplicate.shutdown(socket.SHUT_RDWR)
         try:
             self._process.wait(5)

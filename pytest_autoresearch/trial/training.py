@@ -177,7 +177,8 @@ class Training:
                 except ChildGone as gone:
                     raise _gone(gone.exit) from None
                 except ProtocolError as error:
-                    raise Ended("crash", f"the training process broke the protocol: {error}") from None
+                    reason = f"the training process broke the protocol: {error}"
+                    raise Ended("crash", reason) from None
             self._watch.check()
             tick()
         if message.get("type") == "error":

@@ -38,9 +38,7 @@ _END_SECONDS = 10.0
 
 def main(fd: int, preload: Iterable[str]) -> None:
     """Import `preload`, then serve launch requests on socket `fd` until it closes."""
-    channel = Channel(
-        socket.socket(fileno=fd), limit=TRUSTED_LIMIT, accept_fds=True
-    )
+    channel = Channel(socket.socket(fileno=fd), limit=TRUSTED_LIMIT, accept_fds=True)
     try:
         began = time.process_time()
         for name in preload:
@@ -67,9 +65,9 @@ class Zygote:
         # Orphans of a group come to this process, so a group is known to be empty.
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(
-            os, "pipe2"
-        ) else os.pipe()
+        self._wake, wake = (
+            os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+        )
         os.set_blocking(self._wake, False)
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -161,7 +159,6 @@ class Zygote:
             except PermissionError:  # macOS: every member is a zombie by now
                 self._reap()
 
-
     def _kill_strays(self) -> None:
         """Kill orphans that left their group, which only a missing sandbox permits."""
         me = os.getpid()
@@ -214,9 +211,7 @@ def _become_child(
             os._exit(code)
         channel = Channel(socket.socket(fileno=fds[0]), accept_fds=True)
         try:
-            report = sandbox.enter(
-                dataclasses.replace(policy, keep_fds=(channel.fileno(),)), mode
-            )
+            report = sandbox.enter(dataclasses.replace(policy, keep_fds=(channel.fileno(),)), mode)
         except sandbox.SandboxError as error:
             channel.send({"type": "refused", "error": str(error)})
         else:

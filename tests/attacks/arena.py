@@ -18,6 +18,7 @@ from typing import Any
 
 from pytest_autoresearch.experiment import Budget
 from pytest_autoresearch.gates import run_gates
+from pytest_autoresearch.sandbox import Mode
 from pytest_autoresearch.scoring import (
     CheatDetected,
     ScoringCrash,
@@ -249,8 +250,8 @@ class Arena:
         )
         return run_trial(spec, self.launcher, self.root / "trials")
 
-    def rehearse(self, attack: Attack) -> Outcome:
-        """Let an attack run and say what came of it."""
+    def rehearse(self, attack: Attack, sandbox: Mode = "require") -> Outcome:
+        """Let an attack run and say what came of it; `sandbox` counts where it is scored."""
         if attack.stage == "gate":
             before, after = HONEST.read_text(), attack.files()["train.py"].decode()
             last = run_gates({"train.py": before}, {"train.py": after})[-1]
@@ -266,7 +267,9 @@ class Arena:
             "wall_limit_s": attack.settings.get("WALL_LIMIT_S", 60),
         }
         memory = attack.settings.get("MEMORY_LIMIT", 4 << 30)
-        start = self.start(attack.files(), attack.name, memory_limit_bytes=memory)
+        start = self.start(
+            attack.files(), attack.name, memory_limit_bytes=memory, sandbox=sandbox
+        )
         try:
             score = evaluate(start, self.dataset, champion_losses=self.champion_losses, **limits)
         except ScoringError as error:

