@@ -144,12 +144,31 @@ class Campaign:
 
     def begin(self, name: str, kind: str, number: int) -> Slot:
         """Open the slot's ledger row; a mutation first waits for the baseline."""
+        from .ledger import SlotTaken
+
         if kind != "baseline":
             self.calibrated()
-        record = self.ledger.start_slot(
-            session_id=self.session_id, worker=self.worker, name=name, kind=kind, number=number
-        )
-        return Slot(record)
+        while True:
+            try:
+                return Slot(
+                    self.ledger.start_slot(
+                        session_id=self.session_id,
+                        worker=self.worker,
+                        name=name,
+                        kind=kind,
+                        number=number,
+                    )
+                )
+            except SlotTaken as taken:
+                if taken.record.state == "done":
+                    return Slot(taken.record)
+                self._wait(f"while {name} was measured by another worker")
+
+    def _wait(self, what: str) -> None:
+        if self._should_stop():
+            raise Interrupted(f"stopped {what}")
+        time.sleep(TICK_S)
+        self.ledger.recover()
 
     def propose(self, slot: Slot) -> Slot:
         """Fill the slot with a proposal and apply its edits to the champion's files.
@@ -278,6 +297,8 @@ class Campaign:
         slot_id, metric = slot.record.id, self.experiment.metric
         if slot.refusal is not None:
             return self._failed(slot)
+        if slot.record.state == "done":
+            return Trial(metric, slot_id, slot.record.score)
         if slot.record.kind == "baseline":
             seed = self.baseline_seeds()[slot.record.number - 1]
             result = self.run(slot, self.read(self.rules.base_commit), seed, "calibrate")
@@ -309,6 +330,10 @@ class Campaign:
 
     def _decide(self, slot: Slot) -> Decision:
         slot.champion = self.champion()
+        if not set(slot.scores) & set(slot.champion.scores):
+            # another mutation was kept meanwhile, on other seeds: pair it with this one's
+            self._measure_champion(slot, next(iter(slot.scores)))
+            slot.champion = self.champion()
         slot.decision = self.judge.decide(
             slot.scores, slot.champion.scores, self.noise(), slot.record.number
         )
@@ -450,10 +475,8 @@ class Campaign:
             free = [number for number in missing if number not in busy]
             if free:
                 self.fill_baseline(free[0])
-            elif self._should_stop():
-                raise Interrupted("stopped while waiting for the baseline")
             else:
-                time.sleep(TICK_S)
+                self._wait("while waiting for the baseline")
 
     def missing_baselines(self) -> list[int]:
         """Numbers of the calibration slots without a score."""
@@ -511,6 +534,8 @@ class Campaign:
         Raises:
             ledger.ChampionMoved: A keep, and another mutation was kept since the bar was read.
         """
+        if slot.record.state == "done":
+            return slot.record
         commit = self._commit(slot, trial, verdict, reason)
         added, removed = changed_lines(slot.before, slot.files) if slot.files else (0, 0)
         decision = slot.decision

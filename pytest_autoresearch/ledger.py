@@ -63,6 +63,18 @@ class CampaignBusy(Exception):
     """Another live session works on this campaign."""
 
 
+class SlotTaken(Exception):
+    """The slot is being filled, or is filled.
+
+    Attributes:
+        record: The row that has it.
+    """
+
+    def __init__(self, record: SlotRecord) -> None:
+        super().__init__(f"{record.name} is {record.state}")
+        self.record = record
+
+
 class ChampionMoved(Exception):
     """Another mutation was kept since the champion was read."""
 
@@ -289,8 +301,20 @@ class Ledger:
     def start_slot(
         self, *, session_id: int, worker: str, name: str, kind: str, number: int
     ) -> SlotRecord:
-        """Open a slot's row."""
+        """Open a slot's row.
+
+        Raises:
+            SlotTaken: A baseline of that number is running or has its score.
+        """
         with self._write() as db:
+            if kind == "baseline":
+                row = db.execute(
+                    "SELECT id FROM slots WHERE kind = ? AND number = ?"
+                    " AND (state = 'running' OR score IS NOT NULL)",
+                    (kind, number),
+                ).fetchone()
+                if row is not None:
+                    raise SlotTaken(self.slot(row["id"]))
             cursor = db.execute(
                 "INSERT INTO slots (name, kind, number, session_id, worker, state, started)"
                 " VALUES (?, ?, ?, ?, ?, 'running', ?)",

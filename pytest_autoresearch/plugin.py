@@ -130,9 +130,10 @@ class Hooks:
         self.session.logged(report)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_keyboard_interrupt(self) -> None:
-        """Pass Ctrl-C on to trials at once."""
-        self.session.interrupted()
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Pass Ctrl-C on to trials at once; our own stop arrives here too, and is none."""
+        if not excinfo.errisinstance(pytest.Session.Interrupted):
+            self.session.interrupted()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:

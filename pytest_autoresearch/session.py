@@ -420,7 +420,7 @@ class Session:
     def teststatus(self, report: pytest.TestReport) -> Any:
         """Category, letter and word of a verdict."""
         verdict = getattr(report, "autoresearch", None)
-        if verdict not in LETTERS:
+        if verdict not in LETTERS or report.failed:
             return None
         word, letter, colour = LETTERS[verdict]
         if self._live is not None and self._live.speaks:
@@ -453,7 +453,7 @@ class Session:
         if self.is_driver:
             self.join()
             with contextlib.suppress(ValueError):
-                signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+                signal.signal(signal.SIGTERM, _terminated)
             from .reporting.terminal import LiveView
 
             self._live = LiveView(self)
@@ -570,6 +570,11 @@ class Session:
             self._lease.release()
         if self._ledger is not None:
             self._ledger.close()
+
+
+def _terminated(number: int, frame: object) -> None:
+    """End as Ctrl-C does, also where SIGINT is ignored (a job in a shell's background)."""
+    raise KeyboardInterrupt
 
 
 def _plain(options: Config) -> dict[str, object]:

@@ -15,6 +15,7 @@ import os, sys, time
 LR = 0.5
 SLEEP = 0.0
 SCORE = 1.0
+# ideas go here
 seed = int(os.environ["AUTORESEARCH_SEED"])
 time.sleep(SLEEP)
 print("step 1 loss: 2.5")
@@ -65,8 +66,8 @@ class Project:
             text = str(score)
             if "\n" not in text:
                 text = (
-                    f"Title: score {score}\n\ntrain.py\n<<<<<<< SEARCH\nSCORE = 1.0\n=======\n"
-                    f"SCORE = {score}\n>>>>>>> REPLACE\n"
+                    f"Title: score {score}\n\ntrain.py\n<<<<<<< SEARCH\n# ideas go here\n=======\n"
+                    f"SCORE = {score}\n# ideas go here\n>>>>>>> REPLACE\n"
                 )
             self.write(f"ideas/{i:03d}.txt", text)
 

@@ -10,6 +10,8 @@ from conftest import Project, git
 
 
 def refused(project: Project, *args: str, says: str) -> None:
+    if not (project.path / "ideas").exists():
+        project.propose(0.5)
     result = project.run("--iterations=1", *args)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{says}*"])
@@ -70,11 +72,13 @@ def test_bad_ini_values_name_the_key(project: Project) -> None:
 
 
 def test_the_campaign_branch_checked_out(project: Project) -> None:
+    project.propose(0.5)
     git(project.path, "switch", "-qc", "autoresearch/main")
     refused(project, "--autoresearch-tag=main", says="is checked out*git switch -*")
 
 
 def test_a_foreign_commit_on_the_campaign_branch(project: Project) -> None:
+    project.propose(0.5)
     git(project.path, "branch", "autoresearch/main")
     refused(project, says="is not this campaign's; rename it*")
 

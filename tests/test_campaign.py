@@ -17,7 +17,7 @@ def test_a_night_keeps_what_helps_and_remembers_the_rest(project: Project) -> No
     project.propose(1.2, 0.5, "no edits here\n", 0.7)
     result = project.run("--iterations=4", "--junitxml=log.xml")
     assert result.ret == 0
-    assert project.verdicts() == ["discard", "keep", "invalid", "invalid"]
+    assert project.verdicts() == ["discard", "keep", "invalid", "discard"]
     ledger = project.ledger()
     assert [champion.version for champion in ledger.champions()] == [1, 2]
     branch = git(project.path, "rev-parse", "autoresearch/main")
@@ -103,7 +103,7 @@ def test_the_second_night_goes_on_where_the_first_ended(project: Project) -> Non
 
 def test_the_same_program_is_not_trained_twice(project: Project) -> None:
     hidden = (
-        "Title: the same in other words\n\ntrain.py\n<<<<<<< SEARCH\nSCORE = 1.0\n=======\n"
+        "Title: the same in other words\n\ntrain.py\n<<<<<<< SEARCH\n# ideas go here\n=======\n"
         "SCORE = 3.0 * 0.5  # again\n>>>>>>> REPLACE\n"
     )
     project.propose(1.5, hidden)
@@ -137,6 +137,7 @@ def test_the_users_files_are_not_touched(project: Project) -> None:
             if path.is_file()
             and ".git/objects" not in str(path)
             and ".git/refs" not in str(path)
+            and ".git/logs/refs/heads/autoresearch" not in str(path)
             and ".autoresearch" not in str(path)
             and path.name not in ("results.tsv", "stdout", "stderr")
             and "__pycache__" not in str(path)
@@ -258,6 +259,7 @@ def _start(project: Project, *args: str) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "pytest", "--autoresearch", "-p", "no:cacheprovider",
          "--autoresearch-proposer=replay:ideas", "--junitxml=log.xml", *args],
         cwd=project.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 
@@ -273,7 +275,7 @@ def _processes(folder: Path) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if str(os.readlink(entry / "cwd")).startswith(str(folder)):
+            if int(entry.name) != os.getpid() and os.readlink(entry / "cwd").startswith(str(folder)):
                 found.append(int(entry.name))
         except OSError:
             continue
@@ -315,6 +317,6 @@ def test_ctrl_c_gives_the_proposal_back_and_leaves_no_process(project: Project) 
     _wait_for(lambda: _running(project))
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 2
-    assert not _processes(project.path)
+    _wait_for(lambda: not _processes(project.path))
     assert project.verdicts() == ["interrupted"]
     assert project.ledger().sessions()[0].ended is not None

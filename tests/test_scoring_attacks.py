@@ -35,9 +35,8 @@ CASES = [
 def test_the_attack_comes_to_nothing(arena: Arena, attack: Attack) -> None:
     outcome = arena.rehearse(attack)
     if attack.expected == "harmless":
-        honest = arena.honest.bpb if attack.stage == "score" else arena.honest_trial.score
         assert (outcome.verdict, outcome.reason) == ("ok", "")
-        assert outcome.bpb == pytest.approx(honest, abs=2e-6)
+        assert outcome.bpb == pytest.approx(arena.honest_score(attack), abs=2e-6)
     else:
         assert outcome.verdict == attack.expected, outcome
         assert outcome.bpb is None

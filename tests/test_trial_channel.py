@@ -6,7 +6,7 @@ import os
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_autoresearch.trial.channel import (
@@ -40,7 +40,8 @@ def drain(parser: FrameParser) -> list[dict[str, object]]:
     return found
 
 
-@given(st.lists(messages, max_size=4), st.data())
+@settings(max_examples=40)
+@given(st.lists(messages, max_size=3), st.data())
 def test_frames_survive_any_cutting_of_the_stream(sent, data):
     stream = b"".join(encode(message) for message in sent)
     parser, received = FrameParser(limit=1 << 20), []

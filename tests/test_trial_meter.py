@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def spent(process: subprocess.Popen, read) -> float:
     process.stdin.flush()
     while not select.select([process.stdout], [], [], 0.05)[0]:
         read()
+    time.sleep(0.3)  # scans are a quarter of a second apart
     return read() - before
 
 

@@ -19,7 +19,7 @@ from .keyless import Keyless, proposal_of, ratchet, space, tried
 from .knobs import Knob, Value, values_of
 
 MAX_KNOBS = 16
-WARM_UP = 4
+WARM_UP = 9
 ANSWER_S = 120.0
 
 

@@ -232,12 +232,12 @@ class Launcher:
 
     Args:
         warm: Whether trials share one zygote. False: each trial gets a fresh one (see `trial`).
-        preload: Modules that the zygote imports.
+        preload: Modules that the zygote imports; by default `COMPILER` if warm, else `TORCH`.
     """
 
-    def __init__(self, *, warm: bool = True, preload: Sequence[str] = COMPILER) -> None:
+    def __init__(self, *, warm: bool = True, preload: Sequence[str] | None = None) -> None:
         self.warm = warm
-        self._preload = tuple(preload)
+        self._preload = tuple(preload or (COMPILER if warm else TORCH))
         self._starting = threading.Lock()
         self._keeping = threading.RLock()
         self._server: Server | None = None

@@ -22,7 +22,7 @@ from .output import one_line
 
 _START_S = 300.0
 _STEP_S = 120.0
-_BURST_CPU_S = 0.15
+_BURST_CPU_S = 0.1
 _MIN_STEPS, _MAX_STEPS = 3, 64
 
 

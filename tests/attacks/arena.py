@@ -49,13 +49,13 @@ TRIAL_TOKENS = 60 * 16 * SEQ_LEN
 PRETRAIN = """
 import sys, numpy as np, torch
 from safetensors.torch import save_model
-folder, data, out, steps, vocab, length = sys.argv[1:]
-steps, vocab, length = int(steps), int(vocab), int(length)
+folder, data, out = sys.argv[1:4]
+steps, vocab, length, seed = map(int, sys.argv[4:])
 sys.path.insert(0, folder)
 import honest
-torch.manual_seed(0); torch.set_num_threads(1)
+torch.manual_seed(seed); torch.set_num_threads(1)
 tokens = np.memmap(data, "<u2", mode="r").astype(np.int64)
-random = np.random.default_rng(0)
+random = np.random.default_rng(seed)
 class Batches:
     def __call__(self, batch, length):
         for step in range(steps):
@@ -96,10 +96,10 @@ def make_dataset(folder: Path) -> Dataset:
     return writer.build(small_corpus(), folder, request, "rehearsal")
 
 
-def pretrain(dataset: Dataset, checkpoint: Path) -> Path:
+def pretrain(dataset: Dataset, checkpoint: Path, seed: int = 0) -> Path:
     """Train the honest model in a process of its own and save its weights."""
     data = dataset.root / "train.bin"
-    numbers = (PRETRAIN_STEPS, dataset.vocab_size, dataset.seq_len)
+    numbers = (PRETRAIN_STEPS, dataset.vocab_size, dataset.seq_len, seed)
     command = [sys.executable, "-c", PRETRAIN, HERE, data, checkpoint, *numbers]
     subprocess.run([str(part) for part in command], check=True)
     return checkpoint
@@ -250,6 +250,12 @@ class Arena:
         )
         return run_trial(spec, self.launcher, self.root / "trials")
 
+    def honest_score(self, attack: Attack) -> float:
+        """What the attacked model scores without the trick."""
+        score = self.honest.bpb if attack.stage == "score" else self.honest_trial.score
+        assert score is not None
+        return score
+
     def rehearse(self, attack: Attack, sandbox: Mode = "require") -> Outcome:
         """Let an attack run and say what came of it; `sandbox` counts where it is scored."""
         if attack.stage == "gate":
@@ -267,9 +273,7 @@ class Arena:
             "wall_limit_s": attack.settings.get("WALL_LIMIT_S", 60),
         }
         memory = attack.settings.get("MEMORY_LIMIT", 4 << 30)
-        start = self.start(
-            attack.files(), attack.name, memory_limit_bytes=memory, sandbox=sandbox
-        )
+        start = self.start(attack.files(), attack.name, memory_limit_bytes=memory, sandbox=sandbox)
         try:
             score = evaluate(start, self.dataset, champion_losses=self.champion_losses, **limits)
         except ScoringError as error:

@@ -1,66 +1,142 @@
 """Rehearse every attack and write what stopped it into ``docs/security.md``.
 
-python tests/attacks/table.py           # rewrite the table
+python tests/attacks/table.py           # rewrite both tables
 python tests/attacks/table.py NAME ...  # only show what comes of some attacks
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from attacks.arena import Arena, Attack, Outcome, attacks, open_arena
+from attacks.arena import Arena, Attack, Outcome, attacks, open_arena, pretrain
+
+from pytest_autoresearch.scoring.evaluator import AUDIT, AUDIT_KEEP, evaluate, load_losses
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
-BEGIN, END = "<!-- attacks: begin -->", "<!-- attacks: end -->"
+FORGED_BPB = 0.001
 
 
-def row(attack: Attack, outcome: Outcome) -> str:
-    """One line of the table."""
-    trick = attack.trick[0].upper() + attack.trick[1:]
+def row(arena: Arena, attack: Attack, outcome: Outcome) -> str:
+    """One line of the table of attacks."""
     result = f"**{outcome.verdict}**: {outcome.reason}"
-    if outcome.verdict == "ok":
-        result = "no effect: the honest score" if attack.expected == "harmless" else "**SCORED**"
+    if outcome.bpb is not None:
+        gain = arena.honest_score(attack) - outcome.bpb
+        result = "no effect: the honest score" if abs(gain) < 2e-6 else f"**gained {gain:.6f}**"
+    trick = attack.trick[0].upper() + attack.trick[1:]
     cells = (f"`{attack.name}`", trick, outcome.layer or attack.layer, result)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def rehearse(arena: Arena, chosen: list[Attack]) -> list[str]:
-    """Rows of the attacks; each is shown as it is done."""
+    """The table of attacks; each line is shown as it is done."""
     rows = []
     for attack in chosen:
         began = time.monotonic()
-        outcome = arena.rehearse(attack)
-        rows.append(row(attack, outcome))
+        rows.append(row(arena, attack, arena.rehearse(attack)))
         print(f"{time.monotonic() - began:5.1f} s  {rows[-1]}", flush=True)
-    return rows
-
-
-def main(names: list[str]) -> int:
-    """Returns 1 if an attack came to something that it should not."""
-    chosen = [attack for attack in attacks() if not names or attack.name in names]
-    with tempfile.TemporaryDirectory() as folder, open_arena(Path(folder)) as arena:
-        rows = rehearse(arena, chosen)
-        layers = arena.honest.sandbox
-    if names:
-        return 0
-    text = DOCUMENT.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    enforced = ", ".join(name for name, state in layers.items() if state.startswith("ok"))
-    table = [
-        f"{len(rows)} attacks, rehearsed with these layers enforced: {enforced}.",
+    layers = [name for name, state in arena.honest.sandbox.items() if state.startswith("ok")]
+    return [
+        f"{len(rows)} attacks, rehearsed with these layers enforced: {', '.join(layers)}.",
         "",
         "| attack | what it tries | stopped by | what came of it |",
         "|---|---|---|---|",
         *rows,
     ]
-    DOCUMENT.write_text(f"{before}{BEGIN}\n" + "\n".join(table) + f"\n{END}{after}")
-    return int(any("**SCORED**" in line for line in rows))
+
+
+def chance(forged: Any, sizes: Any, m: int) -> float:
+    """Probability that an audit of m positions, half uniform, half by size, meets a forgery."""
+    by_size = sizes[forged].sum() / sizes.sum() if sizes.sum() else forged.mean()
+    return float(1 - ((1 - forged.mean()) * (1 - by_size)) ** (m // 2))
+
+
+def detection(arena: Arena) -> list[str]:
+    """The table of what a forgery risks, computed on the honest model's losses."""
+    rows = arena.dataset.rows("val")
+    token_bytes = arena.dataset.token_bytes[rows[:, 1:]].astype(np.int64).ravel()
+    scored = token_bytes > 0
+    honest = arena.honest.losses.ravel()[scored].astype(float)
+    twin = pretrain(arena.dataset, arena.root / "twin.safetensors", seed=1)
+    start = arena.start({"train.py": b"from honest import *"}, "twin", checkpoint=twin)
+    worse = arena.honest_trial.losses
+    assert worse is not None
+    stored = {
+        "champion as good": evaluate(start, arena.dataset).losses,
+        "champion far worse": load_losses(worse, arena.dataset, "val"),
+    }
+    champions = {
+        name: losses.ravel()[scored].astype(float)
+        for name, losses in stored.items()
+        if losses is not None
+    }
+    wanted = FORGED_BPB * math.log(2) * token_bytes.sum()
+    shuffled = np.random.default_rng(0).permutation(len(honest))
+    equal = champions["champion as good"]
+
+    def forge(order: Any, lowered: Any) -> Any:
+        """Claims with as many of `order` lowered as the gain needs."""
+        gains = np.cumsum((honest - lowered)[order])
+        chosen = order[: int(np.searchsorted(gains, wanted)) + 1]
+        claims = honest.copy()
+        claims[chosen] = lowered[chosen]
+        return claims
+
+    forgeries = {
+        "claims 0 where the loss is highest": forge(np.argsort(-honest), 0 * honest),
+        "claims 0 at random places": forge(shuffled, 0 * honest),
+        "takes up to 1 nat off at random places": forge(shuffled, np.maximum(honest - 1, 0)),
+        "knows the good champion's losses and stays above them": forge(
+            np.argsort(equal - honest), np.minimum(honest, equal)
+        ),
+    }
+    table = [
+        f"Chance that an audit meets a forgery worth {FORGED_BPB} bits per byte, by its size and "
+        "by whose losses guide it:",
+        "",
+        "| forgery | positions forged | "
+        + " | ".join(f"{m}, {name}" for name in champions for m in (AUDIT, AUDIT_KEEP))
+        + " |",
+        "|---|---|" + "---|" * 4,
+    ]
+    for what, claims in forgeries.items():
+        forged = claims < honest
+        cells = [
+            f"{chance(forged, np.clip(champion - claims, 0, None), m):.2f}"
+            for champion in champions.values()
+            for m in (AUDIT, AUDIT_KEEP)
+        ]
+        table.append(f"| {what} | {forged.mean():.2%} | {' | '.join(cells)} |")
+    return table
+
+
+def put(text: str, name: str, lines: list[str]) -> str:
+    """Replace what stands between the marks of `name`."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return before + "\n".join([begin, *lines, end]) + after
+
+
+def main(names: list[str]) -> int:
+    """Returns 1 if an attack gained anything."""
+    chosen = [attack for attack in attacks() if not names or attack.name in names]
+    with tempfile.TemporaryDirectory() as folder, open_arena(Path(folder)) as arena:
+        table = rehearse(arena, chosen)
+        odds = detection(arena)
+    print("\n".join(odds))
+    if not names:
+        text = put(DOCUMENT.read_text(), "attacks", table)
+        DOCUMENT.write_text(put(text, "odds", odds))
+    return int(any("**gained" in line for line in table))
 
 
 if __name__ == "__main__":
