@@ -31,7 +31,7 @@ SOFTCAP = 15.0  # logits are squashed into (-SOFTCAP, SOFTCAP)
 TOTAL_BATCH_SIZE = 2**19 if CUDA else 2**10  # tokens per optimiser step
 DEVICE_BATCH_SIZE = 128 if CUDA else 16  # rows per forward pass
 EMBEDDING_LR = 0.6 if CUDA else 0.1  # token and value embeddings (Adam)
-UNEMBEDDING_LR = 0.004 if CUDA else 0.004  # output head (Adam)
+UNEMBEDDING_LR = 0.004  # output head (Adam)
 MATRIX_LR = 0.04 if CUDA else 0.01  # matrices (Muon)
 SCALAR_LR = 0.5 if CUDA else 0.2  # per-layer scalars (Adam)
 WEIGHT_DECAY = 0.2  # matrices only, decays to zero with the schedule
@@ -83,7 +83,7 @@ class Attention(nn.Module):
             v.transpose(1, 2),
             attn_mask=mask,
             is_causal=mask is None,
-            enable_gqa=KV_HEADS != self.heads,
+            enable_gqa=self.heads != KV_HEADS,
         )
         return self.out(y.transpose(1, 2).reshape(B, T, WIDTH))
 

@@ -28,7 +28,7 @@ from .proposers import (
 if TYPE_CHECKING:
     from .devices import Device
     from .executors import TrialExecutor
-    from .judge import Decision, Judge
+    from .judge import Decision, Judge, Noise
     from .ledger import Ledger
     from .records import Champion, SlotRecord, TrialRecord
     from .repository import Repository
@@ -218,7 +218,6 @@ class Campaign:
         champion = by_id[self.champion().slot_id]
         fixed = [name for name in self.experiment.context if (self.root / name).is_file()]
         last = slot.parent.trials[-1] if slot.parent.trials else None
-        noise = self.noise()
         return Context(
             experiment=self.experiment,
             program=(self.root / self.experiment.program).read_text(encoding="utf-8"),
@@ -229,7 +228,7 @@ class Campaign:
             fixed_files=self.repository.read(self.rules.base_commit, fixed),
             history=history,
             champion=champion,
-            sigma=noise.sigma if noise else None,
+            sigma=self.noise().sigma,
             figures=_figures(last) if last else {},
             log_tail=last.log_tail if last else "",
         )
@@ -324,9 +323,7 @@ class Campaign:
     def _failed(self, slot: Slot) -> Trial:
         assert slot.refusal is not None
         refusal = slot.refusal
-        return Trial(
-            self.experiment.metric, slot.record.id, None, refusal.verdict, refusal.reason
-        )
+        return Trial(self.experiment.metric, slot.record.id, None, refusal.verdict, refusal.reason)
 
     def _decide(self, slot: Slot) -> Decision:
         slot.champion = self.champion()
@@ -357,9 +354,7 @@ class Campaign:
         if result.score is not None:
             self.ledger.add_champion_scores(champion.version, {seed: result.score})
 
-    def run(
-        self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str
-    ) -> TrialResult:
+    def run(self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str) -> TrialResult:
         """Train and score once; the row is written before and after.
 
         Raises:
@@ -397,15 +392,15 @@ class Campaign:
             raise
         return finished.result
 
-    def _spec(
-        self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str
-    ) -> TrialSpec:
+    def _spec(self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str) -> TrialSpec:
         from .trial import TrialSpec
 
         experiment = self.experiment
-        copy = dict(self.repository.export(slot.parent_commit or self.rules.base_commit)) if (
-            experiment.run
-        ) else {}
+        copy = (
+            dict(self.repository.export(slot.parent_commit or self.rules.base_commit))
+            if (experiment.run)
+            else {}
+        )
         copy.update({name: text.encode() for name, text in files.items()})
         reference = None
         if self.rules.budget.kind == "equal":
@@ -471,7 +466,11 @@ class Campaign:
             if not missing:
                 self._crown_baseline()
                 continue
-            busy = {s.number for s in self.ledger.slots() if s.kind == "baseline" and s.state == "running"}
+            busy = {
+                s.number
+                for s in self.ledger.slots()
+                if s.kind == "baseline" and s.state == "running"
+            }
             free = [number for number in missing if number not in busy]
             if free:
                 self.fill_baseline(free[0])
@@ -480,14 +479,18 @@ class Campaign:
 
     def missing_baselines(self) -> list[int]:
         """Numbers of the calibration slots without a score."""
-        done = {s.number for s in self.ledger.slots() if s.kind == "baseline" and s.score is not None}
+        done = {
+            s.number for s in self.ledger.slots() if s.kind == "baseline" and s.score is not None
+        }
         return [n for n in range(1, self.rules.calibrate + 1) if n not in done]
 
     def fill_baseline(self, number: int) -> Trial:
         """Measure one calibration seed as a slot of its own."""
         slot = self.begin(f"baseline-{number}", "baseline", number)
         trial = self.measure(slot)
-        self.settle(slot, trial, "baseline" if trial.value is not None else trial.verdict, trial.reason)
+        self.settle(
+            slot, trial, "baseline" if trial.value is not None else trial.verdict, trial.reason
+        )
         if trial.value is None:
             raise InfrastructureFailure(
                 f"the baseline itself failed ({trial.verdict}): {trial.reason}; "
@@ -499,7 +502,9 @@ class Campaign:
         from .ledger import ChampionMoved
 
         slots = [s for s in self.ledger.slots() if s.kind == "baseline" and s.score is not None]
-        scores = {trial.seed: trial.score for s in slots for trial in s.trials if trial.score is not None}
+        scores = {
+            trial.seed: trial.score for s in slots for trial in s.trials if trial.score is not None
+        }
         try:
             self.ledger.crown(0, slots[0].id, self.rules.base_commit, scores)
         except ChampionMoved:
@@ -517,14 +522,28 @@ class Campaign:
             raise InfrastructureFailure("the campaign has no measured baseline yet")
         return champion
 
-    def noise(self) -> Any:
-        """The noise near the champion, pooled over replicates of this device and concurrency."""
-        from .judge import estimate_noise
+    def noise(self) -> Noise:
+        """The noise of paired differences, pooled over every slot that was replicated."""
+        from .judge import Prior, estimate_noise, prior_from
 
+        champions = self.ledger.champions()
+        scores = {champion.slot_id: champion.scores for champion in champions}
         groups = []
-        for champion in self.ledger.champions():
-            groups.append(dict(champion.scores))
-        return estimate_noise(groups, prior=self.judge.prior)
+        for slot in self.ledger.slots():
+            reference = scores.get(slot.champion_before or 0, {})
+            groups.append(
+                {
+                    trial.seed: trial.score - reference[trial.seed]
+                    for trial in slot.trials
+                    if trial.purpose in ("first", "replicate")
+                    and trial.score is not None
+                    and trial.seed in reference
+                }
+            )
+        known_scale = self.experiment.metric.name == "val_bpb" and self.experiment.run is None
+        if known_scale or not champions:
+            return estimate_noise(groups, Prior())
+        return estimate_noise(groups, prior_from(champions[0].scores.values()))
 
     # ------------------------------------------------------------------ 7: record
 
@@ -634,4 +653,3 @@ def _figures(trial: TrialRecord) -> dict[str, float]:
     if trial.train_seconds:
         figures["work_per_second"] = trial.work / trial.train_seconds
     return figures
-

@@ -110,9 +110,10 @@ def _rename_locals(tree: ast.AST) -> None:
         arguments = {a.arg for a in ast.walk(function.args) if isinstance(a, ast.arg)}
         names: dict[str, str] = {}
         for node in body:
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                if node.id not in arguments:
-                    names.setdefault(node.id, f"_{len(names)}")
+            if not isinstance(node, ast.Name) or node.id in arguments:
+                continue
+            if isinstance(node.ctx, ast.Store):
+                names.setdefault(node.id, f"_{len(names)}")
         for node in body:
             if isinstance(node, ast.Name) and node.id in names:
                 node.id = names[node.id]

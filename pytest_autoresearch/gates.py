@@ -45,13 +45,13 @@ def stays_small(before: Files, after: Files) -> tuple[bool, str]:
             return False, f"{name} has {size} bytes; at most {MAX_FILE_BYTES} are accepted"
         if name.endswith(".py"):
             for node in ast.walk(ast.parse(text)):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
-                    if len(node.value) > MAX_LITERAL_BYTES:
-                        return (
-                            False,
-                            f"{name} line {node.lineno} holds a literal of {len(node.value)} "
-                            f"characters; at most {MAX_LITERAL_BYTES} are accepted",
-                        )
+                value = node.value if isinstance(node, ast.Constant) else None
+                if isinstance(value, str | bytes) and len(value) > MAX_LITERAL_BYTES:
+                    return (
+                        False,
+                        f"{name} holds a literal of {len(value)} characters; "
+                        f"at most {MAX_LITERAL_BYTES} are accepted",
+                    )
     return True, ""
 
 

@@ -346,7 +346,8 @@ class Ledger:
             if row is None:
                 return None
             db.execute(
-                "UPDATE proposals SET state = 'leased', slot_id = ? WHERE id = ?", (slot_id, row["id"])
+                "UPDATE proposals SET state = 'leased', slot_id = ? WHERE id = ?",
+                (slot_id, row["id"]),
             )
             db.execute(
                 "UPDATE slots SET proposal_id = ?, parent = ? WHERE id = ?",
@@ -409,7 +410,8 @@ class Ledger:
             (state, reason, now, slot_id),
         )
         db.execute(
-            "UPDATE proposals SET state = 'drafted' WHERE slot_id = ? AND state = 'leased'", (slot_id,)
+            "UPDATE proposals SET state = 'drafted' WHERE slot_id = ? AND state = 'leased'",
+            (slot_id,),
         )
         db.execute(
             "UPDATE trials SET state = ?, finished = ? WHERE slot_id = ? AND state = 'running'",
@@ -479,7 +481,9 @@ class Ledger:
         return self._trials("")
 
     def _trials(self, where: str, *values: object) -> list[TrialRecord]:
-        return [_trial(row) for row in self._rows(f"SELECT * FROM trials {where} ORDER BY id", *values)]
+        return [
+            _trial(row) for row in self._rows(f"SELECT * FROM trials {where} ORDER BY id", *values)
+        ]
 
     # ------------------------------------------------------------------ the champion
 
@@ -530,7 +534,9 @@ class Ledger:
     def add_champion_scores(self, version: int, scores: Mapping[int, float]) -> None:
         """Add re-measurements to a champion."""
         with self._write() as db:
-            row = db.execute("SELECT scores FROM champions WHERE version = ?", (version,)).fetchone()
+            row = db.execute(
+                "SELECT scores FROM champions WHERE version = ?", (version,)
+            ).fetchone()
             merged = {**_scores(row["scores"]), **scores}
             db.execute(
                 "UPDATE champions SET scores = ? WHERE version = ?", (json.dumps(merged), version)
@@ -544,7 +550,8 @@ def _id(cursor: sqlite3.Cursor) -> int:
 
 def _event(db: sqlite3.Connection, kind: str, body: Mapping[str, object]) -> None:
     db.execute(
-        "INSERT INTO events (at, kind, body) VALUES (?, ?, ?)", (time.time(), kind, json.dumps(body))
+        "INSERT INTO events (at, kind, body) VALUES (?, ?, ?)",
+        (time.time(), kind, json.dumps(body)),
     )
 
 

@@ -87,7 +87,9 @@ def _replace_lines(text: str, search: str, replacement: str) -> str:
             i for i in range(len(bare) - len(target) + 1) if bare[i : i + len(target)] == target
         ]
         if len(places) > 1:
-            raise EditError(f"the search text occurs {len(places)} times; give more lines around it")
+            raise EditError(
+                f"the search text occurs {len(places)} times; give more lines around it"
+            )
         if places:
             start = places[0]
             block = replacement if shift is None else _indent_all(replacement, shift)
@@ -96,7 +98,9 @@ def _replace_lines(text: str, search: str, replacement: str) -> str:
             if block and not block.endswith("\n"):
                 block += ending
             return "".join(lines[:start]) + block + "".join(lines[start + len(target) :])
-    raise EditError(f"the search text does not occur; the nearest real lines are:\n{_nearest(text, search)}")
+    raise EditError(
+        f"the search text does not occur; the nearest real lines are:\n{_nearest(text, search)}"
+    )
 
 
 def _shifts(bare: Sequence[str], wanted: Sequence[str]) -> list[int]:
@@ -150,9 +154,7 @@ def edits_between(before: str, after: str, file: str) -> tuple[Edit, ...]:
             previous = merged.pop()
             span = [previous[0], max(previous[1], span[1]), previous[2], max(previous[3], span[3])]
         merged.append(span)
-    edits = tuple(
-        Edit(file, "".join(old[a:b]), "".join(new[c:d])) for a, b, c, d in merged
-    )
+    edits = tuple(Edit(file, "".join(old[a:b]), "".join(new[c:d])) for a, b, c, d in merged)
     try:
         if apply({file: before}, edits)[file] == after:
             return edits

@@ -34,7 +34,9 @@ def _duration(text: str) -> float:
 
 def _tag(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", text) or text.endswith((".lock", ".")):
-        raise ValueError("a tag has letters, digits, '.', '_' and '-', and starts with one of the first two")
+        raise ValueError(
+            "a tag has letters, digits, '.', '_' and '-', and starts with one of the first two"
+        )
     return text
 
 
@@ -74,30 +76,95 @@ class _Option:
 
 
 OPTIONS = (
-    _Option("iterations", "--iterations", _at_least(0), 10, "N",
-            "Mutations to try in this session; 0 goes on until stopped"),
-    _Option("tag", "--autoresearch-tag", _tag, None, "TAG",
-            "Campaign to start or resume; default: the name of the current git branch"),
-    _Option("proposer", "--autoresearch-proposer", str, None, "NAME",
-            "Who proposes: gp, ratchet, random, replay:DIR, …; default gp"),
-    _Option("budget", "--autoresearch-budget", Budget.parse, None, "BUDGET",
-            "Training budget of a trial: 300s, 600ktok or equal:600ktok; default by device"),
-    _Option("deadline", "--autoresearch-deadline", _duration, None, "TIME",
-            "Start no slot after this long, e.g. 8h"),
-    _Option("min_keep", "--autoresearch-min-keep", _at_least(0), 0, "N",
-            "Exit 1 when fewer mutations are kept in this session"),
-    _Option("strict", "--autoresearch-strict", _flag, False, None,
-            "Report a mutation that is not kept as a failed test"),
-    _Option("seed", "--autoresearch-seed", _at_least(0), 0, "N",
-            "Campaign seed: decides trial seeds and keyless proposals"),
-    _Option("calibrate", "--autoresearch-calibrate", _at_least(2), 3, "N",
-            "Seeds the baseline is measured with before anything is tried"),
-    _Option("judge", "--autoresearch-judge", _one_of("confirm", "greedy", "strict"), "confirm", "RULE",
-            "Verdict rule: confirm replicates close calls, greedy keeps any gain, strict wants 3 sigma"),
-    _Option("sandbox", "--autoresearch-sandbox", _one_of("require", "auto", "off"), "auto", "MODE",
-            "Confinement of candidates: require, auto (as much as the machine allows) or off"),
-    _Option("threads", "--autoresearch-threads", _at_least(1), 1, "N",
-            "CPU threads of one trial"),
+    _Option(
+        "iterations",
+        "--iterations",
+        _at_least(0),
+        10,
+        "N",
+        "Mutations to try in this session; 0 goes on until stopped",
+    ),
+    _Option(
+        "tag",
+        "--autoresearch-tag",
+        _tag,
+        None,
+        "TAG",
+        "Campaign to start or resume; default: the name of the current git branch",
+    ),
+    _Option(
+        "proposer",
+        "--autoresearch-proposer",
+        str,
+        None,
+        "NAME",
+        "Who proposes: gp, ratchet, random, replay:DIR, …; default gp",
+    ),
+    _Option(
+        "budget",
+        "--autoresearch-budget",
+        Budget.parse,
+        None,
+        "BUDGET",
+        "Training budget of a trial: 300s, 600ktok or equal:600ktok; default by device",
+    ),
+    _Option(
+        "deadline",
+        "--autoresearch-deadline",
+        _duration,
+        None,
+        "TIME",
+        "Start no slot after this long, e.g. 8h",
+    ),
+    _Option(
+        "min_keep",
+        "--autoresearch-min-keep",
+        _at_least(0),
+        0,
+        "N",
+        "Exit 1 when fewer mutations are kept in this session",
+    ),
+    _Option(
+        "strict",
+        "--autoresearch-strict",
+        _flag,
+        False,
+        None,
+        "Report a mutation that is not kept as a failed test",
+    ),
+    _Option(
+        "seed",
+        "--autoresearch-seed",
+        _at_least(0),
+        0,
+        "N",
+        "Campaign seed: decides trial seeds and keyless proposals",
+    ),
+    _Option(
+        "calibrate",
+        "--autoresearch-calibrate",
+        _at_least(2),
+        3,
+        "N",
+        "Seeds the baseline is measured with before anything is tried",
+    ),
+    _Option(
+        "judge",
+        "--autoresearch-judge",
+        _one_of("confirm", "greedy", "strict"),
+        "confirm",
+        "RULE",
+        "Verdict rule: confirm replicates close calls, greedy keeps any gain, strict wants 3 sigma",
+    ),
+    _Option(
+        "sandbox",
+        "--autoresearch-sandbox",
+        _one_of("require", "auto", "off"),
+        "auto",
+        "MODE",
+        "Confinement of candidates: require, auto (as much as the machine allows) or off",
+    ),
+    _Option("threads", "--autoresearch-threads", _at_least(1), 1, "N", "CPU threads of one trial"),
 )
 """The one table that options, ini keys, `Config` and the documentation are made from."""
 

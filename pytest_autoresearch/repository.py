@@ -79,7 +79,8 @@ class Repository:
         return [
             name
             for name in names
-            if head.get(name) is None or (self.root / name).read_bytes() != self._smudged(name, head)
+            if head.get(name) is None
+            or (self.root / name).read_bytes() != self._smudged(name, head)
         ]
 
     def _smudged(self, name: str, head: Mapping[str, bytes]) -> bytes:
@@ -176,7 +177,9 @@ class Repository:
                 path = self._prefix + name
                 staged = self._git("ls-files", "--stage", "--", f":(top,literal){path}", env=index)
                 mode = staged.split()[0] if staged else "100644"
-                self._git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=index)
+                self._git(
+                    "update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=index
+                )
             tree = self._git("write-tree", env=index)
         first = " ".join(subject.split())[:100] or "mutation"
         lines = "\n".join(
@@ -249,7 +252,11 @@ class Repository:
 
     def _environment(self, extra: Mapping[str, str] | None) -> dict[str, str]:
         env = dict(extra or {})
-        config = {"core.hooksPath": os.devnull, "commit.gpgSign": "false", "core.quotePath": "false"}
+        config = {
+            "core.hooksPath": os.devnull,
+            "commit.gpgSign": "false",
+            "core.quotePath": "false",
+        }
         env["GIT_CONFIG_COUNT"] = str(len(config))
         for i, (key, value) in enumerate(config.items()):
             env[f"GIT_CONFIG_KEY_{i}"], env[f"GIT_CONFIG_VALUE_{i}"] = key, value

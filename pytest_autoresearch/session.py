@@ -223,7 +223,7 @@ class Session:
 
     @property
     def worker(self) -> str:
-        """xdist's name of this process, or ``main``."""
+        """Xdist's name of this process, or ``main``."""
         return os.environ.get("PYTEST_XDIST_WORKER", "main")
 
     @property
@@ -304,7 +304,9 @@ class Session:
                 sandbox_mode=self.options.sandbox,
                 on_progress=self._progress,
             ),
-            proposer=lambda: create(self.options.proposer or "gp", experiment=experiment, root=root),
+            proposer=lambda: create(
+                self.options.proposer or "gp", experiment=experiment, root=root
+            ),
             judge=Judge(self.options.judge, experiment.metric.direction),
             should_stop=lambda: self.stopping == INTERRUPTED,
         )

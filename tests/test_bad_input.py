@@ -6,6 +6,7 @@ import os
 import subprocess
 
 import pytest
+
 from conftest import Project, git
 
 
@@ -47,7 +48,9 @@ def test_uncommitted_changes_of_an_editable_file(project: Project) -> None:
 
 
 def test_unknown_proposer(project: Project) -> None:
-    refused(project, "--autoresearch-proposer=genius", says="'genius' is unknown; choose gp, ratchet")
+    refused(
+        project, "--autoresearch-proposer=genius", says="'genius' is unknown; choose gp, ratchet"
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +65,9 @@ def test_unknown_proposer(project: Project) -> None:
         ("--autoresearch-sandbox=maybe", "choose one of require, auto, off"),
     ],
 )
-def test_bad_values_name_the_option_and_the_remedy(project: Project, option: str, says: str) -> None:
+def test_bad_values_name_the_option_and_the_remedy(
+    project: Project, option: str, says: str
+) -> None:
     refused(project, option, says=says)
 
 
@@ -93,7 +98,9 @@ def test_two_campaigns_on_one_tag_at_once(project: Project) -> None:
 def test_another_budget_for_a_running_campaign(project: Project) -> None:
     project.propose(0.5)
     project.run("--iterations=1")
-    refused(project, "--autoresearch-budget=7s", says="scores of unlike budgets cannot be compared*")
+    refused(
+        project, "--autoresearch-budget=7s", says="scores of unlike budgets cannot be compared*"
+    )
 
 
 def test_data_not_prepared(project: Project) -> None:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import Project, git
 
 
@@ -275,7 +276,9 @@ def _processes(folder: Path) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if int(entry.name) != os.getpid() and os.readlink(entry / "cwd").startswith(str(folder)):
+            if int(entry.name) != os.getpid() and os.readlink(entry / "cwd").startswith(
+                str(folder)
+            ):
                 found.append(int(entry.name))
         except OSError:
             continue
@@ -283,8 +286,7 @@ def _processes(folder: Path) -> list[int]:
 
 
 SLOW = (
-    "Title: slow\n\ntrain.py\n<<<<<<< SEARCH\nSLEEP = 0.0\n=======\nSLEEP = 8.0\n"
-    ">>>>>>> REPLACE\n"
+    "Title: slow\n\ntrain.py\n<<<<<<< SEARCH\nSLEEP = 0.0\n=======\nSLEEP = 8.0\n>>>>>>> REPLACE\n"
 )
 
 

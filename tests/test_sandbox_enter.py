@@ -186,11 +186,11 @@ def test_dies_with_whoever_forked_it(skip):
     if parent == 0:
         fork = Fork(Policy(skip=skip), lambda report: "stay")
         fork.answer()
-        os.write(write, json.dumps([fork.pid, fork.inner]).encode())
+        os.write(write, json.dumps([fork.pid, fork.inner]).encode() + b"\n")
         signal.pause()
     os.close(write)
     with open(read) as stream:
-        started = json.loads(stream.read(1) + os.read(read, 100).decode() or "[]")
+        started = json.loads(stream.readline())
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
     assert all(ended(pid) for pid in started)
@@ -366,10 +366,10 @@ def test_private_folders_hold_what_is_written_and_show_nothing():
     def body(report: Report) -> list[object]:
         Path("/tmp/made").write_text("x")
         Path("/dev/shm/made").write_text("x")
-        return [os.listdir("/tmp"), os.listdir("/dev/shm"), sorted(os.listdir("/dev"))[:3]]
+        return [os.listdir("/tmp"), os.listdir("/dev/shm"), "sda" in os.listdir("/dev")]
 
     answer = confined(Policy(), body)
-    assert answer["value"][:2] == [["made"], ["made"]]
+    assert answer["value"] == [["made"], ["made"], False]
 
 
 def test_two_sandboxes_of_one_folder_do_not_disturb_each_other(tmp_path, skip):

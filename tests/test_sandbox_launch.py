@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -201,8 +200,8 @@ def test_survey_agrees_with_itself():
 
 def test_policy_survives_json():
     policy = Policy(
-        read=("/a",), write=("/b",), devices=("/dev/nvidia0",), hide=("/c",), network=True, gpu=True,
-        keep_fds=(5, 6), env={"A": "1"}, cwd="/b", limits=Limits(cpu_seconds=9), skip=("pid",),
+        read=("/a",), write=("/b",), devices=("/dev/nvidia0",), hide=("/c",), network=True,
+        gpu=True, keep_fds=(5, 6), env={"A": "1"}, cwd="/b", limits=Limits(cpu_seconds=9), skip=("pid",),
     )  # fmt: skip
     assert Policy.from_json(json.loads(json.dumps(policy.to_json()))) == policy
     assert Policy.from_json(json.loads(json.dumps(Policy().to_json()))) == Policy()

@@ -62,8 +62,8 @@ def test_a_hidden_file_is_left_out_and_its_neighbours_are_not(tmp_path):
 
 def test_compiled_forms_of_a_hidden_source_are_hidden(tmp_path):
     make(
-        tmp_path, "m.py", "n.py", "__pycache__/m.cpython-311.pyc", "__pycache__/m.cpython-399.opt-2.pyc",
-        "__pycache__/n.cpython-311.pyc", "m.pyc",
+        tmp_path, "m.py", "n.py", "__pycache__/m.cpython-311.pyc",
+        "__pycache__/m.cpython-399.opt-2.pyc", "__pycache__/n.cpython-311.pyc", "m.pyc",
     )  # fmt: skip
     found = layout(Policy(read=(str(tmp_path),), hide=(str(tmp_path / "m.py"),)))
     for name in ("__pycache__/m.cpython-311.pyc", "__pycache__/m.cpython-399.opt-2.pyc", "m.pyc"):

@@ -19,6 +19,9 @@ from pytest_autoresearch.trial.run import run_trial
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks confined processes")
 
 
+OPTIONS = {"on_progress", "should_stop", "sandbox_mode"}
+
+
 @pytest.fixture(scope="module")
 def launcher():
     with Launcher() as launcher:
@@ -35,9 +38,7 @@ def trial(launcher, data, tmp_path):
     """Run a candidate; afterwards nothing of it may be alive."""
 
     def run(train_py: str = HONEST, budget: str = "4ktok", **fields) -> TrialResult:
-        options = {
-            name: fields.pop(name) for name in ("on_progress", "should_stop") if name in fields
-        }
+        options = {name: fields.pop(name) for name in OPTIONS & fields.keys()}
         spec = make_spec(fields.pop("data", data), train_py, budget, **fields)
         result = run_trial(spec, launcher, tmp_path, **options)
         assert sum(result.causes.values()) == pytest.approx(result.total_seconds, abs=0.05)
@@ -276,7 +277,8 @@ def test_a_swarm_of_processes_is_a_guard_and_leaves_nothing(trial):
     assert not {pid for pid in descendants(os.getpid()) - before if alive(pid)}
 
 
-def test_a_daemon_does_not_outlive_its_trial(trial):
+@pytest.mark.parametrize("mode", ["auto", "off"])
+def test_a_daemon_does_not_outlive_its_trial(trial, mode):
     daemon = candidate(
         """
         import os, time
@@ -289,7 +291,7 @@ def test_a_daemon_does_not_outlive_its_trial(trial):
         """
     )
     before = descendants(os.getpid())
-    assert trial(daemon).status == "ok"
+    assert trial(daemon, sandbox_mode=mode).status == "ok"
     assert not {pid for pid in descendants(os.getpid()) - before if alive(pid)}
 
 
@@ -456,6 +458,32 @@ def test_equal_work_gives_dearer_code_fewer_tokens(trial):
     assert (same.status, dear.status) == ("ok", "ok")
     assert same.work == pytest.approx(200_000, rel=0.35)
     assert dear.work < 0.6 * same.work
+
+
+def test_scoring_can_be_stopped_while_it_runs(trial):
+    endless = HONEST.replace("def logits(model, x):", "def logits(model, x):\n    while True: pass")
+    watched = []
+    result = trial(
+        endless, on_progress=watched.append,
+        should_stop=lambda: any(p.phase == "score" and p.elapsed_s >= 0 for p in watched),
+    )  # fmt: skip
+    assert result.status == "interrupted"
+
+
+def test_scoring_processes_have_a_scratch_folder_each_that_is_gone_afterwards(trial, tmp_path):
+    leaving = HONEST.replace(
+        "def logits(model, x):",
+        "def logits(model, x):\n"
+        "    import os\n"
+        "    open('left', 'x' if first else 'w').close(); globals()['first'] = False",
+    )
+    result = trial(leaving + "\nfirst = True\n")
+    assert result.reason == ""
+    assert {path.name for path in (tmp_path / "trial-1").iterdir()} == {
+        "copy",
+        "checkpoint.safetensors",
+        "losses.f32",
+    }
 
 
 @pytest.mark.slow

@@ -111,10 +111,12 @@ def _literals(tree: ast.Module) -> Iterator[tuple[str, ast.expr, bool]]:
         count = 0
         for statement in function.body:
             for node in ast.walk(statement):
-                if isinstance(node, ast.Constant) and type(node.value) is float:
-                    if 1e-4 <= abs(node.value) <= 1e4 and node.value not in (1.0, 0.5, 2.0):
-                        count += 1
-                        yield f"{function.name}:{node.value!r}#{count}", node, False
+                value = node.value if isinstance(node, ast.Constant) else None
+                if not isinstance(node, ast.Constant) or type(value) is not float:
+                    continue
+                if 1e-4 <= abs(value) <= 1e4 and value not in (0.5, 1.0, 2.0):
+                    count += 1
+                    yield f"{function.name}:{value!r}#{count}", node, False
 
 
 def fold(node: ast.expr) -> Value | None:

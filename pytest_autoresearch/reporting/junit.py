@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from .. import atomic
 from ..experiment import Metric
 from ..records import SlotRecord
 
-_ILLEGAL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010fffd]")
+_ILLEGAL = re.compile(
+    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010fffd]"
+)
 
 
 def clean(text: str) -> str:
@@ -97,7 +99,7 @@ def render(slots: Sequence[SlotRecord], metric: Metric, facts: Mapping[str, str]
         skipped=str(sum(case.find("skipped") is not None for _, case in cases)),
         tests=str(len(cases)),
         time=f"{sum(float(case.get('time', 0)) for _, case in cases):.3f}",
-        timestamp=datetime.fromtimestamp(started, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S"),
+        timestamp=datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%dT%H:%M:%S"),
         hostname=facts.get("hostname", "localhost"),
     )
     holder = ElementTree.SubElement(suite, "properties")

@@ -170,6 +170,8 @@ class _Entry:
         policy = self._policy
         yield from self._layout.rules
         yield from paths.process_rules(private=self._private_proc, gpu=policy.gpu)
+        if self._on("mount"):  # nothing but what the policy names has a name there
+            yield Rule("/", landlock.LIST)
         for path in (*policy.write, *(("/tmp", "/dev/shm") if self._on("mount") else ())):
             yield Rule(path, landlock.WRITE)
         for path in (*paths.DEVICES, *policy.devices, *(paths.GPU_DEVICES if policy.gpu else ())):

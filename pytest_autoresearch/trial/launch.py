@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,6 +65,7 @@ class Job:
         entry: Its entry file, relative to `directory`.
         checkpoint: Where training saves and scoring loads the weights.
         writable: The only folder it may write (also its home and working directory), or None.
+        discard: Whether to remove `writable` once the child has ended.
         seed: For its generators.
         threads: CPU threads.
         device: ``"cpu"`` or ``"cuda"``.
@@ -81,6 +83,7 @@ class Job:
     entry: str
     checkpoint: Path
     writable: Path | None = None
+    discard: bool = False
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
@@ -138,13 +141,21 @@ class Child:
     Attributes:
         pid: Its process group.
         report: Sandbox layer to state, as enforced.
+        on_wait: Called whenever `receive` has waited in vain; what it raises goes to the caller.
     """
 
     def __init__(
-        self, server: Server, group: Group, channel: Channel, output: Output | None
+        self,
+        server: Server,
+        group: Group,
+        channel: Channel,
+        output: Output | None,
+        discard: Path | None,
     ) -> None:
         self.pid = group.pid
         self.report: Mapping[str, str] = {}
+        self.on_wait: Callable[[], object] | None = None
+        self._discard = discard
         self._server = server
         self._group = group
         self._channel = channel
@@ -177,6 +188,8 @@ class Child:
         try:
             return self._channel.receive(timeout_s)
         except PeerTimeout:
+            if self.on_wait is not None:
+                self.on_wait()
             raise ChildTimeout(f"nothing in {timeout_s:.3g} s") from None
         except PeerGone:
             raise ChildGone(self._end("")) from None
@@ -215,6 +228,8 @@ class Child:
         self._exit = self._group.exit()
         self._channel.close()
         self._server.forget(self._group)
+        if self._discard is not None:
+            shutil.rmtree(self._discard, ignore_errors=True)
         if self._group.orphaned or not ended:
             raise LaunchFailed(f"the zygote died under process {self.pid}, which went with it")
         return self._exit
@@ -304,7 +319,7 @@ class Launcher:
         finally:
             os.close(stdout)
         group.memory_limit_bytes = job.memory_limit_bytes
-        return Child(server, group, channel, output)
+        return Child(server, group, channel, output, job.writable if job.discard else None)
 
     @contextlib.contextmanager
     def trial(self) -> Iterator[Launcher]:

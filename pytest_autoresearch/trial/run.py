@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,12 +109,13 @@ class _Trial:
         dataset = open_dataset(self.spec)
         self.watch.folder = work = self.directory / "work"
         try:
-            with self.watch.cause("start"):
-                shutil.rmtree(self.directory, ignore_errors=True)
-                materialise(self.spec.files, self.directory / "copy")
-                work.mkdir()
-                child = launcher.start(training_job(self.spec, self.directory, dataset, self.mode))
             with contextlib.closing(Feed(dataset.tokens("train"), self.spec.seed)) as feed:
+                with self.watch.cause("start"):
+                    shutil.rmtree(self.directory, ignore_errors=True)
+                    materialise(self.spec.files, self.directory / "copy")
+                    work.mkdir()
+                    job = training_job(self.spec, self.directory, dataset, self.mode)
+                    child = launcher.start(job)
                 declared = self.train(child, feed, dataset, keeper)
             with self.watch.cause("save"):
                 self.values["checkpoint"] = self.collect(declared)
@@ -241,7 +243,7 @@ class _Trial:
 
         spec, values = self.spec, self.values
         self.watch.enter("score", 1.0)
-        start = scorer(spec, launcher, self.directory, dataset, self.mode)
+        start = scorer(spec, launcher, self.directory, dataset, self.mode, on_wait=self.watch.check)
         limits: dict[str, Any] = {
             "cpu_limit_s": spec.scoring_cpu_limit_s,
             "wall_limit_s": max(1.0, self.watch.left_s),
@@ -310,23 +312,45 @@ def training_job(spec: TrialSpec, directory: Path, dataset: Dataset, mode: sandb
 
 
 def scorer(
-    spec: TrialSpec, launcher: Launcher, directory: Path, dataset: Dataset, mode: sandbox.Mode
+    spec: TrialSpec,
+    launcher: Launcher,
+    directory: Path,
+    dataset: Dataset,
+    mode: sandbox.Mode,
+    on_wait: Callable[[], object] | None = None,
 ) -> Callable[[], Child]:
     """Return what starts one scoring process for the checkpoint in a run directory.
 
-    For scoring or auditing a trial once more, too; the copy is written anew if it is gone. The
-    function returned raises LaunchFailed.
+    For scoring or auditing a trial once more, too; the copy is written anew if it is gone. Each
+    process gets a scratch folder of its own, which goes when it does: what one leaves behind, no
+    other finds. The function returned raises LaunchFailed.
+
+    Args:
+        spec: The trial.
+        launcher: Starts the processes.
+        directory: The run directory.
+        dataset: The trial's data set.
+        mode: Sandbox mode.
+        on_wait: Called several times a second while an answer is waited for; what it raises ends
+            the scoring.
     """
     copy = directory / "copy"
     if not copy.exists():
         materialise(spec.files, copy)
-    job = Job(
-        "score", copy, spec.entry, directory / CHECKPOINT, None,
-        seed=spec.seed, threads=spec.threads, device=spec.device,
-        vocab_size=dataset.vocab_size, seq_len=dataset.seq_len, hide=hidden(dataset),
-        sandbox=mode, memory_limit_bytes=spec.memory_limit_bytes, capture=False,
-    )  # fmt: skip
-    return lambda: launcher.start(job)
+
+    def start() -> Child:
+        scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=directory))
+        job = Job(
+            "score", copy, spec.entry, directory / CHECKPOINT, scratch, discard=True,
+            seed=spec.seed, threads=spec.threads, device=spec.device,
+            vocab_size=dataset.vocab_size, seq_len=dataset.seq_len, hide=hidden(dataset),
+            sandbox=mode, memory_limit_bytes=spec.memory_limit_bytes, capture=False,
+        )  # fmt: skip
+        child = launcher.start(job)
+        child.on_wait = on_wait
+        return child
+
+    return start
 
 
 def hidden(dataset: Dataset) -> tuple[str, ...]:
