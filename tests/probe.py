@@ -642,7 +642,7 @@ def hunt(target: Target) -> dict[str, object]:
 
 def _places(target: Target) -> Iterator[str]:
     for root in [root.format(**target) for root in target["roots"]]:
-        for tree in target["trees"]:
+        for tree in target["trees"][: 1 if root else None]:
             for folder, folders, files in os.walk(root + tree):
                 folders[:] = [name for name in folders if name not in ("site-packages", "test")]
                 for name in files:

@@ -253,6 +253,7 @@ def test_sleeping_in_start_up_costs_no_cpu_and_is_allowed(trial):
     assert trial(candidate(body), startup_limit_s=1.0).status == "ok"
 
 
+@pytest.mark.slow
 def test_memory_over_the_limit_is_a_guard(trial):
     hog = candidate(
         "next(iter(batches(4, 16)))\nkept = b'x' * (2 << 30)\nimport time; time.sleep(600)"
@@ -261,6 +262,7 @@ def test_memory_over_the_limit_is_a_guard(trial):
     assert (result.status, "memory" in result.reason) == ("guard", True)
 
 
+@pytest.mark.slow
 def test_a_swarm_of_processes_is_a_guard_and_leaves_nothing(trial):
     swarm = candidate(
         """
@@ -389,6 +391,7 @@ def test_files_outside_of_the_copy_are_refused(launcher, data, tmp_path):
     assert not (tmp_path / "train.py").exists()
 
 
+@pytest.mark.slow
 def test_a_zygote_that_dies_is_infrastructure_and_the_next_trial_runs(trial, launcher):
     def murder():
         pid = launcher._server._process.pid
@@ -445,6 +448,7 @@ def test_equal_work_runs_the_reference_beside_the_candidate_and_keeps_it(trial, 
     assert launcher._kept["reference"] is kept
 
 
+@pytest.mark.slow
 def test_equal_work_gives_dearer_code_fewer_tokens(trial):
     """The candidate does the baseline's step three times over."""
     thrice = HONEST.replace(
