@@ -5,21 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from trial_support import candidate, make_spec, write_dataset
+from trial_support import candidate, make_spec, shared_launcher, write_dataset
 
 from pytest_autoresearch.executors import ExecutorClosed, Finished, TrialExecutor
 from pytest_autoresearch.executors.local import LocalExecutor
-from pytest_autoresearch.trial.launch import TORCH, Launcher
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks confined processes")
 
 ENDLESS = candidate("import time\nfor b in batches(1, 1): time.sleep(0.05)")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def launcher():
-    with Launcher(preload=TORCH) as launcher:
-        yield launcher
+    return shared_launcher()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
-from trial_support import HONEST, SEQ_LEN, VOCAB, alive, all_gone, candidate, descendants
+from trial_support import (
+    HONEST,
+    SEQ_LEN,
+    VOCAB,
+    alive,
+    all_gone,
+    candidate,
+    descendants,
+    shared_launcher,
+)
 
 from pytest_autoresearch.trial.launch import (
     TORCH,
@@ -24,10 +33,9 @@ from pytest_autoresearch.trial.reference import materialise
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks confined processes")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def launcher():
-    with Launcher(preload=TORCH) as launcher:
-        yield launcher
+    return shared_launcher()
 
 
 @pytest.fixture

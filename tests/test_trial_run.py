@@ -10,7 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from trial_support import BUILD, HONEST, alive, candidate, descendants, make_spec, write_dataset
+from trial_support import (
+    BUILD,
+    HONEST,
+    alive,
+    candidate,
+    descendants,
+    make_spec,
+    shared_launcher,
+    write_dataset,
+)
 
 from pytest_autoresearch.trial import TrialResult
 from pytest_autoresearch.trial.launch import Launcher
@@ -22,10 +31,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks confined 
 OPTIONS = {"on_progress", "should_stop", "sandbox_mode"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def launcher():
-    with Launcher() as launcher:
-        yield launcher
+    return shared_launcher()
 
 
 @pytest.fixture(scope="module")

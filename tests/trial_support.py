@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import json
 import os
@@ -14,6 +16,7 @@ import numpy as np
 from pytest_autoresearch.experiment import Budget
 from pytest_autoresearch.scoring import dataset
 from pytest_autoresearch.trial import TrialSpec
+from pytest_autoresearch.trial.launch import Launcher
 
 VOCAB, SEQ_LEN = 32, 16
 
@@ -40,6 +43,14 @@ def logits(model, x):
 
 BUILD = HONEST[: HONEST.index("def train")] + HONEST[HONEST.index("def logits") :]
 """An honest candidate without its ``train``."""
+
+
+@functools.cache
+def shared_launcher() -> Launcher:
+    """One warm launcher for all tests of a process: its imports cost seconds."""
+    launcher = Launcher()
+    atexit.register(launcher.close)
+    return launcher
 
 
 def candidate(train: str, *, build: str = BUILD) -> str:

@@ -169,7 +169,9 @@ class _Entry:
     def _rules(self) -> Iterator[Rule]:
         policy = self._policy
         yield from self._layout.rules
-        yield from paths.process_rules(private=self._private_proc, gpu=policy.gpu)
+        yield from paths.process_rules(
+            private=self._private_proc, network=policy.network, gpu=policy.gpu
+        )
         if self._on("mount"):  # nothing but what the policy names has a name there
             yield Rule("/", landlock.LIST)
         for path in (*policy.write, *(("/tmp", "/dev/shm") if self._on("mount") else ())):

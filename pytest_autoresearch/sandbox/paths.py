@@ -348,9 +348,13 @@ def _compiled(name: str, stems: frozenset[str]) -> bool:
     return ".pyc" in name and name.partition(".")[0] in stems
 
 
-def process_rules(*, private: bool, gpu: bool) -> Iterator[Rule]:
-    """Rules for ``/proc``: all of a private one, else this process and machine-wide figures."""
-    if private:
+def process_rules(*, private: bool, network: bool, gpu: bool) -> Iterator[Rule]:
+    """Rules for ``/proc``: all of a private one, else this process and machine-wide figures.
+
+    A process with network access is no candidate but a tool, whose own children look at
+    themselves there; Landlock still keeps it from other processes' memory and environment.
+    """
+    if private or network:
         yield Rule("/proc", READ)
         return
     for name in (*_MACHINE_WIDE, *(_GPU_PROC if gpu else ())):

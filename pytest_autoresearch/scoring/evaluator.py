@@ -163,14 +163,10 @@ def evaluate(
                 examples = _properties(scorer, dataset, device, tolerance)
         with timer("claims"):
             losses = scorer.claims(rows, batch or default_batch(dataset, device))
-    _check_range(losses)
-    score = Score(
-        bpb=0.0, se=0.0, claimed_bpb=0.0, n_tokens=0, n_bytes=0, audited=0,
-        largest_difference=0.0, losses=losses, properties=examples,
-        sandbox=dict(scorer.sandbox), hashes=score_hashes(dataset, split),
-    )  # fmt: skip
     auditor = _Auditor(dataset, split, tolerance, batch or default_batch(dataset, device))
-    return auditor.run(start, allowance, score, audit, champion_losses, timer)
+    score = auditor.score(start, allowance, losses, audit, champion_losses, timer)
+    layers = _weakest(scorer.sandbox, score.sandbox)
+    return replace(score, properties=examples, sandbox=layers)
 
 
 def deepen(
@@ -214,11 +210,6 @@ def deepen(
     claims = load_losses(losses, dataset, split)
     if claims is None:
         raise ValueError(f"{losses} does not hold one loss for every target of {split}; score anew")
-    _check_range(claims)
-    score = Score(
-        bpb=0.0, se=0.0, claimed_bpb=0.0, n_tokens=0, n_bytes=0, audited=0,
-        largest_difference=0.0, losses=claims, hashes=score_hashes(dataset, split),
-    )  # fmt: skip
     auditor = _Auditor(
         dataset,
         split,
@@ -226,7 +217,7 @@ def deepen(
         batch or default_batch(dataset, device),
     )
     allowance = Allowance(cpu_limit_s, wall_limit_s)
-    return auditor.run(start, allowance, score, audit, champion_losses, _Timer(on_phase))
+    return auditor.score(start, allowance, claims, audit, champion_losses, _Timer(on_phase))
 
 
 def rehearse(
@@ -293,15 +284,16 @@ class _Auditor:
     tolerance: Tolerance
     batch: int
 
-    def run(
-        self, start: Start, allowance: Allowance, score: Score, audit: int,
+    def score(
+        self, start: Start, allowance: Allowance, losses: Losses, audit: int,
         champion_losses: Path | None, timer: _Timer,
     ) -> Score:  # fmt: skip
-        """Return `score` with everything that claims and audit together say."""
+        """Return what the claimed `losses` and an audit of them together say."""
+        _check_range(losses)
         rows = self.dataset.rows(self.split)
         token_bytes = self.dataset.token_bytes[rows[:, 1:]].astype(np.int64).ravel()
         scored = np.flatnonzero(token_bytes)
-        claims = score.losses.ravel()[scored].astype(np.float64)
+        claims = losses.ravel()[scored].astype(np.float64)
         n_bytes = int(token_bytes.sum())
         claimed = float(claims.sum())
 
@@ -317,8 +309,7 @@ class _Auditor:
 
         mean, se = sample.mean(differences)
         n = len(scored)
-        return replace(
-            score,
+        return Score(
             bpb=bits_per_byte(max(claimed + n * mean, 0.0), n_bytes),
             se=bits_per_byte(n * se, n_bytes),
             claimed_bpb=bits_per_byte(claimed, n_bytes),
@@ -326,9 +317,11 @@ class _Auditor:
             n_bytes=n_bytes,
             audited=audit,
             largest_difference=float(np.abs(differences).max()),
+            losses=losses,
             seconds=dict(timer.seconds),
             cpu_seconds=allowance.used_cpu_s,
-            sandbox=_weakest(score.sandbox, scorer.sandbox),
+            sandbox=dict(scorer.sandbox),
+            hashes=score_hashes(self.dataset, self.split),
         )
 
     def _sizes(
@@ -450,4 +443,4 @@ def _weakest(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]
     return {
         layer: state if other.get(layer, state).startswith("ok") else other[layer]
         for layer, state in one.items()
-    } or dict(other)
+    }

@@ -9,14 +9,16 @@ sentence. This explains a mistake in a second; what it misses, the audit does no
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import HealthCheck, Phase, Verbosity, configuration, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
@@ -113,7 +115,7 @@ def check_properties(
         search.try_case(case)
 
     # Flaky: a model that is not deterministic, or no time left to shrink.
-    with contextlib.suppress(_Broken, Flaky):
+    with _home_elsewhere(), contextlib.suppress(_Broken, Flaky):
         hold()
     search.refine()
     if search.fatal is not None:
@@ -121,6 +123,18 @@ def check_properties(
     if search.found is not None:
         raise search.found
     return search.tried
+
+
+@contextlib.contextmanager
+def _home_elsewhere() -> Iterator[None]:
+    """Keep Hypothesis from leaving its cache of constants in the user's repository."""
+    before = vars(configuration).get("__hypothesis_home_directory")
+    with tempfile.TemporaryDirectory(prefix="autoresearch-") as folder:
+        configuration.set_hypothesis_home_dir(Path(folder))
+        try:
+            yield
+        finally:
+            configuration.set_hypothesis_home_dir(before)
 
 
 @st.composite

@@ -1,0 +1,118 @@
+"""Seconds of a slot outside training, by cause: start-up, scoring, git, ledger, junit.
+
+    python benchmarks/overhead.py [--quick]
+
+Runs the shipped experiment's baseline as a trial, with a warm zygote and with a fresh one, and
+times the bookkeeping of a slot around it. Needs the data of ``python prepare.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from pytest_autoresearch.experiment import Budget, Metric
+from pytest_autoresearch.ledger import Ledger
+from pytest_autoresearch.mutation import Edit
+from pytest_autoresearch.proposers import Proposal
+from pytest_autoresearch.reporting import junit
+from pytest_autoresearch.repository import Repository
+from pytest_autoresearch.trial import TrialResult, TrialSpec
+from pytest_autoresearch.trial.launch import Launcher
+from pytest_autoresearch.trial.run import run_trial
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def trials(warm: bool, count: int, budget: Budget, folder: Path) -> list[TrialResult]:
+    files = {"train.py": (ROOT / "train.py").read_bytes()}
+    spec = TrialSpec(
+        "t", files, "train.py", 1, budget, ROOT / ".autoresearch/data/stdlib", reference_files=files
+    )
+    with Launcher(warm=warm) as launcher:
+        if warm:
+            run_trial(spec, launcher, folder)
+        return [run_trial(spec, launcher, folder) for _ in range(count)]
+
+
+def bookkeeping(folder: Path, result: TrialResult, rounds: int) -> dict[str, float]:
+    project = folder / "project"
+    project.mkdir()
+    shutil.copy(ROOT / "train.py", project)
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
+        subprocess.run(
+            ["git", "-c", "user.name=b", "-c", "user.email=b@x", *command], cwd=project, check=True
+        )
+    repository, ledger = Repository.open(project), Ledger.open(project, "t")
+    session = ledger.begin_session(driver="b")
+    causes: dict[str, list[float]] = defaultdict(list)
+    text = (ROOT / "train.py").read_text()
+    for number in range(rounds):
+        began = time.perf_counter()
+        slot = ledger.start_slot(
+            session_id=session, worker="main", name=f"m-{number}", kind="mutation", number=number
+        )
+        edit = Edit("train.py", "DEPTH = 8", f"DEPTH = {number}")
+        ledger.save_proposal(slot.id, Proposal("t", (edit,)), None)
+        ledger.claim_fingerprint(slot.id, str(number))
+        trial = ledger.start_trial(
+            slot.id, seed=1, purpose="first", device="cpu", concurrency=1, budget="b"
+        )
+        ledger.finish_trial(trial, result)
+        ledger.finish_slot(slot.id, verdict="discard", score=1.0)
+        causes["ledger"].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        sha = repository.commit(
+            repository.head(), {"train.py": f"# {number}\n{text}"}, subject="s", body="", trailers={}
+        )
+        repository.project("t", sha, {f"m-{number}": sha})
+        causes["git"].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        junit.write(project / "log.xml", ledger.slots(), Metric(), {})
+        causes["junit"].append(time.perf_counter() - began)
+    return {name: statistics.median(seconds) for name, seconds in causes.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    budget = Budget.parse("equal:20ktok" if quick else "equal:600ktok")
+    count = 1 if quick else 3
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        warm = trials(True, count, budget, folder)
+        cold = trials(False, count, budget, folder)
+        books = bookkeeping(folder, warm[0], 3 if quick else 10)
+    for result in (*warm, *cold):
+        if result.status != "ok":
+            raise SystemExit(f"the baseline has no score: {result.reason}")
+
+    def outside(results: list[TrialResult]) -> float:
+        rest = [r.total_seconds - r.causes.get("train", 0.0) for r in results]
+        return statistics.median(rest) + sum(books.values())
+
+    names = sorted({cause for result in warm for cause in result.causes} - {"train"})
+    by_cause = {n: statistics.median(r.causes.get(n, 0.0) for r in warm) for n in names} | books
+    train = statistics.median(result.causes["train"] for result in warm)
+    print(f"one slot of {budget}, medians of {count}, warm\n{'cause':14}{'seconds':>9}")
+    for cause, seconds in [("train", train), *sorted(by_cause.items(), key=lambda i: -i[1])]:
+        print(f"{cause:14}{seconds:9.3f}")
+    fields = {
+        "slot_overhead_cold_s": round(outside(cold), 3),
+        "slot_overhead_warm_s": round(outside(warm), 3),
+        "busy_fraction": round(train / (train + outside(warm)), 4),
+        "by_cause": {cause: round(seconds, 4) for cause, seconds in by_cause.items()},
+    }
+    print(json.dumps(fields))
+
+
+if __name__ == "__main__":
+    main()
