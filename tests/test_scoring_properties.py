@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,3 +131,18 @@ def test_an_error_of_the_process_ends_the_search_at_once() -> None:
     with pytest.raises(ScoringCrash, match="it died"):
         check(model)
     assert len(calls) == 1
+
+
+def test_nothing_is_left_in_the_working_folder(tmp_path: Path) -> None:
+    program = (
+        "import numpy as np\n"
+        "from pytest_autoresearch.scoring.properties import check_properties\n"
+        "table = np.zeros((9, 9), np.float32)\n"
+        "print(check_properties(lambda x: table[x], np.zeros(99), seq_len=8, vocab_size=9,"
+        " tolerance=0.1))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(EXAMPLES)
+    assert list(tmp_path.iterdir()) == []
