@@ -310,7 +310,7 @@ def loss_of(model, x, y):
     x, y = x.to(DEVICE, non_blocking=True), y.to(DEVICE, non_blocking=True)
     with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=CUDA):
         output = model(x)
-    return F.cross_entropy(output.view(-1, output.size(-1)), y.view(-1))
+    return F.cross_entropy(output.flatten(0, 1), y.flatten())
 
 
 def train(model, batches):

@@ -70,7 +70,11 @@ def bookkeeping(folder: Path, result: TrialResult, rounds: int) -> dict[str, flo
         causes["ledger"].append(time.perf_counter() - began)
         began = time.perf_counter()
         sha = repository.commit(
-            repository.head(), {"train.py": f"# {number}\n{text}"}, subject="s", body="", trailers={}
+            repository.head(),
+            {"train.py": f"# {number}\n{text}"},
+            subject="s",
+            body="",
+            trailers={},
         )
         repository.project("t", sha, {f"m-{number}": sha})
         causes["git"].append(time.perf_counter() - began)

@@ -243,8 +243,8 @@ class Ledger:
                         "--autoresearch-tag"
                     )
             cursor = db.execute(
-                "INSERT INTO sessions (host, boot_id, pid, pid_start, driver, worker, config, started)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO sessions (host, boot_id, pid, pid_start, driver, worker, config,"
+                " started) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     platform.node(),
                     boot_id(),
@@ -406,7 +406,8 @@ class Ledger:
     def _abandon(self, db: sqlite3.Connection, slot_id: int, state: str, reason: str) -> None:
         now = time.time()
         db.execute(
-            "UPDATE slots SET state = ?, reason = ?, finished = ? WHERE id = ? AND state = 'running'",
+            "UPDATE slots SET state = ?, reason = ?, finished = ?"
+            " WHERE id = ? AND state = 'running'",
             (state, reason, now, slot_id),
         )
         db.execute(

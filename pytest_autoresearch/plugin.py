@@ -112,7 +112,7 @@ class Hooks:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Turn a verdict into its outcome: not kept is expected, only infrastructure is an error."""
+        """Turn a verdict into its outcome: not to be kept is expected, infrastructure an error."""
         report = yield
         from .collector import Slot
 

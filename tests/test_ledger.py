@@ -190,7 +190,7 @@ def test_a_newer_schema_is_refused_with_the_remedy(tmp_path: Path) -> None:
     ledger.close()
     with sqlite3.connect(ledger.path) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(LedgerUnavailable, match="schema 99.*update pytest-autoresearch"):
+    with pytest.raises(LedgerUnavailable, match=r"schema 99.*update pytest-autoresearch"):
         Ledger.open(tmp_path, "t")
 
 
@@ -244,10 +244,11 @@ class Life(RuleBasedStateMachine):
     @rule(slot=slots)
     def propose(self, slot: int) -> None:
         record = self.ledger.slot(slot)
-        if record.state == "running" and not record.title:
-            if self.ledger.lease_proposal(slot) is None:
-                self.ledger.save_proposal(slot, PROPOSAL, None)
-                self.saved += 1
+        if record.state != "running" or record.title:
+            return
+        if self.ledger.lease_proposal(slot) is None:
+            self.ledger.save_proposal(slot, PROPOSAL, None)
+            self.saved += 1
 
     @rule(slot=slots, verdict=st.sampled_from(["discard", "crash", "invalid"]))
     def finish(self, slot: int, verdict: str) -> None:

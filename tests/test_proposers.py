@@ -171,7 +171,7 @@ def test_recorded_proposals_come_in_order_each_once(tmp_path: Path) -> None:
     assert first.title == "a.txt"
     used = [attempt(1, SOURCE, None, dict(first.meta), 0)]
     assert proposer.propose(context(2, used)).title == "b.txt"
-    with pytest.raises(ProposalInvalid, match="c.txt: there is no SEARCH"):
+    with pytest.raises(ProposalInvalid, match=r"c\.txt: there is no SEARCH"):
         proposer.propose(context(3, used))
     everything = [attempt(i, SOURCE, None, {"replay": f"{n}.txt"}, 0) for i, n in enumerate("abc")]
     with pytest.raises(ProposerExhausted, match="all 3 recorded"):

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import git
 
+from conftest import git
 from pytest_autoresearch.repository import Repository, RepositoryError
 
 

@@ -180,6 +180,12 @@ def test_a_file_that_cannot_be_executed_is_named(tmp_path):
 
 
 @linux
+def test_a_working_directory_out_of_reach_is_named(tmp_path):
+    with pytest.raises(SandboxError, match=f"working directory {tmp_path}/gone cannot be entered"):
+        launch(["true"], Policy(), cwd=str(tmp_path / "gone"))
+
+
+@linux
 def test_require_raises_before_the_command_runs(tmp_path):
     policy = Policy(write=(str(tmp_path),), skip=(*NAMESPACES, "landlock"))
     with pytest.raises(SandboxUnavailable, match="cannot enforce limits on file access"):

@@ -57,7 +57,7 @@ def trained(train: ModuleType):
 
 def test_the_loss_falls(trained) -> None:
     _, losses = trained
-    assert len(losses) == 40
+    assert len(losses) >= 20
     assert losses[-1] < 0.6 * losses[0]
 
 

@@ -23,7 +23,7 @@ _FOLD: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Sub: operator.sub,
     ast.Div: operator.truediv,
 }
-_TRAPS = re.compile(r"PEAK|FLOPS|SEED|DEVICE$|^DEBUG|VOCAB|SEQ_LEN|EPS")
+_TRAPS = re.compile(r"^CUDA$|PEAK|FLOPS|SEED|DEVICE$|^DEBUG|VOCAB|SEQ_LEN|EPS")
 _FRACTION = re.compile(r"RATIO|FRAC|DROPOUT|PROB")
 _PATTERN = re.compile(r"[A-Z]{2,8}")
 

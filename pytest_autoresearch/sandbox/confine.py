@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 
@@ -111,12 +110,21 @@ class _Entry:
         self._confine("privileges", limits.drop_privileges)
         self._confine("landlock", self._restrict_files)
         self._confine("seccomp", self._filter_calls)
-        with contextlib.suppress(OSError):
-            os.chdir(policy.cwd or (policy.write[0] if policy.write else "/"))
+        self._change_directory()
         report = Report({layer: self._states[layer] for layer in LAYERS})
         if self._mode == "require":
             _require(report, policy)
         return report
+
+    def _change_directory(self) -> None:
+        folder = self._policy.cwd or next(iter(self._policy.write), "/")
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise SandboxError(
+                f"working directory {folder} cannot be entered ({error.strerror}); "
+                "create it, and let the policy read or write it"
+            ) from error
 
     def _on(self, layer: str) -> bool:
         return self._states.get(layer, "").startswith("ok")
