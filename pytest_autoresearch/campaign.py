@@ -6,6 +6,7 @@ cut off is found again by the next session.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -581,7 +582,16 @@ class Campaign:
         else:
             self.ledger.finish_slot(slot.record.id, **outcome)
         self.project()
-        return self.ledger.slot(slot.record.id)
+        record = self.ledger.slot(slot.record.id)
+        if verdict not in ("keep", "baseline"):
+            self._tidy(record)
+        return record
+
+    def _tidy(self, record: SlotRecord) -> None:
+        """Remove the run directories of what was not kept; weights would fill the disk."""
+        for trial in record.trials:
+            if trial.checkpoint is not None:
+                shutil.rmtree(trial.checkpoint.parent, ignore_errors=True)
 
     def give_back(self, slot: Slot, state: str, reason: str) -> None:
         """End a slot without a verdict; its proposal waits for the next slot."""

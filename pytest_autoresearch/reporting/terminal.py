@@ -229,7 +229,7 @@ def summary(session: Session) -> list[str]:
         )
     else:
         lines.append("no mutation was kept; the baseline stands")
-    lines.append(f"every attempt:  git log refs/autoresearch/{session.plan.tag}/mutation-0001")
+    lines.append(f"every attempt:  git for-each-ref refs/autoresearch/{session.plan.tag}")
     if session.stopping:
         lines.append(f"stopped: {session.stopping}")
     return lines
