@@ -11,6 +11,7 @@ import pytest
 from attacks.arena import HERE, Arena
 
 from pytest_autoresearch.scoring import CheatDetected, ScoringCrash, ScoringTimeout
+from pytest_autoresearch.scoring.audit import target_nats
 from pytest_autoresearch.scoring.bits import bits_per_byte
 from pytest_autoresearch.scoring.dataset import Dataset
 from pytest_autoresearch.scoring.evaluator import (
@@ -19,7 +20,6 @@ from pytest_autoresearch.scoring.evaluator import (
     evaluate,
     load_losses,
     rehearse,
-    target_nats,
 )
 from pytest_autoresearch.scoring.identity import evaluator_sha256, score_hashes
 from pytest_autoresearch.trial.launch import LaunchFailed

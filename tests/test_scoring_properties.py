@@ -36,6 +36,11 @@ def check(model: Model, **more: Any) -> int:
     return check_properties(logits, TEXT, seq_len=T, vocab_size=V, tolerance=2e-3, **more)
 
 
+def check_often(model: Model) -> None:
+    for _ in range(6):
+        check(model)
+
+
 @pytest.mark.parametrize("model", [bigram, mean_of_the_past])
 def test_a_causal_model_passes(model: Model) -> None:
     assert check(model) == EXAMPLES
@@ -77,8 +82,9 @@ def test_looking_back_around_the_corner_is_found() -> None:
             result[:, 5] += TABLE[x[:, 9]]
         return result
 
+    # One search misses so small a leak in a few of a hundred tries.
     with pytest.raises(CheatDetected, match="at position 5 change when token 9 changes"):
-        check(model)
+        check_often(model)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ A score is the mean over all targets of -ln p(token | weights, prefix of the row
 own process computes these numbers, so they are claims. Only when they are in, and that process is
 dead, are positions drawn in secret; another fresh process gets the prefixes alone, with filler
 instead of what follows, and returns whole rows of logits, which are normalised here. The score is
-the mean claim plus an unbiased estimate of the mean difference, so forging claims gains nothing
-in expectation; a difference beyond rounding is a cheat.
+the mean claim plus an unbiased estimate of the mean difference, whatever was claimed; a
+difference beyond rounding is a cheat.
 """
 
 from __future__ import annotations
@@ -19,50 +19,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..trial.launch import Child
 from . import CheatDetected, ScoringCrash
+from .audit import Tolerance, plan_audit, run_audit
 from .bits import bits_per_byte
 from .dataset import Dataset
 from .identity import score_hashes
 from .properties import check_properties
-from .remote import Allowance, Losses, Scorer, Tokens
-from .sampling import Sample, draw, rounds, secret_generator
+from .remote import Allowance, Losses, Scorer
 
 Start = Callable[[], Child]
 """Returns a fresh confined child of phase ``score`` that has been given its job."""
-
-Floats = npt.NDArray[np.float64]
 
 AUDIT = 512
 AUDIT_KEEP = 2048
 """Positions audited with every score, and before a mutation is kept."""
 
 _HIGHEST_LOSS = 100.0
-_SHOWN = 5
-_POSITIONS_A_REQUEST = 2048
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far two computations of the same number may lie apart by rounding.
-
-    Attributes:
-        position: Nats between a claim and its audit. Honest float32 on a CPU: 1e-6.
-        mean: Nats between the mean claim and the mean audit, once it is also four standard
-            errors. It catches what is shaved off everywhere below `position`.
-        logits: Between the logits of one position in two batches.
-    """
-
-    position: float
-    mean: float
-    logits: float
-
-    @classmethod
-    def for_device(cls, device: str) -> Tolerance:
-        """Defaults: float32 on a CPU; on CUDA room for bfloat16 (steps of 1/16 at logits of 8)."""
-        return cls(0.05, 0.002, 0.25) if device == "cuda" else cls(2e-3, 2e-4, 2e-3)
 
 
 @dataclass(frozen=True)
@@ -151,8 +125,8 @@ def evaluate(
         LaunchFailed: The machinery failed; says nothing about the candidate.
     """
     tolerance = tolerance or Tolerance.for_device(device)
+    batch = batch or default_batch(dataset, device)
     allowance = Allowance(cpu_limit_s, wall_limit_s)
-    rows = dataset.rows(split)
     timer = _Timer(on_phase)
     with timer("start", tell="score"):
         scorer = Scorer(start, dataset.vocab_size, allowance, secret=True)
@@ -162,9 +136,11 @@ def evaluate(
             with timer("properties"):
                 examples = _properties(scorer, dataset, device, tolerance)
         with timer("claims"):
-            losses = scorer.claims(rows, batch or default_batch(dataset, device))
-    auditor = _Auditor(dataset, split, tolerance, batch or default_batch(dataset, device))
-    score = auditor.score(start, allowance, losses, audit, champion_losses, timer)
+            losses = scorer.claims(dataset.rows(split), batch)
+    score = _score(
+        start, dataset, split, losses, allowance, timer, audit=audit,
+        champion_losses=champion_losses, tolerance=tolerance, batch=batch,
+    )  # fmt: skip
     layers = _weakest(scorer.sandbox, score.sandbox)
     return replace(score, properties=examples, sandbox=layers)
 
@@ -210,14 +186,12 @@ def deepen(
     claims = load_losses(losses, dataset, split)
     if claims is None:
         raise ValueError(f"{losses} does not hold one loss for every target of {split}; score anew")
-    auditor = _Auditor(
-        dataset,
-        split,
-        tolerance or Tolerance.for_device(device),
-        batch or default_batch(dataset, device),
-    )
-    allowance = Allowance(cpu_limit_s, wall_limit_s)
-    return auditor.score(start, allowance, claims, audit, champion_losses, _Timer(on_phase))
+    return _score(
+        start, dataset, split, claims, Allowance(cpu_limit_s, wall_limit_s), _Timer(on_phase),
+        audit=audit, champion_losses=champion_losses,
+        tolerance=tolerance or Tolerance.for_device(device),
+        batch=batch or default_batch(dataset, device),
+    )  # fmt: skip
 
 
 def rehearse(
@@ -267,134 +241,37 @@ def load_losses(path: Path, dataset: Dataset, split: str) -> Losses | None:
         return None
 
 
-def target_nats(logits: Losses, targets: npt.NDArray[Any]) -> Floats:
-    """Cross entropy of targets, normalised here: (m, V) float32, (m,) to (m,) float64 nats."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    normaliser = np.log(np.exp(shifted).sum(axis=1, dtype=np.float64))
-    nats: Floats = normaliser - shifted[np.arange(len(targets)), targets]
-    return nats
-
-
-@dataclass
-class _Auditor:
-    """Draws secret positions, has them computed without their targets, compares."""
-
-    dataset: Dataset
-    split: str
-    tolerance: Tolerance
-    batch: int
-
-    def score(
-        self, start: Start, allowance: Allowance, losses: Losses, audit: int,
-        champion_losses: Path | None, timer: _Timer,
-    ) -> Score:  # fmt: skip
-        """Return what the claimed `losses` and an audit of them together say."""
-        _check_range(losses)
-        rows = self.dataset.rows(self.split)
-        token_bytes = self.dataset.token_bytes[rows[:, 1:]].astype(np.int64).ravel()
-        scored = np.flatnonzero(token_bytes)
-        claims = losses.ravel()[scored].astype(np.float64)
-        n_bytes = int(token_bytes.sum())
-        claimed = float(claims.sum())
-
-        sizes = self._sizes(champion_losses, scored, claims)
-        sample = draw(sizes, audit, secret_generator())
-        chosen = scored[sample.members]
-        with timer("start", tell="audit"):
-            scorer = Scorer(start, self.dataset.vocab_size, allowance, secret=True)
-        with scorer, timer("audit"):
-            audited = self._audit(scorer, rows, chosen)
-        differences = audited - claims[sample.members]
-        self._judge(differences, sample, chosen)
-
-        mean, se = sample.mean(differences)
-        n = len(scored)
-        return Score(
-            bpb=bits_per_byte(max(claimed + n * mean, 0.0), n_bytes),
-            se=bits_per_byte(n * se, n_bytes),
-            claimed_bpb=bits_per_byte(claimed, n_bytes),
-            n_tokens=n,
-            n_bytes=n_bytes,
-            audited=audit,
-            largest_difference=float(np.abs(differences).max()),
-            losses=losses,
-            seconds=dict(timer.seconds),
-            cpu_seconds=allowance.used_cpu_s,
-            sandbox=dict(scorer.sandbox),
-            hashes=score_hashes(self.dataset, self.split),
-        )
-
-    def _sizes(
-        self, champion_losses: Path | None, scored: npt.NDArray[Any], claims: Floats
-    ) -> Floats:
-        """How far each claim lies below the champion's loss; zeros where there is no champion."""
-        champion = None
-        if champion_losses is not None:
-            champion = load_losses(champion_losses, self.dataset, self.split)
-        if champion is None:
-            return np.zeros(len(scored))
-        sizes = champion.ravel()[scored].astype(np.float64) - claims
-        return np.where(np.isfinite(sizes), np.clip(sizes, 0, _HIGHEST_LOSS), 0)
-
-    def _audit(self, scorer: Scorer, rows: Tokens, chosen: npt.NDArray[Any]) -> Floats:
-        """Losses at `chosen` (numbers of targets, row * T + position), computed here."""
-        length = self.dataset.seq_len
-        train = self.dataset.tokens("train")
-        generator = secret_generator()
-        row, position = np.divmod(chosen, length)
-        when = rounds(chosen + 1, length)
-        result = np.empty(len(chosen))
-        for number in range(when.max() + 1):
-            in_round = np.flatnonzero(when == number)
-            for at in range(0, len(in_round), _POSITIONS_A_REQUEST):
-                which = in_round[at : at + _POSITIONS_A_REQUEST]
-                batch = min(self.batch, len(which))
-                padding = -len(which) % batch
-                offsets = generator.integers(len(train) - length, size=len(which) + padding)
-                x = np.stack([train[o : o + length] for o in offsets])
-                for i, member in enumerate(which):
-                    known = position[member] + 1
-                    x[i, :known] = rows[row[member], :known]
-                asked = [*position[which].tolist(), *[0] * padding]
-                logits = scorer.audit(x, asked, batch)[: len(which)]
-                if not np.isfinite(logits).all():
-                    raise ScoringCrash("the model's logits are not finite on audited text")
-                result[which] = target_nats(logits, rows[row[which], position[which] + 1])
-        return result
-
-    def _judge(self, differences: Floats, sample: Sample, chosen: npt.NDArray[Any]) -> None:
-        """Raise CheatDetected unless all differences are rounding."""
-        size = np.abs(differences)
-        wrong = np.flatnonzero(size > self.tolerance.position)
-        mean, se = sample.mean(differences)
-        systematic = abs(mean) > self.tolerance.mean and abs(mean) > 4 * se
-        if not len(wrong) and not systematic:
-            return
-        worst = wrong[np.argsort(-size[wrong])][:_SHOWN]
-        row, position = np.divmod(chosen[worst], self.dataset.seq_len)
-        evidence = {
-            "audited": len(differences),
-            "mismatches": len(wrong),
-            "largest_difference_nats": float(size.max()),
-            "mean_difference_nats": mean,
-            "tolerance_nats": self.tolerance.position,
-            "examples": [
-                {"row": int(r), "position": int(p), "audit_minus_claim": float(d)}
-                for r, p, d in zip(row, position, differences[worst], strict=True)
-            ],
-        }
-        if len(wrong):
-            raise CheatDetected(
-                f"{len(wrong)} of {len(differences)} audited losses differ from what was claimed, "
-                f"by up to {size.max():.3g} nats: logits() must depend on the weights and on the "
-                "prefix of its own row only",
-                evidence,
-            )
-        raise CheatDetected(
-            f"audited losses lie {mean:+.2g} nats from the claims on average, more than rounding "
-            "does: logits() must depend on the weights and on the prefix of its own row only",
-            evidence,
-        )
+def _score(
+    start: Start, dataset: Dataset, split: str, losses: Losses, allowance: Allowance,
+    timer: _Timer, *, audit: int, champion_losses: Path | None, tolerance: Tolerance, batch: int,
+) -> Score:  # fmt: skip
+    """What claimed `losses` and an audit of them together say."""
+    _check_range(losses)
+    rows = dataset.rows(split)
+    token_bytes = dataset.token_bytes[rows[:, 1:]].astype(np.int64).ravel()
+    scored = np.flatnonzero(token_bytes)
+    champion = load_losses(champion_losses, dataset, split) if champion_losses else None
+    plan = plan_audit(losses, scored, champion, audit)
+    with timer("start", tell="audit"):
+        scorer = Scorer(start, dataset.vocab_size, allowance, secret=True)
+    with scorer, timer("audit"):
+        found = run_audit(scorer, dataset, rows, plan, tolerance, batch)
+    claimed = float(losses.ravel()[scored].sum(dtype=np.float64))
+    n, n_bytes = len(scored), int(token_bytes.sum())
+    return Score(
+        bpb=bits_per_byte(max(claimed + n * found.mean, 0.0), n_bytes),
+        se=bits_per_byte(n * found.se, n_bytes),
+        claimed_bpb=bits_per_byte(claimed, n_bytes),
+        n_tokens=n,
+        n_bytes=n_bytes,
+        audited=found.positions,
+        largest_difference=found.largest,
+        losses=losses,
+        seconds=dict(timer.seconds),
+        cpu_seconds=allowance.used_cpu_s,
+        sandbox=dict(scorer.sandbox),
+        hashes=score_hashes(dataset, split),
+    )
 
 
 class _Timer:

@@ -191,7 +191,8 @@ class _Trial:
 
         def burst(progress: float) -> Burst:
             try:
-                return reference.burst(progress)
+                on = child.processor() if self.spec.threads == 1 else None
+                return reference.burst(progress, on)
             except LaunchFailed:
                 keeper.drop("reference")
                 raise
