@@ -29,7 +29,7 @@ SOFTCAP = 15.0  # logits are squashed into (-SOFTCAP, SOFTCAP)
 
 # Optimisation
 TOTAL_BATCH_SIZE = 2**19 if CUDA else 2**10  # tokens per optimiser step
-DEVICE_BATCH_SIZE = 128 if CUDA else 16  # rows per forward pass
+DEVICE_BATCH_SIZE = 128 if CUDA else 32  # rows per forward pass, at most
 EMBEDDING_LR = 0.6 if CUDA else 0.1  # token and value embeddings (Adam)
 UNEMBEDDING_LR = 0.004  # output head (Adam)
 MATRIX_LR = 0.04 if CUDA else 0.01  # matrices (Muon)
@@ -317,12 +317,13 @@ def train(model, batches):
     """Train until the loader says that the budget is over."""
     seq_len = model.cos.size(0)
     optimisers = make_optimisers(model)
-    accumulate = max(1, TOTAL_BATCH_SIZE // (DEVICE_BATCH_SIZE * seq_len))
+    rows = max(1, min(DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE // seq_len))
+    accumulate = max(1, TOTAL_BATCH_SIZE // (rows * seq_len))
     look_every = 10 if CUDA else 1  # reading the loss makes a GPU wait
     gc.collect()
     gc.freeze()  # nothing made so far is garbage; do not walk it again
     gc.disable()
-    for micro_step, (x, y, progress) in enumerate(batches(DEVICE_BATCH_SIZE, seq_len), 1):
+    for micro_step, (x, y, progress) in enumerate(batches(rows, seq_len), 1):
         loss = loss_of(model, x, y)
         (loss / accumulate).backward()
         if micro_step % accumulate:

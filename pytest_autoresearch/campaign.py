@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from .records import Champion, SlotRecord, TrialRecord
     from .repository import Repository
     from .trial import TrialResult, TrialSpec
+
+AUDIT_KEEP = 2048
+"""Positions audited before a keep; every trial has 512."""
 
 TICK_S = 0.25
 """How often a waiting step looks at the stop flag and at the ledger."""
@@ -313,6 +316,8 @@ class Campaign:
                 return self._failed(slot)
             slot.scores[seed] = result.score
             decision = self._decide(slot)
+            if decision.action == "keep" and not self._audit(slot):
+                return self._failed(slot)
             if decision.action != "replicate":
                 break
             if decision.remeasure_champion:
@@ -320,6 +325,24 @@ class Campaign:
             assert decision.seed is not None
             seed, purpose = decision.seed, "replicate"
         return Trial(metric, slot_id, sum(slot.scores.values()) / len(slot.scores))
+
+    def _audit(self, slot: Slot) -> bool:
+        """Audit every replicate's claims again, at many more places, before it may be kept."""
+        if self.experiment.run is not None:
+            return True
+        for trial in self.ledger.slot(slot.record.id).trials:
+            if trial.purpose not in ("first", "replicate") or trial.checkpoint is None:
+                continue
+            deeper = {
+                "phase": "audit",
+                "audit": AUDIT_KEEP,
+                "trial_id": trial.checkpoint.parent.name,
+            }
+            result = self.run(slot, slot.files, trial.seed, "audit", **deeper)
+            if result.score is None:
+                slot.refusal = NoScore(_verdict_of(result), result.reason)
+                return False
+        return True
 
     def _failed(self, slot: Slot) -> Trial:
         assert slot.refusal is not None
@@ -355,14 +378,23 @@ class Campaign:
         if result.score is not None:
             self.ledger.add_champion_scores(champion.version, {seed: result.score})
 
-    def run(self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str) -> TrialResult:
+    def run(
+        self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str, **changes: Any
+    ) -> TrialResult:
         """Train and score once; the row is written before and after.
+
+        Args:
+            slot: Slot it is done for.
+            files: The editable files.
+            seed: Of the trial.
+            purpose: What it is for.
+            changes: Fields of the `TrialSpec` that differ from an ordinary trial's.
 
         Raises:
             InfrastructureFailure: The trial could not be run.
             Interrupted: The session was asked to stop.
         """
-        spec = self._spec(slot, files, seed, purpose)
+        spec = replace(self._spec(slot, files, seed, purpose), **changes)
         trial_id = self.ledger.start_trial(
             slot.record.id,
             seed=seed,
@@ -420,6 +452,8 @@ class Campaign:
             threads=self.rules.threads,
             wall_limit_s=self._wall_limit(),
             startup_limit_s=self._startup_limit(),
+            champion_losses=self._champion_losses(),
+            scoring_cpu_limit_s=self._scoring_limit(),
             reference_files=reference,
         )
 
@@ -443,6 +477,21 @@ class Campaign:
         if not measured:
             return 1800.0
         return 3 * max(t.total_seconds for t in measured) + 60
+
+    def _champion_losses(self) -> Path | None:
+        """Per-token losses of the champion, which direct half of an audit to suspicious gains."""
+        champion = self.ledger.champion()
+        if champion is None:
+            return None
+        trials = self.ledger.slot(champion.slot_id).trials
+        kept = [trial.losses for trial in trials if trial.losses is not None]
+        return next((path for path in kept if path.is_file()), None)
+
+    def _scoring_limit(self) -> float | None:
+        """CPU seconds of scoring: twice what the slowest baseline took, so none trains on there."""
+        measured = [trial.evidence.get("scoring_cpu_s") for trial in self._calibration()]
+        seconds = [sum(m.values()) if isinstance(m, dict) else m for m in measured if m]
+        return 2 * max(seconds) + 5 if seconds else None
 
     def _startup_limit(self) -> float:
         measured = [t.causes.get("start", 0.0) for t in self._calibration()]

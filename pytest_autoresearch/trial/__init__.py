@@ -30,7 +30,10 @@ class TrialSpec:
         data: Folder of the prepared data set; None for a `command`.
         command: None for the training contract; else argv run in the copy.
         metric: Name of the score in a command's output.
-        phase: ``"full"``, or ``"smoke"``: two steps and one scored batch.
+        phase: ``"full"``; ``"smoke"``: two steps and one scored batch; ``"audit"``: no training,
+            the claims of this trial's earlier run are audited again; ``"rescore"``: no training,
+            its checkpoint is scored anew.
+        split: Part of the data that is scored.
         device: ``"cpu"`` or ``"cuda"``.
         threads: CPU threads of the candidate.
         startup_limit_s: CPU seconds allowed before the first training batch.
@@ -50,7 +53,8 @@ class TrialSpec:
     data: Path | None = None
     command: tuple[str, ...] | None = None
     metric: str = "val_bpb"
-    phase: Literal["full", "smoke"] = "full"
+    phase: Literal["full", "smoke", "audit", "rescore"] = "full"
+    split: Literal["val", "holdout"] = "val"
     device: str = "cpu"
     threads: int = 1
     startup_limit_s: float = 120.0

@@ -66,6 +66,11 @@ def run_trial(
             from .command import run_command
 
             run_command(spec, directory, watch, values, sandbox_mode)
+        elif spec.phase in ("audit", "rescore"):
+            from .rescore import rescore
+
+            with launcher.trial() as starter:
+                rescore(spec, directory, watch, values, sandbox_mode, starter)
         else:
             with launcher.trial() as starter:
                 _Trial(spec, directory, watch, values, sandbox_mode).run(starter, launcher)
@@ -263,7 +268,7 @@ class _Trial:
             audit_s = score.seconds.get("audit", 0.0)
         except scoring.ScoringError as error:
             self.evidence.update(error.evidence)
-            raise Ended(_status(error), error.reason) from None
+            raise Ended(status_of(error), error.reason) from None
         finally:
             self.watch.book("score", time.monotonic() - began - audit_s)
             self.watch.book("audit", audit_s)
@@ -359,7 +364,8 @@ def hidden(dataset: Dataset) -> tuple[str, ...]:
     return tuple(str(path) for path in dataset.hidden_paths())
 
 
-def _status(error: scoring.ScoringError) -> TrialStatus:
+def status_of(error: scoring.ScoringError) -> TrialStatus:
+    """The status of a trial that scoring refused."""
     if isinstance(error, scoring.CheatDetected):
         return "cheat"
     return "timeout" if isinstance(error, scoring.ScoringTimeout) else "crash"
