@@ -1,4 +1,4 @@
-"""Commands beside pytest: ``python -m pytest_autoresearch try|report``."""
+"""Commands beside pytest: ``python -m pytest_autoresearch try|report|verify``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.add_argument("--tag", help="campaign; default: the name of the current git branch")
     report.add_argument("--junit", type=Path, help="write the junit report there")
     report.add_argument("--tsv", type=Path, help="write results.tsv there")
+    verify = commands.add_parser("verify", help="score a kept commit once more: does it stand?")
+    verify.add_argument("commit", help="commit, or the name of a slot such as mutation-0007")
+    verify.add_argument("--tag", help="campaign; default: the name of the current git branch")
     options, rest = parser.parse_known_args(arguments)
     if options.command == "try":
         return _try(options.idea, rest)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.command == "verify":
+        from .verify import verify as run_verify
+
+        return run_verify(Path.cwd(), options.tag, options.commit)
     return _report(options)
 
 

@@ -344,6 +344,29 @@ class Campaign:
                 return False
         return True
 
+    def verify(self, record: SlotRecord) -> list[tuple[int, float | None, TrialResult]]:
+        """Score a slot's commit once more: from its checkpoints, or by training it again.
+
+        Args:
+            record: The slot; it must have a commit.
+
+        Returns:
+            For each of its replicates: seed, score then, and result now.
+        """
+        slot = Slot(record, parent_commit=record.commit)
+        files = self.read(record.commit)
+        found: list[tuple[int, float | None, TrialResult]] = []
+        for trial in record.trials:
+            if trial.purpose not in ("calibrate", "first", "replicate") or trial.score is None:
+                continue
+            changes: dict[str, Any] = {}
+            if trial.checkpoint is not None and trial.checkpoint.is_file():
+                name = trial.checkpoint.parent.name
+                changes = {"phase": "rescore", "trial_id": name, "audit": AUDIT_KEEP}
+            result = self.run(slot, files, trial.seed, "verify", **changes)
+            found.append((trial.seed, trial.score, result))
+        return found
+
     def _failed(self, slot: Slot) -> Trial:
         assert slot.refusal is not None
         refusal = slot.refusal

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .repository import Repository
 
 MIN_FREE_BYTES = 64 * 2**20
+DEFAULT_DATA = Path(".autoresearch/data/stdlib")
 
 
 def find_experiment(config: pytest.Config) -> Experiment:
@@ -29,25 +30,46 @@ def find_experiment(config: pytest.Config) -> Experiment:
     """
     for plugin in config.pluginmanager.get_plugins():
         path = getattr(plugin, "__file__", None)
-        declared = getattr(plugin, "experiment", None)
-        if declared is None or not path or Path(path).name != "conftest.py":
-            continue
-        function = _fixture_function(declared)
-        if function is None:
-            continue
-        try:
-            experiment = function()
-        except Exception as error:
-            raise pytest.UsageError(
-                f"{path}: the experiment fixture failed: {type(error).__name__}: {error}"
-            ) from error
-        if not isinstance(experiment, Experiment):
-            raise pytest.UsageError(
-                f"{path}: the experiment fixture returned {type(experiment).__name__}; "
-                "return a pytest_autoresearch.experiment.Experiment"
-            )
-        return experiment
-    return Experiment(data=Path(".autoresearch/data/stdlib"))
+        if path and Path(path).name == "conftest.py":
+            declared = _declared(plugin, path)
+            if declared is not None:
+                return declared
+    return Experiment(data=DEFAULT_DATA)
+
+
+def experiment_at(root: Path) -> Experiment:
+    """Return what ``root/conftest.py`` declares, outside of a pytest run.
+
+    Raises:
+        pytest.UsageError: As `find_experiment`.
+    """
+    import importlib.util
+
+    path = root / "conftest.py"
+    spec = importlib.util.spec_from_file_location("conftest", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        return Experiment(data=DEFAULT_DATA)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return _declared(module, str(path)) or Experiment(data=DEFAULT_DATA)
+
+
+def _declared(module: object, path: str) -> Experiment | None:
+    function = _fixture_function(getattr(module, "experiment", None))
+    if function is None:
+        return None
+    try:
+        experiment = function()
+    except Exception as error:
+        raise pytest.UsageError(
+            f"{path}: the experiment fixture failed: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(experiment, Experiment):
+        raise pytest.UsageError(
+            f"{path}: the experiment fixture returned {type(experiment).__name__}; "
+            "return a pytest_autoresearch.experiment.Experiment"
+        )
+    return experiment
 
 
 def _fixture_function(declared: Any) -> Any:

@@ -28,8 +28,9 @@ def clean(text: str) -> str:
 
 def properties(slot: SlotRecord, metric: Metric) -> list[tuple[str, str]]:
     """Return the figures of a slot as junit properties; absent ones are left out."""
-    last = slot.trials[-1] if slot.trials else None
-    ok = [trial for trial in slot.trials if trial.status == "ok" and trial.purpose != "champion"]
+    own = [trial for trial in slot.trials if trial.purpose in ("calibrate", "first", "replicate")]
+    last = own[-1] if own else None
+    ok = [trial for trial in own if trial.status == "ok"]
     values: dict[str, object] = {
         "verdict": slot.verdict or slot.state,
         "reason": slot.reason,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -84,16 +83,6 @@ class Group:
                 self._last_cpu = meter.read_cpu_counter(self._counter)
             return self._last_cpu
 
-    def processor(self) -> int | None:
-        """The CPU that the busiest process ran on last, or None where that is unknown."""
-        members = _scan(self.pid)
-        busiest = max(members.values(), key=lambda usage: usage.own_s, default=None)
-        return None if busiest is None else busiest.processor
-
-    def pin(self, processor: int) -> None:
-        """Let the group run on one CPU only, as far as the system permits."""
-        meter.pin(_scan(self.pid), processor)
-
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the whole group, if it lives."""
         if not self.ended.is_set():
@@ -145,7 +134,3 @@ class Group:
             self.stop("memory")
         elif len(members) > MAX_PROCESSES:
             self.stop("processes")
-
-
-def _scan(pid: int) -> Mapping[int, meter.Usage]:
-    return meter.scan_groups([pid])[pid] if sys.platform == "linux" else {}

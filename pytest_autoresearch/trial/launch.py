@@ -206,14 +206,6 @@ class Child:
         """Undo `pause`."""
         self._group.signal(signal.SIGCONT)
 
-    def processor(self) -> int | None:
-        """The CPU that its busiest process ran on last, or None where that is unknown."""
-        return self._group.processor()
-
-    def pin(self, processor: int) -> None:
-        """Let it run on one CPU only, as far as the system permits."""
-        self._group.pin(processor)
-
     def kill(self) -> Exit:
         """End the whole group, reap it, close everything; idempotent.
 

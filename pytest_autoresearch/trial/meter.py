@@ -12,8 +12,9 @@ import ctypes
 import os
 import platform
 import struct
+import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
@@ -54,19 +55,21 @@ class Usage:
         own_s: CPU seconds of its threads, living and dead.
         reaped_s: CPU seconds of descendants it has waited for.
         resident_bytes: Resident memory, shared pages included.
-        processor: CPU that its first thread ran on last.
     """
 
     own_s: float
     reaped_s: float
     resident_bytes: int
-    processor: int = 0
 
 
 def scan_groups(groups: Collection[int]) -> dict[int, dict[int, Usage]]:
-    """Processes of each of `groups` (process group ids) by process id; zombies included."""
+    """Processes of each of `groups` (process group ids) by process id; zombies included.
+
+    Returns:
+        Nothing but empty groups where there is no ``/proc``.
+    """
     found: dict[int, dict[int, Usage]] = {group: {} for group in groups}
-    for name in os.listdir("/proc"):
+    for name in os.listdir("/proc") if sys.platform == "linux" else ():
         if not name.isdigit():
             continue
         with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
@@ -74,9 +77,7 @@ def scan_groups(groups: Collection[int]) -> dict[int, dict[int, Usage]]:
             fields = file.read().rpartition(b")")[2].split()
             if (members := found.get(int(fields[2]))) is not None:
                 own, reaped = int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])
-                members[int(name)] = Usage(
-                    own / _TICKS, reaped / _TICKS, int(fields[21]) * _PAGE, int(fields[36])
-                )
+                members[int(name)] = Usage(own / _TICKS, reaped / _TICKS, int(fields[21]) * _PAGE)
     return found
 
 
@@ -130,14 +131,6 @@ class ScannedCpu:
         self._lost += max(0.0, vanished - explained)
         self._known = found
         self._scanned = time.monotonic()
-
-
-def pin(pids: Iterable[int], processor: int) -> None:
-    """Let all threads of `pids` run on one CPU only, as far as the system permits."""
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            for thread in os.listdir(f"/proc/{pid}/task"):
-                os.sched_setaffinity(int(thread), {processor})
 
 
 def proportional_bytes(pids: list[int]) -> int | None:

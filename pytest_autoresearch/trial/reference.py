@@ -79,20 +79,16 @@ class Reference:
             self._warm_up()
             self._undo = undo.pop_all()
 
-    def burst(self, progress: float, processor: int | None = None) -> Burst:
+    def burst(self, progress: float) -> Burst:
         """Run one step to warm the caches, then a few that are measured.
 
         Args:
             progress: What to tell it: its steps may cost differently early and late.
-            processor: CPU to run on, or None for any. CPUs of one machine differ by several per
-                cent, so a reference is compared on the CPU that its candidate runs on.
 
         Raises:
             LaunchFailed: The reference ended or hangs. Make another.
         """
         with self._lock:
-            if processor is not None:
-                self._child.pin(processor)
             began = before = self._child.cpu_seconds()
             costs: list[float] = []
             for step in range(_MAX_STEPS):

@@ -196,8 +196,7 @@ class _Trial:
 
         def burst(progress: float) -> Burst:
             try:
-                on = child.processor() if self.spec.threads == 1 else None
-                return reference.burst(progress, on)
+                return reference.burst(progress)
             except LaunchFailed:
                 keeper.drop("reference")
                 raise
