@@ -20,8 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.add_argument("--tag", help="campaign; default: the name of the current git branch")
     report.add_argument("--junit", type=Path, help="write the junit report there")
     report.add_argument("--tsv", type=Path, help="write results.tsv there")
-    verify = commands.add_parser("verify", help="score a kept commit once more: does it stand?")
-    verify.add_argument("commit", help="commit, or the name of a slot such as mutation-0007")
+    verify = commands.add_parser("verify", help="does a kept score, or a campaign's gain, stand?")
+    verify.add_argument(
+        "commit", nargs="?", help="score this commit or slot (mutation-0007) once more"
+    )
+    verify.add_argument(
+        "--campaign", action="store_true", help="train every champion on fresh seeds (the default)"
+    )
+    verify.add_argument("--seeds", type=int, default=2, metavar="N", help="fresh seeds; default 2")
     verify.add_argument("--tag", help="campaign; default: the name of the current git branch")
     options, rest = parser.parse_known_args(arguments)
     if options.command == "try":
@@ -29,9 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.command == "verify":
-        from .verify import verify as run_verify
+        from .verify import verify_campaign, verify_commit
 
-        return run_verify(Path.cwd(), options.tag, options.commit)
+        if options.campaign and options.commit:
+            parser.error("give a commit or --campaign, not both")
+        if options.seeds < 1:
+            parser.error(f"--seeds {options.seeds}: must be 1 or more")
+        if options.commit:
+            return verify_commit(Path.cwd(), options.tag, options.commit)
+        return verify_campaign(Path.cwd(), options.tag, options.seeds)
     return _report(options)
 
 

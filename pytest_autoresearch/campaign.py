@@ -221,7 +221,7 @@ class Campaign:
         by_id = {attempt.slot_id: attempt for attempt in history}
         champion = by_id[self.champion().slot_id]
         fixed = [name for name in self.experiment.context if (self.root / name).is_file()]
-        last = slot.parent.trials[-1] if slot.parent.trials else None
+        last = slot.parent.own_trials[-1] if slot.parent.own_trials else None
         return Context(
             experiment=self.experiment,
             program=(self.root / self.experiment.program).read_text(encoding="utf-8"),
@@ -330,8 +330,8 @@ class Campaign:
         """Audit every replicate's claims again, at many more places, before it may be kept."""
         if self.experiment.run is not None:
             return True
-        for trial in self.ledger.slot(slot.record.id).trials:
-            if trial.purpose not in ("first", "replicate") or trial.checkpoint is None:
+        for trial in self.ledger.slot(slot.record.id).own_trials:
+            if trial.checkpoint is None:
                 continue
             deeper = {
                 "phase": "audit",
@@ -356,8 +356,8 @@ class Campaign:
         slot = Slot(record, parent_commit=record.commit)
         files = self.read(record.commit)
         found: list[tuple[int, float | None, TrialResult]] = []
-        for trial in record.trials:
-            if trial.purpose not in ("calibrate", "first", "replicate") or trial.score is None:
+        for trial in record.own_trials:
+            if trial.score is None:
                 continue
             changes: dict[str, Any] = {}
             if trial.checkpoint is not None and trial.checkpoint.is_file():
@@ -607,10 +607,8 @@ class Campaign:
             groups.append(
                 {
                     trial.seed: trial.score - reference[trial.seed]
-                    for trial in slot.trials
-                    if trial.purpose in ("first", "replicate")
-                    and trial.score is not None
-                    and trial.seed in reference
+                    for trial in slot.own_trials
+                    if trial.score is not None and trial.seed in reference
                 }
             )
         known_scale = self.experiment.metric.name == "val_bpb" and self.experiment.run is None

@@ -149,6 +149,14 @@ OPTIONS = (
         "Seeds the baseline is measured with before anything is tried",
     ),
     _Option(
+        "confirm",
+        "--autoresearch-confirm",
+        _at_least(0),
+        2,
+        "N",
+        "Fresh seeds the first and last champion are trained on at the end; 0 leaves it out",
+    ),
+    _Option(
         "judge",
         "--autoresearch-judge",
         _one_of("confirm", "greedy", "strict"),
@@ -182,6 +190,7 @@ class Config:
     strict: bool
     seed: int
     calibrate: int
+    confirm: int
     judge: Literal["confirm", "greedy", "strict"]
     sandbox: Literal["require", "auto", "off"]
     threads: int

@@ -37,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SESSION] = session
     config.pluginmanager.register(fixtures, "autoresearch-fixtures")
     config.pluginmanager.register(Hooks(session), "autoresearch-hooks")
+    if session.is_driver:
+        config.pluginmanager.register(DriverHooks(session), "autoresearch-driver")
     if session.is_driver and config.pluginmanager.hasplugin("xdist"):
         config.pluginmanager.register(XdistHooks(session), "autoresearch-xdist")
 
@@ -74,6 +76,18 @@ class XdistHooks:
     def pytest_configure_node(self, node: Any) -> None:
         """Hand the plan to a worker; a replacement gets the same, so slot numbers never shift."""
         node.workerinput["autoresearch"] = self.session.for_worker()
+
+
+class DriverHooks:
+    """Registered by the process that a person started."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """Confirm what was kept: after xdist's workers are gone, before the summary is printed."""
+        self.session.confirm()
 
 
 class Hooks:

@@ -10,6 +10,15 @@ from typing import Any
 from .mutation import Edit
 from .proposers import Usage
 
+OWN = ("calibrate", "first", "replicate")
+"""Purposes of the trials that a slot's score is made of."""
+
+CONFIRM = "confirm"
+"""Purpose of a champion's trial on a fresh seed, when a campaign closes."""
+
+HOLDOUT = "holdout"
+"""Purpose of scoring a checkpoint on the holdout; shown to nobody before a campaign closes."""
+
 
 @dataclass(frozen=True)
 class GateNote:
@@ -36,7 +45,8 @@ class TrialRecord:
         id: Ledger row.
         slot_id: Slot it was run for.
         seed: Its seed.
-        purpose: ``calibrate``, ``first``, ``replicate``, ``champion``, ``confirm`` ….
+        purpose: One of `OWN`, ``champion`` (measured again to stay paired), ``smoke``, ``audit``,
+            `CONFIRM`, `HOLDOUT`, ``verify``, ``transfer``.
         state: ``running``, ``done``, ``interrupted`` or ``infra``.
         device, concurrency, budget: Conditions that a noise estimate must not mix.
         started, finished: Unix seconds.
@@ -129,6 +139,11 @@ class SlotRecord:
     commit: str = ""
     gates: tuple[GateNote, ...] = ()
     trials: tuple[TrialRecord, ...] = ()
+
+    @property
+    def own_trials(self) -> tuple[TrialRecord, ...]:
+        """The trials that its score is made of, without what was run in its name later."""
+        return tuple(trial for trial in self.trials if trial.purpose in OWN)
 
 
 @dataclass(frozen=True)

@@ -545,6 +545,22 @@ class Session:
             self.ledger.recover()
             self.write_logs()
 
+    def confirm(self) -> None:
+        """See on fresh seeds whether what was kept holds, unless that is known."""
+        kept = self.counts["keep"] + self.counts["discard"] > 0
+        if not (self.options.confirm and kept) or self.session_id is None:
+            return
+        from .closing import close, forgiving
+
+        champion, known = self.ledger.champion(), self.ledger.meta("closing") or {}
+        if self.stopping == INTERRUPTED or known.get("champion") == getattr(
+            champion, "version", None
+        ):
+            return
+        say = self._live.say if self._live is not None else lambda line: None
+        with forgiving(say):
+            close(self.campaign(), self.options.confirm, say=say)
+
     def header(self) -> list[str]:
         """What is in force, for pytest's header."""
         from .reporting.terminal import header

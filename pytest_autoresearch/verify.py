@@ -1,82 +1,66 @@
-"""Does a kept score stand? Scored once more, by today's evaluator, on today's data."""
+"""Does what was kept stand? One score scored once more, or a whole campaign on fresh seeds."""
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .campaign import Campaign, InfrastructureFailure, Rules
-from .devices import Lease
-from .executors.local import LocalExecutor
-from .experiment import Budget
-from .judge import Judge
+from .campaign import Campaign, InfrastructureFailure
+from .closing import close, lines
 from .ledger import CampaignBusy, Ledger
-from .preflight import check, default_tag, experiment_at
-from .proposers.registry import create
+from .offline import opened
 from .records import SlotRecord
-from .trial.launch import Launcher
 
 AGREES = 1e-4
 """Share by which a score from the same checkpoint may differ: the audits draw other positions."""
 
+STANDS, FALLS, NOT_TRIED = 0, 1, 4
 
-def verify(root: Path, tag: str | None, commit: str) -> int:
+
+def verify_commit(root: Path, tag: str | None, commit: str) -> int:
     """Score a commit of a campaign again and say whether it stands.
 
     Returns:
-        0 if it stands, 1 if it does not, 4 if it could not be tried.
+        Exit code: 0 if it stands, 1 if it does not, 4 if it could not be tried.
     """
+
+    def work(campaign: Campaign) -> bool:
+        return _score_again(campaign, _find(campaign.ledger, commit))
+
+    return _command(root, tag, "verify", work)
+
+
+def verify_campaign(root: Path, tag: str | None, seeds: int) -> int:
+    """Train every champion on fresh seeds and say which keeps hold.
+
+    Returns:
+        Exit code: 0 if the confirmed gain is positive or nothing was kept, 1 if it is not, 4 if it
+        could not be tried.
+    """
+
+    def work(campaign: Campaign) -> bool:
+        closing = close(campaign, seeds, everyone=True, say=lambda line: print(line, flush=True))
+        if closing is None:
+            print("nothing was kept, so there is nothing to confirm")
+            return True
+        for line in lines(campaign.ledger.meta("closing"), campaign.experiment.metric.name):
+            print(line)
+        return closing.confirmed is not None and closing.confirmed.gain > 0
+
+    return _command(root, tag, "verify", work)
+
+
+def _command(root: Path, tag: str | None, name: str, work: Callable[[Campaign], bool]) -> int:
     try:
-        return _verify(root, tag, commit)
+        with opened(root, tag, name) as campaign:
+            return STANDS if work(campaign) else FALLS
     except (pytest.UsageError, CampaignBusy, InfrastructureFailure, RuntimeError) as error:
         print(error, file=sys.stderr)
-        return 4
-
-
-def _verify(root: Path, tag: str | None, commit: str) -> int:
-    experiment = experiment_at(root)
-    repository = check(root, experiment)
-    tag = tag or default_tag(repository)
-    if not Ledger.exists(root, tag):
-        raise pytest.UsageError(f"no campaign {tag!r} in {root}; give --tag")
-    ledger = Ledger.open(root, tag)
-    record = _find(ledger, commit)
-    facts = ledger.meta("campaign")
-    lease = Lease()
-    rules = Rules(
-        tag=tag,
-        base_commit=facts["base_commit"],
-        budget=Budget.parse(facts["budget"]),
-        seed=facts["seed"],
-        calibrate=facts["calibrate"],
-        sandbox="auto",
-        threads=1,
-    )
-    session = ledger.begin_session(driver="verify", worker="verify")
-    with Launcher() as launcher:
-        campaign = Campaign(
-            root=root,
-            experiment=experiment,
-            rules=rules,
-            ledger=ledger,
-            repository=repository,
-            session_id=session,
-            worker="verify",
-            device=lease.take(),
-            executor=LocalExecutor(launcher, root / ".autoresearch" / tag / "runs"),
-            proposer=lambda: create("ratchet", experiment=experiment, root=root),
-            judge=Judge(),
-        )
-        try:
-            stands = _report(campaign, record)
-        finally:
-            campaign.close()
-            lease.release()
-            ledger.end_session(session, None)
-    return 0 if stands else 1
+        return NOT_TRIED
 
 
 def _find(ledger: Ledger, commit: str) -> SlotRecord:
@@ -90,7 +74,7 @@ def _find(ledger: Ledger, commit: str) -> SlotRecord:
     )
 
 
-def _report(campaign: Campaign, record: SlotRecord) -> bool:
+def _score_again(campaign: Campaign, record: SlotRecord) -> bool:
     name = campaign.experiment.metric.name
     print(f"{record.name} {record.title} ({record.commit[:10]})")
     stands = True

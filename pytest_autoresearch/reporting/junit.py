@@ -28,7 +28,7 @@ def clean(text: str) -> str:
 
 def properties(slot: SlotRecord, metric: Metric) -> list[tuple[str, str]]:
     """Return the figures of a slot as junit properties; absent ones are left out."""
-    own = [trial for trial in slot.trials if trial.purpose in ("calibrate", "first", "replicate")]
+    own = slot.own_trials
     last = own[-1] if own else None
     ok = [trial for trial in own if trial.status == "ok"]
     values: dict[str, object] = {

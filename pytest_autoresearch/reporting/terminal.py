@@ -104,6 +104,14 @@ class LiveView:
         with self._lock:
             self._clear()
 
+    def say(self, line: str) -> None:
+        """Print a line of its own, without tearing the live one."""
+        if self.speaks:
+            with self._lock:
+                self._clear()
+                self.reporter.ensure_newline()
+                self.reporter.write_line(line)
+
     def _loop(self) -> None:
         tty = self._tty
         while not self._stop.wait(REPAINT_S if tty else PLAIN_S):
@@ -201,6 +209,15 @@ def header(session: Session) -> list[str]:
     return lines
 
 
+def closing_lines(facts: dict[str, Any] | None, version: int, metric: str) -> list[str]:
+    """Return what is confirmed of the champion of `version`, or that nothing is yet."""
+    from ..closing import lines
+
+    if not facts or facts["champion"] != version:
+        return ["not confirmed on fresh seeds yet:  python -m pytest_autoresearch verify"]
+    return list(lines(facts, metric))
+
+
 def summary(session: Session) -> list[str]:
     """Where the campaign stands, and what to do with the winner."""
     ledger = session.ledger
@@ -223,6 +240,7 @@ def summary(session: Session) -> list[str]:
             f"champion  {metric.name} {show(last.scores.values())}  gain {gain:+.6f}  "
             f"{kept.name} {kept.title}"
         )
+        lines += closing_lines(ledger.meta("closing"), last.version, metric.name)
         lines.append(
             f"look:  git log -p {first.commit[:10]}..autoresearch/{session.plan.tag}"
             f"    take:  git merge autoresearch/{session.plan.tag}"
