@@ -1,4 +1,4 @@
-"""Commands beside pytest: ``python -m pytest_autoresearch try|report|verify``."""
+"""Commands beside pytest: ``python -m pytest_autoresearch try|report|verify|transfer``."""
 
 from __future__ import annotations
 
@@ -29,6 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     verify.add_argument("--seeds", type=int, default=2, metavar="N", help="fresh seeds; default 2")
     verify.add_argument("--tag", help="campaign; default: the name of the current git branch")
+    transfer = commands.add_parser(
+        "transfer", help="do the keeps survive a longer budget or a larger model?"
+    )
+    transfer.add_argument(
+        "--budget", type=float, default=4.0, metavar="FACTOR", help="on the budget; default 4"
+    )
+    transfer.add_argument(
+        "--scale", action="append", default=[], metavar="NAME=FACTOR", help="e.g. WIDTH=2"
+    )
+    transfer.add_argument("--seeds", type=int, default=2, metavar="N", help="pairs; default 2")
+    transfer.add_argument("--tag", help="campaign; default: the name of the current git branch")
     options, rest = parser.parse_known_args(arguments)
     if options.command == "try":
         return _try(options.idea, rest)
@@ -44,6 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.commit:
             return verify_commit(Path.cwd(), options.tag, options.commit)
         return verify_campaign(Path.cwd(), options.tag, options.seeds)
+    if options.command == "transfer":
+        from .transfer import transfer as run_transfer
+
+        if options.budget <= 0 or options.seeds < 1:
+            parser.error("--budget and --seeds must be positive")
+        scale = {}
+        for text in options.scale:
+            name, _, factor = text.partition("=")
+            try:
+                scale[name] = float(factor)
+            except ValueError:
+                parser.error(f"--scale {text}: write NAME=FACTOR, e.g. WIDTH=2")
+        return run_transfer(Path.cwd(), options.tag, options.budget, scale, options.seeds)
     return _report(options)
 
 

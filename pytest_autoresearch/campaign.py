@@ -25,6 +25,7 @@ from .proposers import (
     ProposalRefused,
     Proposer,
 )
+from .records import SMOKE, GateNote
 
 if TYPE_CHECKING:
     from .devices import Device
@@ -308,6 +309,8 @@ class Campaign:
             return Trial(metric, slot_id, result.score, _verdict_of(result), result.reason)
         champion = self.champion()
         seed = sorted(champion.scores)[slot.record.number % len(champion.scores)]
+        if not self._smoke(slot, seed):
+            return self._failed(slot)
         purpose = "first"
         while True:
             result = self.run(slot, slot.files, seed, purpose)
@@ -325,6 +328,21 @@ class Campaign:
             assert decision.seed is not None
             seed, purpose = decision.seed, "replicate"
         return Trial(metric, slot_id, sum(slot.scores.values()) / len(slot.scores))
+
+    def _smoke(self, slot: Slot, seed: int) -> bool:
+        """Two steps, a checkpoint and one scored batch: what is broken costs seconds."""
+        if self.experiment.run is not None:
+            return True
+        result = self.run(slot, slot.files, seed, SMOKE, phase="smoke")
+        if result.checkpoint is not None:
+            shutil.rmtree(result.checkpoint.parent, ignore_errors=True)
+        ok = result.status == "ok"
+        note = GateNote("smoke", ok, "" if ok else result.reason, result.total_seconds)
+        gates = [*self.ledger.slot(slot.record.id).gates, note]
+        self.ledger.note_gates(slot.record.id, gates)
+        if not ok:
+            slot.refusal = NoScore(_verdict_of(result), result.reason)
+        return ok
 
     def _audit(self, slot: Slot) -> bool:
         """Audit every replicate's claims again, at many more places, before it may be kept."""
@@ -473,7 +491,7 @@ class Campaign:
             metric=experiment.metric.name,
             device=self.device.kind,
             threads=self.rules.threads,
-            wall_limit_s=self._wall_limit(),
+            wall_limit_s=self.wall_limit(),
             startup_limit_s=self._startup_limit(),
             champion_losses=self._champion_losses(),
             scoring_cpu_limit_s=self._scoring_limit(),
@@ -487,7 +505,7 @@ class Campaign:
             if trial.purpose == "calibrate" and trial.status == "ok"
         ]
 
-    def _wall_limit(self) -> float:
+    def wall_limit(self) -> float:
         """Twice the budget and the calibrated start-up; before calibration, generously more.
 
         Work is done at the machine's pace of the moment, so where the budget is not in seconds

@@ -13,6 +13,9 @@ from .proposers import Usage
 OWN = ("calibrate", "first", "replicate")
 """Purposes of the trials that a slot's score is made of."""
 
+SMOKE = "smoke"
+"""Purpose of the seconds-long run before the first training."""
+
 CONFIRM = "confirm"
 """Purpose of a champion's trial on a fresh seed, when a campaign closes."""
 
@@ -45,7 +48,7 @@ class TrialRecord:
         id: Ledger row.
         slot_id: Slot it was run for.
         seed: Its seed.
-        purpose: One of `OWN`, ``champion`` (measured again to stay paired), ``smoke``, ``audit``,
+        purpose: One of `OWN`, ``champion`` (measured again to stay paired), `SMOKE`, ``audit``,
             `CONFIRM`, `HOLDOUT`, ``verify``, ``transfer``.
         state: ``running``, ``done``, ``interrupted`` or ``infra``.
         device, concurrency, budget: Conditions that a noise estimate must not mix.

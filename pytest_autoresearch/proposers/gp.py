@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -20,6 +21,10 @@ from .knobs import Knob, Value, values_of
 
 MAX_KNOBS = 16
 WARM_UP = 9
+AT_ONCE = 3
+"""Knobs turned in one step: with a few dozen trials in so many dimensions, a whole point of the
+sampler is mostly extrapolation, so a drawn few of its coordinates are taken and the others stay as
+the champion has them (the coordinate perturbation of DYCORS: Regis and Shoemaker, 2013)."""
 ANSWER_S = 120.0
 
 
@@ -46,12 +51,15 @@ class GaussianProcess:
         knobs = {name: every[name] for name in names}
         request = self._request(context, knobs)
         known = tried(context)
+        rng = random.Random(f"{context.seed}/{context.slot}/gp")
         for values in self._ask(request):
-            changes = {
+            moved = {
                 name: _typed(knobs[name], value)
                 for name, value in values.items()
                 if name in knobs and _typed(knobs[name], value) != knobs[name].value
             }
+            few = rng.sample(sorted(moved), min(len(moved), rng.randint(1, AT_ONCE)))
+            changes = {name: moved[name] for name in few}
             if changes and tuple(sorted(changes.items())) not in known:
                 return proposal_of(context, knobs, changes, self.name)
         return self._first.propose(context)
@@ -59,7 +67,13 @@ class GaussianProcess:
     def _request(self, context: Context, knobs: Mapping[str, Knob]) -> dict[str, Any]:
         file = context.experiment.files[0]
         points: list[dict[str, Any]] = []
+        level = 0.0
         for attempt in context.history:
+            # Paired gains, chained from keep to keep: scores of unlike seeds differ by more luck.
+            gain = 0.0 if attempt.verdict == "baseline" else attempt.gain
+            total = None if gain is None else level + gain
+            if attempt.verdict == "keep" and total is not None:
+                level = total
             if attempt.verdict in ("invalid", "duplicate", "infra", "interrupted"):
                 continue
             values = attempt.meta.get("params") or values_of(
@@ -68,12 +82,11 @@ class GaussianProcess:
             points.append(
                 {
                     "values": {name: values.get(name, knobs[name].value) for name in knobs},
-                    "score": attempt.score,
+                    "gain": total,
                     "running": attempt.verdict == "running",
                 }
             )
         return {
-            "direction": context.experiment.metric.direction,
             "seed": context.seed * 100_003 + context.slot,
             "points": points,
             "knobs": {

@@ -53,19 +53,17 @@ def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
         deterministic_objective=False,
         constraints_func=lambda trial: trial.user_attrs.get("constraints", (-1.0,)),
     )
-    direction: Any = "minimize" if request["direction"] == "min" else "maximize"
-    study = optuna.create_study(sampler=sampler, direction=direction)
-    scores = [p["score"] for p in request["points"] if p["score"] is not None]
-    worst = max(scores) if direction == "minimize" else min(scores)
+    study = optuna.create_study(sampler=sampler, direction="maximize")
+    worst = min(p["gain"] for p in request["points"] if p["gain"] is not None)
     for point in request["points"]:
-        failed = point["score"] is None and not point["running"]
+        failed = point["gain"] is None and not point["running"]
         constraints = (1.0,) if failed else (-1.0,)
         study.add_trial(
             create_trial(
                 state=TrialState.COMPLETE,
                 params={name: inside(point["values"][name], d) for name, d in space.items()},
                 distributions=space,
-                value=worst if point["score"] is None else point["score"],
+                value=worst if point["gain"] is None else point["gain"],
                 user_attrs={"constraints": constraints},
                 system_attrs={"constraints": constraints},
             )

@@ -1,0 +1,171 @@
+"""How much of a reachable gain the proposers without a key find, on a surrogate of a trainer.
+
+    python benchmarks/search.py [--quick]
+
+The real proposers edit a real file of constants. Its "score" is a made-up smooth function of them,
+in the shape of what knobs do to a small trainer: most do nearly nothing, a few help when moved in
+one direction, most hurt when moved far, two interact, one crashes beyond a limit. Noise and verdict
+are the production judge's: scores of one seed share that seed's luck, and close calls are
+replicated. It compares proposers at equal slots; it says nothing of any trainer's true optimum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_autoresearch.experiment import Experiment
+from pytest_autoresearch.judge import Judge, Prior, estimate_noise
+from pytest_autoresearch.mutation import apply
+from pytest_autoresearch.proposers import Attempt, Context, Proposer
+from pytest_autoresearch.proposers.knobs import find
+from pytest_autoresearch.proposers.registry import create
+
+SOURCE = """\
+DEPTH = 2
+WIDTH = 64
+MLP_RATIO = 4
+WINDOW_PATTERN = "SSSL"
+ROPE_BASE = 10000
+SOFTCAP = 15.0
+EMBEDDING_LR = 0.1
+UNEMBEDDING_LR = 0.004
+MATRIX_LR = 0.01
+SCALAR_LR = 0.2
+WEIGHT_DECAY = 0.05
+MUON_MOMENTUM = 0.95
+ADAM_BETA1 = 0.8
+WARMUP_RATIO = 0.0
+WARMDOWN_RATIO = 0.4
+FINAL_LR_FRAC = 0.0
+"""
+SEED_SD, PAIR_SD = 0.010, 0.004
+SEEDS = (1, 2, 3)
+
+
+def loss(v: dict[str, object], optimum: dict[str, float]) -> float | None:
+    """Score without noise, or None for a crash; `optimum` says where each knob is best."""
+    n = {name: float(value) for name, value in v.items() if not isinstance(value, str)}
+    if n["MATRIX_LR"] > 0.035 or n["EMBEDDING_LR"] > 0.39:
+        return None
+    total = 1.9
+    for name, weight in (
+        ("MATRIX_LR", 0.007), ("EMBEDDING_LR", 0.006), ("MLP_RATIO", 0.012), ("WIDTH", 0.06),
+        ("UNEMBEDDING_LR", 0.002), ("SCALAR_LR", 0.002), ("ROPE_BASE", 0.0005), ("SOFTCAP", 0.002),
+        ("DEPTH", 0.015),
+    ):  # fmt: skip
+        total += weight * (math.log2(n[name]) - optimum[name]) ** 2
+    for name, weight in (
+        ("WARMUP_RATIO", 0.5), ("WARMDOWN_RATIO", 0.2), ("FINAL_LR_FRAC", 0.3),
+        ("MUON_MOMENTUM", 2.0), ("ADAM_BETA1", 0.3), ("WEIGHT_DECAY", 0.02),
+    ):  # fmt: skip
+        total += weight * (n[name] - optimum[name]) ** 2
+    more = math.log2(n["MATRIX_LR"]) - optimum["MATRIX_LR"]
+    return total + 0.004 * more * (n["WARMDOWN_RATIO"] - optimum["WARMDOWN_RATIO"])
+
+
+def landscape(rng: random.Random) -> dict[str, float]:
+    """Where the knobs are best: near where they stand, a few of them worth moving."""
+    values = {knob.name: knob.value for knob in find(SOURCE)}
+    near: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, str):
+            continue
+        linear = name.endswith(("_RATIO", "_FRAC", "MOMENTUM", "BETA1", "DECAY"))
+        if linear and name != "MLP_RATIO":
+            near[name] = float(value) + abs(rng.gauss(0, 0.08))
+        else:
+            near[name] = math.log2(value) + rng.gauss(0, 0.2 if name == "WIDTH" else 0.8)
+    return near
+
+
+def campaign(proposer: str, slots: int, seed: int) -> list[float]:
+    """Share of the reachable gain that the champion holds, after each slot."""
+    rng = random.Random(seed)
+    optimum = landscape(rng)
+    luck = {s: rng.gauss(0, SEED_SD) for s in range(1, 40)}
+    judge, groups = Judge(), []
+    experiment = Experiment()
+
+    def truth(text: str) -> float | None:
+        return loss({knob.name: knob.value for knob in find(text)}, optimum)
+
+    def measure(text: str, s: int) -> float | None:
+        true = truth(text)
+        return None if true is None else true + luck[s] + rng.gauss(0, PAIR_SD / math.sqrt(2))
+
+    start = truth(SOURCE)
+    assert start is not None
+    best = SOURCE
+    scores = {s: start + luck[s] + rng.gauss(0, PAIR_SD / math.sqrt(2)) for s in SEEDS}
+    base = Attempt(
+        1, "baseline-1", None, "baseline", "", "", "baseline", "",
+        statistics.mean(scores.values()), None, None, 0, 0, {}, lambda: {"train.py": SOURCE},
+    )  # fmt: skip
+    history, parent, found = [base], base, []
+    search: Proposer = create(proposer, experiment=experiment, root=Path("."))
+    try:
+        for slot in range(1, slots + 1):
+            context = Context(
+                experiment, "", slot, seed, parent, {"train.py": best}, {}, history, parent, None
+            )
+            proposal = search.propose(context)
+            text = apply({"train.py": best}, proposal.edits)["train.py"]
+            candidate: dict[int, float] = {}
+            decision, s = None, sorted(scores)[slot % len(scores)]
+            while (score := measure(text, s)) is not None:
+                candidate[s] = score
+                decision = judge.decide(candidate, scores, estimate_noise(groups, Prior()), slot)
+                if decision.action != "replicate":
+                    break
+                assert decision.seed is not None
+                s = decision.seed
+                if s not in scores:
+                    extra = measure(best, s)
+                    assert extra is not None
+                    scores[s] = extra
+            kept = decision is not None and decision.action == "keep"
+            attempt = Attempt(
+                slot + 1, f"mutation-{slot:04d}", parent.slot_id, proposal.title, "", proposer,
+                "crash" if decision is None else "keep" if kept else "discard", "",
+                statistics.mean(candidate.values()) if candidate else None,
+                decision.gain if decision else None, decision.gain_sigma if decision else None,
+                1, 1, proposal.meta, lambda text=text: {"train.py": text},
+            )  # fmt: skip
+            history.append(attempt)
+            if candidate:
+                groups.append({k: candidate[k] - scores[k] for k in candidate if k in scores})
+            if kept:
+                best, scores, parent = text, candidate, replace(attempt)
+            now = truth(best)
+            assert now is not None
+            found.append((start - now) / (start - 1.9))
+    finally:
+        search.close()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--proposers", nargs="+", default=["random", "ratchet", "gp"])
+    options = parser.parse_args()
+    slots, nights = (20, 4) if options.quick else (100, 12)
+    shown = [n for n in (20, 50, 100) if n <= slots]
+    result: dict[str, dict[str, float]] = {}
+    print(f"share of the reachable gain, median of {nights} landscapes")
+    print(f"{'':10}" + "".join(f"{f'{n} slots':>12}" for n in shown))
+    for name in options.proposers:
+        runs = [campaign(name, slots, seed) for seed in range(nights)]
+        result[name] = {str(n): statistics.median(run[n - 1] for run in runs) for n in shown}
+        print(f"{name:10}" + "".join(f"{result[name][str(n)]:12.0%}" for n in shown), flush=True)
+    print(json.dumps({"share_of_gain": result, "landscapes": nights}))
+
+
+if __name__ == "__main__":
+    main()

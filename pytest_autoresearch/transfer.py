@@ -1,0 +1,133 @@
+"""Do the keeps survive a longer budget, or a larger model?
+
+Gains found in short runs of a small model may be gone in long runs of a large one. The first and
+the last champion are trained again, in pairs, under the scaled budget and with scaled constants.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from .campaign import Campaign, InfrastructureFailure, Slot
+from .closing import Gain, paired_gain
+from .experiment import Budget
+from .ledger import CampaignBusy
+from .offline import opened
+from .proposers.knobs import find, turn
+
+TRANSFER = "transfer"
+
+
+def transfer(
+    root: Path, tag: str | None, longer: float, scale: Mapping[str, float], seeds: int
+) -> int:
+    """Train first and last champion under other conditions and say whether the gain is there.
+
+    Args:
+        root: The project.
+        tag: Of the campaign; None: the name of the current git branch.
+        longer: Factor on the training budget.
+        scale: Constant of the entry file to the factor it is multiplied by.
+        seeds: Pairs.
+
+    Returns:
+        Exit code: 0 if the gain is positive there too, 1 if not, 4 if it could not be tried.
+    """
+    try:
+        with opened(root, tag, TRANSFER) as campaign:
+            gain = measure(campaign, longer, scale, seeds)
+    except (pytest.UsageError, CampaignBusy, InfrastructureFailure, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 4
+    return 0 if gain is not None and gain.gain > 0 else 1
+
+
+def measure(
+    campaign: Campaign, longer: float, scale: Mapping[str, float], seeds: int
+) -> Gain | None:
+    """Measure the paired gain under the scaled conditions; None if one of the two has no score.
+
+    Raises:
+        pytest.UsageError: Nothing was kept, or a constant cannot be scaled.
+    """
+    champions = campaign.ledger.champions()
+    if len(champions) < 2:
+        raise pytest.UsageError("nothing was kept, so there is nothing to transfer")
+    first, last, metric = champions[0], champions[-1], campaign.experiment.metric
+    budget = replace(campaign.rules.budget, amount=longer * campaign.rules.budget.amount)
+    where = ", ".join([f"budget {budget}", *(f"{k} x {v:g}" for k, v in scale.items())])
+    print(f"here: {metric.gain(last.mean, first.mean):+.6f} under {campaign.rules.budget}")
+    print(f"there: {where}", flush=True)
+    files = {
+        champion.version: scaled(campaign, campaign.read(champion.commit), scale)
+        for champion in (first, last)
+    }
+    gains: list[float] = []
+    for seed in sorted(first.scores)[:seeds]:
+        scores = []
+        for champion in (first, last):
+            slot = Slot(campaign.ledger.slot(champion.slot_id), parent_commit=champion.commit)
+            score = _train(campaign, slot, files[champion.version], seed, budget, longer)
+            if score is None:
+                return None
+            scores.append(score)
+        gains.append(metric.gain(scores[1], scores[0]))
+        print(f"  seed {seed}: {scores[0]:.6f} -> {scores[1]:.6f} ({gains[-1]:+.6f})", flush=True)
+    gain = paired_gain(gains, campaign.noise())
+    assert gain is not None
+    verdict = "transfers" if gain.gain > 0 else "does not transfer"
+    print(f"{verdict}: {gain.gain:+.6f} {metric.name} over {gain.n} seed(s)")
+    return gain
+
+
+def _train(
+    campaign: Campaign,
+    slot: Slot,
+    files: Mapping[str, str],
+    seed: int,
+    budget: Budget,
+    longer: float,
+) -> float | None:
+    limit = max(1.0, longer) * 2 * campaign.wall_limit()
+    result = campaign.run(
+        slot,
+        files,
+        seed,
+        TRANSFER,
+        budget=budget,
+        wall_limit_s=limit,
+        scoring_cpu_limit_s=None,
+        champion_losses=None,
+    )
+    if result.score is None:
+        print(f"  seed {seed}: {result.status}: {result.reason}")
+    return result.score
+
+
+def scaled(
+    campaign: Campaign, files: Mapping[str, str], scale: Mapping[str, float]
+) -> dict[str, str]:
+    """Return the files with constants of the entry file multiplied.
+
+    Raises:
+        pytest.UsageError: No such number is there.
+    """
+    entry = campaign.experiment.files[0]
+    knobs = {k.name: k for k in find(files[entry], cuda=campaign.device.kind == "cuda")}
+    values: dict[str, int | float] = {}
+    for name, factor in scale.items():
+        knob = knobs.get(name)
+        if knob is None or isinstance(knob.value, str | bool):
+            numbers = [k for k, v in knobs.items() if not isinstance(v.value, str | bool)]
+            raise pytest.UsageError(
+                f"--scale {name}={factor:g}: {entry} has no such number; there are: "
+                + ", ".join(number for number in numbers if number.isupper())
+            )
+        value = knob.value * factor
+        values[name] = round(value) if isinstance(knob.value, int) else value
+    return {**files, entry: turn(files[entry], knobs, values)}
