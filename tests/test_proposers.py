@@ -37,9 +37,17 @@ def forward(x):
 '''
 
 
-def attempt(slot: int, source: str, score: float | None, meta: dict, parent: int | None) -> Attempt:
+def attempt(
+    slot: int,
+    source: str,
+    score: float | None,
+    meta: dict,
+    parent: int | None,
+    verdict: str = "discard",
+    gain: float | None = None,
+) -> Attempt:
     return Attempt(
-        slot, f"mutation-{slot}", parent, "", "", "", "discard", "", score, None, None, 0, 0, meta,
+        slot, f"mutation-{slot}", parent, "", "", "", verdict, "", score, gain, None, 0, 0, meta,
         lambda: {"train.py": source},
     )  # fmt: skip
 
@@ -138,19 +146,25 @@ def test_the_model_beats_chance_on_a_smooth_problem() -> None:
     def best(name: str, seed: int) -> float:
         proposer = create(name, experiment=Experiment(), root=Path())
         history: list[Attempt] = []
-        champion = attempt(0, source, loss(source), {}, None)
+        champion = attempt(0, source, loss(source), {}, None, "baseline")
+        history.append(champion)
         try:
             for slot in range(1, 25):
                 here = Context(
                     Experiment(), "", slot, seed, champion, dict(champion.read_files()), {},
-                    [champion, *history] if champion.slot_id == 0 else history, champion, None,
+                    history, champion, None,
                 )  # fmt: skip
                 proposal = proposer.propose(here)
                 text = apply(here.files, proposal.edits)["train.py"]
-                tried = attempt(slot, text, loss(text), dict(proposal.meta), champion.slot_id)
-                history.append(tried)
-                if tried.score < champion.score:
-                    champion = tried
+                gain = champion.score - loss(text)
+                verdict = "keep" if gain > 0 else "discard"
+                history.append(
+                    attempt(
+                        slot, text, loss(text), dict(proposal.meta), champion.slot_id, verdict, gain
+                    )
+                )
+                if gain > 0:
+                    champion = history[-1]
         finally:
             proposer.close()
         return champion.score

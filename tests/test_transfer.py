@@ -19,7 +19,9 @@ def transfer(project: Project, *args: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def night(project: Project) -> Project:
-    project.propose(0.9)
+    project.propose(
+        "Title: better\n\ntrain.py\n<<<<<<< SEARCH\nSCORE = 1.0\n=======\nSCORE = 0.9\n>>>>>>> REPLACE\n"
+    )
     project.run("--iterations=1", "--autoresearch-confirm=0")
     assert project.verdicts() == ["keep"]
     return project

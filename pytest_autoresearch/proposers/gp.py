@@ -25,6 +25,7 @@ AT_ONCE = 3
 """Knobs turned in one step: with a few dozen trials in so many dimensions, a whole point of the
 sampler is mostly extrapolation, so a drawn few of its coordinates are taken and the others stay as
 the champion has them (the coordinate perturbation of DYCORS: Regis and Shoemaker, 2013)."""
+TRIES = 20
 ANSWER_S = 120.0
 
 
@@ -52,12 +53,12 @@ class GaussianProcess:
         request = self._request(context, knobs)
         known = tried(context)
         rng = random.Random(f"{context.seed}/{context.slot}/gp")
-        for values in self._ask(request):
-            moved = {
-                name: _typed(knobs[name], value)
-                for name, value in values.items()
-                if name in knobs and _typed(knobs[name], value) != knobs[name].value
-            }
+        moved = {
+            name: _typed(knobs[name], value)
+            for name, value in self._ask(request).items()
+            if name in knobs and _typed(knobs[name], value) != knobs[name].value
+        }
+        for _ in range(TRIES):
             few = rng.sample(sorted(moved), min(len(moved), rng.randint(1, AT_ONCE)))
             changes = {name: moved[name] for name in few}
             if changes and tuple(sorted(changes.items())) not in known:
@@ -102,7 +103,7 @@ class GaussianProcess:
             },
         }
 
-    def _ask(self, request: Mapping[str, Any]) -> list[Mapping[str, Value]]:
+    def _ask(self, request: Mapping[str, Any]) -> Mapping[str, Value]:
         for attempt in range(2):
             try:
                 return self._exchange(request)
@@ -112,7 +113,7 @@ class GaussianProcess:
                     raise ProposerUnavailable(f"the search helper died: {error}") from None
         raise AssertionError("unreachable")
 
-    def _exchange(self, request: Mapping[str, Any]) -> list[Mapping[str, Value]]:
+    def _exchange(self, request: Mapping[str, Any]) -> Mapping[str, Value]:
         if self._helper is None or self._helper.poll() is not None:
             env = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "HOME", "TMPDIR")}
             env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -137,8 +138,8 @@ class GaussianProcess:
             timer.cancel()
         if not answer:
             raise OSError("no answer")
-        points: list[Mapping[str, Value]] = json.loads(answer)
-        return points
+        point: Mapping[str, Value] = json.loads(answer)
+        return point
 
     def close(self) -> None:
         """End the helper."""

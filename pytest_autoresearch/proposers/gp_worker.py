@@ -1,4 +1,4 @@
-"""The helper process of `gp`: one JSON request a line, one JSON list of points a line."""
+"""The helper process of `gp`: one JSON request a line, one JSON point a line."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 import sys
 import warnings
 from typing import Any
-
-POINTS = 3
 
 
 def distributions(knobs: dict[str, Any]) -> dict[str, Any]:
@@ -37,8 +35,8 @@ def inside(value: Any, distribution: Any) -> Any:
     return int(value) if type(distribution).__name__ == "IntDistribution" else float(value)
 
 
-def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rebuild the study and ask it for points.
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Rebuild the study and ask it for a point.
 
     A crash is a broken constraint, not a loss: it says where not to go, not how bad it is there.
     """
@@ -54,7 +52,7 @@ def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
         constraints_func=lambda trial: trial.user_attrs.get("constraints", (-1.0,)),
     )
     study = optuna.create_study(sampler=sampler, direction="maximize")
-    worst = min(p["gain"] for p in request["points"] if p["gain"] is not None)
+    worst = min((p["gain"] for p in request["points"] if p["gain"] is not None), default=0.0)
     for point in request["points"]:
         failed = point["gain"] is None and not point["running"]
         constraints = (1.0,) if failed else (-1.0,)
@@ -68,7 +66,7 @@ def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
                 system_attrs={"constraints": constraints},
             )
         )
-    return [study.ask(space).params for _ in range(POINTS)]
+    return dict(study.ask(space).params)
 
 
 def main() -> None:
