@@ -1,0 +1,137 @@
+"""Verdicts against known truth: a real campaign of mutations that help, hurt and do nothing.
+
+    python benchmarks/known.py [--quick] [--seeds 5]
+
+Runs a replayed campaign of the shipped experiment in a scratch clone; then trains every mutation
+and the champion it was judged against on seeds that the campaign never used, in pairs, and sets
+the verdict beside the gain found there. Needs the data of ``python prepare.py``. About 50 trials
+of 30 seconds; ``--quick`` has a tenth of the budget and shows the mechanics only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pytest_autoresearch.campaign import Campaign, Slot
+from pytest_autoresearch.offline import opened
+from pytest_autoresearch.records import SlotRecord
+
+ROOT = Path(__file__).resolve().parent.parent
+TRUTH = "truth"
+MUTATIONS = {
+    "halve the MLP": ("MLP_RATIO = 4", "MLP_RATIO = 2"),
+    "nothing: one more random draw before the model": (
+        "def build(vocab_size, seq_len):\n",
+        "def build(vocab_size, seq_len):\n    torch.rand(7)\n",
+    ),
+    "halve the head's width": ("128 if CUDA else 32  # per", "128 if CUDA else 16  # per"),
+    "double the matrix rate": ("0.04 if CUDA else 0.01", "0.04 if CUDA else 0.02"),
+    "nothing: five more random draws before the model": (
+        "def build(vocab_size, seq_len):\n",
+        "def build(vocab_size, seq_len):\n    torch.rand(1005)\n",
+    ),
+    "no warm-down": ("WARMDOWN_RATIO = 0.4", "WARMDOWN_RATIO = 0.05"),
+    "embedding rate to a quarter": ("0.6 if CUDA else 0.1", "0.6 if CUDA else 0.025"),
+    "one block less": ("DEPTH = 8 if CUDA else 2", "DEPTH = 8 if CUDA else 1"),
+    "nothing: a soft cap of 15.1": ("SOFTCAP = 15.0", "SOFTCAP = 15.1"),
+}
+
+
+def scratch(folder: Path) -> Path:
+    """A clone of this repository with the prepared data and the recorded proposals."""
+    project = folder / "project"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(project)], check=True)
+    shutil.copytree(ROOT / ".autoresearch/data", project / ".autoresearch/data")
+    ideas = project / ".autoresearch/ideas"
+    ideas.mkdir()
+    for number, (title, (search, replace)) in enumerate(MUTATIONS.items(), 1):
+        text = (
+            f"Title: {title}\n\ntrain.py\n<<<<<<< SEARCH\n{search}\n=======\n{replace}\n"
+            ">>>>>>> REPLACE\n"
+        )
+        (ideas / f"{number:02d}.txt").write_text(text)
+    return project
+
+
+def truth(campaign: Campaign, slot: SlotRecord, seeds: range) -> list[float]:
+    """Paired gains of a slot over the champion it was judged against, on `seeds`."""
+    assert slot.champion_before is not None
+    before = campaign.ledger.slot(slot.champion_before)
+    gains = []
+    for seed in seeds:
+        old, new = train(campaign, before, seed), train(campaign, slot, seed)
+        if old is not None and new is not None:
+            gains.append(campaign.experiment.metric.gain(new, old))
+    return gains
+
+
+def train(campaign: Campaign, slot: SlotRecord, seed: int) -> float | None:
+    """Score of a slot's files on one seed; trained once."""
+    for trial in campaign.ledger.slot(slot.id).trials:
+        if (trial.purpose, trial.seed) == (TRUTH, seed):
+            return trial.score
+    holder = Slot(slot, parent_commit=slot.commit)
+    return campaign.run(holder, campaign.read(slot.commit), seed, TRUTH).score
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seeds", type=int, default=5, help="fresh pairs for the truth")
+    options = parser.parse_args()
+    seeds = range(7001, 7001 + (2 if options.quick else options.seeds))
+    with tempfile.TemporaryDirectory() as folder:
+        project = scratch(Path(folder))
+        command = [
+            sys.executable, "-m", "pytest", "--autoresearch", "--autoresearch-tag=known",
+            "--autoresearch-proposer=replay:.autoresearch/ideas", "--autoresearch-confirm=0",
+            f"--iterations={len(MUTATIONS)}", "-p", "no:cacheprovider",
+        ]  # fmt: skip
+        if options.quick:
+            command.append("--autoresearch-budget=equal:60ktok")
+        subprocess.run(command, cwd=project, check=True)
+        with opened(project, "known", "truth") as campaign:
+            rows = report(campaign, seeds)
+    print(json.dumps({"mutations": rows, "seeds": len(seeds)}))
+
+
+def report(campaign: Campaign, seeds: range) -> list[dict[str, object]]:
+    """Print the table as it is measured."""
+    sigma = campaign.noise().sigma
+    print(f"sigma of one paired difference {sigma:.4f}; truth over {len(seeds)} fresh seeds")
+    print(f"{'verdict':10}{'judged gain':>12}{'n':>3}{'true gain':>12}{'± se':>9}  mutation")
+    rows: list[dict[str, object]] = []
+    for slot in campaign.ledger.slots():
+        if slot.kind == "baseline" or not slot.commit:
+            continue
+        gains = truth(campaign, slot, seeds)
+        mean = statistics.mean(gains) if gains else math.nan
+        error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
+        judged = f"{slot.gain:+.4f}" if slot.gain is not None else "-"
+        print(
+            f"{slot.verdict or '':10}{judged:>12}{slot.n:>3}{mean:>+12.4f}{error:>9.4f}"
+            f"  {slot.title}",
+            flush=True,
+        )
+        rows.append(
+            {
+                "title": slot.title,
+                "verdict": slot.verdict,
+                "gain": slot.gain,
+                "true_gain": mean,
+                "standard_error": error,
+            }
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    main()
