@@ -21,7 +21,9 @@ import tempfile
 from pathlib import Path
 
 from pytest_autoresearch.campaign import Campaign, Slot
+from pytest_autoresearch.mutation import edits_between
 from pytest_autoresearch.offline import opened
+from pytest_autoresearch.proposers.edits import format_blocks
 from pytest_autoresearch.records import SlotRecord
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,12 +54,11 @@ def scratch(folder: Path) -> Path:
     shutil.copytree(ROOT / ".autoresearch/data", project / ".autoresearch/data")
     ideas = project / ".autoresearch/ideas"
     ideas.mkdir()
+    source = (project / "train.py").read_text()
     for number, (title, (search, replace)) in enumerate(MUTATIONS.items(), 1):
-        text = (
-            f"Title: {title}\n\ntrain.py\n<<<<<<< SEARCH\n{search}\n=======\n{replace}\n"
-            ">>>>>>> REPLACE\n"
-        )
-        (ideas / f"{number:02d}.txt").write_text(text)
+        assert source.count(search) == 1, title
+        blocks = format_blocks(edits_between(source, source.replace(search, replace), "train.py"))
+        (ideas / f"{number:02d}.txt").write_text(f"Title: {title}\n\n{blocks}")
     return project
 
 
