@@ -25,6 +25,7 @@ from .proposers import (
     ProposalRefused,
     Proposer,
 )
+from .proposers.draft import Draft
 from .records import SMOKE, GateNote
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class Campaign:
         self.judge = judge
         self._make_proposer = proposer
         self._proposer: Proposer | None = None
+        self._draft = Draft()
         self.running: tuple[Slot, str] | None = None
         self._should_stop = should_stop
 
@@ -178,7 +180,8 @@ class Campaign:
     def propose(self, slot: Slot) -> Slot:
         """Fill the slot with a proposal and apply its edits to the champion's files.
 
-        A proposal that an interrupted slot gave back comes before a new one.
+        A proposal that an interrupted slot gave back comes before a new one, and one that was
+        drafted while the last trial ran before one that must be waited for.
 
         Raises:
             ProposerUnavailable: Infrastructure; the slot is not charged.
@@ -190,23 +193,55 @@ class Campaign:
         slot.parent_commit = champion.commit
         slot.before = self.read(champion.commit)
         own = getattr(self.proposer, "insists", False)
-        orphan = None if own else self.ledger.lease_proposal(slot.record.id)
+        waiting = None if own else self.ledger.lease_proposal(slot.record.id)
+        made_for: int | None = slot.parent.id
         try:
-            slot.proposal = orphan or self.proposer.propose(self.context(slot))
+            if waiting is not None:
+                slot.proposal, made_for = waiting
+            else:
+                slot.proposal, made_for = self._draft.take() or (
+                    self.proposer.propose(self.context(slot)),
+                    made_for,
+                )
         except ProposalRefused as error:
             slot.refusal = NoScore("invalid", f"the model declined: {error}")
             slot.proposal = Proposal("refused", ())
         except ProposalInvalid as error:
             slot.refusal = NoScore("invalid", str(error))
             slot.proposal = Proposal(error.title or "unusable proposal", (), meta=error.meta)
-        if orphan is None:
+        if waiting is None:
             self.ledger.save_proposal(slot.record.id, slot.proposal, parent=slot.parent.id)
         if slot.refusal is None:
-            try:
-                slot.files = apply(slot.before, slot.proposal.edits)
-            except EditError as error:
-                slot.refusal = NoScore("invalid", str(error))
+            self._mutate(slot, made_for)
         return slot
+
+    def _mutate(self, slot: Slot, made_for: int | None) -> None:
+        """Apply the edits to the champion, or else to the files that they were made for."""
+        assert slot.proposal is not None
+        assert slot.parent is not None
+        try:
+            slot.files = apply(slot.before, slot.proposal.edits)
+            return
+        except EditError as error:
+            refusal = NoScore("invalid", str(error))
+        if made_for is not None and made_for != slot.parent.id:
+            parent = self.ledger.slot(made_for)
+            before = self.read(parent.commit)
+            try:
+                slot.files = apply(before, slot.proposal.edits)
+            except EditError as error:
+                refusal = NoScore("invalid", str(error))
+            else:
+                slot.parent, slot.parent_commit, slot.before = parent, parent.commit, before
+                return
+        slot.refusal = refusal
+
+    def draft_ahead(self, slot: Slot) -> None:
+        """Have the next proposal thought of while this slot trains, if thinking takes long."""
+        if not getattr(self.proposer, "thinks", False) or slot.parent is None:
+            return
+        context = replace(self.context(slot), slot=slot.record.number + self.rules.concurrency)
+        self._draft.start(self.proposer, context)
 
     @property
     def proposer(self) -> Proposer:
@@ -729,7 +764,9 @@ class Campaign:
         self.repository.project(self.rules.tag, champion.commit, tried)
 
     def close(self) -> None:
-        """Stop trials and helpers."""
+        """Stop trials and helpers; a draft that is ready waits for the next session."""
+        if (ready := self._draft.ready()) is not None:
+            self.ledger.add_draft(*ready)
         if self._proposer is not None:
             self._proposer.close()
         self.executor.close()

@@ -337,8 +337,20 @@ class Ledger:
             )
             return _id(cursor)
 
-    def lease_proposal(self, slot_id: int) -> Proposal | None:
-        """Give the oldest proposal that waits for a slot to this one; None if none waits."""
+    def add_draft(self, proposal: Proposal, parent: int) -> None:
+        """Keep a proposal that was made ahead for a slot that never began."""
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO proposals (state, parent, body, created) VALUES ('drafted', ?, ?, ?)",
+                (parent, json.dumps(asdict(proposal)), time.time()),
+            )
+
+    def lease_proposal(self, slot_id: int) -> tuple[Proposal, int | None] | None:
+        """Give the oldest proposal that waits for a slot to this one.
+
+        Returns:
+            The proposal and the slot whose files it was made for; None if none waits.
+        """
         with self._write() as db:
             row = db.execute(
                 "SELECT * FROM proposals WHERE state = 'drafted' ORDER BY id LIMIT 1"
@@ -353,7 +365,7 @@ class Ledger:
                 "UPDATE slots SET proposal_id = ?, parent = ? WHERE id = ?",
                 (row["id"], row["parent"], slot_id),
             )
-            return _proposal(row["body"])
+            return _proposal(row["body"]), row["parent"]
 
     def note_gates(self, slot_id: int, notes: Sequence[GateNote]) -> None:
         """Write down what the gates said."""

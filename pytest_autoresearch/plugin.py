@@ -106,8 +106,11 @@ class Hooks:
         self.session.started()
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
         """After each item, stop where a stop condition holds (in workers, not the controller)."""
+        self.session.more = nextitem is not None
         result = yield
         if reason := self.session.stop_reason():
             item.session.shouldstop = reason

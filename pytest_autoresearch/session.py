@@ -202,6 +202,8 @@ class Session:
         plan: What the driver decided.
         is_driver: False in an xdist worker.
         counts: Verdicts of this session (driver).
+        stopping: Why no further slot starts, or ''.
+        more: Whether this process has another slot to fill after the one that runs.
     """
 
     config: pytest.Config
@@ -212,6 +214,7 @@ class Session:
     counts: Counter[str] = field(default_factory=Counter)
     session_id: int | None = None
     stopping: str = ""
+    more: bool = False
     _campaign: Campaign | None = None
     _lease: Any = None
     _launcher: Any = None
@@ -332,6 +335,8 @@ class Session:
         """Gate, train, score and replicate."""
         campaign = self.campaign()
         campaign.gate(slot)
+        if self.more and item.kind == "mutation":
+            campaign.draft_ahead(slot)
         return campaign.measure(slot)
 
     def bar(self, item: Slot) -> Score:

@@ -79,7 +79,7 @@ def test_a_cut_off_slot_gives_its_proposal_to_the_next(tmp_path: Path) -> None:
     ledger.save_proposal(slot, PROPOSAL, parent=None)
     ledger.abandon_slot(slot, "infra", "no GPU")
     following = begin(ledger, 2)
-    assert ledger.lease_proposal(following) == PROPOSAL
+    assert ledger.lease_proposal(following) == (PROPOSAL, None)
     assert ledger.lease_proposal(begin(ledger, 3)) is None
 
 
@@ -139,7 +139,7 @@ def test_a_dead_process_loses_its_lock_and_its_slot(tmp_path: Path) -> None:
     ledger.begin_session(driver="another")
     [slot] = ledger.slots()
     assert slot.state == "interrupted"
-    assert ledger.lease_proposal(begin_more(ledger)) == PROPOSAL
+    assert ledger.lease_proposal(begin_more(ledger)) == (PROPOSAL, None)
 
 
 def begin_more(ledger: Ledger) -> int:
