@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 AUDIT_KEEP = 2048
 """Positions audited before a keep; every trial has 512."""
 
+MEMORY_SHARE = 0.9
+"""Share of the memory that the trials of this machine may take together."""
+
 TICK_S = 0.25
 """How often a waiting step looks at the stop flag and at the ledger."""
 
@@ -502,6 +505,7 @@ class Campaign:
         return finished.result
 
     def _spec(self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str) -> TrialSpec:
+        from .devices import memory_bytes
         from .trial import TrialSpec
 
         experiment = self.experiment
@@ -527,6 +531,7 @@ class Campaign:
             device=self.device.kind,
             threads=self.rules.threads,
             wall_limit_s=self.wall_limit(),
+            memory_limit_bytes=int(MEMORY_SHARE * memory_bytes() / self.rules.concurrency),
             startup_limit_s=self._startup_limit(),
             champion_losses=self._champion_losses(),
             scoring_cpu_limit_s=self._scoring_limit(),

@@ -5,6 +5,7 @@ Found without torch: a pytest process never imports it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import tempfile
@@ -48,6 +49,15 @@ def visible_gpus() -> tuple[str, ...]:
 def default_budget(kind: str) -> Budget:
     """300 s on CUDA, where an exclusive device keeps time; equal counted work on a CPU."""
     return Budget.parse("300s") if kind == "cuda" else Budget.parse("equal:600ktok")
+
+
+def memory_bytes() -> int:
+    """Return the memory of this machine, or of the control group that confines us if less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            total = min(total, int((Path("/sys/fs/cgroup") / name).read_text()))
+    return total
 
 
 def cpu_name() -> str:
