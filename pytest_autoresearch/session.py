@@ -75,6 +75,9 @@ def start(config: pytest.Config) -> Session:
     options = Config.from_pytest(config)
     root = config.rootpath
     experiment = preflight.find_experiment(config)
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        # here, for xdist's workers too: they read the project's testpaths again
+        config.args[:] = [str(root / experiment.program)]
     given = getattr(config, "workerinput", {}).get("autoresearch")
     if given is not None:
         plan = Plan(**{**json.loads(given), "baselines": tuple(json.loads(given)["baselines"])})
@@ -82,8 +85,6 @@ def start(config: pytest.Config) -> Session:
     repository = preflight.check(root, experiment)
     _check_proposer(options, root)
     plan = _plan(config, options, experiment, repository)
-    if config.args_source is not pytest.Config.ArgsSource.ARGS:
-        config.args[:] = [str(root / experiment.program)]
     if getattr(config.option, "maxschedchunk", 0) is None:
         config.option.maxschedchunk = 1
     return Session(config, options, experiment, plan, is_driver=True)

@@ -239,8 +239,9 @@ def test_a_stop_file_ends_the_night(project: Project) -> None:
     assert project.verdicts() == []
 
 
-@pytest.mark.slow
-def test_two_workers_share_one_campaign(project: Project) -> None:
+def test_two_workers_share_one_campaign_whatever_the_testpaths(project: Project) -> None:
+    project.write("pytest.ini", "[pytest]\ntestpaths = tests\n")
+    project.write("tests/test_other.py", "def test_other(): raise AssertionError\n")
     project.propose(0.9, 1.5, 0.8, 1.6, 0.7, 1.7)
     result = project.run("--iterations=6", "-n2", "--junitxml=log.xml", timeout=300)
     assert result.ret == 0
