@@ -51,7 +51,7 @@ SEEDS = (1, 2, 3)
 def loss(v: dict[str, object], optimum: dict[str, float]) -> float | None:
     """Score without noise, or None for a crash; `optimum` says where each knob is best."""
     n = {name: float(value) for name, value in v.items() if not isinstance(value, str)}
-    if n["MATRIX_LR"] > 0.035 or n["EMBEDDING_LR"] > 0.39:
+    if n["MATRIX_LR"] > 0.035 or n["EMBEDDING_LR"] > 0.39 or n["MLP_RATIO"] <= 0:
         return None
     total = 1.9
     for name, weight in (

@@ -119,10 +119,13 @@ class Judge:
         rule: ``confirm``: a sequential test that replicates close calls; ``greedy``: any gain;
             ``strict``: 3 sigma at once.
         direction: Which way is better.
+        keep, hope: The sequential test's bounds, stage by stage, in standard errors; see `KEEP`.
     """
 
     rule: Rule = "confirm"
     direction: Direction = "min"
+    keep: tuple[float, ...] = KEEP
+    hope: tuple[float, ...] = HOPE
 
     def decide(
         self,
@@ -158,8 +161,8 @@ class Judge:
         sigmas = gain / error if error else math.copysign(math.inf, gain)
         action: Action = "keep" if metric.gain(mean, bar) > 0 else "discard"
         seed = None
-        may_replicate = action == "discard" and self.rule == "confirm" and n < len(KEEP)
-        if may_replicate and sigmas > HOPE[n - 1]:
+        may_replicate = action == "discard" and self.rule == "confirm" and n < len(self.keep)
+        if may_replicate and sigmas > self.hope[n - 1]:
             action = "replicate"
             seed = self._next_seed(candidate, champion, slot)
         return Decision(
@@ -177,7 +180,7 @@ class Judge:
             return 0.0
         if self.rule == "strict":
             return noise.bar(3.0)
-        return noise.bar(KEEP[min(n, len(KEEP)) - 1])
+        return noise.bar(self.keep[min(n, len(self.keep)) - 1])
 
     def _next_seed(
         self, candidate: Mapping[int, float], champion: Mapping[int, float], slot: int
