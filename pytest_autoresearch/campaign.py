@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from .experiment import Budget, Experiment
@@ -356,8 +357,10 @@ class Campaign:
                 slot.refusal = NoScore(_verdict_of(result), result.reason)
                 return self._failed(slot)
             slot.scores[seed] = result.score
+            if not self._guarded(slot, result):
+                return self._failed(slot)
             decision = self._decide(slot)
-            if decision.action == "keep" and not self._audit(slot):
+            if decision.action == "keep" and not (self._checked(slot) and self._audit(slot)):
                 return self._failed(slot)
             if decision.action != "replicate":
                 break
@@ -375,11 +378,47 @@ class Campaign:
         if result.checkpoint is not None:
             shutil.rmtree(result.checkpoint.parent, ignore_errors=True)
         ok = result.status == "ok"
-        note = GateNote("smoke", ok, "" if ok else result.reason, result.total_seconds)
-        gates = [*self.ledger.slot(slot.record.id).gates, note]
-        self.ledger.note_gates(slot.record.id, gates)
+        self._note(slot, GateNote("smoke", ok, result.reason, result.total_seconds))
         if not ok:
             slot.refusal = NoScore(_verdict_of(result), result.reason)
+        return ok
+
+    def _note(self, slot: Slot, *notes: GateNote) -> None:
+        gates = [*self.ledger.slot(slot.record.id).gates, *notes]
+        self.ledger.note_gates(slot.record.id, gates)
+
+    def _guarded(self, slot: Slot, result: TrialResult) -> bool:
+        """Hold a trial against the bounds on what a gain may cost."""
+        from . import guards
+
+        bounds = guards.built_in(self.experiment, self.rules.budget.kind == "wall")
+        notes = guards.check(result, self._calibration(), [*bounds, *self.experiment.guards])
+        if len(slot.scores) == 1:
+            self._note(slot, *notes)
+        broken = [note.detail for note in notes if not note.ok]
+        if broken:
+            slot.refusal = NoScore("guard", "; ".join(broken))
+        return not broken
+
+    def _checked(self, slot: Slot) -> bool:
+        """Run the user's checks in the mutated copy of the whole project."""
+        if self.experiment.checks is None:
+            return True
+        copy = dict(self.repository.export(slot.parent_commit))
+        copy.update({name: text.encode() for name, text in slot.files.items()})
+        result = self.run(
+            slot,
+            slot.files,
+            next(iter(slot.scores)),
+            "check",
+            phase="check",
+            files=copy,
+            command=("sh", "-c", self.experiment.checks),
+        )
+        ok = result.status == "ok"
+        self._note(slot, GateNote("checks", ok, result.reason, result.total_seconds))
+        if not ok:
+            slot.refusal = NoScore(_verdict_of(result), f"the experiment's checks: {result.reason}")
         return ok
 
     def _audit(self, slot: Slot) -> bool:
@@ -458,13 +497,13 @@ class Campaign:
             self.ledger.add_champion_scores(champion.version, {seed: result.score})
 
     def run(
-        self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str, **changes: Any
+        self, slot: Slot, code: Mapping[str, str], seed: int, purpose: str, **changes: Any
     ) -> TrialResult:
         """Train and score once; the row is written before and after.
 
         Args:
             slot: Slot it is done for.
-            files: The editable files.
+            code: The editable files.
             seed: Of the trial.
             purpose: What it is for.
             changes: Fields of the `TrialSpec` that differ from an ordinary trial's.
@@ -473,7 +512,7 @@ class Campaign:
             InfrastructureFailure: The trial could not be run.
             Interrupted: The session was asked to stop.
         """
-        spec = replace(self._spec(slot, files, seed, purpose), **changes)
+        spec = replace(self._spec(slot, code, seed, purpose), **changes)
         trial_id = self.ledger.start_trial(
             slot.record.id,
             seed=seed,
@@ -702,6 +741,8 @@ class Campaign:
             "parent": slot.parent.id if slot.parent else None,
             "champion_before": slot.champion.slot_id if slot.champion else None,
         }
+        if verdict == "guard" and slot.scores:
+            outcome["score"] = fmean(slot.scores.values())
         if verdict == "keep":
             assert slot.champion is not None
             self.ledger.crown(

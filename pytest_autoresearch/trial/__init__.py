@@ -32,7 +32,7 @@ class TrialSpec:
         metric: Name of the score in a command's output.
         phase: ``"full"``; ``"smoke"``: two steps and one scored batch; ``"audit"``: no training,
             the claims of this trial's earlier run are audited again; ``"rescore"``: no training,
-            its checkpoint is scored anew.
+            its checkpoint is scored anew; ``"check"``: `command` must only succeed.
         split: Part of the data that is scored.
         device: ``"cpu"`` or ``"cuda"``.
         threads: CPU threads of the candidate.
@@ -53,7 +53,7 @@ class TrialSpec:
     data: Path | None = None
     command: tuple[str, ...] | None = None
     metric: str = "val_bpb"
-    phase: Literal["full", "smoke", "audit", "rescore"] = "full"
+    phase: Literal["full", "smoke", "audit", "rescore", "check"] = "full"
     split: Literal["val", "holdout"] = "val"
     device: str = "cpu"
     threads: int = 1

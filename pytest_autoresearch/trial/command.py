@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import sandbox
-from . import TrialSpec, meter
+from . import TrialSpec, TrialStatus, meter
 from .group import Group
 from .launch import LaunchFailed, gpu_devices
 from .output import Output, one_line
@@ -103,10 +103,13 @@ def run_command(
     values.update(exit_code=ended.code, signal=ended.signal)
     if ended.stopped:
         raise Ended("guard", f"the command was {ended.describe()}")
+    if spec.phase == "check" and ended.code == 0:
+        return
     if ended.code != 0:
         lines = (head + tail).strip().splitlines() or ["it printed nothing"]
         was = "was " if ended.signal is not None else ""
-        raise Ended("crash", f"the command {was}{ended.describe()}: {lines[-1]}")
+        status: TrialStatus = "guard" if spec.phase == "check" else "crash"
+        raise Ended(status, f"the command {was}{ended.describe()}: {lines[-1]}")
     _take_figures(spec.metric, parse_figures(f"{head}\n{tail}"), values)
 
 
