@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .experiment import Budget, Experiment
 from .mutation import EditError, apply, changed_lines
 from .outcome import NoScore, Score, Trial
+from .policy import Course, Policy, course
 from .proposers import (
     Attempt,
     Context,
@@ -104,6 +105,8 @@ class Rules:
         sandbox: Mode of confinement.
         threads: CPU threads of a trial.
         concurrency: Trials that run side by side on this machine.
+        policy: Whose files the next mutation changes.
+        max_noise: Spread of the baseline above which nothing can be judged, as a share of it.
     """
 
     tag: str
@@ -114,6 +117,8 @@ class Rules:
     sandbox: str
     threads: int
     concurrency: int = 1
+    policy: Policy = "greedy"
+    max_noise: float = 1.0
 
 
 class Campaign:
@@ -191,20 +196,22 @@ class Campaign:
             ProposerUnavailable: Infrastructure; the slot is not charged.
             ProposerExhausted: Nothing is left to propose.
         """
-        champion = self.champion()
-        slot.champion = champion
-        slot.parent = self.ledger.slot(champion.slot_id)
-        slot.parent_commit = champion.commit
-        slot.before = self.read(champion.commit)
+        slot.champion = self.champion()
         own = getattr(self.proposer, "insists", False)
+        course = self._course(slot.record.number)
+        slot.parent = self.ledger.slot(course.parent)
+        slot.parent_commit = slot.parent.commit
+        slot.before = self.read(slot.parent.commit)
         waiting = None if own else self.ledger.lease_proposal(slot.record.id)
         made_for: int | None = slot.parent.id
         try:
             if waiting is not None:
                 slot.proposal, made_for = waiting
+            elif course.proposal is not None:
+                slot.proposal = course.proposal
             else:
                 slot.proposal, made_for = self._draft.take() or (
-                    self.proposer.propose(self.context(slot)),
+                    self.proposer.propose(self.context(slot, course.hint)),
                     made_for,
                 )
         except ProposalRefused as error:
@@ -218,6 +225,17 @@ class Campaign:
         if slot.refusal is None:
             self._mutate(slot, made_for)
         return slot
+
+    def _course(self, number: int) -> Course:
+        """Whose files are changed, and whether an old idea comes first; recordings go straight."""
+        straight = getattr(self.proposer, "recorded", False)
+        return course(
+            "greedy" if straight else self.rules.policy,
+            self.ledger.slots(),
+            self.ledger.champions(),
+            number,
+            self.rules.seed,
+        )
 
     def _mutate(self, slot: Slot, made_for: int | None) -> None:
         """Apply the edits to the champion, or else to the files that they were made for."""
@@ -254,7 +272,7 @@ class Campaign:
             self._proposer = self._make_proposer()
         return self._proposer
 
-    def context(self, slot: Slot) -> Context:
+    def context(self, slot: Slot, hint: str = "") -> Context:
         """Everything the proposer may know; holdout scores are not in the rows it is made of."""
         history = self.history()
         assert slot.parent is not None
@@ -275,6 +293,7 @@ class Campaign:
             sigma=self.noise().sigma,
             figures=_figures(last) if last else {},
             log_tail=last.log_tail if last else "",
+            hint=hint,
         )
 
     def history(self) -> list[Attempt]:
@@ -391,8 +410,9 @@ class Campaign:
         """Hold a trial against the bounds on what a gain may cost."""
         from . import guards
 
-        bounds = guards.built_in(self.experiment, self.rules.budget.kind == "wall")
-        notes = guards.check(result, self._calibration(), [*bounds, *self.experiment.guards])
+        baseline = self._calibration()
+        bounds = guards.built_in(self.experiment, self.rules.budget.kind == "wall", baseline)
+        notes = guards.check(result, baseline, [*bounds, *self.experiment.guards])
         if len(slot.scores) == 1:
             self._note(slot, *notes)
         broken = [note.detail for note in notes if not note.ok]
@@ -669,12 +689,15 @@ class Campaign:
         return trial
 
     def _crown_baseline(self) -> None:
+        from .judge import too_noisy
         from .ledger import ChampionMoved
 
         slots = [s for s in self.ledger.slots() if s.kind == "baseline" and s.score is not None]
         scores = {
             trial.seed: trial.score for s in slots for trial in s.trials if trial.score is not None
         }
+        if trouble := too_noisy(scores.values(), self.rules.max_noise):
+            raise InfrastructureFailure(trouble)
         try:
             self.ledger.crown(0, slots[0].id, self.rules.base_commit, scores)
         except ChampionMoved:
@@ -693,25 +716,8 @@ class Campaign:
         return champion
 
     def noise(self) -> Noise:
-        """The noise of paired differences, pooled over every slot that was replicated."""
-        from .judge import Prior, estimate_noise, prior_from
-
-        champions = self.ledger.champions()
-        scores = {champion.slot_id: champion.scores for champion in champions}
-        groups = []
-        for slot in self.ledger.slots():
-            reference = scores.get(slot.champion_before or 0, {})
-            groups.append(
-                {
-                    trial.seed: trial.score - reference[trial.seed]
-                    for trial in slot.own_trials
-                    if trial.score is not None and trial.seed in reference
-                }
-            )
-        known_scale = self.experiment.metric.name == "val_bpb" and self.experiment.run is None
-        if known_scale or not champions:
-            return estimate_noise(groups, Prior())
-        return estimate_noise(groups, prior_from(champions[0].scores.values()))
+        """The noise of paired differences on this device, pooled over what was replicated."""
+        return noise_of(self.ledger, self.experiment, self.device.name, self.rules.concurrency)
 
     # ------------------------------------------------------------------ 7: record
 
@@ -834,3 +840,37 @@ def _figures(trial: TrialRecord) -> dict[str, float]:
     if trial.train_seconds:
         figures["work_per_second"] = trial.work / trial.train_seconds
     return figures
+
+
+def noise_of(
+    ledger: Ledger, experiment: Experiment, device: str | None = None, concurrency: int = 0
+) -> Noise:
+    """Pool the noise of paired differences over every slot that was replicated.
+
+    Args:
+        ledger: Of the campaign.
+        experiment: Decides whether the shipped prior fits, or one of the calibration's scale.
+        device: Only trials on this device count; None: all.
+        concurrency: Only trials with so many side by side count; 0: all.
+    """
+    from .judge import Prior, estimate_noise, prior_from
+
+    champions = ledger.champions()
+    scores = {champion.slot_id: champion.scores for champion in champions}
+    groups = []
+    for slot in ledger.slots():
+        reference = scores.get(slot.champion_before or 0, {})
+        groups.append(
+            {
+                trial.seed: trial.score - reference[trial.seed]
+                for trial in slot.own_trials
+                if trial.score is not None
+                and trial.seed in reference
+                and device in (None, trial.device)
+                and concurrency in (0, trial.concurrency)
+            }
+        )
+    known_scale = experiment.metric.name == "val_bpb" and experiment.run is None
+    if known_scale or not champions:
+        return estimate_noise(groups, Prior())
+    return estimate_noise(groups, prior_from(champions[0].scores.values()))

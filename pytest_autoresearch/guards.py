@@ -12,6 +12,9 @@ from .trial import TrialResult
 TIMES_BASELINE = 2.0
 """Times the baseline's seconds that a trial may take, everything included."""
 
+SLACK_S = 20.0
+"""Seconds beyond that, so that a short command on a busy machine breaks no bound."""
+
 Measured = TrialRecord | TrialResult
 
 
@@ -35,18 +38,22 @@ def scoring_seconds(trial: Measured) -> float | None:
     return float(spent) if isinstance(spent, int | float) else None
 
 
-def built_in(experiment: Experiment, wall_budget: bool) -> tuple[Guard, ...]:
+def built_in(
+    experiment: Experiment, wall_budget: bool, baseline: Sequence[TrialRecord]
+) -> tuple[Guard, ...]:
     """Guards that every experiment has.
 
     Where the budget is a time of the outside clock, the whole trial is bounded by it too. Where it
     is counted work, wall seconds belong to whoever shares the machine, so CPU seconds of scoring
     are bounded instead; training is as long as the budget says.
     """
-    if wall_budget:
-        return (Guard("total_seconds", at_most_times_baseline=TIMES_BASELINE),)
-    if experiment.run is None:
-        return (Guard("scoring_cpu_seconds", at_most_times_baseline=TIMES_BASELINE),)
-    return ()
+    name = "total_seconds" if wall_budget else "scoring_cpu_seconds"
+    if not wall_budget and experiment.run is not None:
+        return ()
+    known = [v for v in (figure(trial, name) for trial in baseline) if v is not None]
+    if not known:
+        return ()
+    return (Guard(name, at_most=TIMES_BASELINE * statistics.fmean(known) + SLACK_S),)
 
 
 def check(

@@ -226,3 +226,34 @@ def show(values: Iterable[float]) -> str:
 def smallest_effect(noise: Noise, replicates: int = len(KEEP)) -> float:
     """Return the gain that is kept in half of all cases when fully replicated."""
     return noise.bar(KEEP[replicates - 1]) * noise.sigma / math.sqrt(replicates)
+
+
+def preview(noise: Noise, metric: str) -> str:
+    """Say what a campaign with this noise can tell apart."""
+    once = noise.bar(KEEP[0]) * noise.sigma
+    return (
+        f"noise: sigma {noise.sigma:.4f} of a paired difference ({noise.freedom:.0f} degrees of "
+        f"freedom); a gain of {once:.4f} {metric} is kept at once, one of "
+        f"{smallest_effect(noise):.4f} half of the time after {len(KEEP)} replicates"
+    )
+
+
+def too_noisy(scores: Iterable[float], share: float) -> str:
+    """Say why an experiment is too noisy to be judged, or ''.
+
+    Args:
+        scores: Of the same code on several seeds.
+        share: Largest accepted standard deviation, as a share of the mean.
+    """
+    values = list(scores)
+    if len(values) < 2:
+        return ""
+    mean = math.fsum(values) / len(values)
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    if spread <= share * abs(mean):
+        return ""
+    return (
+        f"too noisy: {len(values)} runs of the same code scatter by {spread:.6f} around "
+        f"{mean:.6f}, more than {share:.1%} of it; give a longer budget or one of counted work "
+        "(600ktok, equal:600ktok), run fewer processes, or raise --autoresearch-max-noise"
+    )

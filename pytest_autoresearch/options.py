@@ -25,6 +25,13 @@ def _at_least(lowest: int) -> Callable[[str], int]:
     return parse
 
 
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share < 1:
+        raise ValueError("must lie between 0 and 1")
+    return share
+
+
 def _duration(text: str) -> float:
     budget = Budget.parse(text if re.search(r"[a-z]", text) else f"{text}s")
     if budget.kind != "wall":
@@ -165,6 +172,47 @@ OPTIONS = (
         "Verdict rule: confirm replicates close calls, greedy keeps any gain, strict wants 3 sigma",
     ),
     _Option(
+        "max_noise",
+        "--autoresearch-max-noise",
+        _share,
+        0.02,
+        "SHARE",
+        "Refuse an experiment whose unchanged code scatters by more than this share of its mean",
+    ),
+    _Option(
+        "policy",
+        "--autoresearch-policy",
+        _one_of("archive", "greedy"),
+        "archive",
+        "RULE",
+        "Whose files are changed: archive (mostly the champion's; near-misses are retried and "
+        "merged) or greedy (always the champion's)",
+    ),
+    _Option(
+        "plateau",
+        "--autoresearch-plateau",
+        _at_least(0),
+        0,
+        "N",
+        "Stop after N slots without a keep; 0 goes on",
+    ),
+    _Option(
+        "target",
+        "--autoresearch-target",
+        float,
+        None,
+        "VALUE",
+        "Stop when the champion's mean is this good",
+    ),
+    _Option(
+        "max_failures",
+        "--autoresearch-max-failures",
+        _at_least(0),
+        10,
+        "N",
+        "Stop after N slots in a row without a score; 0 goes on",
+    ),
+    _Option(
         "sandbox",
         "--autoresearch-sandbox",
         _one_of("require", "auto", "off"),
@@ -192,6 +240,11 @@ class Config:
     calibrate: int
     confirm: int
     judge: Literal["confirm", "greedy", "strict"]
+    max_noise: float
+    policy: Literal["archive", "greedy"]
+    plateau: int
+    target: float | None
+    max_failures: int
     sandbox: Literal["require", "auto", "off"]
     threads: int
 

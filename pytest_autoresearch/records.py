@@ -184,6 +184,7 @@ class SessionRecord:
         config: What it was asked to do.
         started, ended: Unix seconds.
         exit: Exit code, or None when it did not end in order.
+        driver: Token that the processes of one pytest run share.
     """
 
     id: int
@@ -196,3 +197,4 @@ class SessionRecord:
     started: float
     ended: float | None = None
     exit: int | None = None
+    driver: str = ""

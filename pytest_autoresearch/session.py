@@ -292,6 +292,8 @@ class Session:
             sandbox=self.options.sandbox,
             threads=self.options.threads,
             concurrency=self.plan.concurrency,
+            policy=self.options.policy,
+            max_noise=self.options.max_noise,
         )
         return Campaign(
             root=root,
@@ -484,7 +486,27 @@ class Session:
             self.stopping = "deadline reached"
         elif (self.folder / STOP_FILE).exists():
             self.stopping = f"{self.folder / STOP_FILE} exists"
+        elif self.session_id is not None:
+            self.stopping = self._policy_stop()
         return f"autoresearch: {self.stopping}" if self.stopping else ""
+
+    def _policy_stop(self) -> str:
+        from .policy import stop
+
+        options = self.options
+        return stop(
+            [s for s in self.ledger.slots() if s.session_id >= self._first_session()],
+            self.ledger.champions(),
+            self.experiment.metric,
+            plateau=options.plateau,
+            target=options.target,
+            failures=options.max_failures,
+        )
+
+    def _first_session(self) -> int:
+        """The first session of this pytest run: what earlier nights failed at stops nothing."""
+        ours = [s.id for s in self.ledger.sessions() if s.driver == self.plan.driver]
+        return min(ours, default=0)
 
     def interrupted(self) -> None:
         """Ctrl-C: running trials end at once and give their proposals back."""

@@ -58,8 +58,12 @@ def test_a_bounded_figure_that_is_not_reported_breaks_its_bound() -> None:
 
 
 def test_only_a_budget_of_the_outside_clock_bounds_the_whole_trial() -> None:
-    assert [g.metric for g in built_in(Experiment(), True)] == ["total_seconds"]
-    assert [g.metric for g in built_in(Experiment(), False)] == ["scoring_cpu_seconds"]
+    usual = TrialRecord(
+        1, 1, 1, "calibrate", "done", total_seconds=300.0, evidence={"scoring_cpu_s": 5.0}
+    )
+    assert built_in(Experiment(), True, [usual]) == (Guard("total_seconds", at_most=620.0),)
+    assert built_in(Experiment(), False, [usual]) == (Guard("scoring_cpu_seconds", at_most=30.0),)
+    assert built_in(Experiment(run=("x",)), False, [usual]) == ()
 
 
 @pytest.fixture

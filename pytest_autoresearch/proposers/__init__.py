@@ -143,6 +143,7 @@ class Context:
         sigma: Standard deviation of one trial's score near the champion, or None.
         figures: The parent's measured figures (tokens/s, parameters, memory, …).
         log_tail: Last lines of the parent's training log (untrusted bytes, decoded).
+        hint: A word of the campaign's policy, e.g. that a structural change is wanted; or ''.
     """
 
     experiment: Experiment
@@ -157,10 +158,16 @@ class Context:
     sigma: float | None
     figures: Mapping[str, float] = field(default_factory=dict)
     log_tail: str = ""
+    hint: str = ""
 
 
 class Proposer(Protocol):
-    """Suggests mutations; one instance serves one pytest process."""
+    """Suggests mutations; one instance serves one pytest process.
+
+    Two attributes may be added: ``thinks = True`` where an answer takes long and may be asked for
+    from another thread while a trial runs; ``recorded = True`` where the order of proposals is
+    given, so that the campaign's policy must not mix its own in.
+    """
 
     name: str
 

@@ -33,6 +33,7 @@ class Replay:
     """Applies the files of a folder, each once in a campaign."""
 
     name = "replay"
+    recorded = True
 
     def __init__(self, folder: Path) -> None:
         """Read the folder's listing.
@@ -63,6 +64,7 @@ class OwnIdea:
     """One file, proposed once: a person's idea on the same terms as everyone's."""
 
     name = "human"
+    recorded = True
     insists = True
 
     def __init__(self, path: Path) -> None:

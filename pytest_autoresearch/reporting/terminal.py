@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .. import atomic
-from ..judge import show
+from ..judge import preview, show
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -206,6 +206,10 @@ def header(session: Session) -> list[str]:
             lines.append(f"sandbox: {report.headline()}; score: {score}")
     else:
         lines.append("score: self-reported by the command")
+    if contract or not plan.baselines:
+        from ..campaign import noise_of
+
+        lines.append(preview(noise_of(session.ledger, session.experiment), plan.metric))
     return lines
 
 
@@ -220,6 +224,8 @@ def closing_lines(facts: dict[str, Any] | None, version: int, metric: str) -> li
 
 def summary(session: Session) -> list[str]:
     """Where the campaign stands, and what to do with the winner."""
+    from ..campaign import noise_of
+
     ledger = session.ledger
     champions = ledger.champions()
     slots = [slot for slot in ledger.slots() if slot.kind != "baseline"]
@@ -233,6 +239,7 @@ def summary(session: Session) -> list[str]:
         return [*lines, "the baseline is not measured yet"]
     metric, first, last = session.experiment.metric, champions[0], champions[-1]
     lines.append(f"baseline  {metric.name} {show(first.scores.values())}")
+    lines.append(preview(noise_of(ledger, session.experiment), metric.name))
     if last.version > 1:
         kept = ledger.slot(last.slot_id)
         gain = metric.gain(last.mean, first.mean)
