@@ -853,9 +853,10 @@ def noise_of(
         device: Only trials on this device count; None: all.
         concurrency: Only trials with so many side by side count; 0: all.
     """
-    from .judge import Prior, estimate_noise, prior_from
+    from .judge import CUDA_PRIOR, Prior, estimate_noise, prior_from
 
     champions = ledger.champions()
+    on_cuda = any(trial.device.startswith("cuda") for trial in ledger.trials()[:1])
     scores = {champion.slot_id: champion.scores for champion in champions}
     groups = []
     for slot in ledger.slots():
@@ -872,5 +873,5 @@ def noise_of(
         )
     known_scale = experiment.metric.name == "val_bpb" and experiment.run is None
     if known_scale or not champions:
-        return estimate_noise(groups, Prior())
+        return estimate_noise(groups, CUDA_PRIOR if on_cuda else Prior())
     return estimate_noise(groups, prior_from(champions[0].scores.values()))
