@@ -33,6 +33,7 @@ from .records import SMOKE, GateNote
 if TYPE_CHECKING:
     from .devices import Device
     from .executors import TrialExecutor
+    from .fingerprint import Shape
     from .judge import Decision, Judge, Noise
     from .ledger import Ledger
     from .records import Champion, SlotRecord, TrialRecord
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
 
 AUDIT_KEEP = 2048
 """Positions audited before a keep; every trial has 512."""
+
+NEAR = 0.05
+"""Share by which numbers may differ in a near duplicate, which is noted and not refused."""
+
+NEAR_LOOK_BACK = 200
+"""Slots that are searched for near duplicates."""
 
 MEMORY_SHARE = 0.9
 """Share of the memory that the trials of this machine may take together."""
@@ -153,6 +160,7 @@ class Campaign:
         self._make_proposer = proposer
         self._proposer: Proposer | None = None
         self._draft = Draft()
+        self._shapes: dict[str, Shape] = {}
         self.running: tuple[Slot, str] | None = None
         self._should_stop = should_stop
 
@@ -344,6 +352,8 @@ class Campaign:
         if not notes[-1].ok:
             slot.refusal = NoScore("invalid", notes[-1].detail)
             return
+        if near := self._near_duplicate(slot):
+            self._note(slot, near)
         earlier = self.ledger.claim_fingerprint(slot.record.id, slot.fingerprint)
         if earlier is not None:
             known = earlier.verdict or "still running"
@@ -351,6 +361,26 @@ class Campaign:
             slot.refusal = NoScore(
                 "duplicate", f"same code as {earlier.name} ({earlier.title}): {known}{score}"
             )
+
+    def _near_duplicate(self, slot: Slot) -> GateNote | None:
+        """Note what differs from an earlier mutation in slightly other numbers only."""
+        from .fingerprint import shape
+
+        started, this = time.perf_counter(), shape(slot.files)
+        for record in reversed(self.ledger.slots()[-NEAR_LOOK_BACK:]):
+            if record.id == slot.record.id or not record.commit or record.kind == "baseline":
+                continue
+            if this.close_to(self._shape(record.commit), NEAR):
+                detail = f"nearly {record.name} ({record.title}): {record.verdict}"
+                return GateNote("near duplicate", True, detail, time.perf_counter() - started)
+        return None
+
+    def _shape(self, commit: str) -> Shape:
+        from .fingerprint import shape
+
+        if commit not in self._shapes:
+            self._shapes[commit] = shape(self.read(commit))
+        return self._shapes[commit]
 
     # ------------------------------------------------------------------ 4-6: trial, score, judge
 
@@ -371,7 +401,8 @@ class Campaign:
             return self._failed(slot)
         purpose = "first"
         while True:
-            result = self.run(slot, slot.files, seed, purpose)
+            curve = self._champion_curve(slot, seed)
+            result = self.run(slot, slot.files, seed, purpose, champion_curve=curve)
             if result.score is None:
                 slot.refusal = NoScore(_verdict_of(result), result.reason)
                 return self._failed(slot)
@@ -388,6 +419,25 @@ class Campaign:
             assert decision.seed is not None
             seed, purpose = decision.seed, "replicate"
         return Trial(metric, slot_id, sum(slot.scores.values()) / len(slot.scores))
+
+    def _champion_curve(self, slot: Slot, seed: int) -> tuple[tuple[float, float], ...]:
+        """The champion's losses on a seed, if the mutation means the same loss.
+
+        Only where nothing but literals differs is that sure; a run that adds a term to its loss
+        must not be given up for it.
+        """
+        from .fingerprint import shape
+
+        champion = self.champion()
+        if self._shape(champion.commit).skeleton != shape(slot.files).skeleton:
+            return ()
+        records = [self.ledger.slot(champion.slot_id)]
+        if champion.version == 1:
+            records = [record for record in self.ledger.slots() if record.kind == "baseline"]
+        for trial in (trial for record in records for trial in record.own_trials):
+            if trial.seed == seed and trial.curve:
+                return trial.curve
+        return ()
 
     def _smoke(self, slot: Slot, seed: int) -> bool:
         """Two steps, a checkpoint and one scored batch: what is broken costs seconds."""
@@ -825,7 +875,7 @@ class Campaign:
 
 
 def _verdict_of(result: TrialResult) -> str:
-    return "" if result.status == "ok" else result.status
+    return {"ok": "", "hopeless": "discard"}.get(result.status, result.status)
 
 
 def _figures(trial: TrialRecord) -> dict[str, float]:

@@ -11,6 +11,7 @@ import ast
 import hashlib
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 _FOLD: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -32,18 +33,67 @@ def fingerprint(files: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Shape:
+    """A program with its literals taken out.
+
+    Attributes:
+        skeleton: 64 hex digits that programs share which differ in literals only.
+        literals: What was taken out, in order.
+    """
+
+    skeleton: str
+    literals: tuple[object, ...]
+
+    def close_to(self, other: Shape, share: float) -> bool:
+        """Whether only numbers differ, each by less than `share` of the larger."""
+        if self.skeleton != other.skeleton or len(self.literals) != len(other.literals):
+            return False
+        return all(_close(a, b, share) for a, b in zip(self.literals, other.literals, strict=True))
+
+
+def _close(a: object, b: object, share: float) -> bool:
+    if type(a) is type(b) and a == b:
+        return True
+    numbers = type(a) in (int, float) and type(b) in (int, float)
+    return numbers and abs(a - b) < share * max(abs(a), abs(b))  # type: ignore[operator, arg-type]
+
+
+def shape(files: Mapping[str, str]) -> Shape:
+    """Take the literals out of a program."""
+    literals: list[object] = []
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        tree = _normal_tree(name, files[name])
+        if tree is None:
+            digest.update(f"{name}\0{_normal(name, files[name])}\0".encode())
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant):
+                literals.append(node.value)
+                node.value = None
+        digest.update(f"{name}\0{ast.dump(tree)}\0".encode())
+    return Shape(digest.hexdigest(), tuple(literals))
+
+
+def _normal_tree(name: str, text: str) -> ast.Module | None:
+    if not name.endswith(".py"):
+        return None
+    try:
+        tree: ast.Module = _Folder().visit(ast.parse(text))
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    _strip_docstrings(tree)
+    if not _is_dynamic(tree):
+        _rename_locals(tree)
+    tree.body = _sort_constants(tree.body)
+    return tree
+
+
 def _normal(name: str, text: str) -> str:
     if name.endswith(".py"):
-        try:
-            tree = ast.parse(text)
-        except (SyntaxError, ValueError, RecursionError):
-            return text
-        tree = _Folder().visit(tree)
-        _strip_docstrings(tree)
-        if not _is_dynamic(tree):
-            _rename_locals(tree)
-        tree.body = _sort_constants(tree.body)
-        return ast.dump(tree)
+        tree = _normal_tree(name, text)
+        return text if tree is None else ast.dump(tree)
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 

@@ -13,7 +13,9 @@ from typing import Literal
 
 from ..experiment import Budget
 
-TrialStatus = Literal["ok", "crash", "timeout", "invalid", "cheat", "guard", "interrupted", "infra"]
+TrialStatus = Literal[
+    "ok", "crash", "timeout", "invalid", "cheat", "guard", "hopeless", "interrupted", "infra"
+]
 ScoreKind = Literal["trusted", "unverified", "self-reported"]
 
 
@@ -43,6 +45,8 @@ class TrialSpec:
         reference_files: The campaign's baseline files, for ``equal`` budgets; None otherwise.
         champion_losses: File of the champion's stored per-token losses, or None.
         scoring_cpu_limit_s: CPU seconds one scoring pass may take, or None for no cap.
+        champion_curve: The champion's `TrialResult.curve` on this seed, where the same loss is
+            meant; a run that is hopelessly behind it is stopped. Empty: none is.
     """
 
     trial_id: str
@@ -64,6 +68,7 @@ class TrialSpec:
     reference_files: Mapping[str, bytes] | None = None
     champion_losses: Path | None = None
     scoring_cpu_limit_s: float | None = None
+    champion_curve: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)

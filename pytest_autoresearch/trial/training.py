@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from . import earlystop
 from .clock import BudgetTooSmall, Clock
 from .feed import BatchRequest, Feed
 from .group import Exit
@@ -31,6 +32,7 @@ _SAVE_CPU_S, _SAVE_CPU_S_PER_BYTE = 0.5, 4.0 / 2**30
 _SAVE_WALL_S, _SAVE_WALL_S_PER_BYTE = 2.0, 1.0 / 200e6
 _CURVE_POINTS = 512
 _MAX_METRICS = 64
+_LOOK_EVERY = 0.02
 
 
 class Training:
@@ -41,6 +43,7 @@ class Training:
         watch: Limits of the whole trial.
         startup_limit_s: CPU seconds until it asks for its first batch.
         wall_budget: Whether the budget is wall time, so that saving is limited in it too.
+        champion_curve: Loss curve to keep up with; empty: none.
 
     Attributes:
         parameters: Model parameters, as declared before training.
@@ -52,7 +55,13 @@ class Training:
     """
 
     def __init__(
-        self, child: Child, watch: Watch, startup_limit_s: float, *, wall_budget: bool
+        self,
+        child: Child,
+        watch: Watch,
+        startup_limit_s: float,
+        *,
+        wall_budget: bool,
+        champion_curve: earlystop.Curve = (),
     ) -> None:
         self.parameters = 0
         self.declared_bytes = 0
@@ -64,6 +73,8 @@ class Training:
         self._watch = watch
         self._startup_limit_s = startup_limit_s
         self._wall_budget = wall_budget
+        self._champion_curve = champion_curve
+        self._looked = 0.0
 
     def ready(self) -> None:
         """Wait until the model is built.
@@ -209,6 +220,10 @@ class Training:
         self.curve.append((fraction, loss))
         if len(self.curve) > 2 * _CURVE_POINTS:
             self.curve = self.curve[::2]
+        if self._champion_curve and fraction - self._looked > _LOOK_EVERY:
+            self._looked = fraction
+            if reason := earlystop.hopeless(self.curve, self._champion_curve):
+                raise Ended("hopeless", reason)
 
 
 def _gone(ended: Exit) -> Ended:

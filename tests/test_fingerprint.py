@@ -1,0 +1,118 @@
+"""Two programs are the same exactly when nothing that runs differs."""
+
+from __future__ import annotations
+
+import ast
+import keyword
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pytest_autoresearch.fingerprint import fingerprint, shape
+from pytest_autoresearch.gates import run_gates
+
+PROGRAM = '''\
+"""A trainer."""
+DEPTH = {depth}
+LR = {lr}
+PATTERN = "SL"
+
+
+def step(x, scale):
+    """One step."""
+    width = x * {factor}
+    total = width + scale
+    return total - width
+'''
+names = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True).filter(
+    lambda n: not keyword.iskeyword(n) and n not in ("x", "scale", "step")
+)
+numbers = st.integers(1, 10**6) | st.floats(1e-6, 1e6)
+
+
+def text(depth: object = 2, lr: object = 0.5, factor: object = 3) -> str:
+    return PROGRAM.format(depth=repr(depth), lr=repr(lr), factor=repr(factor))
+
+
+def of(program: str) -> str:
+    return fingerprint({"train.py": program})
+
+
+@given(names, names, st.text("# abcdefgh", max_size=20))
+def test_comments_formatting_docstrings_and_names_of_locals_do_not_hide_a_repeat(
+    one: str, two: str, comment: str
+) -> None:
+    assume(one != two)
+    rewritten = (
+        text()
+        .replace('    """One step."""\n', f"    # {comment}\n\n")
+        .replace("width", one)
+        .replace("total", two)
+        .replace("LR = 0.5", "LR  =  (0.5)")
+    )
+    ast.parse(rewritten)
+    assert of(rewritten) == of(text())
+
+
+def test_the_order_of_constants_and_folded_arithmetic_do_not_hide_a_repeat() -> None:
+    first = "A = 2**10\nB = 0.5\n\ndef f():\n    return A * B\n"
+    second = "B = 0.5\nA = 1024\n\ndef f():\n    return A * B\n"
+    assert of(first) == of(second)
+
+
+@given(numbers, numbers)
+def test_a_changed_literal_is_another_program(one: object, two: object) -> None:
+    assume(type(one) is not type(two) or one != two)
+    assert of(text(lr=one)) != of(text(lr=two))
+    assert of(text(factor=one)) != of(text(factor=two))
+
+
+def test_a_swap_that_changes_what_runs_is_another_program() -> None:
+    assert of(text().replace("total - width", "width - total")) != of(text())
+    assert of("A = 1\nA = 2\n") != of("A = 2\nA = 1\n")
+    assert of("def f(a, b):\n    return a\n") != of("def f(b, a):\n    return a\n")
+
+
+def test_names_that_code_looks_up_by_name_are_left_alone() -> None:
+    one = "def f():\n    width = 1\n    return eval('width')\n"
+    assert of(one) != of(one.replace("width = ", "other = "))
+
+
+@given(numbers, numbers)
+def test_a_shape_knows_literals_from_structure(one: object, two: object) -> None:
+    a, b = shape({"train.py": text(lr=one)}), shape({"train.py": text(lr=two)})
+    assert a.skeleton == b.skeleton
+    assert a.skeleton != shape({"train.py": text().replace("+ scale", "- scale")}).skeleton
+    assert (a.literals == b.literals) == (one == two)
+
+
+@given(st.floats(1e-3, 1e3), st.floats(0.5, 2.0))
+def test_near_means_numbers_within_the_share(value: float, ratio: float) -> None:
+    a = shape({"train.py": text(lr=value)})
+    b = shape({"train.py": text(lr=value * ratio)})
+    share = abs(value - value * ratio) / max(value, value * ratio)
+    assume(abs(share - 0.05) > 1e-9)
+    assert a.close_to(b, 0.05) == (share < 0.05)
+    assert not a.close_to(shape({"train.py": text(lr=value).replace('"SL"', '"SS"')}), 0.05)
+
+
+def test_gates_stop_at_the_first_that_refuses_and_say_why() -> None:
+    before = {"train.py": text()}
+    assert [n.ok for n in run_gates(before, {"train.py": text(depth=3)})] == [True] * 4
+    broken = run_gates(before, {"train.py": text() + "def (\n"})
+    assert [n.name for n in broken] == ["parses"]
+    assert "train.py line 12 does not compile" in broken[-1].detail
+    nothing = run_gates(before, {"train.py": text() + "# a comment\n"})
+    assert (nothing[-1].name, nothing[-1].ok) == ("changes_something", False)
+    smuggled = run_gates(before, {"train.py": text() + f"W = {'x' * 30_000!r}\n"})
+    assert "literal of 30000 characters" in smuggled[-1].detail
+    large = run_gates(before, {"train.py": text() + "A = 1\n" * 40_000})
+    assert "at most 200000 are accepted" in large[-1].detail
+
+
+def test_calls_that_leave_the_process_are_noted_and_not_refused() -> None:
+    notes = run_gates(
+        {"train.py": text()}, {"train.py": "import subprocess\n" + text() + "eval('1')\n"}
+    )
+    assert notes[-1].ok
+    assert notes[-1].detail == "uses eval, subprocess"
