@@ -26,6 +26,7 @@ from .proposers import (
     ProposalInvalid,
     ProposalRefused,
     Proposer,
+    Usage,
 )
 from .proposers.draft import Draft
 from .records import SMOKE, GateNote
@@ -224,10 +225,18 @@ class Campaign:
                 )
         except ProposalRefused as error:
             slot.refusal = NoScore("invalid", f"the model declined: {error}")
-            slot.proposal = Proposal("refused", ())
+            slot.proposal = Proposal(
+                "refused", (), proposer=self.proposer.name, usage=error.usage or Usage()
+            )
         except ProposalInvalid as error:
             slot.refusal = NoScore("invalid", str(error))
-            slot.proposal = Proposal(error.title or "unusable proposal", (), meta=error.meta)
+            slot.proposal = Proposal(
+                error.title or "unusable proposal",
+                (),
+                proposer=self.proposer.name,
+                usage=error.usage or Usage(),
+                meta=error.meta,
+            )
         if waiting is None:
             self.ledger.save_proposal(slot.record.id, slot.proposal, parent=slot.parent.id)
         if slot.refusal is None:

@@ -32,6 +32,13 @@ def _share(text: str) -> float:
     return share
 
 
+def _dollars(text: str) -> float:
+    match = re.fullmatch(r"\$?\s*(\d+(?:\.\d+)?)\s*(?:usd|\$)?", text.strip(), re.IGNORECASE)
+    if match is None or float(match[1]) <= 0:
+        raise ValueError(f"{text!r} is not an amount of money; write 5usd")
+    return float(match[1])
+
+
 def _duration(text: str) -> float:
     budget = Budget.parse(text if re.search(r"[a-z]", text) else f"{text}s")
     if budget.kind != "wall":
@@ -105,7 +112,48 @@ OPTIONS = (
         str,
         None,
         "NAME",
-        "Who proposes: gp, ratchet, random, replay:DIR, …; default gp",
+        "Who proposes: anthropic, gp, ratchet, random, replay:DIR or module:factory; default "
+        "anthropic where its key is set, else gp",
+    ),
+    _Option(
+        "model",
+        "--autoresearch-model",
+        str,
+        None,
+        "ID",
+        "Model of the anthropic proposer",
+    ),
+    _Option(
+        "effort",
+        "--autoresearch-effort",
+        str,
+        None,
+        "LEVEL",
+        "How hard the model thinks, e.g. low, medium or high; default: its own",
+    ),
+    _Option(
+        "client",
+        "--autoresearch-client",
+        str,
+        None,
+        "MODULE:FACTORY",
+        "Makes the anthropic proposer's async client (Bedrock, Vertex, Foundry, a proxy)",
+    ),
+    _Option(
+        "max_cost",
+        "--autoresearch-max-cost",
+        _dollars,
+        None,
+        "AMOUNT",
+        "Most that a campaign may spend on proposals, e.g. 5usd; an estimate from list prices",
+    ),
+    _Option(
+        "control",
+        "--autoresearch-control",
+        _at_least(0),
+        4,
+        "K",
+        "With a language model, every K-th slot goes to gp as a control; 0: none",
     ),
     _Option(
         "budget",
@@ -232,6 +280,11 @@ class Config:
     iterations: int
     tag: str | None
     proposer: str | None
+    model: str | None
+    effort: str | None
+    client: str | None
+    max_cost: float | None
+    control: int
     budget: Budget | None
     deadline: float | None
     min_keep: int

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .campaign import Campaign
     from .campaign import Slot as ActiveSlot
     from .collector import Slot
+    from .proposers import Proposer
     from .reporting.terminal import LiveView
     from .trial import Progress
 
@@ -91,10 +92,10 @@ def start(config: pytest.Config) -> Session:
 
 
 def _check_proposer(options: Config, root: Path) -> None:
-    from .proposers.registry import check
+    from .proposers.registry import check, default
 
     try:
-        check(options.proposer or "gp", root)
+        check(options.proposer or default(), root)
     except ValueError as error:
         raise pytest.UsageError(f"--autoresearch-proposer: {error}") from None
 
@@ -266,7 +267,6 @@ class Session:
         from .devices import Lease
         from .executors.local import LocalExecutor
         from .judge import Judge
-        from .proposers.registry import create
         from .repository import Repository
         from .trial.launch import Launcher
 
@@ -310,12 +310,27 @@ class Session:
                 sandbox_mode=self.options.sandbox,
                 on_progress=self._progress,
             ),
-            proposer=lambda: create(
-                self.options.proposer or "gp", experiment=experiment, root=root
-            ),
+            proposer=lambda: self._proposer(experiment),
             judge=Judge(self.options.judge, experiment.metric.direction),
             should_stop=lambda: self.stopping == INTERRUPTED,
         )
+
+    def _proposer(self, experiment: Experiment) -> Proposer:
+        from .proposers.registry import Settings, create, with_settings
+        from .spend import Purse
+
+        options = self.options
+        made = create(self.proposer, experiment=experiment, root=self.config.rootpath)
+        purse = Purse(self.ledger.path, options.max_cost)
+        settings = Settings(options.model, options.effort, options.client, options.control, purse)
+        return with_settings(made, settings)
+
+    @property
+    def proposer(self) -> str:
+        """Who proposes."""
+        from .proposers.registry import default
+
+        return self.options.proposer or default()
 
     # ------------------------------------------------------------------ fixtures
 

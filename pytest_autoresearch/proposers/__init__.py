@@ -15,7 +15,13 @@ from ..mutation import Edit
 
 
 class ProposerError(Exception):
-    """Base of everything that a proposer may raise."""
+    """Base of everything that a proposer may raise.
+
+    Attributes:
+        usage: What was spent before it, or None.
+    """
+
+    usage: Usage | None = None
 
 
 class ProposerUnavailable(ProposerError):

@@ -3,14 +3,63 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..experiment import Experiment
 from . import Proposer
 
+if TYPE_CHECKING:
+    from ..spend import Purse
+
 ENTRY_POINTS = "pytest_autoresearch.proposers"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person asked of a language model.
+
+    Attributes:
+        model: Its id, or None for the backend's own default.
+        effort: How hard it thinks, or None.
+        client: ``module:factory`` of its client, or None.
+        control: Every how many slots `gp` gets one; 0: none.
+        purse: The campaign's money, or None.
+    """
+
+    model: str | None = None
+    effort: str | None = None
+    client: str | None = None
+    control: int = 0
+    purse: Purse | None = None
+
+
+def default() -> str:
+    """Who proposes when nobody says: a language model where its key is set, else the search."""
+    keys = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+    return "anthropic" if any(os.environ.get(name) for name in keys) else "gp"
+
+
+def with_settings(proposer: Proposer, settings: Settings) -> Proposer:
+    """Give a language model what was asked of it, and a control arm beside it."""
+    if not getattr(proposer, "thinks", False):
+        return proposer
+    wanted = {
+        name: value
+        for name in ("model", "effort", "client", "purse")
+        if (value := getattr(settings, name)) is not None and hasattr(proposer, name)
+    }
+    for name, value in wanted.items():
+        setattr(proposer, name, value)
+    if settings.control < 2:
+        return proposer
+    from .arms import WithControl
+
+    return WithControl(proposer, _gp("", Path()), settings.control)
 
 
 class UnknownProposer(ValueError):
@@ -41,6 +90,12 @@ def _replay(argument: str, root: Path) -> Proposer:
     return Replay(root / argument)
 
 
+def _anthropic(argument: str, root: Path) -> Proposer:
+    from .anthropic import DEFAULT_MODEL, Claude
+
+    return Claude(model=argument or DEFAULT_MODEL)
+
+
 def _file(argument: str, root: Path) -> Proposer:
     from .replay import OwnIdea
 
@@ -48,6 +103,7 @@ def _file(argument: str, root: Path) -> Proposer:
 
 
 BUILT_IN: dict[str, Callable[[str, Path], Proposer]] = {
+    "anthropic": _anthropic,
     "gp": _gp,
     "ratchet": _ratchet,
     "random": _random,

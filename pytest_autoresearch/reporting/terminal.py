@@ -191,7 +191,7 @@ def header(session: Session) -> list[str]:
     contract = session.experiment.run is None
     lines = [
         f"autoresearch: campaign {plan.tag} ({state}), branch autoresearch/{plan.tag}",
-        f"proposer: {options.proposer or 'gp'}; judge: {options.judge}; budget: {plan.budget}"
+        f"proposer: {session.proposer}; judge: {options.judge}; budget: {plan.budget}"
         + (f" ({why})" if why else "")
         + f"; device: {device}",
     ]
@@ -254,6 +254,11 @@ def summary(session: Session) -> list[str]:
         )
     else:
         lines.append("no mutation was kept; the baseline stands")
+    if any(slot.usage.requests for slot in slots):
+        from ..spend import Purse, prices_version
+
+        spent = Purse(ledger.path).spent()
+        lines.append(f"spent on proposals: ${spent:.4f} (an estimate by {prices_version()})")
     lines.append(f"every attempt:  git for-each-ref refs/autoresearch/{session.plan.tag}")
     if session.stopping:
         lines.append(f"stopped: {session.stopping}")

@@ -1,0 +1,115 @@
+"""From a model's answer to edits that apply, with at most two chances to mend what does not."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..fingerprint import fingerprint
+from ..mutation import EditError, apply
+from . import Context, Proposal, ProposalInvalid, ProposalRefused, Usage
+from .edits import Parsed, parse
+
+REPAIRS = 2
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One finished turn of a model.
+
+    Attributes:
+        text: What it said.
+        usage: What that turn cost.
+    """
+
+    text: str
+    usage: Usage
+
+
+Turn = tuple[str, str]
+"""What the model said, verbatim, and what it was answered."""
+
+
+def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer: str) -> Proposal:
+    """Ask, read the answer, and ask again where its edits do not apply.
+
+    Args:
+        ask: Sends the prompt and the turns so far, which only grow, so that caches stay valid.
+        context: Its files are what the edits must apply to.
+        proposer: Name of the backend, for the record.
+
+    Raises:
+        ProposalInvalid: The last answer does not apply either; carries the usage of all turns.
+        ProposerError: Whatever `ask` raises.
+    """
+    turns: list[Turn] = []
+    spent = Usage()
+    title, complaint = "", ""
+    for _ in range(REPAIRS + 1):
+        try:
+            reply = ask(turns)
+        except (ProposalInvalid, ProposalRefused) as error:
+            error.usage = add(spent, error.usage or Usage())
+            raise
+        spent = add(spent, reply.usage)
+        try:
+            parsed = parse(reply.text, context.experiment.files[0])
+            title = parsed.title or title
+            check(context.files, parsed)
+        except EditError as error:
+            complaint = str(error)
+        else:
+            return Proposal(
+                (parsed.title or "untitled")[:100],
+                parsed.edits,
+                parsed.hypothesis,
+                proposer=proposer,
+                usage=spent,
+                meta={"repairs": len(turns)},
+            )
+        turns.append(
+            (
+                reply.text,
+                f"That does not apply: {complaint}\n\nNothing was changed. Send the whole proposal "
+                "again, title, hypothesis and all blocks.",
+            )
+        )
+    unusable = ProposalInvalid(f"after {REPAIRS} repairs: {complaint}", title, {"repairs": REPAIRS})
+    unusable.usage = spent
+    raise unusable
+
+
+def check(files: Mapping[str, str], parsed: Parsed) -> None:
+    """See that edits apply, compile and change something.
+
+    Raises:
+        EditError: They do not; the message is meant for whoever wrote them.
+    """
+    changed = apply(files, parsed.edits)
+    for name, text in changed.items():
+        if name.endswith(".py"):
+            try:
+                ast.parse(text)
+            except SyntaxError as error:
+                raise EditError(
+                    f"{name} line {error.lineno} would not parse: {error.msg}"
+                ) from None
+    if fingerprint(changed) == fingerprint(files):
+        raise EditError("the edits change nothing that runs")
+
+
+def add(one: Usage, two: Usage) -> Usage:
+    """Add up the cost of two turns; an unknown price makes the sum unknown."""
+    both = one.cost_usd is not None or one.requests == 0
+    cost = (one.cost_usd or 0.0) + two.cost_usd if both and two.cost_usd is not None else None
+    return replace(
+        two,
+        input_tokens=one.input_tokens + two.input_tokens,
+        cache_read_tokens=one.cache_read_tokens + two.cache_read_tokens,
+        cache_write_tokens=one.cache_write_tokens + two.cache_write_tokens,
+        output_tokens=one.output_tokens + two.output_tokens,
+        requests=one.requests + two.requests,
+        cost_usd=cost,
+        seconds=one.seconds + two.seconds,
+    )

@@ -1,0 +1,261 @@
+"""Claude over the real SDK and a real loopback server: every way an answer can go wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from wire.server import USAGE, Wire
+
+from pytest_autoresearch.experiment import Experiment
+from pytest_autoresearch.proposers import (
+    Attempt,
+    Context,
+    ProposalInvalid,
+    ProposalRefused,
+    ProposerExhausted,
+    ProposerUnavailable,
+    Usage,
+)
+from pytest_autoresearch.proposers.anthropic import REFUSALS, Claude
+from pytest_autoresearch.proposers.calls import Patience
+from pytest_autoresearch.spend import NoPrice, Purse, price
+
+SOURCE = "import math\nLR = 0.02\nDEPTH = 2\n\n\ndef train():\n    return LR * DEPTH\n"
+GOOD = (
+    "Title: raise the rate\nHypothesis: it is low\n\ntrain.py\n<<<<<<< SEARCH\nimport math\n"
+    "LR = 0.02\nDEPTH = 2\n=======\nimport math\nLR = 0.03\nDEPTH = 2\n>>>>>>> REPLACE\n"
+)
+BAD = GOOD.replace("LR = 0.02", "LR = 0.025")
+QUICK = Patience(deadline_s=6.0, attempt_s=2.0, silence_s=0.6, pause_s=0.02)
+MODEL = "claude-sonnet-5-5"
+
+
+def context() -> Context:
+    base = Attempt(
+        1, "baseline-1", None, "baseline", "", "", "baseline", "", 1.0, None, None, 0, 0, {},
+        lambda: {"train.py": SOURCE},
+    )  # fmt: skip
+    return Context(
+        Experiment(), "# lower it", 3, 0, base, {"train.py": SOURCE},
+        {"prepare.py": "def batches(): ..."}, [base], base, 0.01,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Wire, Claude]]]:
+    wires: list[Wire] = []
+
+    def start(*script: dict, model: dict | None = None, **fields) -> tuple[Wire, Claude]:
+        wire = Wire(list(script), model)
+        wires.append(wire)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", wire.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "not a key")
+        return wire, Claude(model=MODEL, patience=fields.pop("patience", QUICK), **fields)
+
+    yield start
+    for wire in wires:
+        wire.close()
+
+
+def test_an_answer_becomes_a_proposal_with_its_price(serve) -> None:
+    _, claude = serve({"text": GOOD})
+    proposal = claude.propose(context())
+    assert (proposal.title, proposal.hypothesis) == ("raise the rate", "it is low")
+    assert proposal.edits[0].replace == "import math\nLR = 0.03\nDEPTH = 2\n"
+    usage = proposal.usage
+    assert (usage.input_tokens, usage.cache_read_tokens) == (1000, 3000)
+    assert (usage.cache_write_tokens, usage.output_tokens, usage.requests) == (2000, 400, 1)
+    # $2 in, $0.1 cache read, $4 one-hour write, $10 out, per million
+    assert usage.cost_usd == pytest.approx(0.002 + 0.0003 + 0.008 + 0.004)
+
+
+def test_what_is_sent_can_be_cached_for_an_hour_and_holds_no_dropped_parameters(serve) -> None:
+    wire, claude = serve({"text": GOOD}, effort="low")
+    claude.propose(context())
+    [body] = wire.requests
+    assert body["system"][-1]["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
+    assert body["messages"][0]["content"][0]["cache_control"]["ttl"] == "1h"
+    assert body["output_config"] == {"effort": "low"}
+    assert body["max_tokens"] == 8000
+    assert not {"temperature", "tools", "tool_choice"} & set(body)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"status": 429, "type": "rate_limit_error", "headers": {"retry-after": "0.05"}},
+        {"status": 529, "type": "overloaded_error"},
+        {"status": 500}, {"status": 503}, {"status": 504}, {"status": 408}, {"status": 409},
+        {"fault": "drop"}, {"fault": "half"}, {"fault": "truncated"}, {"fault": "stall"},
+        {"fault": "pings"}, {"fault": "html"}, {"fault": "schema"}, {"fault": "garbage"},
+        {"fault": "sse_error"},
+    ],
+    ids=lambda step: str(step.get("status", step.get("fault"))),
+)  # fmt: skip
+def test_a_passing_fault_is_tried_again_and_costs_nothing(serve, trouble: dict) -> None:
+    wire, claude = serve(trouble, {"text": GOOD})
+    proposal = claude.propose(context())
+    assert proposal.title == "raise the rate"
+    assert len(wire.requests) == 2
+    assert proposal.usage.requests == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ({"status": 401, "type": "authentication_error"}, "check the key"),
+        ({"status": 403, "type": "permission_error"}, "check the key"),
+        ({"status": 402, "type": "billing_error"}, "cannot pay"),
+        ({"status": 404, "type": "not_found_error"}, "--autoresearch-model"),
+        ({"status": 400, "type": "invalid_request_error"}, "was refused"),
+        ({"status": 413, "type": "request_too_large"}, "was refused"),
+    ],
+    ids=lambda value: str(value.get("status")) if isinstance(value, dict) else "",
+)
+def test_a_lasting_fault_is_the_providers_and_is_asked_once(serve, trouble: dict, said: str) -> None:
+    wire, claude = serve(trouble)
+    with pytest.raises(ProposerUnavailable, match=said):
+        claude.propose(context())
+    assert len(wire.requests) == 1
+
+
+def test_a_storm_ends_at_the_deadline(serve) -> None:
+    patience = Patience(deadline_s=1.0, attempt_s=1.0, silence_s=1.0, pause_s=0.05)
+    wire, claude = serve({"status": 529, "type": "overloaded_error"}, patience=patience)
+    with pytest.raises(ProposerUnavailable, match="the slot is not charged"):
+        claude.propose(context())
+    assert len(wire.requests) > 2
+
+
+def test_a_request_to_wait_an_hour_is_not_slept_through(serve) -> None:
+    wire, claude = serve({"status": 429, "headers": {"retry-after": "3600"}})
+    began = time.monotonic()
+    with pytest.raises(ProposerUnavailable, match="asks to wait 3600 s"):
+        claude.propose(context())
+    assert time.monotonic() - began < 60
+    assert len(wire.requests) == 1
+
+
+def test_a_refusal_is_its_own_outcome_never_resent_and_ends_after_some(serve) -> None:
+    refusal = {
+        "text": "", "stop_reason": "refusal",
+        "stop_details": {"type": "refusal", "category": "frontier_llm", "explanation": "x"},
+    }  # fmt: skip
+    wire, claude = serve(refusal)
+    for asked in range(1, REFUSALS + 1):
+        with pytest.raises(ProposalRefused, match="frontier_llm"):
+            claude.propose(context())
+        assert len(wire.requests) == asked
+    with pytest.raises(ProposerExhausted, match=f"declined {REFUSALS} times"):
+        claude.propose(context())
+    assert len(wire.requests) == REFUSALS
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "pause_turn", "model_context_window_exceeded"])
+def test_an_answer_that_did_not_end_its_turn_is_no_proposal(serve, reason: str) -> None:
+    _, claude = serve({"text": GOOD, "stop_reason": reason})
+    with pytest.raises(ProposalInvalid, match=reason) as caught:
+        claude.propose(context())
+    assert caught.value.usage.output_tokens == 400
+
+
+def test_edits_that_miss_are_mended_with_the_conversation_kept_verbatim(serve) -> None:
+    wire, claude = serve({"text": BAD}, {"text": GOOD})
+    proposal = claude.propose(context())
+    assert proposal.meta["repairs"] == 1
+    assert proposal.usage.requests == 2
+    assert proposal.usage.output_tokens == 800
+    assert proposal.usage.cost_usd == pytest.approx(2 * 0.0143)
+    first, second = wire.requests
+    assert second["messages"][:1] == first["messages"]
+    assert second["messages"][1] == {"role": "assistant", "content": BAD}
+    assert "LR = 0.02" in second["messages"][2]["content"]
+
+
+@pytest.mark.parametrize(
+    "text", [BAD, "I would rather not.", GOOD.replace("LR = 0.03", "LR = ("), GOOD.replace("0.03", "0.02")]
+)
+def test_after_two_repairs_it_is_invalid_and_its_cost_is_known(serve, text: str) -> None:
+    wire, claude = serve({"text": text})
+    with pytest.raises(ProposalInvalid, match="after 2 repairs") as caught:
+        claude.propose(context())
+    assert len(wire.requests) == 3
+    assert caught.value.usage.requests == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"status": 404, "type": "not_found_error"}, "--autoresearch-model"),
+        ({"lifecycle": "retired"}, "is retired"),
+    ],
+)
+def test_the_model_is_looked_up_before_anything_is_asked(serve, model: dict, said: str) -> None:
+    wire, claude = serve({"text": GOOD}, model=model)
+    with pytest.raises(ProposerUnavailable, match=said):
+        claude.propose(context())
+    assert wire.requests == []
+
+
+def test_a_client_of_ones_own_is_used(serve, tmp_path, monkeypatch) -> None:
+    wire, _ = serve({"text": GOOD})
+    (tmp_path / "mine.py").write_text(
+        "import anthropic\n"
+        f"def client(): return anthropic.AsyncAnthropic(base_url={wire.url!r}, api_key='other')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
+    claude = Claude(model=MODEL, client="mine:client", patience=QUICK)
+    assert claude.propose(context()).title == "raise the rate"
+    assert "other" in str(wire.headers[0])
+
+
+# ---------------------------------------------------------------------- money
+
+
+def test_money_is_set_aside_before_a_call_and_settled_after_it(serve, tmp_path) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=1.0)
+    _, claude = serve({"text": GOOD}, purse=purse)
+    proposal = claude.propose(context())
+    assert purse.spent() == pytest.approx(proposal.usage.cost_usd)
+
+
+def test_what_could_exceed_the_cap_is_not_asked(serve, tmp_path) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=0.05)
+    wire, claude = serve({"text": GOOD}, purse=purse)
+    with pytest.raises(ProposerExhausted, match=r"of \$0\.05"):
+        claude.propose(context())
+    assert wire.requests == []
+
+
+def test_a_call_that_never_came_back_stays_spent(serve, tmp_path) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
+    _, claude = serve({"status": 401}, purse=purse)
+    with pytest.raises(ProposerUnavailable):
+        claude.propose(context())
+    assert purse.spent() > 0.05
+
+
+def test_workers_share_one_purse(tmp_path) -> None:
+    one, two = (Purse(tmp_path / "ledger.sqlite", cap=1.0) for _ in range(2))
+    number = one.reserve("m", 0.7)
+    with pytest.raises(ProposerExhausted):
+        two.reserve("m", 0.4)
+    one.settle(number, 0.1)
+    two.reserve("m", 0.4)
+    assert one.spent() == pytest.approx(0.5)
+
+
+def test_a_model_without_a_price_is_named() -> None:
+    with pytest.raises(NoPrice, match="no-such-model"):
+        price("anthropic", Usage("no-such-model", input_tokens=1))
+
+
+def test_the_script_of_the_server_is_priced_as_documented() -> None:
+    usage = Usage(
+        MODEL, USAGE["input_tokens"], USAGE["cache_read_input_tokens"],
+        USAGE["cache_creation_input_tokens"], USAGE["output_tokens"],
+    )  # fmt: skip
+    assert price("anthropic", usage) == pytest.approx(0.0143)

@@ -1,0 +1,101 @@
+"""A campaign proposed over the wire, faults included: nothing lost, nothing charged twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from wire.server import Wire
+
+from conftest import Project
+from pytest_autoresearch.spend import Purse
+
+ANSWER = 0.0143
+"""Dollars of one answer of the wire server at the model's list price."""
+
+
+def idea(score: float) -> str:
+    return (
+        f"Title: score {score}\nHypothesis: it is lower\n\ntrain.py\n<<<<<<< SEARCH\n"
+        f"# ideas go here\n=======\nSCORE = {score}\n# ideas go here\n>>>>>>> REPLACE\n"
+    )
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[type]:
+    wires: list[Wire] = []
+
+    def start(*script: dict) -> Wire:
+        wires.append(Wire(list(script)))
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", wires[-1].url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
+        return wires[-1]
+
+    yield start
+    for one in wires:
+        one.close()
+
+
+def night(project: Project, *args: str):
+    return project.pytester.runpytest_subprocess(
+        "--autoresearch", "--autoresearch-model=claude-sonnet-5-5", "--autoresearch-control=0",
+        "--autoresearch-confirm=0", "-p", "no:cacheprovider", *args, timeout=300,
+    )  # fmt: skip
+
+
+def test_proposals_repairs_refusals_and_storms_in_one_night(project: Project, wire) -> None:
+    busy = {"status": 529, "type": "overloaded_error", "headers": {"retry-after": "0.1"}}
+    server = wire(
+        {"text": idea(0.9)},
+        {"text": idea(0.8).replace("# ideas go here\n===", "# ideas went there\n===")},
+        {"text": idea(0.8)},
+        {"text": "", "stop_reason": "refusal",
+         "stop_details": {"type": "refusal", "category": "frontier_llm", "explanation": ""}},
+        busy, busy,
+        {"text": idea(1.5)},
+        {"fault": "truncated"},
+        {"text": idea(0.9)},
+        {"text": "I have no idea."},
+        {"text": "None at all."},
+        {"text": "Sorry."},
+        {"text": idea(0.7)},
+    )  # fmt: skip
+    result = night(project, "--iterations=7", "--junitxml=log.xml", "--autoresearch-max-cost=5usd")
+    assert result.ret == 0
+    verdicts = project.verdicts()
+    assert verdicts == ["keep", "keep", "invalid", "discard", "discard", "invalid", "keep"]
+    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    assert "declined: claude-sonnet-5-5: frontier_llm" in slots[2].reason
+    assert [s.usage.requests for s in slots] == [1, 2, 1, 1, 1, 3, 1]
+    spent = Purse(project.ledger().path).spent()
+    assert spent == pytest.approx(10 * ANSWER)
+    assert spent == pytest.approx(sum(s.usage.cost_usd for s in slots))
+    result.stdout.fnmatch_lines([f"*spent on proposals: ${10 * ANSWER:.4f}*"])
+    assert len(server.requests) == 13
+
+
+def test_a_provider_that_is_down_charges_no_slot_and_ends_the_night(project: Project, wire) -> None:
+    wire({"status": 401, "type": "authentication_error", "message": "invalid x-api-key"})
+    result = night(project, "--iterations=5", "--autoresearch-max-failures=2")
+    assert result.ret == 1
+    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    assert [(s.state, s.verdict) for s in slots] == [("infra", None)] * 2
+    result.stdout.fnmatch_lines(["*stopped: 2 slots in a row came to nothing*"])
+
+
+def test_the_money_ends_the_night_in_order(project: Project, wire) -> None:
+    wire({"text": idea(0.9)})
+    result = night(project, "--iterations=5", "--autoresearch-max-cost=0.01usd")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*stopped: $0.00 of $0.01 are spent*--autoresearch-max-cost*"])
+
+
+def test_every_kth_slot_is_the_searchs(project: Project, wire) -> None:
+    wire(*({"text": idea(1 + n / 10)} for n in range(1, 5)))
+    result = project.pytester.runpytest_subprocess(
+        "--autoresearch", "--autoresearch-control=2", "--iterations=2", "-p", "no:cacheprovider",
+        "--autoresearch-model=claude-sonnet-5-5", "--autoresearch-confirm=0", timeout=300,
+    )  # fmt: skip
+    assert result.ret == 0
+    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    assert [s.proposer for s in slots] == ["anthropic", "gp"]

@@ -1,0 +1,1 @@
+"""A loopback server that speaks the Messages API, as scripted, faults included."""
