@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.add_argument("--tag", help="campaign; default: the name of the current git branch")
     report.add_argument("--junit", type=Path, help="write the junit report there")
     report.add_argument("--tsv", type=Path, help="write results.tsv there")
+    report.add_argument("--html", type=Path, help="write the report page there")
     verify = commands.add_parser("verify", help="does a kept score, or a campaign's gain, stand?")
     verify.add_argument(
         "commit", nargs="?", help="score this commit or slot (mutation-0007) once more"
@@ -112,10 +113,14 @@ def _report(options: argparse.Namespace) -> int:
             junit.write(options.junit, slots, metric, shown)
         if options.tsv:
             tsv.write(options.tsv, slots)
+        if options.html:
+            from .reporting import html
+
+            html.write(options.html, slots, ledger.champions(), html.gather(ledger), live=False)
     except OSError as error:
         print(f"{error.filename}: {error.strerror}; choose another place", file=sys.stderr)
         return 4
-    if not (options.junit or options.tsv):
+    if not (options.junit or options.tsv or options.html):
         print(tsv.render(slots), end="")
     return 0
 

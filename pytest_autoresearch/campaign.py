@@ -29,7 +29,7 @@ from .proposers import (
     Usage,
 )
 from .proposers.draft import Draft
-from .records import SMOKE, GateNote
+from .records import PRUNE, SMOKE, GateNote
 
 if TYPE_CHECKING:
     from .devices import Device
@@ -242,6 +242,16 @@ class Campaign:
         if slot.refusal is None:
             self._mutate(slot, made_for)
         return slot
+
+    def adopt(self, slot: Slot, proposal: Proposal) -> None:
+        """Fill a slot with a given proposal for the champion's files."""
+        slot.champion = self.champion()
+        slot.parent = self.ledger.slot(slot.champion.slot_id)
+        slot.parent_commit = slot.champion.commit
+        slot.before = self.read(slot.champion.commit)
+        slot.proposal = proposal
+        self.ledger.save_proposal(slot.record.id, proposal, parent=slot.parent.id)
+        self._mutate(slot, None)
 
     def _course(self, number: int) -> Course:
         """Whose files are changed, and whether an old idea comes first; recordings go straight."""
@@ -553,9 +563,22 @@ class Campaign:
             self._measure_champion(slot, next(iter(slot.scores)))
             slot.champion = self.champion()
         slot.decision = self.judge.decide(
-            slot.scores, slot.champion.scores, self.noise(), slot.record.number
+            slot.scores,
+            slot.champion.scores,
+            self.noise(),
+            slot.record.number,
+            self._is_simpler(slot),
         )
         return slot.decision
+
+    def _is_simpler(self, slot: Slot) -> bool:
+        """Whether being equal is enough: less code, or a keep left out."""
+        from .fingerprint import complexity
+
+        assert slot.champion is not None
+        if slot.record.kind == PRUNE:
+            return True
+        return complexity(slot.files) < complexity(self.read(slot.champion.commit))
 
     def bar(self, slot: Slot) -> Score:
         """The number to beat, against the champion as it stands now."""

@@ -26,6 +26,14 @@ KEEP = (2.8, 2.3, 2.0, 1.8)
 HOPE = (1.2, 1.5, 1.7, 1.8)
 
 
+SIMPLER = -0.5
+"""Standard errors by which a simpler mutation may fall short after all replicates and still be
+kept: equal for all one can tell, and there is less of it."""
+
+SIMPLER_HOPE = -1.0
+"""Standard errors below which a simpler mutation is not trained again."""
+
+
 @dataclass(frozen=True)
 class Prior:
     """What is believed of the noise before anything is measured.
@@ -141,6 +149,7 @@ class Judge:
         champion: Mapping[int, float],
         noise: Noise,
         slot: int = 0,
+        simpler: bool = False,
     ) -> Decision:
         """Compare on the seeds that both were trained on.
 
@@ -149,6 +158,8 @@ class Judge:
             champion: Seed to score, of the champion.
             noise: Near the champion.
             slot: Number of the slot; spreads replicates over the champion's seeds.
+            simpler: The candidate is the simpler program, so that being equal is enough, once it
+                is trained as often as anything is.
 
         Raises:
             ValueError: A score is not finite, or no seed is shared.
@@ -164,13 +175,16 @@ class Judge:
         reference = math.fsum(champion[seed] for seed in shared) / n
         gain = metric.gain(math.fsum(candidate[seed] for seed in shared) / n, reference)
         error = noise.sigma / math.sqrt(n)
-        margin = self._margin(n, noise) * error
+        equal_is_enough = simpler and self.rule == "confirm"
+        last = n >= len(self.keep)
+        margin = (SIMPLER if equal_is_enough and last else self._margin(n, noise)) * error
         bar = reference - margin if self.direction == "min" else reference + margin
         sigmas = gain / error if error else math.copysign(math.inf, gain)
         action: Action = "keep" if metric.gain(mean, bar) > 0 else "discard"
         seed = None
-        may_replicate = action == "discard" and self.rule == "confirm" and n < len(self.keep)
-        if may_replicate and sigmas > self.hope[n - 1]:
+        may_replicate = action == "discard" and self.rule == "confirm" and not last
+        hope = SIMPLER_HOPE if equal_is_enough else self.hope[min(n, len(self.hope)) - 1]
+        if may_replicate and sigmas > hope:
             action = "replicate"
             seed = self._next_seed(candidate, champion, slot)
         return Decision(
@@ -200,6 +214,11 @@ class Judge:
         seeds = "1 seed" if n == 1 else f"{n} seeds"
         if self.rule == "greedy":
             return f"champion {reference:.6f} on the same {seeds}; any gain counts"
+        if margin < 0:
+            return (
+                f"champion {reference:.6f} on the same {seeds}; the code is simpler, so "
+                f"{-margin:.6f} (sigma {noise.sigma:.6f}) counts as equal"
+            )
         return (
             f"champion {reference:.6f} on the same {seeds}, less {margin:.6f} that luck explains "
             f"(sigma {noise.sigma:.6f}, {noise.freedom:.0f} degrees of freedom)"

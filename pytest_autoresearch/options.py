@@ -63,6 +63,10 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _path_or_off(text: str) -> str:
+    return "" if text.strip().lower() in ("off", "none", "no") else text
+
+
 def _flag(text: str) -> bool:
     if text.lower() not in ("true", "1", "yes", "on", "false", "0", "no", "off", ""):
         raise ValueError("write true or false")
@@ -212,6 +216,14 @@ OPTIONS = (
         "Fresh seeds the first and last champion are trained on at the end; 0 leaves it out",
     ),
     _Option(
+        "prune",
+        "--autoresearch-prune",
+        _flag,
+        False,
+        None,
+        "At the end, leave out one keep at a time and remove those that cost nothing",
+    ),
+    _Option(
         "judge",
         "--autoresearch-judge",
         _one_of("confirm", "greedy", "strict"),
@@ -261,6 +273,14 @@ OPTIONS = (
         "Stop after N slots in a row without a score; 0 goes on",
     ),
     _Option(
+        "html",
+        "--autoresearch-html",
+        _path_or_off,
+        ".autoresearch/report.html",
+        "PATH",
+        "Where the report page is written, during the run, too; off: nowhere",
+    ),
+    _Option(
         "sandbox",
         "--autoresearch-sandbox",
         _one_of("require", "auto", "off"),
@@ -292,12 +312,14 @@ class Config:
     seed: int
     calibrate: int
     confirm: int
+    prune: bool
     judge: Literal["confirm", "greedy", "strict"]
     max_noise: float
     policy: Literal["archive", "greedy"]
     plateau: int
     target: float | None
     max_failures: int
+    html: str
     sandbox: Literal["require", "auto", "off"]
     threads: int
 

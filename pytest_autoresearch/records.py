@@ -16,6 +16,9 @@ OWN = ("calibrate", "first", "replicate")
 SMOKE = "smoke"
 """Purpose of the seconds-long run before the first training."""
 
+PRUNE = "prune"
+"""Kind of a slot that leaves one keep out."""
+
 CONFIRM = "confirm"
 """Purpose of a champion's trial on a fresh seed, when a campaign closes."""
 
@@ -98,7 +101,7 @@ class SlotRecord:
     Attributes:
         id: Ledger row.
         name: Item name.
-        kind: ``baseline``, ``mutation`` or ``try``.
+        kind: ``baseline``, ``mutation`` or `PRUNE`.
         number: Counts over the campaign, per kind.
         session_id, worker: Who ran it.
         state: ``running``, ``done``, ``interrupted`` or ``infra``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import signal
@@ -217,6 +218,7 @@ class Session:
     session_id: int | None = None
     stopping: str = ""
     more: bool = False
+    _page_written: float = -math.inf
     _campaign: Campaign | None = None
     _lease: Any = None
     _launcher: Any = None
@@ -547,8 +549,8 @@ class Session:
         baseline_failed = status == pytest.ExitCode.TESTS_FAILED
         return int(failed or all_crashed or too_few or baseline_failed)
 
-    def write_logs(self) -> None:
-        """Project the ledger into results.tsv and the junit file."""
+    def write_logs(self, live: bool = True) -> None:
+        """Project the ledger into results.tsv, the junit file and the page."""
         from .reporting import junit, tsv
 
         slots = self.ledger.slots()
@@ -557,6 +559,23 @@ class Session:
         if path := self.config.option.xmlpath:
             with contextlib.suppress(OSError):
                 junit.write(Path(path), slots, self.experiment.metric, self.facts())
+        self._write_page(slots, live)
+
+    def _write_page(self, slots: Any, live: bool) -> None:
+        """Write the page; during the run not more often than an open one looks for it."""
+        if not self.options.html:
+            return
+        from .reporting import html, terminal
+
+        now = time.monotonic()
+        if live and now - self._page_written < html.RELOAD_S:
+            return
+        self._page_written = now
+        path = self.config.rootpath / self.options.html
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            facts = html.gather(self.ledger, terminal.read_status(self.folder))
+            html.write(path, slots, self.ledger.champions(), facts, live=live)
 
     def facts(self) -> dict[str, str]:
         """Facts of the campaign for reports."""
@@ -586,23 +605,24 @@ class Session:
             self.ledger.end_session(self.session_id, status)
         if self.is_driver and self.session_id is not None:
             self.ledger.recover()
-            self.write_logs()
+            self.write_logs(live=False)
 
     def confirm(self) -> None:
-        """See on fresh seeds whether what was kept holds, unless that is known."""
-        kept = self.counts["keep"] + self.counts["discard"] > 0
-        if not (self.options.confirm and kept) or self.session_id is None:
-            return
+        """Leave out keeps that cost nothing, then see on fresh seeds whether the rest holds."""
         from .closing import close, forgiving
+        from .prune import prune
 
-        champion, known = self.ledger.champion(), self.ledger.meta("closing") or {}
-        if self.stopping == INTERRUPTED or known.get("champion") == getattr(
-            champion, "version", None
-        ):
+        tried = self.counts["keep"] + self.counts["discard"] > 0
+        if not tried or self.session_id is None or self.stopping == INTERRUPTED:
             return
         say = self._live.say if self._live is not None else lambda line: None
         with forgiving(say):
-            close(self.campaign(), self.options.confirm, say=say)
+            if self.options.prune:
+                prune(self.campaign(), say)
+            champion, known = self.ledger.champion(), self.ledger.meta("closing") or {}
+            new = champion is not None and known.get("champion") != champion.version
+            if self.options.confirm and new:
+                close(self.campaign(), self.options.confirm, say=say)
 
     def header(self) -> list[str]:
         """What is in force, for pytest's header."""

@@ -98,6 +98,18 @@ def test_confirm_rarely_keeps_what_changes_nothing() -> None:
     assert 20 * kept < greedy
 
 
+def test_a_simpler_program_need_only_be_equal_once_it_is_replicated() -> None:
+    champion = dict.fromkeys(range(len(KEEP)), 1.0)
+    equal = dict.fromkeys(range(len(KEEP)), 1.0)
+    assert Judge().decide(equal, champion, NOISE).action == "discard"
+    assert Judge().decide(equal, champion, NOISE, simpler=True).action == "keep"
+    assert Judge().decide({0: 1.0}, champion, NOISE, simpler=True).action == "replicate"
+    worse = {seed: 1.0 + 0.5 * NOISE.sigma for seed in champion}
+    assert Judge().decide(worse, champion, NOISE, simpler=True).action == "discard"
+    assert Judge().decide({0: 1.0 + 2 * NOISE.sigma}, champion, NOISE, simpler=True).action == "discard"
+    assert Judge("strict").decide(equal, champion, NOISE, simpler=True).action == "discard"
+
+
 def test_few_degrees_of_freedom_raise_the_bar() -> None:
     assert t_quantile(3.0, 2) > 10 > t_quantile(3.0, 8) > t_quantile(3.0, 1e6)
     assert t_quantile(3.0, 1e7) == pytest.approx(3.0, abs=1e-3)

@@ -260,6 +260,8 @@ def summary(session: Session) -> list[str]:
         spent = Purse(ledger.path).spent()
         lines.append(f"spent on proposals: ${spent:.4f} (an estimate by {prices_version()})")
     lines.append(f"every attempt:  git for-each-ref refs/autoresearch/{session.plan.tag}")
+    if session.options.html:
+        lines.append(f"report:  {session.options.html}")
     if session.stopping:
         lines.append(f"stopped: {session.stopping}")
     return lines

@@ -1,0 +1,195 @@
+"""How large the HTML report of a long campaign is, and how long it takes to write and to open.
+
+    python benchmarks/report.py --slots 100 500 1000
+
+Writes ledgers of made-up campaigns in a temporary folder through the ledger's own interface, with
+curves, logs, diffs and hypotheses of real size, renders each, and opens it in headless Chromium
+where there is one. Prints a Markdown table; exits 1 when a page is over its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pytest_autoresearch.ledger import Ledger
+from pytest_autoresearch.mutation import Edit
+from pytest_autoresearch.proposers import Proposal, Usage
+from pytest_autoresearch.records import GateNote
+from pytest_autoresearch.reporting import html
+from pytest_autoresearch.trial import TrialResult
+
+LIMITS = {500: 1_000_000, 1000: 3_000_000}
+"""Most bytes of a page of at most so many slots."""
+
+CURVE_POINTS, LOG_CHARS = 580, 1500
+REASON = (
+    "1.970979 is not better than 1.956699: champion 1.972077 on the same 2 seeds, less 0.015378 "
+    "that luck explains (sigma 0.006242, 11 degrees of freedom)"
+)
+GATES = ("parses", "stays_small", "changes_something", "advisory_scan", "smoke")
+
+
+def fill(ledger: Ledger, slots: int, seed: int = 1) -> None:
+    """Write a campaign of `slots` mutations: a tenth crash, some are refused, a few are kept."""
+    chance = random.Random(seed)
+    ledger.set_meta(
+        "campaign",
+        {
+            "base_commit": "a" * 40, "budget": "equal:600ktok", "calibrate": 3, "seed": seed,
+            "metric": {"name": "val_bpb", "direction": "min", "unit": "bits/byte"},
+            "files": ["train.py"], "started": time.time(),
+        },
+    )  # fmt: skip
+    session = ledger.begin_session(driver="benchmark")
+    best = 1.9700
+    for number in (1, 2, 3):
+        slot = _start(ledger, session, "baseline", number)
+        _train(ledger, slot, chance, number, best, "calibrate")
+        ledger.finish_slot(slot, verdict="baseline", score=best, n=1)
+    champion = 1
+    ledger.crown(0, champion, "a" * 40, {1: best, 2: best, 3: best})
+    for number in range(1, slots - 2):
+        slot = _start(ledger, session, "mutation", number)
+        ledger.save_proposal(slot, _proposal(chance, number), champion)
+        ledger.note_gates(slot, [GateNote(name, True, "", 0.01) for name in GATES])
+        ledger.claim_fingerprint(slot, f"{number:064x}")
+        fate = chance.random()
+        row = {"champion_before": champion, "lines_added": 2, "lines_removed": 1}
+        if fate < 0.04:
+            ledger.finish_slot(slot, verdict="duplicate", reason="same code as before", **row)
+        elif fate < 0.12:
+            _train(ledger, slot, chance, 1, None, "first")
+            ledger.finish_slot(slot, verdict="crash", reason="RuntimeError: shape", **row)
+        else:
+            gain = chance.gauss(-0.004, 0.004)
+            for seed_ in range(1, 4 if gain > 0 else 2):
+                _train(ledger, slot, chance, seed_, best - gain, "first")
+            row |= {"score": best - gain, "gain": gain, "gain_sigma": gain / 0.002, "n": 1}
+            row |= {"commit": f"{slot:040x}", "bar": best - 0.006}
+            if gain > 0.006:
+                best, champion = best - gain, slot
+                version = len(ledger.champions())
+                ledger.crown(version, slot, f"{slot:040x}", {1: best}, {"verdict": "keep", **row})
+            else:
+                ledger.finish_slot(slot, verdict="discard", reason=REASON, **row)
+    ledger.end_session(session, 0)
+
+
+def _start(ledger: Ledger, session: int, kind: str, number: int) -> int:
+    name = f"{kind}-{number:04d}"
+    return ledger.start_slot(
+        session_id=session, worker="main", name=name, kind=kind, number=number
+    ).id
+
+
+def _proposal(chance: random.Random, number: int) -> Proposal:
+    value = round(chance.uniform(0.001, 0.1), 4)
+    search = "".join(f"    old_line_{i} = self.block(x, {value})\n" for i in range(6))
+    edit = Edit("train.py", search, search.replace("block", f"block_{number}"))
+    return Proposal(
+        f"matrix rate {value} with <b>warmup</b> & decay",
+        (edit,),
+        hypothesis="A lower rate for the matrices should cost less in the last tenth. " * 4,
+        proposer="gp" if number % 4 else "claude",
+        usage=Usage("claude", 9000, 0, 0, 700, 1, 0.02, 12.0),
+    )
+
+
+def _train(
+    ledger: Ledger, slot: int, chance: random.Random, seed: int, score: float | None, purpose: str
+) -> None:
+    trial = ledger.start_trial(
+        slot, seed=seed, purpose=purpose, device="CPU", concurrency=1, budget="equal:600ktok"
+    )
+    curve = tuple(
+        (i / CURVE_POINTS, 3.3 + 3.6 * (1 - i / CURVE_POINTS) ** 6 + chance.gauss(0, 0.1))
+        for i in range(CURVE_POINTS)
+    )
+    log = "".join(f"step {i:05d} loss {value:.4f}\n" for i, (_, value) in enumerate(curve))
+    ledger.finish_trial(
+        trial,
+        TrialResult(
+            status="ok" if score is not None else "crash",
+            score=score,
+            score_kind="trusted",
+            train_seconds=22.8,
+            total_seconds=26.1,
+            steps=569,
+            parameters=294_980,
+            peak_memory_bytes=588_000_000,
+            curve=curve,
+            log_tail=log[-LOG_CHARS:],
+        ),
+    )
+
+
+def open_seconds(page: Path, tries: int = 3) -> float | None:
+    """Seconds for Chromium to start, load, lay out, draw and save a picture of `page`.
+
+    Returns:
+        The least of `tries`, since the rest is what else the machine did; None without Chromium.
+    """
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        return None
+    seconds = []
+    with tempfile.TemporaryDirectory() as profile:
+        command = [
+            browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,900",
+            f"--user-data-dir={profile}", f"--screenshot={profile}/page.png",
+        ]  # fmt: skip
+        for _ in range(tries):
+            started = time.perf_counter()
+            subprocess.run([*command, page.as_uri()], check=True, capture_output=True, timeout=120)
+            seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slots", type=int, nargs="+", default=[100, 500, 1000])
+    parser.add_argument("--keep", type=Path, help="leave the pages in this folder")
+    options = parser.parse_args()
+    print("| slots | bytes | gzipped | read ledger | render and write | open |")
+    print("|---|---|---|---|---|---|")
+    failed = False
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        blank = folder / "blank.html"
+        blank.write_text("<!doctype html><title>blank</title>")
+        nothing = open_seconds(blank)
+        for n in options.slots:
+            ledger = Ledger.open(Path(temporary), f"campaign-{n}")
+            fill(ledger, n)
+            started = time.perf_counter()
+            slots, champions, facts = ledger.slots(), ledger.champions(), html.gather(ledger)
+            read = time.perf_counter()
+            page = folder / f"report-{n}.html"
+            html.write(page, slots, champions, facts, live=False)
+            written = time.perf_counter()
+            size = page.stat().st_size
+            seconds = open_seconds(page)
+            shown = "no chromium"
+            if seconds is not None and nothing is not None:
+                shown = f"{seconds - nothing:.2f} s (with the browser's start {seconds:.2f} s)"
+            packed = len(gzip.compress(page.read_bytes()))
+            print(
+                f"| {len(slots)} | {size:,} | {packed:,} | {read - started:.2f} s "
+                f"| {written - read:.2f} s | {shown} |",
+                flush=True,
+            )
+            failed |= any(n <= most and size > limit for most, limit in LIMITS.items())
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
