@@ -50,6 +50,9 @@ NEAR = 0.05
 NEAR_LOOK_BACK = 200
 """Slots that are searched for near duplicates."""
 
+DOWNSTREAM_EVERY = 10
+"""Every how many slots the downstream task is run, besides on every keep."""
+
 MEMORY_SHARE = 0.9
 """Share of the memory that the trials of this machine may take together."""
 
@@ -429,7 +432,9 @@ class Campaign:
             if not self._guarded(slot, result):
                 return self._failed(slot)
             decision = self._decide(slot)
-            if decision.action == "keep" and not (self._checked(slot) and self._audit(slot)):
+            if decision.action == "keep" and not (
+                self._checked(slot) and self._audit(slot) and self._downstream(slot)
+            ):
                 return self._failed(slot)
             if decision.action != "replicate":
                 break
@@ -437,6 +442,8 @@ class Campaign:
                 self._measure_champion(slot, decision.seed)
             assert decision.seed is not None
             seed, purpose = decision.seed, "replicate"
+        if decision.action != "keep" and slot.record.number % DOWNSTREAM_EVERY == 0:
+            self._downstream(slot)
         return Trial(metric, slot_id, sum(slot.scores.values()) / len(slot.scores))
 
     def _champion_curve(self, slot: Slot, seed: int) -> tuple[tuple[float, float], ...]:
@@ -478,10 +485,12 @@ class Campaign:
     def _guarded(self, slot: Slot, result: TrialResult) -> bool:
         """Hold a trial against the bounds on what a gain may cost."""
         from . import guards
+        from .trial.rescore import CLOZE
 
         baseline = self._calibration()
         bounds = guards.built_in(self.experiment, self.rules.budget.kind == "wall", baseline)
-        notes = guards.check(result, baseline, [*bounds, *self.experiment.guards])
+        own = [guard for guard in self.experiment.guards if guard.metric != CLOZE]
+        notes = guards.check(result, baseline, [*bounds, *own])
         if len(slot.scores) == 1:
             self._note(slot, *notes)
         broken = [note.detail for note in notes if not note.ok]
@@ -527,6 +536,31 @@ class Campaign:
                 slot.refusal = NoScore(_verdict_of(result), result.reason)
                 return False
         return True
+
+    def _downstream(self, slot: Slot) -> bool:
+        """Look at what the model can do besides its score; a guard may bound it."""
+        from .guards import check
+        from .trial.rescore import CLOZE
+
+        saved = [t for t in self.ledger.slot(slot.record.id).own_trials if t.checkpoint is not None]
+        if self.experiment.run is not None or not saved:
+            return True
+        assert saved[0].checkpoint is not None
+        name = saved[0].checkpoint.parent.name
+        result = self.run(
+            slot, slot.files, saved[0].seed, "downstream", phase="downstream", trial_id=name
+        )
+        if result.status != "ok" or CLOZE not in result.metrics:
+            return True
+        bounds = [guard for guard in self.experiment.guards if guard.metric == CLOZE]
+        notes = check(result, (), bounds) or [
+            GateNote("downstream", True, f"{CLOZE} {result.metrics[CLOZE]:.4f}")
+        ]
+        self._note(slot, *(replace(note, seconds=result.total_seconds) for note in notes))
+        broken = [note.detail for note in notes if not note.ok]
+        if broken:
+            slot.refusal = NoScore("guard", "; ".join(broken))
+        return not broken
 
     def verify(self, record: SlotRecord) -> list[tuple[int, float | None, TrialResult]]:
         """Score a slot's commit once more: from its checkpoints, or by training it again.

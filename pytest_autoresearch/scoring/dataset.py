@@ -37,6 +37,10 @@ SEPARATOR = "<|document|>"
 
 Tokens = npt.NDArray[np.uint16]
 
+RESERVED_TOKENS, RESERVED_SHARE = 32_768, 64
+"""End of the training split that is kept for the downstream task: at most so many tokens, and at
+most a 64th of it."""
+
 
 class DatasetError(Exception):
     """The data set is absent, damaged or unfit; one line that names the command that mends it."""
@@ -154,6 +158,20 @@ class Dataset:
         if split not in SPLITS:
             raise DatasetError(f"no split named {split!r}; there are {', '.join(SPLITS)}")
         return np.memmap(self.root / f"{split}.bin", dtype="<u2", mode="r")
+
+    def training_tokens(self) -> Tokens:
+        """What candidates are trained on: ``train`` without its reserved end."""
+        stream = self.tokens("train")
+        return stream[: len(stream) - self._reserved(stream)]
+
+    def reserved_tokens(self) -> Tokens:
+        """The end of ``train`` that no candidate is handed."""
+        stream = self.tokens("train")
+        return stream[len(stream) - self._reserved(stream) :]
+
+    @staticmethod
+    def _reserved(stream: Tokens) -> int:
+        return min(RESERVED_TOKENS, len(stream) // RESERVED_SHARE)
 
     def rows(self, split: str) -> Tokens:
         """Evaluation rows of a split: (n, seq_len + 1) uint16, a read-only view.

@@ -34,7 +34,8 @@ class TrialSpec:
         metric: Name of the score in a command's output.
         phase: ``"full"``; ``"smoke"``: two steps and one scored batch; ``"audit"``: no training,
             the claims of this trial's earlier run are audited again; ``"rescore"``: no training,
-            its checkpoint is scored anew; ``"check"``: `command` must only succeed.
+            its checkpoint is scored anew; ``"downstream"``: no training, the downstream task on
+            its checkpoint; ``"check"``: `command` must only succeed.
         split: Part of the data that is scored.
         device: ``"cpu"`` or ``"cuda"``.
         threads: CPU threads of the candidate.
@@ -57,7 +58,7 @@ class TrialSpec:
     data: Path | None = None
     command: tuple[str, ...] | None = None
     metric: str = "val_bpb"
-    phase: Literal["full", "smoke", "audit", "rescore", "check"] = "full"
+    phase: Literal["full", "smoke", "audit", "rescore", "downstream", "check"] = "full"
     split: Literal["val", "holdout"] = "val"
     device: str = "cpu"
     threads: int = 1

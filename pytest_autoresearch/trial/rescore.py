@@ -1,15 +1,22 @@
-"""Scoring a finished trial once more: its claims audited deeper, or its checkpoint scored anew."""
+"""A finished trial once more: its claims audited deeper, its checkpoint scored anew or tried."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import sandbox, scoring
 from . import TrialSpec
-from .launch import Launcher
+from .launch import Child, Launcher
 from .run import CHECKPOINT, LOSSES, open_dataset, scorer, status_of
 from .watch import Ended, Watch
+
+if TYPE_CHECKING:
+    from ..scoring.dataset import Dataset
+
+CLOZE = "cloze_accuracy"
+"""Metric of the downstream task: share of contexts whose next token is ranked first."""
 
 
 def rescore(
@@ -51,6 +58,9 @@ def rescore(
         "on_phase": lambda phase: watch.enter(phase, 1.0),
     }
     values["checkpoint"] = checkpoint
+    if spec.phase == "downstream":
+        _downstream(start, dataset, watch, values)
+        return
     try:
         with watch.cause("audit" if spec.phase == "audit" else "score"):
             if spec.phase == "audit":
@@ -73,3 +83,18 @@ def rescore(
             "largest_difference_nats": score.largest_difference,
         },
     )
+
+
+def _downstream(
+    start: Callable[[], Child], dataset: Dataset, watch: Watch, values: dict[str, Any]
+) -> None:
+    from ..scoring.downstream import downstream
+
+    try:
+        with watch.cause("downstream"):
+            found = downstream(start, dataset, wall_limit_s=max(1.0, watch.left_s))
+    except scoring.ScoringError as error:
+        raise Ended(status_of(error), error.reason) from None
+    if found is not None:
+        values["metrics"] = {CLOZE: found.accuracy}
+        values["evidence"] = {"sample": found.sample, "contexts": found.rows}

@@ -66,7 +66,7 @@ def run_trial(
             from .command import run_command
 
             run_command(spec, directory, watch, values, sandbox_mode)
-        elif spec.phase in ("audit", "rescore"):
+        elif spec.phase in ("audit", "rescore", "downstream"):
             from .rescore import rescore
 
             with launcher.trial() as starter:
@@ -114,7 +114,7 @@ class _Trial:
         dataset = open_dataset(self.spec)
         self.watch.folder = work = self.directory / "work"
         try:
-            with contextlib.closing(Feed(dataset.tokens("train"), self.spec.seed)) as feed:
+            with contextlib.closing(Feed(dataset.training_tokens(), self.spec.seed)) as feed:
                 with self.watch.cause("start"):
                     shutil.rmtree(self.directory, ignore_errors=True)
                     materialise(self.spec.files, self.directory / "copy")
@@ -212,7 +212,7 @@ class _Trial:
 
         def make() -> Reference:
             return Reference(
-                keeper, files, self.spec.entry, dataset.tokens("train"),
+                keeper, files, self.spec.entry, dataset.training_tokens(),
                 vocab_size=dataset.vocab_size, seq_len=dataset.seq_len,
                 threads=self.spec.threads, hide=hidden(dataset), sandbox=self.mode,
             )  # fmt: skip
