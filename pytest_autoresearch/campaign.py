@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from .experiment import Budget, Experiment
-from .mutation import EditError, apply, changed_lines
+from .mutation import Edit, EditError, apply, changed_lines
 from .outcome import NoScore, Score, Trial
 from .policy import Course, Policy, course
 from .proposers import (
@@ -259,12 +259,21 @@ class Campaign:
     def _course(self, number: int) -> Course:
         """Whose files are changed, and whether an old idea comes first; recordings go straight."""
         straight = getattr(self.proposer, "recorded", False)
+        champion = self.read(self.champion().commit)
+
+        def applies(edits: Sequence[Edit]) -> bool:
+            try:
+                return apply(champion, edits) != champion
+            except EditError:
+                return False
+
         return course(
             "greedy" if straight else self.rules.policy,
             self.ledger.slots(),
             self.ledger.champions(),
             number,
             self.rules.seed,
+            applies,
         )
 
     def _mutate(self, slot: Slot, made_for: int | None) -> None:

@@ -20,6 +20,7 @@ from .records import CONFIRM, HOLDOUT, OWN
 
 if TYPE_CHECKING:
     from .campaign import Campaign
+    from .ledger import Ledger
     from .records import Champion, TrialRecord
 
 FRESH = 500
@@ -72,7 +73,7 @@ class Closing:
     Attributes:
         champion: Version of the last champion.
         seeds: The fresh seeds.
-        kept: Gain of the last over the first champion by the scores it was kept with.
+        kept: Gain of the last over the first champion by the pairs that its keeps were judged by.
         confirmed: The same on the fresh seeds; None if either has no score there.
         holdout: The same from the saved checkpoints on the holdout; None without one.
         keeps: Of every keep that was examined.
@@ -163,7 +164,7 @@ def close(
     closing = Closing(
         champion=last.version,
         seeds=fresh,
-        kept=campaign.experiment.metric.gain(last.mean, first.mean),
+        kept=kept_gain(campaign.ledger),
         confirmed=gain(scores, last, first),
         holdout=gain(held_out, last, first),
         keeps=tuple(survivals),
@@ -171,6 +172,12 @@ def close(
     )
     campaign.ledger.set_meta("closing", asdict(closing))
     return closing
+
+
+def kept_gain(ledger: Ledger) -> float:
+    """Return the sum of the paired gains that the champion's keeps were kept with."""
+    slots = [ledger.slot(champion.slot_id) for champion in ledger.champions()[1:]]
+    return math.fsum(slot.gain or 0.0 for slot in slots)
 
 
 def _on_fresh_seeds(

@@ -6,11 +6,12 @@ The bar is always the champion's; a parent only says whose files the edits apply
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from .experiment import Metric
+from .mutation import Edit
 from .proposers import Proposal
 from .records import Champion, SlotRecord
 
@@ -55,6 +56,7 @@ def course(
     champions: Sequence[Champion],
     number: int,
     seed: int,
+    applies: Callable[[Sequence[Edit]], bool] = lambda edits: True,
 ) -> Course:
     """Choose parent and direction of a slot; the same inputs give the same choice.
 
@@ -64,16 +66,17 @@ def course(
         champions: Of the campaign so far, at least one.
         number: Of the slot.
         seed: Of the campaign.
+        applies: Whether edits apply to the champion's files; what does not is passed over.
     """
     champion = champions[-1]
     if policy == "greedy":
         return Course(champion.slot_id)
     rng = random.Random(f"{seed}/{number}/policy")
     missed = near_misses(slots)
-    if number % 2 == 0 and (again := _retest(slots, missed, champion)) is not None:
+    if number % 2 == 0 and (again := _retest(slots, missed, champion, applies)) is not None:
         return Course(champion.slot_id, again)
     if since_keep(slots) >= PATIENCE:
-        merged = _merge(slots, missed, champion)
+        merged = _merge(slots, missed, champion, applies)
         return Course(champion.slot_id, merged, "" if merged else STRUCTURAL)
     if rng.random() < CHAMPION_SHARE:
         return Course(champion.slot_id)
@@ -92,13 +95,17 @@ def since_keep(slots: Sequence[SlotRecord]) -> int:
 
 
 def _retest(
-    slots: Sequence[SlotRecord], missed: Sequence[SlotRecord], champion: Champion
+    slots: Sequence[SlotRecord],
+    missed: Sequence[SlotRecord],
+    champion: Champion,
+    applies: Callable[[Sequence[Edit]], bool],
 ) -> Proposal | None:
     """A near-miss against a former champion, once more on the new one."""
     done = {slot.meta.get("retest") for slot in slots}
     for slot in missed:
         old = slot.champion_before not in (None, champion.slot_id)
-        if old and slot.id not in done and "retest" not in slot.meta:
+        new = slot.id not in done and "retest" not in slot.meta
+        if old and new and applies(slot.edits):
             return Proposal(
                 f"again on the new champion: {slot.title}"[:100],
                 slot.edits,
@@ -110,7 +117,10 @@ def _retest(
 
 
 def _merge(
-    slots: Sequence[SlotRecord], missed: Sequence[SlotRecord], champion: Champion
+    slots: Sequence[SlotRecord],
+    missed: Sequence[SlotRecord],
+    champion: Champion,
+    applies: Callable[[Sequence[Edit]], bool],
 ) -> Proposal | None:
     """The two best near-misses of this champion together, each pair once."""
     done = {tuple(slot.meta.get("merged", ())) for slot in slots}
@@ -118,7 +128,7 @@ def _merge(
     for i, first in enumerate(here):
         for second in here[i + 1 :]:
             pair = tuple(sorted((first.id, second.id)))
-            if pair not in done:
+            if pair not in done and applies((*first.edits, *second.edits)):
                 return Proposal(
                     f"both: {first.title} | {second.title}"[:100],
                     (*first.edits, *second.edits),

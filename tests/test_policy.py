@@ -69,6 +69,15 @@ def test_a_near_miss_is_retested_once_when_the_champion_moved() -> None:
     assert course("archive", slots, [BASE, BETTER], 8, 0).proposal is None
 
 
+def test_what_no_longer_applies_is_passed_over() -> None:
+    slots = [slot(2, "discard", 1.0), slot(3, "discard", 0.5), slot(5, "keep", 3.0)]
+    first = slots[0].edits
+    again = course("archive", slots, [BASE, BETTER], 6, 0, lambda edits: tuple(edits) != first)
+    assert again.proposal is not None
+    assert again.proposal.meta == {"retest": 3}
+    assert course("archive", slots, [BASE, BETTER], 6, 0, lambda edits: False).proposal is None
+
+
 def test_after_a_drought_near_misses_are_merged_and_then_structure_is_asked_for() -> None:
     slots = [slot(n, "discard", 0.5 if n < 4 else -1.0) for n in range(2, 2 + PATIENCE)]
     merged = course("archive", slots, [BASE], 101, 0)

@@ -225,6 +225,7 @@ def closing_lines(facts: dict[str, Any] | None, version: int, metric: str) -> li
 def summary(session: Session) -> list[str]:
     """Where the campaign stands, and what to do with the winner."""
     from ..campaign import noise_of
+    from ..closing import kept_gain
 
     ledger = session.ledger
     champions = ledger.champions()
@@ -242,7 +243,7 @@ def summary(session: Session) -> list[str]:
     lines.append(preview(noise_of(ledger, session.experiment), metric.name))
     if last.version > 1:
         kept = ledger.slot(last.slot_id)
-        gain = metric.gain(last.mean, first.mean)
+        gain = kept_gain(ledger)
         lines.append(
             f"champion  {metric.name} {show(last.scores.values())}  gain {gain:+.6f}  "
             f"{kept.name} {kept.title}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -123,10 +124,12 @@ class Report:
 
     @property
     def gained(self) -> float:
-        """Gain of the last champion over the first by the scores that they were kept with."""
-        assert self.first is not None
-        assert self.last is not None
-        return self.metric.gain(self.last.mean, self.first.mean)
+        """Gain of the last champion over the first by the pairs that its keeps were judged by."""
+        return self._gained(len(self.champions))
+
+    def _gained(self, champions: int) -> float:
+        kept = (self._by_id[champion.slot_id].gain for champion in self.champions[1:champions])
+        return math.fsum(gain or 0.0 for gain in kept)
 
     @property
     def closing(self) -> Mapping[str, Any] | None:
@@ -259,9 +262,9 @@ class Report:
     def _spent(self, name: str, what: str, costs: Sequence[tuple[float, float]]) -> Markup:
         assert self.first is not None
         points = []
-        for champion in self.champions:
+        for number, champion in enumerate(self.champions, 1):
             spent = sum(cost for at, cost in costs if at <= champion.at)
-            points.append((spent, self.metric.gain(champion.mean, self.first.mean)))
+            points.append((spent, self._gained(number)))
         total = sum(cost for _, cost in costs)
         points.append((total, points[-1][1]))
         said = f"{total:.2f} {what} spent in all, for a gain of {points[-1][1]:+.6f}."
