@@ -1,4 +1,4 @@
-"""Commands beside pytest: ``python -m pytest_autoresearch try|report|verify|transfer``."""
+"""Commands beside pytest: ``python -m pytest_autoresearch try|report|verify|transfer|doctor``."""
 
 from __future__ import annotations
 
@@ -41,11 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     transfer.add_argument("--seeds", type=int, default=2, metavar="N", help="pairs; default 2")
     transfer.add_argument("--tag", help="campaign; default: the name of the current git branch")
+    commands.add_parser("doctor", help="is this machine and this project in order?")
     options, rest = parser.parse_known_args(arguments)
     if options.command == "try":
         return _try(options.idea, rest)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.command == "doctor":
+        from .doctor import doctor
+
+        return doctor(Path.cwd())
     if options.command == "verify":
         from .verify import verify_campaign, verify_commit
 
