@@ -281,6 +281,14 @@ OPTIONS = (
         "Where the report page is written, during the run, too; off: nowhere",
     ),
     _Option(
+        "summary",
+        "--autoresearch-summary",
+        str,
+        None,
+        "PATH",
+        "Append a summary in Markdown there at the end, e.g. $GITHUB_STEP_SUMMARY",
+    ),
+    _Option(
         "sandbox",
         "--autoresearch-sandbox",
         _one_of("require", "auto", "off"),
@@ -320,6 +328,7 @@ class Config:
     target: float | None
     max_failures: int
     html: str
+    summary: str | None
     sandbox: Literal["require", "auto", "off"]
     threads: int
 

@@ -561,6 +561,21 @@ class Session:
                 junit.write(Path(path), slots, self.experiment.metric, self.facts())
         self._write_page(slots, live)
 
+    def _summarise_for_ci(self) -> None:
+        if not self.options.summary:
+            return
+        from .reporting import markdown
+
+        text = markdown.render(
+            self.plan.tag,
+            self.ledger.slots(),
+            self.ledger.champions(),
+            self.experiment.metric,
+            self.ledger.meta("closing"),
+        )
+        with contextlib.suppress(OSError):
+            markdown.append(self.config.rootpath / self.options.summary, text)
+
     def _write_page(self, slots: Any, live: bool) -> None:
         """Write the page; during the run not more often than an open one looks for it."""
         if not self.options.html:
@@ -606,6 +621,7 @@ class Session:
         if self.is_driver and self.session_id is not None:
             self.ledger.recover()
             self.write_logs(live=False)
+            self._summarise_for_ci()
 
     def confirm(self) -> None:
         """Leave out keeps that cost nothing, then see on fresh seeds whether the rest holds."""
