@@ -1,4 +1,4 @@
-"""Commands beside pytest: ``python -m pytest_autoresearch try|report|verify|transfer|doctor``."""
+"""Commands beside pytest: ``python -m pytest_autoresearch COMMAND``; ``--help`` lists them."""
 
 from __future__ import annotations
 
@@ -41,12 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     transfer.add_argument("--seeds", type=int, default=2, metavar="N", help="pairs; default 2")
     transfer.add_argument("--tag", help="campaign; default: the name of the current git branch")
+    final = commands.add_parser(
+        "finalize", help="turn the campaign's branch into history to review"
+    )
+    final.add_argument("--tag", help="campaign; default: the name of the current git branch")
+    final.add_argument("--branch", help="to be created; default: research/TAG")
+    final.add_argument(
+        "--group", action="append", default=[], metavar="A,B", help="keeps that become one commit"
+    )
+    final.add_argument("--squash", action="store_true", help="one commit for all keeps")
     commands.add_parser("doctor", help="is this machine and this project in order?")
     options, rest = parser.parse_known_args(arguments)
     if options.command == "try":
         return _try(options.idea, rest)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.command == "finalize":
+        from .finalize import finalize
+
+        groups = [text.split(",") for text in options.group]
+        return finalize(Path.cwd(), options.tag, options.branch, groups, options.squash)
     if options.command == "doctor":
         from .doctor import doctor
 

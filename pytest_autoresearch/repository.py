@@ -248,6 +248,26 @@ class Repository:
         prefix = f"refs/autoresearch/{tag}/"
         return {ref.removeprefix(prefix): sha for ref, sha in self._refs(prefix).items()}
 
+    def changes(self) -> list[str]:
+        """Return tracked files that differ from the commit checked out, staged or not."""
+        listing = self._git_bytes("diff", "--name-only", "-z", "HEAD")
+        return [os.fsdecode(name) for name in listing.split(b"\0") if name]
+
+    def tree(self, commit: str) -> str:
+        """Return the id of a commit's tree: equal ids, equal files."""
+        return self._git("rev-parse", f"{commit}^{{tree}}")
+
+    def create_branch(self, name: str, commit: str) -> None:
+        """Create a branch; an existing one is never moved.
+
+        Raises:
+            RepositoryError: It exists, or the name is not one git accepts.
+        """
+        ref = f"refs/heads/{name}"
+        if not self._git("check-ref-format", ref, check=False) and self._refs(ref):
+            raise RepositoryError(f"branch {name} exists; give another --branch")
+        self._git("update-ref", ref, commit, "0" * len(commit))
+
     # ------------------------------------------------------------------ running git
 
     def _environment(self, extra: Mapping[str, str] | None) -> dict[str, str]:
