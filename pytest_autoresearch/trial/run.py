@@ -57,6 +57,7 @@ def run_trial(
         and leave no process behind.
     """
     watch = Watch(spec.wall_limit_s, on_progress, should_stop)
+    watch.gpu = spec.device == "cuda"
     directory = Path(root).absolute() / spec.trial_id
     values: dict[str, Any] = {}
     status: TrialStatus = "ok"

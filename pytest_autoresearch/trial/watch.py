@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import Progress, TrialStatus
+from . import Progress, TrialStatus, vram
 from .output import one_line
 
 OnProgress = Callable[[Progress], object]
@@ -19,6 +19,7 @@ DISK_BYTES = 16 << 30
 
 _MAX_FILES = 20_000
 _DISK_SECONDS = 2.0
+_GPU_SECONDS = 0.5
 _SHOW_SECONDS = 0.25
 
 
@@ -43,6 +44,7 @@ class Watch:
         began: When the trial began, on the monotonic clock.
         causes: Wall seconds by cause.
         folder: Where the candidate may write, once there is one.
+        gpu: Whether the leased GPU's memory is watched.
         loss: Training loss reported last.
         work: Units of training data handed out.
     """
@@ -62,7 +64,8 @@ class Watch:
         self._on_progress = on_progress
         self._should_stop = should_stop
         self._phase, self._phase_began, self._shown = "start", self.began, 0.0
-        self._disk_checked = self.began
+        self.gpu = False
+        self._disk_checked = self._gpu_checked = self.began
 
     @property
     def left_s(self) -> float:
@@ -96,7 +99,7 @@ class Watch:
         """End the trial if it must.
 
         Raises:
-            Ended: It was interrupted, is over its wall limit, or fills the disk.
+            Ended: It was interrupted, is over its wall limit, fills the disk or the GPU.
         """
         if self._should_stop is not None and self._should_stop():
             raise Ended("interrupted", "stopped from outside")
@@ -109,6 +112,15 @@ class Watch:
                 raise Ended(
                     "guard",
                     f"wrote more than {DISK_BYTES >> 30} GiB or {_MAX_FILES} files",
+                )
+        if self.gpu and now - self._gpu_checked > _GPU_SECONDS:
+            self._gpu_checked = now
+            seen = vram.read()
+            if seen is not None and seen.too_full:
+                raise Ended(
+                    "guard",
+                    f"{seen.used >> 20} of {seen.total >> 20} MiB of the GPU are used; the bound "
+                    f"is {vram.SHARE:.0%}",
                 )
 
     def show(self, fraction: float) -> None:
