@@ -116,7 +116,7 @@ OPTIONS = (
         str,
         None,
         "NAME",
-        "Who proposes: anthropic, gp, ratchet, random, replay:DIR or module:factory; default "
+        "Who proposes: anthropic, openai:MODEL, gp, ratchet, random, replay:DIR or module:factory; default "
         "anthropic where its key is set, else gp",
     ),
     _Option(
@@ -125,7 +125,7 @@ OPTIONS = (
         str,
         None,
         "ID",
-        "Model of the anthropic proposer",
+        "Model of the anthropic or openai proposer",
     ),
     _Option(
         "effort",
@@ -141,7 +141,7 @@ OPTIONS = (
         str,
         None,
         "MODULE:FACTORY",
-        "Makes the anthropic proposer's async client (Bedrock, Vertex, Foundry, a proxy)",
+        "Makes the language model's async client (Bedrock, Vertex, Foundry, a proxy)",
     ),
     _Option(
         "max_cost",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 
@@ -12,15 +13,16 @@ from pytest_autoresearch.experiment import Experiment
 from pytest_autoresearch.proposers import (
     Attempt,
     Context,
+    Proposal,
     ProposalInvalid,
     ProposalRefused,
     ProposerExhausted,
     ProposerUnavailable,
     Usage,
 )
-from pytest_autoresearch.proposers.anthropic import REFUSALS, Claude
-from pytest_autoresearch.proposers.calls import Patience
-from pytest_autoresearch.spend import NoPrice, Purse, price
+from pytest_autoresearch.proposers.anthropic import Claude
+from pytest_autoresearch.proposers.calls import REFUSALS, Patience
+from pytest_autoresearch.spend import Purse, price
 
 SOURCE = "import math\nLR = 0.02\nDEPTH = 2\n\n\ndef train():\n    return LR * DEPTH\n"
 GOOD = (
@@ -30,6 +32,7 @@ GOOD = (
 BAD = GOOD.replace("LR = 0.02", "LR = 0.025")
 QUICK = Patience(deadline_s=6.0, attempt_s=2.0, silence_s=0.6, pause_s=0.02)
 MODEL = "claude-sonnet-5-5"
+BUSY = {"status": 529, "type": "overloaded_error", "headers": {"retry-after": "3600"}}
 
 
 def context() -> Context:
@@ -90,7 +93,7 @@ def test_what_is_sent_can_be_cached_for_an_hour_and_holds_no_dropped_parameters(
         {"status": 500}, {"status": 503}, {"status": 504}, {"status": 408}, {"status": 409},
         {"fault": "drop"}, {"fault": "half"}, {"fault": "truncated"}, {"fault": "stall"},
         {"fault": "pings"}, {"fault": "html"}, {"fault": "schema"}, {"fault": "garbage"},
-        {"fault": "sse_error"},
+        {"fault": "sse_error"}, {"fault": "body"}, {"fault": "slow"},
     ],
     ids=lambda step: str(step.get("status", step.get("fault"))),
 )  # fmt: skip
@@ -114,7 +117,9 @@ def test_a_passing_fault_is_tried_again_and_costs_nothing(serve, trouble: dict) 
     ],
     ids=lambda value: str(value.get("status")) if isinstance(value, dict) else "",
 )
-def test_a_lasting_fault_is_the_providers_and_is_asked_once(serve, trouble: dict, said: str) -> None:
+def test_a_lasting_fault_is_the_providers_and_is_asked_once(
+    serve, trouble: dict, said: str
+) -> None:
     wire, claude = serve(trouble)
     with pytest.raises(ProposerUnavailable, match=said):
         claude.propose(context())
@@ -175,7 +180,8 @@ def test_edits_that_miss_are_mended_with_the_conversation_kept_verbatim(serve) -
 
 
 @pytest.mark.parametrize(
-    "text", [BAD, "I would rather not.", GOOD.replace("LR = 0.03", "LR = ("), GOOD.replace("0.03", "0.02")]
+    "text",
+    [BAD, "I would rather not.", GOOD.replace("LR = 0.03", "LR = ("), GOOD.replace("0.03", "0.02")],
 )
 def test_after_two_repairs_it_is_invalid_and_its_cost_is_known(serve, text: str) -> None:
     wire, claude = serve({"text": text})
@@ -212,6 +218,63 @@ def test_a_client_of_ones_own_is_used(serve, tmp_path, monkeypatch) -> None:
     assert "other" in str(wire.headers[0])
 
 
+def test_a_client_of_ones_own_does_not_retry_behind_our_back(serve, tmp_path, monkeypatch) -> None:
+    wire, _ = serve({"status": 529, "type": "overloaded_error"}, {"text": GOOD})
+    (tmp_path / "eager.py").write_text(
+        "import anthropic\n"
+        f"def client(): return anthropic.AsyncAnthropic(base_url={wire.url!r}, max_retries=9)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    claude = Claude(model=MODEL, client="eager:client", patience=QUICK)
+    assert claude.propose(context()).title == "raise the rate"
+    assert [h["x-stainless-retry-count"] for h in wire.headers] == ["0", "0"]
+
+
+@pytest.mark.parametrize("code", ["enforced_spend_limit_reached", "contract_spend_limit_reached"])
+def test_a_spend_limit_is_not_waited_for(serve, code: str) -> None:
+    wire, claude = serve({"status": 429, "details": {"error_code": code}})
+    with pytest.raises(ProposerUnavailable, match="spend limit is reached"):
+        claude.propose(context())
+    assert len(wire.requests) == 1
+
+
+def test_a_server_that_is_not_there_is_the_providers_fault(serve) -> None:
+    patience = Patience(deadline_s=20.0, attempt_s=20.0, silence_s=20.0, pause_s=60.0)
+    wire, claude = serve({"text": GOOD}, patience=patience)
+    wire.close()
+    with pytest.raises(ProposerUnavailable, match="APIConnectionError"):
+        claude.propose(context())
+
+
+def test_missing_credentials_are_named_and_nothing_is_sent(serve, monkeypatch, tmp_path) -> None:
+    wire, claude = serve({"text": GOOD})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ProposerUnavailable, match="no usable credentials"):
+        claude.propose(context())
+    assert wire.headers == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_warning_made_an_error_is_not_tried_again(serve) -> None:
+    wire, claude = serve({"text": GOOD})
+    claude.model = "claude-sonnet-4-5"
+    with pytest.raises(ProposerUnavailable, match=r"deprecated.*--autoresearch-model"):
+        claude.propose(context())
+    assert wire.requests == []
+
+
+def test_it_may_be_asked_from_another_thread_while_a_loop_runs_here(serve) -> None:
+    _, claude = serve({"text": GOOD})
+
+    async def here() -> Proposal:
+        return await asyncio.to_thread(claude.propose, context())
+
+    assert asyncio.run(here()).title == "raise the rate"
+    assert claude.propose(context()).title == "raise the rate"
+
+
 # ---------------------------------------------------------------------- money
 
 
@@ -230,27 +293,35 @@ def test_what_could_exceed_the_cap_is_not_asked(serve, tmp_path) -> None:
     assert wire.requests == []
 
 
+@pytest.mark.parametrize("step", [{"status": 401}, BUSY], ids=["final", "storm"])
+def test_what_was_answered_with_an_error_costs_nothing(serve, tmp_path, step: dict) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
+    wire, claude = serve({"text": GOOD}, step, purse=purse)
+    claude.propose(context())
+    before = purse.spent()
+    with pytest.raises(ProposerUnavailable):
+        claude.propose(context())
+    assert len(wire.requests) == 2
+    assert purse.spent() == before
+
+
 def test_a_call_that_never_came_back_stays_spent(serve, tmp_path) -> None:
     purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
-    _, claude = serve({"status": 401}, purse=purse)
+    patience = Patience(deadline_s=1.0, attempt_s=0.5, silence_s=0.3, pause_s=0.05)
+    _, claude = serve({"fault": "stall"}, {"status": 529}, purse=purse, patience=patience)
     with pytest.raises(ProposerUnavailable):
         claude.propose(context())
     assert purse.spent() > 0.05
 
 
-def test_workers_share_one_purse(tmp_path) -> None:
-    one, two = (Purse(tmp_path / "ledger.sqlite", cap=1.0) for _ in range(2))
-    number = one.reserve("m", 0.7)
-    with pytest.raises(ProposerExhausted):
-        two.reserve("m", 0.4)
-    one.settle(number, 0.1)
-    two.reserve("m", 0.4)
-    assert one.spent() == pytest.approx(0.5)
-
-
-def test_a_model_without_a_price_is_named() -> None:
-    with pytest.raises(NoPrice, match="no-such-model"):
-        price("anthropic", Usage("no-such-model", input_tokens=1))
+def test_without_a_cap_a_model_needs_no_price_and_with_one_it_does(serve, tmp_path) -> None:
+    wire, claude = serve({"text": GOOD}, purse=Purse(tmp_path / "ledger.sqlite"))
+    claude.model = "claude-of-a-gateway"
+    assert claude.propose(context()).usage.cost_usd is None
+    claude.purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
+    with pytest.raises(ProposerUnavailable, match=r"claude-of-a-gateway.*--autoresearch-max-cost"):
+        claude.propose(context())
+    assert len(wire.requests) == 1
 
 
 def test_the_script_of_the_server_is_priced_as_documented() -> None:

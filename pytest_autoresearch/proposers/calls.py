@@ -7,14 +7,20 @@ twice, to retry where no retry helps, and to multiply its timeout.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
 
-from . import ProposerUnavailable
+from ..spend import NoPrice, Purse, price
+from . import ProposalRefused, ProposerError, ProposerExhausted, ProposerUnavailable, Usage
 
 T = TypeVar("T")
+
+REFUSALS = 3
+"""Refusals in one session after which nothing more is asked."""
 
 
 class Transient(Exception):
@@ -22,11 +28,19 @@ class Transient(Exception):
 
     Attributes:
         after_s: Seconds that the provider asks to wait, or None.
+        free: Whether it is certain that the try was not billed.
     """
 
-    def __init__(self, reason: str, after_s: float | None = None) -> None:
+    def __init__(self, reason: str, after_s: float | None = None, free: bool = False) -> None:
         super().__init__(reason)
         self.after_s = after_s
+        self.free = free
+
+
+class Rejected(ProposerUnavailable):
+    """An error instead of an answer: no other try would help, and none was billed."""
+
+    free = True
 
 
 @dataclass(frozen=True)
@@ -82,3 +96,150 @@ async def _persist(call: Callable[[], Awaitable[T]], patience: Patience, provide
             )
         await asyncio.sleep(wait)
         pause = min(2 * pause, 30 * patience.pause_s)
+
+
+def verdict(status: int | None, said: str, error: Exception) -> Exception:
+    """Say what an HTTP status is to us.
+
+    Args:
+        status: It, or None where there was no complete answer.
+        said: What came with it, in one line.
+        error: The SDK's exception, for its headers.
+    """
+    if status in (401, 403):
+        return Rejected(f"the credentials were refused ({status}); check the key: {said}")
+    if status == 402:
+        return Rejected(f"the account cannot pay (402): {said}")
+    if status == 404:
+        return Rejected(f"not found (404); check --autoresearch-model: {said}")
+    if status in (400, 413, 422):
+        return Rejected(f"the request was refused ({status}): {said}")
+    if isinstance(error, Warning):  # pytest was told to raise them
+        return Rejected(f"{said}; choose another --autoresearch-model")
+    # dropped connections, half bodies, pages of HTML, bad JSON: whatever it is called
+    free = status is not None and status >= 400
+    return Transient(f"{type(error).__name__}: {said}", _retry_after(error), free)
+
+
+def one_line(error: Exception) -> str:
+    """Return what an exception says, in one line of at most 200 characters."""
+    return " ".join(str(getattr(error, "message", "") or error).split())[:200]
+
+
+@asynccontextmanager
+async def faults(judge: Callable[[Exception], Exception]) -> AsyncIterator[None]:
+    """Turn what an SDK raises into what can be done about it."""
+    try:
+        yield
+    except (Transient, ProposerError, TimeoutError):
+        raise
+    except Exception as error:
+        raise judge(error) from None
+
+
+def _retry_after(error: Any) -> float | None:
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        with suppress(KeyError, ValueError):  # the header may also be a date
+            return float(headers[name]) * unit
+    return None
+
+
+@dataclass
+class Asker:
+    """What the backends that ask a provider have in common.
+
+    Attributes:
+        model: Id of the model.
+        effort: How hard it thinks, or None for its own default.
+        client: ``module:factory`` of an async client, or None.
+        purse: The campaign's money, or None.
+        patience: Limits of one answer.
+    """
+
+    model: str
+    effort: str | None = None
+    client: str | None = None
+    purse: Purse | None = None
+    patience: Patience = field(default_factory=Patience)
+    thinks: bool = True
+    _refusals: int = 0
+
+    vendor: ClassVar[str]
+    """As the price list names it."""
+    api: ClassVar[str]
+    """For messages."""
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
+
+    def _willing(self) -> None:
+        if self._refusals >= REFUSALS:
+            raise ProposerExhausted(
+                f"{self.model} declined {self._refusals} times in this session; choose another "
+                "--autoresearch-model or proposer (the provider's terms may exclude such work)"
+            )
+
+    def _declined(self, usage: Usage, why: str) -> ProposalRefused:
+        self._refusals += 1
+        refusal = ProposalRefused(f"{self.model}: {why}")
+        refusal.usage = usage
+        return refusal
+
+    def _buy(
+        self, send: Callable[[], Awaitable[T]], most: Usage, told: Callable[[T], Usage]
+    ) -> tuple[T, Usage]:
+        """Set money aside, ask until there is an answer, and settle what it cost.
+
+        Args:
+            send: One try.
+            most: The most that one try may use.
+            told: Reads what was used from the answer.
+        """
+        began, reservation, owed = time.monotonic(), self._reserve(most), False
+
+        async def attempt() -> T:
+            nonlocal owed
+            try:
+                return await send()
+            except BaseException as error:
+                owed = owed or not getattr(error, "free", False)
+                raise
+
+        try:
+            answer = persist(attempt, self.patience, self.api)
+        except ProposerError:
+            if self.purse is not None and reservation is not None and not owed:
+                self.purse.settle(reservation, 0.0)
+            raise
+        usage = replace(told(answer), requests=1, seconds=time.monotonic() - began)
+        with suppress(NoPrice):
+            if usage.input_tokens or usage.output_tokens:
+                usage = replace(usage, cost_usd=price(self.vendor, usage))
+        if self.purse is not None and reservation is not None and usage.cost_usd is not None:
+            self.purse.settle(reservation, usage.cost_usd)
+        return answer, usage
+
+    def _reserve(self, most: Usage) -> int | None:
+        if self.purse is None:
+            return None
+        try:
+            amount = price(self.vendor, most)
+        except NoPrice as error:
+            if self.purse.cap is None:
+                return None
+            raise ProposerUnavailable(f"{error}; leave --autoresearch-max-cost out") from None
+        return self.purse.reserve(self.model, amount)
+
+    def _open(self, standard: Callable[[], Any]) -> Any:
+        """Make a client that leaves retries to us, whoever's it is."""
+        try:
+            if not self.client:
+                return standard()
+            module, _, factory = self.client.partition(":")
+            made = getattr(importlib.import_module(module), factory)()
+            return made.with_options(max_retries=0) if hasattr(made, "with_options") else made
+        except ImportError as error:
+            raise Rejected(f"{error}; is the package installed?") from None
+        except Exception as error:
+            raise Rejected(f"the client cannot be made: {one_line(error)}") from None

@@ -19,7 +19,10 @@ FIXED_FILE_CHARACTERS = 24_000
 LOG_LINES = 30
 SIBLINGS = 6
 _CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff]|\x1b\[[0-9;]*m"
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # terminal escapes, whole
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]"
+    # what reorders, hides or carries text that a person does not see
+    r"|[\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]"
 )
 
 RULES = """\
@@ -84,36 +87,29 @@ def compose(
     brief = f"The brief:\n\n{context.program.strip()}"
     fixed = _fixed(context.fixed_files)
     files = "\n\n".join(
-        f"Current {name} (of {context.parent.name}):\n\n```python\n{text.rstrip()}\n```"
+        f"Current {name} (of {context.parent.name}):\n\n{_fence(text.rstrip())}"
         for name, text in context.files.items()
     )
     head, lines = "All attempts so far, oldest first:", list(_history(context))
     task, siblings, log = _task(context), _siblings(context), _log(context)
 
-    def size() -> int:
-        parts = [
-            rules,
-            brief,
-            fixed,
-            files,
-            head,
-            *(line for line, _ in lines),
-            siblings,
-            log,
-            task,
-        ]
-        return sum(count(part) for part in parts if part)
-
-    if size() > limit:
-        log = ""
-    if size() > limit:
-        siblings = ""
-    while size() > limit and (old := next((x for x in lines if not x[1]), None)) is not None:
-        lines.remove(old)
-        head = "Attempts so far, oldest first (older ones that were not kept are left out):"
-    if size() > limit:
+    sizes = [count(line) for line, _ in lines]
+    left = limit - sum(sizes) - sum(count(part) for part in (rules, brief, files, head, task))
+    left -= sum(count(part) for part in (fixed, siblings, log) if part)
+    if left < 0 and log:
+        left, log = left + count(log), ""
+    if left < 0 and siblings:
+        left, siblings = left + count(siblings), ""
+    kept = []
+    for (text, stays), size in zip(lines, sizes, strict=True):
+        if left < 0 and not stays:
+            left += size
+            head = "Attempts so far, oldest first (older ones that were not kept are left out):"
+        else:
+            kept.append(text)
+    if left < 0:
         fixed = ""
-    history = "\n".join([head, *(line for line, _ in lines)])
+    history = "\n".join([head, *kept])
     system = tuple(part for part in (rules, brief, fixed) if part)
     last = "\n\n".join(part for part in (siblings, log, task) if part)
     return Prompt(system, (files, history, last))
@@ -130,14 +126,19 @@ def line(text: str, length: int = 160) -> str:
     return " ".join(_CONTROL.sub("", text).replace("<", "&lt;").replace("|", "/").split())[:length]
 
 
+def _fence(code: str) -> str:
+    """Return code between fences that nothing in it can close."""
+    longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}python\n{code}\n{fence}"
+
+
 def _fixed(files: Mapping[str, str]) -> str:
     parts = []
     for name, text in files.items():
         shown = text[:FIXED_FILE_CHARACTERS]
         cut = "" if shown == text else "\n# (the rest is left out)"
-        parts.append(
-            f"{name}, which no proposal may change:\n\n```python\n{shown.rstrip()}{cut}\n```"
-        )
+        parts.append(f"{name}, which no proposal may change:\n\n{_fence(shown.rstrip() + cut)}")
     return "\n\n".join(parts)
 
 

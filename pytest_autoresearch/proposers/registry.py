@@ -96,6 +96,12 @@ def _anthropic(argument: str, root: Path) -> Proposer:
     return Claude(model=argument or DEFAULT_MODEL)
 
 
+def _openai(argument: str, root: Path) -> Proposer:
+    from .openai import Chat
+
+    return Chat(model=argument)
+
+
 def _file(argument: str, root: Path) -> Proposer:
     from .replay import OwnIdea
 
@@ -104,6 +110,7 @@ def _file(argument: str, root: Path) -> Proposer:
 
 BUILT_IN: dict[str, Callable[[str, Path], Proposer]] = {
     "anthropic": _anthropic,
+    "openai": _openai,
     "gp": _gp,
     "ratchet": _ratchet,
     "random": _random,

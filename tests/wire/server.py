@@ -5,7 +5,7 @@ A step is one of
 - ``{"text": "…"}``: a complete answer (``usage``, ``stop_reason``, ``stop_details`` override);
 - ``{"status": 529, "type": "overloaded_error", "headers": {…}}``: an error;
 - ``{"fault": "…"}``: ``drop``, ``half``, ``truncated``, ``stall``, ``pings``, ``html``, ``schema``,
-  ``garbage``, ``sse_error``: what goes wrong on the wire.
+  ``garbage``, ``body``, ``slow``, ``sse_error``: what goes wrong on the wire.
 
 The last step repeats.
 """
@@ -30,7 +30,12 @@ USAGE = {
 class Wire:
     """One server on a free port; `requests` holds the bodies it was sent."""
 
-    def __init__(self, script: list[dict[str, Any]], model: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        script: list[dict[str, Any]],
+        model: dict[str, Any] | None = None,
+        speaks: type[Messages] | None = None,
+    ) -> None:
         self.script = script
         self.model = model or {}
         self.requests: list[dict[str, Any]] = []
@@ -39,7 +44,7 @@ class Wire:
         self._lock = threading.Lock()
         wire = self
 
-        class Handler(_Handler):
+        class Handler(speaks or Messages):
             pass
 
         Handler.wire = wire
@@ -62,7 +67,7 @@ class Wire:
         self._server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Messages(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wire: Wire
 
@@ -191,6 +196,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _schema(self, body: dict[str, Any], step: dict[str, Any]) -> None:
         self._json(200, {"hello": "world"})
+
+    def _body(self, body: dict[str, Any], step: dict[str, Any]) -> None:
+        self._send(200, b'{"id": "msg_1", "content": [', "application/json")
+
+    def _slow(self, body: dict[str, Any], step: dict[str, Any]) -> None:
+        """Not even a status line."""
+        self.wire.stopping.wait(step.get("seconds", 30))
+        self.close_connection = True
 
     def _garbage(self, body: dict[str, Any], step: dict[str, Any]) -> None:
         self._open(body, USAGE)
