@@ -116,8 +116,8 @@ OPTIONS = (
         str,
         None,
         "NAME",
-        "Who proposes: anthropic, openai:MODEL, gp, ratchet, random, replay:DIR or module:factory; default "
-        "anthropic where its key is set, else gp",
+        "Who proposes: anthropic, openai:MODEL, gp, ratchet, random, replay:DIR or "
+        "module:factory; default anthropic where its key is set, else gp",
     ),
     _Option(
         "model",

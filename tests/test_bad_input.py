@@ -49,7 +49,7 @@ def test_uncommitted_changes_of_an_editable_file(project: Project) -> None:
 
 def test_unknown_proposer(project: Project) -> None:
     refused(
-        project, "--autoresearch-proposer=genius", says="'genius' is unknown; choose anthropic, gp, ratchet"
+        project, "--autoresearch-proposer=genius", says="'genius' is unknown; choose"
     )
 
 

@@ -195,7 +195,7 @@ def test_recorded_proposals_come_in_order_each_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("genius", "'genius' is unknown; choose gp, ratchet, random"),
+        ("genius", "'genius' is unknown; choose"),
         ("replay:/nowhere", "is not a folder"),
         ("file:/nowhere", "is not a file"),
     ],
