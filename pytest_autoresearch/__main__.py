@@ -21,6 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.add_argument("--junit", type=Path, help="write the junit report there")
     report.add_argument("--tsv", type=Path, help="write results.tsv there")
     report.add_argument("--html", type=Path, help="write the report page there")
+    report.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="first make the ledger again from the commits' trailers",
+    )
+    restore = commands.add_parser("import", help="fill an empty ledger from a junit log")
+    restore.add_argument("log", type=Path, help="a file that --junitxml wrote")
+    restore.add_argument("--tag", help="campaign to fill; default: the name it had")
     verify = commands.add_parser("verify", help="does a kept score, or a campaign's gain, stand?")
     verify.add_argument(
         "commit", nargs="?", help="score this commit or slot (mutation-0007) once more"
@@ -56,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _try(options.idea, rest)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.command == "import":
+        from .restore import import_log
+
+        return import_log(Path.cwd(), options.tag, options.log)
     if options.command == "finalize":
         from .finalize import finalize
 
@@ -114,6 +126,11 @@ def _report(options: argparse.Namespace) -> int:
     from .repository import Repository, RepositoryError
 
     root = Path.cwd()
+    if options.rebuild:
+        from .restore import rebuild
+
+        if code := rebuild(root, options.tag):
+            return code
     try:
         tag = options.tag or default_tag(Repository.open(root))
     except RepositoryError as error:

@@ -827,7 +827,21 @@ class Campaign:
             self.ledger.crown(0, slots[0].id, self.rules.base_commit, scores)
         except ChampionMoved:
             return
+        self._describe()
         self.project()
+
+    def _describe(self) -> None:
+        """Make the commit that says, to whoever has only the refs, what the campaign is."""
+        from .trailers import of_campaign
+
+        anchor = self.repository.commit(
+            self.rules.base_commit,
+            {},
+            subject=f"campaign {self.rules.tag}: baseline",
+            body="",
+            trailers=of_campaign(self.ledger),
+        )
+        self.ledger.set_meta("anchor", anchor)
 
     def champion(self) -> Champion:
         """The champion now.
@@ -854,7 +868,6 @@ class Campaign:
         """
         if slot.record.state == "done":
             return slot.record
-        commit = self._commit(slot, trial, verdict, reason)
         added, removed = changed_lines(slot.before, slot.files) if slot.files else (0, 0)
         decision = slot.decision
         outcome: dict[str, Any] = {
@@ -868,12 +881,12 @@ class Campaign:
             "fingerprint": slot.fingerprint,
             "lines_added": added,
             "lines_removed": removed,
-            "commit": commit,
             "parent": slot.parent.id if slot.parent else None,
             "champion_before": slot.champion.slot_id if slot.champion else None,
         }
         if verdict == "guard" and slot.scores:
             outcome["score"] = fmean(slot.scores.values())
+        commit = outcome["commit"] = self._commit(slot, trial, verdict, reason, outcome)
         if verdict == "keep":
             assert slot.champion is not None
             self.ledger.crown(
@@ -897,7 +910,11 @@ class Campaign:
         """End a slot without a verdict; its proposal waits for the next slot."""
         self.ledger.abandon_slot(slot.record.id, state, reason)
 
-    def _commit(self, slot: Slot, trial: Trial, verdict: str, reason: str) -> str:
+    def _commit(
+        self, slot: Slot, trial: Trial, verdict: str, reason: str, outcome: Mapping[str, object]
+    ) -> str:
+        from .trailers import of_slot
+
         if not slot.files or slot.proposal is None:
             return self.rules.base_commit if slot.record.kind == "baseline" else ""
         metric = self.experiment.metric
@@ -926,6 +943,7 @@ class Campaign:
                 "Proposer": slot.proposal.proposer,
                 "Data": self._data_hash(),
                 "Ledger-Row": str(slot.record.id),
+                **of_slot(self.ledger, slot.record.id, outcome, slot.champion),
             },
         )
 
@@ -934,10 +952,14 @@ class Campaign:
 
     def project(self) -> None:
         """Make refs say what the ledger says; repeatable at any time."""
+        from .trailers import ANCHOR
+
         champion = self.ledger.champion()
         if champion is None:
             return
         tried = {s.name: s.commit for s in self.ledger.slots() if s.kind != "baseline" and s.commit}
+        if anchor := self.ledger.meta("anchor"):
+            tried[ANCHOR] = anchor
         self.repository.project(self.rules.tag, champion.commit, tried)
 
     def close(self) -> None:
