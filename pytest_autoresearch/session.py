@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import secrets
 import signal
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from .campaign import Slot as ActiveSlot
     from .collector import Slot
     from .proposers import Proposer
+    from .reporting.livepage import LivePage
     from .reporting.terminal import LiveView
     from .trial import Progress
 
@@ -218,7 +218,7 @@ class Session:
     session_id: int | None = None
     stopping: str = ""
     more: bool = False
-    _page_written: float = -math.inf
+    _page: LivePage | None = None
     _campaign: Campaign | None = None
     _lease: Any = None
     _launcher: Any = None
@@ -485,6 +485,12 @@ class Session:
 
             self._live = LiveView(self)
             self._live.start()
+            if self.options.html:
+                from .reporting.livepage import LivePage
+
+                root = self.config.rootpath
+                self._page = LivePage(root / self.options.html, root, self.plan.tag)
+                self._page.start()
 
     def _progress(self, trial_id: str, progress: Progress) -> None:
         from .reporting.terminal import write_status
@@ -559,7 +565,11 @@ class Session:
         if path := self.config.option.xmlpath:
             with contextlib.suppress(OSError):
                 junit.write(Path(path), slots, self.experiment.metric, self.facts())
-        self._write_page(slots, live)
+        if self._page is not None:
+            if live:
+                self._page.changed()
+            else:
+                self._page.finish()
 
     def _summarise_for_ci(self) -> None:
         if not self.options.summary:
@@ -575,22 +585,6 @@ class Session:
         )
         with contextlib.suppress(OSError):
             markdown.append(self.config.rootpath / self.options.summary, text)
-
-    def _write_page(self, slots: Any, live: bool) -> None:
-        """Write the page; during the run not more often than an open one looks for it."""
-        if not self.options.html:
-            return
-        from .reporting import html, terminal
-
-        now = time.monotonic()
-        if live and now - self._page_written < html.RELOAD_S:
-            return
-        self._page_written = now
-        path = self.config.rootpath / self.options.html
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            facts = html.gather(self.ledger, terminal.read_status(self.folder))
-            html.write(path, slots, self.ledger.champions(), facts, live=live)
 
     def facts(self) -> dict[str, str]:
         """Facts of the campaign for reports."""

@@ -108,6 +108,12 @@ CLOSING = {
 }  # fmt: skip
 
 
+STATUS = {
+    "slot": "mutation-0009", "title": "wider", "purpose": "first", "phase": "train",
+    "fraction": 0.4, "elapsed": 12.0, "loss": 3.5,
+}  # fmt: skip
+
+
 def page(slots=SLOTS, champions=(BASE, KEPT), live=False, **facts) -> Page:
     return Page(html.render(slots, champions, {"tag": "night", **facts}, live=live))
 
@@ -144,9 +150,21 @@ def test_confirmation_of_an_earlier_champion_does_not_count_for_this_one():
     assert "+0.071200" not in shown
 
 
-def test_interval_that_reaches_zero_is_pointed_out():
-    weak = {**CLOSING, "confirmed": {"gain": 0.01, "low": -0.01, "high": 0.03, "n": 2}}
-    assert "includes no gain at all" in page(closing=weak).text
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(-0.01, 0.03, "not confirmed"), (-0.03, -0.01, "lost")]
+)
+def test_gain_whose_interval_reaches_zero_is_not_called_confirmed(low, high, word):
+    weak = {**CLOSING, "confirmed": {"gain": (low + high) / 2, "low": low, "high": high, "n": 2}}
+    assert f"[{low:+.6f}, {high:+.6f}], 95 % {word} Mean gain" in page(closing=weak).text
+
+
+@pytest.mark.parametrize("kind", ["self-reported", "unverified"])
+def test_scores_that_could_be_forged_are_called_so_at_the_top(kind):
+    forged = tuple(replace(s, trials=(trial(s.id, score_kind=kind),)) for s in SLOTS)
+    assert f"All scores are {kind}" in page(forged).text
+    assert f"Some scores are {kind}" in page((*SLOTS[:3], forged[3])).text
+    assert "scores are trusted" in page().text
+    assert " scores are" not in page().text.partition("Progress")[0]
 
 
 def test_live_page_withholds_the_holdout():
@@ -159,14 +177,18 @@ def test_live_page_withholds_the_holdout():
 
 
 def test_only_a_running_campaign_reloads_and_shows_what_runs():
-    status = [{"slot": "mutation-0009", "title": "wider", "purpose": "first", "phase": "train",
-               "fraction": 0.4, "elapsed": 12.0, "loss": 3.5}]  # fmt: skip
-    running = page(live=True, status=status)
+    started = {"verdict": None, "score": None, "state": "running", "trials": ()}
+    slots = (*SLOTS, slot(9, **started), slot(10, title="deeper", **started))
+    old = {**STATUS, "slot": "mutation-0004"}
+    running = page(slots, live=True, status=[STATUS, old])
     assert running.having(**{"http-equiv": "refresh", "content": str(html.RELOAD_S)})
-    assert "mutation-0009 wider: first, train, 12 s, loss 3.500" in running.text
-    finished = page(status=status)
+    now = running.text[: running.text.index("What was gained")]
+    assert "mutation-0009 wider: first, train, 12 s, loss 3.500" in now
+    assert "mutation-0010 deeper" in now
+    assert "mutation-0004" not in now, "it ended while the page was made"
+    finished = page(slots, status=[STATUS])
     assert not finished.having(**{"http-equiv": "refresh"})
-    assert "mutation-0009" not in finished.text
+    assert "loss 3.500" not in finished.text
 
 
 @pytest.mark.parametrize(
@@ -195,7 +217,17 @@ def test_sections_come_in_the_order_in_which_they_matter():
 
 def test_keep_that_fell_on_fresh_seeds_is_listed_with_both_gains():
     shown = page(closing=CLOSING).text
-    assert "mutation-0003 idea 3: kept with +0.100000, on fresh seeds -0.020000" in shown
+    assert "1 of the 1 that was examined." in shown
+    assert "mutation-0003 idea 3 fell +0.100000 -0.020000" in shown
+
+
+def test_keep_that_was_left_out_again_is_named_with_the_slot_that_removed_it():
+    removal = replace(
+        slot(5, "keep", 0.9, gain=0.0), name="prune-0001", kind="prune", meta={"removes": 3}
+    )
+    champions = (BASE, KEPT, Champion(3, 5, "c" * 40, {1: 0.9}, 530.0))
+    shown = page((*SLOTS, removal), champions).text
+    assert "mutation-0003 idea 3, kept with +0.100000; see prune-0001" in shown
 
 
 def test_proposers_are_compared_by_what_they_kept_and_cost():
@@ -206,21 +238,44 @@ def test_proposers_are_compared_by_what_they_kept_and_cost():
     assert by_name["gp"]["failed"] == 1
     assert by_name["gp"]["kept"] == 0
     assert by_name["claude"]["gain"] == 0.1
+    assert by_name["claude"]["per_trial"] == pytest.approx(0.1)
     assert by_name["claude"]["tokens"] == 1000
     assert by_name["claude"]["per_dollar"] == pytest.approx(0.2)
     assert by_name["claude"]["per_hour"] == pytest.approx(0.1 / 0.01)
 
 
-def test_gates_show_what_they_refused_cost_and_spared():
+def test_gates_show_what_they_caught_cost_and_spared():
     gates = (GateNote("parses", True, "", 0.5), GateNote("stays_small", False, "too big", 0.25))
     refused = slot(5, "invalid", None, gates=gates, trials=())
     report = Report((*SLOTS, refused), (BASE, KEPT), {}, live=False)
     by_name = {gate["name"]: gate for gate in report.gates()}
     assert by_name["stays small"] == {
-        "name": "stays small", "seen": 1, "refused": 1, "seconds": 0.25, "spared": 36.0,
+        "name": "stays small", "seen": 1, "caught": 1, "seconds": 0.25, "spared": 36.0,
     }  # fmt: skip
     assert by_name["parses"]["seen"] == 2
-    assert by_name["parses"]["refused"] == 0
+    assert by_name["parses"]["caught"] == 0
+
+
+def test_run_that_was_stopped_early_is_no_crash_and_spares_the_rest_of_its_length():
+    cut = trial(5, score=None, status="hopeless", total_seconds=6.0)
+    behind = slot(5, "discard", None, trials=(cut,), champion_before=3)
+    report = Report((*SLOTS, behind), (BASE, KEPT), {}, live=False)
+    (stop,) = [gate for gate in report.gates() if gate["name"] == "early stop"]
+    assert (stop["seen"], stop["caught"], stop["spared"]) == (4, 1, 30.0)
+    assert dict(report.tally)["stopped early"] == 1
+    picture = str(report.progress())
+    assert re.search(r'class="h" data-s="5"', picture)
+    assert re.search(r'class="x" data-s="2"', picture)
+
+
+def test_hours_are_told_by_what_they_went_into():
+    again = replace(SLOTS[3], trials=(trial(4), trial(4, 2, purpose="replicate")))
+    report = Report((*SLOTS[:3], again), (BASE, KEPT), {}, live=False)
+    parts = {part["name"]: (part["runs"], part["seconds"]) for part in report.hours()}
+    assert parts == {
+        "first training of a mutation": (4, 144.0),
+        "close calls trained again": (1, 36.0),
+    }
 
 
 def test_gain_is_drawn_over_device_hours():
@@ -254,20 +309,14 @@ def test_candidate_text_never_becomes_markup(title, why, code, log, reason, prop
     )  # fmt: skip
     session = SessionRecord(1, title, "", 1, "", proposer, {"x": note}, 0.0)
     slots, champions = (*SLOTS[:2], hostile, SLOTS[3]), (BASE, KEPT)
-    status = [{"slot": title, "title": why, "purpose": note, "phase": model, "fraction": 0.5,
-               "elapsed": 1.0, "loss": None}]  # fmt: skip
+    hostile = replace(hostile, name=title, state="running")
+    status = [{**STATUS, "slot": title, "title": why, "purpose": note, "phase": model}]
     facts = {"tag": "night", "sessions": [session], "status": status}
     rendered = html.render(slots, champions, facts, live=True)
     rendered.encode("utf-8")
     shown, plain = Page(rendered), page(live=True)
-    allowed = {tag for tag, _ in plain.elements} | {
-        "ins",
-        "del",
-        "pre",
-        "h3",
-        "progress",
-        "caption",
-    }
+    allowed = {tag for tag, _ in plain.elements}
+    allowed |= {"ins", "del", "b", "pre", "h3", "progress", "caption"}
     assert {tag for tag, _ in shown.elements} <= allowed
     assert sum(tag in ("script", "style", "meta", "title") for tag, _ in shown.elements) == sum(
         tag in ("script", "style", "meta", "title") for tag, _ in plain.elements
@@ -357,6 +406,8 @@ def test_cut_keeps_the_head_of_a_diff_and_the_tail_of_a_log(whole, cap):
     head, tail = texts.head(whole, cap), texts.tail(whole, cap)
     for part in (head.removesuffix("\n…"), tail.removeprefix("…\n")):
         assert texts.weight(part) <= cap or part == whole
+    code = texts.head(whole, cap, texts.coloured)
+    assert code == whole or texts.weight(code.removesuffix("\n…"), texts.coloured) <= max(cap, 1)
     assert whole.startswith(head.removesuffix("\n…"))
     assert whole.endswith(tail.removeprefix("…\n"))
 
@@ -369,7 +420,21 @@ def test_diff_shows_each_edit_under_its_file():
     assert texts.diff(edits).split("\n") == [
         "@@ train.py @@", " a = 1", "-b = 2", "+b = 3", "@@ model.py @@", "-x", "+y",
     ]  # fmt: skip
-    assert "<del>-b = 2\n</del><ins>+b = 3\n</ins>" in texts.coloured(texts.diff(edits))
+
+
+@pytest.mark.parametrize(
+    ("plain", "marked"),
+    [
+        ("-r = 0.8  # low\n+r = 0.6  # low", "<del>-r = <b>0.8</b>  # low\n</del>"),
+        ("-a = f(x)\n+a = f(x, y)", "<del>-a = f(x)\n</del><ins>+a = f(x<b>, y</b>)\n</ins>"),
+        ("-a\n+b", "<del>-a\n</del><ins>+b\n</ins>"),
+        ("-a = 1\n-b = 1\n+a = 2", "<del>-a = 1\n-b = 1\n</del><ins>+a = 2\n</ins>"),
+        (" a\n+<b>", " a\n<ins>+&lt;b&gt;\n</ins>"),
+    ],
+    ids=["word", "inserted", "nothing-alike", "uneven", "escaped"],
+)
+def test_diff_marks_what_differs_within_a_line(plain, marked):
+    assert marked in texts.coloured(plain)
 
 
 @given(st.text(alphabet="+- ab<\n"))
@@ -421,6 +486,12 @@ def test_loss_curve_of_any_numbers_is_a_path_in_its_frame(curve):
     low, high = svg.loss_range([curve])
     path = svg.curve_path(curve, low, high)
     assert re.fullmatch(r"(M\d+ \d+(l(-?\d+ -?\d+ ?)*)?)?", path)
+
+
+def test_loss_curve_begins_where_it_enters_its_frame():
+    path = svg.curve_path([(0.05, 9.0), (0.35, 8.0), (0.65, 3.0), (0.95, 2.0)], 2.0, 4.0, points=10)
+    assert re.fullmatch(rf"M{round(0.65 * svg.CURVE_W)} \d+l\d+ \d+", path)
+    assert svg.curve_path([(0.1, 9.0), (0.9, 9.0)], 2.0, 4.0) != ""
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))

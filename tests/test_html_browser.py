@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_html import BASE, CLOSING, KEPT, NASTY, SLOTS, slot, trial
+from test_html import BASE, CLOSING, KEPT, NASTY, SLOTS, STATUS, slot, trial
 
 from pytest_autoresearch.mutation import Edit
 from pytest_autoresearch.reporting import html
@@ -239,12 +239,8 @@ def test_columns_sort_both_ways_with_blanks_last(browser, report):
 def test_filters_narrow_the_table_and_say_how_much_is_left(browser, report):
     browser.open(report)
     enter = (
-        (
-            "(name, value) => {{ const f = document.getElementById('filter').elements[name]; f.value = value;"
-            " f.dispatchEvent(new Event('input', {{bubbles: true}})); }}"
-        )
-        .replace("{{", "{")
-        .replace("}}", "}")
+        "(name, value) => { const field = document.getElementById('filter').elements[name];"
+        " field.value = value; field.dispatchEvent(new Event('input', {bubbles: true})); }"
     )
     browser.run(f"({enter})('verdict', 'discard')")
     assert browser.run(ORDER) == ["s4", "s5"]
@@ -319,10 +315,9 @@ def test_axe_finds_no_serious_issue(browser, tmp_path, scheme, live):
     if axe is None:
         pytest.skip("axe-core is not here (pip install axe-core-python, or AXE=axe.min.js)")
     page = tmp_path / "report.html"
-    status = [{"slot": "mutation-0009", "title": "wider", "purpose": "first", "phase": "train",
-               "fraction": 0.4, "elapsed": 12.0, "loss": 3.5}]  # fmt: skip
-    facts = {"tag": str(tmp_path), "closing": CLOSING, "status": status}
-    html.write(page, CAMPAIGN, (BASE, KEPT), facts, live=live)
+    facts = {"tag": str(tmp_path), "closing": CLOSING, "status": [STATUS]}
+    running = replace(slot(9), state="running", verdict=None, trials=())
+    html.write(page, (*CAMPAIGN, running), (BASE, KEPT), facts, live=live)
     browser.call(
         "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
     )

@@ -8,11 +8,14 @@ could reorder or hide text is replaced.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +44,6 @@ def gather(ledger: Ledger, status: Sequence[Mapping[str, Any]] = ()) -> dict[str
         ledger: Of the campaign.
         status: What the workers last said; see `terminal.read_status`.
     """
-    from .. import __version__
-
     return {
         "tag": ledger.path.parent.name,
         "campaign": ledger.meta("campaign") or {},
@@ -50,9 +51,20 @@ def gather(ledger: Ledger, status: Sequence[Mapping[str, Any]] = ()) -> dict[str
         "data_sha256": ledger.meta("data_sha256") or "",
         "sessions": ledger.sessions(),
         "status": list(status),
-        "version": __version__,
+        "versions": _versions(),
         "at": time.time(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Who writes the page; the trials' own versions are hashed with their scores."""
+    from .. import __version__
+
+    found = {"pytest-autoresearch": __version__, "Python": platform.python_version()}
+    for package in ("pytest", "torch"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def write(

@@ -13,10 +13,10 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
-LABEL_CHARS = 30
-"""Longest label of a keep in the picture; the rest is in the table."""
+WIDTH = 1100
+"""Of the pictures that take the whole page."""
 
-Shape = Literal["keep", "dot", "cross", "square", "baseline"]
+Shape = Literal["keep", "dot", "stop", "cross", "square", "baseline"]
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,6 @@ class Mark:
     shape: Shape
     label: str
     tip: str
-
-
-@dataclass(frozen=True)
-class Reign:
-    """How long a champion stood.
-
-    Attributes:
-        start, end: Places in the campaign.
-        level: Its mean score.
-    """
-
-    start: float
-    end: float
-    level: float
 
 
 @dataclass(frozen=True)
@@ -147,7 +133,7 @@ def axes(
     """Return a grid with numbers."""
     left, right, foot = x.page[0], x.page[1], max(y.page)
     parts = []
-    levels = y.ticks()
+    levels = y.ticks(7)
     for level in levels:
         at = y(level)
         parts.append(element("path", d=f"M{left:.0f} {at:.1f}H{right:.0f}", class_="grid"))
@@ -160,133 +146,6 @@ def axes(
     parts.append(element("text", x_name, x=right, y=foot + 32, class_="tick end"))
     parts.append(element("text", y_name, x=left - 6, y=min(y.page) - 10, class_="tick"))
     return Markup("").join(parts)
-
-
-# ---------------------------------------------------------------------- the progress picture
-
-WIDTH, HEIGHT, FOOT, LABEL_ROOM = 1100, 500, 40, 90
-
-
-def progress(
-    marks: Sequence[Mark],
-    reigns: Sequence[Reign],
-    sigma: float,
-    *,
-    places: int,
-    ticks: Sequence[tuple[int, str]],
-    metric: str,
-    direction: Literal["min", "max"],
-    description: str,
-) -> Markup:
-    """Return autoresearch's picture: every trial a dot, the champion a stair with its noise.
-
-    Args:
-        marks: Every trial, oldest first.
-        reigns: Every champion, oldest first.
-        sigma: Noise of one paired comparison; the band is two of it to either side.
-        places: Length of the campaign.
-        ticks: Places that are named on the axis.
-        metric: Its name.
-        direction: Which way is better.
-        description: The same in words.
-    """
-    plot_foot = HEIGHT - 36 - FOOT
-    # labels of keeps are written on the better side of the stair, where no trial stands
-    room = LABEL_ROOM if len(reigns) > 1 else 0
-    page = (plot_foot - room, 40) if direction == "min" else (plot_foot, 40 + room)
-    x = Scale((0, max(1, places - 1)), (70, WIDTH - 30))
-    y = Scale(_window(marks, reigns, sigma, direction), page)
-    foot = plot_foot + FOOT / 2
-    shapes = [
-        axes(x, y, "", f"{metric}, {'lower' if direction == 'min' else 'higher'} is better", ()),
-        element("path", d=f"M70 {plot_foot}H{WIDTH - 30}", class_="rule"),
-        element("text", "no score", x=64, y=foot + 8, class_="tick end"),
-        *(
-            element("text", text, x=x(place), y=plot_foot + FOOT + 14, class_="tick middle")
-            for place, text in ticks
-        ),
-    ]
-    for reign in reigns:
-        top, low = sorted((y(reign.level - 2 * sigma), y(reign.level + 2 * sigma)))
-        left, right = x(reign.start), x(reign.end)
-        shapes.append(
-            element("rect", x=left, y=top, width=right - left, height=low - top, class_="band")
-        )
-    shapes += [_shape(mark, x, y, foot + 4, direction) for mark in marks if mark.shape != "keep"]
-    stair = "".join(
-        f"{'M' if i == 0 else 'L'}{x(r.start):.1f} {y(r.level):.1f}H{x(r.end):.1f}"
-        for i, r in enumerate(reigns)
-    )
-    if stair:
-        shapes.append(element("path", d=stair, class_="champion"))
-    keeps = [mark for mark in marks if mark.shape == "keep" and mark.y is not None]
-    named = _spread([x(mark.x) for mark in keeps])
-    slant = -30 if direction == "min" else 30
-    links = [_keep(mark, x, y, slant if i in named else None) for i, mark in enumerate(keeps)]
-    return picture(
-        "progress", "Progress of the campaign", description, WIDTH, HEIGHT, drawing(*shapes), *links
-    )
-
-
-def _window(
-    marks: Sequence[Mark], reigns: Sequence[Reign], sigma: float, direction: str
-) -> tuple[float, float]:
-    """From a little better than the best to a little worse than the baseline.
-
-    A ruined trial would otherwise squeeze all that matters into one line; it is drawn at the edge.
-    """
-    scores = [mark.y for mark in marks if mark.y is not None] or [0.0, 1.0]
-    levels = [reign.level for reign in reigns] or [scores[0]]
-    best_high = direction == "max"
-    flip = 1 if best_high else -1
-    best = max(flip * s for s in (*scores, *levels))
-    start = flip * levels[0]
-    room = max(best - start, 3 * sigma, 1e-12)
-    worst = max(min(flip * s for s in (*scores, *levels)), start - max(room, 4 * sigma))
-    low, high = worst - 0.06 * room, best + 0.06 * room
-    return (low, high) if best_high else (-high, -low)
-
-
-def _shape(mark: Mark, x: Scale, y: Scale, foot: float, direction: str) -> Markup:
-    tip, at = element("title", mark.tip), x(mark.x)
-    link: dict[str, object] = {"data_s": mark.slot}
-    if mark.y is None:
-        if mark.shape == "square":
-            square = f"M{at - 3:.1f} {foot - 3:.1f}h6v6h-6z"
-            return element("path", tip, d=square, class_="s", **link)
-        cross = f"M{at - 3.5:.1f} {foot - 3.5:.1f}l7 7m0-7-7 7"
-        return element("path", tip, d=cross, class_="x", **link)
-    high = y(mark.y)
-    if not y.holds(mark.y):
-        tall = -6 if direction == "min" else 6
-        return element("path", tip, d=f"M{at - 4:.1f} {high:.1f}h8l-4 {tall}z", class_="o", **link)
-    if mark.shape == "baseline":
-        return element("path", tip, d=f"M{at - 4:.1f} {high:.1f}l4-4 4 4-4 4z", class_="b", **link)
-    return element("circle", tip, cx=at, cy=high, r=3, class_="d", **link)
-
-
-def _keep(mark: Mark, x: Scale, y: Scale, slant: int | None) -> Markup:
-    """A kept trial as a link; its label ends at it, or begins there near the left edge."""
-    assert mark.y is not None
-    at, high = x(mark.x), y(mark.y)
-    parts = [element("title", mark.tip), element("circle", cx=at, cy=high, r=6, class_="k")]
-    if slant is not None:
-        label, left = mark.label, at < 70 + 1.8 * LABEL_ROOM
-        if len(label) > LABEL_CHARS:
-            label = label[: LABEL_CHARS - 1] + "…"
-        turn = f"rotate({slant} {at:.0f} {high:.0f})"
-        aside = {"x": at + (10 if left else -10), "y": high + 4, "transform": turn}
-        parts.append(element("text", label, class_="label" if left else "label end", **aside))
-    return element("a", *parts, href=f"#s{mark.slot}", aria_label=mark.tip)
-
-
-def _spread(places: Sequence[float], apart: float = 26.0) -> set[int]:
-    """Which labels can be written without one over the other; the latest keep always."""
-    chosen: list[int] = []
-    for i in reversed(range(len(places))):
-        if not chosen or places[chosen[-1]] - places[i] >= apart:
-            chosen.append(i)
-    return set(chosen)
 
 
 # ---------------------------------------------------------------------- smaller pictures
@@ -306,6 +165,8 @@ def steps(
     shapes = [axes(x, y, x_name, y_name, x.ticks(6))]
     if path:
         shapes.append(element("path", d=path, class_="champion"))
+    kept = points[1:-1]
+    shapes += [element("circle", cx=x(spent), cy=y(gain), r=4, class_="k") for spent, gain in kept]
     return picture(name, f"{y_name} by {x_name}", description, width, height, drawing(*shapes))
 
 
@@ -353,8 +214,9 @@ def tree(
         last = max((mark.x for mark in children), default=place)
         shapes.append(element("path", d=f"M{x(place):.1f} {at}H{x(last):.1f}", class_="branch"))
         leaves = [mark for mark in children if mark.shape != "keep"]
-        for scored, class_ in ((True, "leaf"), (False, "leaf none")):
-            dots = "".join(f"M{x(m.x):.1f} {at}h0" for m in leaves if (m.y is not None) == scored)
+        for failed, class_ in ((False, "leaf"), (True, "leaf none")):
+            found = [mark for mark in leaves if (mark.shape in ("cross", "square")) == failed]
+            dots = "".join(f"M{x(mark.x):.1f} {at}h0" for mark in found)
             if dots:
                 shapes.append(element("path", d=dots, class_=class_))
         for mark in children:
@@ -397,10 +259,13 @@ def curve_path(
             total, n = sums.get(share, (0.0, 0))
             sums[share] = (total + loss, n + 1)
     y = Scale((low, high), (CURVE_H - 4, 4))
+    means = {share: total / n for share, (total, n) in sorted(sums.items())}
+    inside = [share for share, mean in means.items() if mean <= high]
     path, last = "", (0, 0)
-    for share in sorted(sums):
-        total, n = sums[share]
-        here = (round((share + 0.5) / points * CURVE_W), round(y(total / n)))
+    for share, mean in means.items():
+        if inside and share < inside[0]:
+            continue  # the steep beginning would lie flat along the top
+        here = (round((share + 0.5) / points * CURVE_W), round(y(mean)))
         if not path:
             path = f"M{here[0]} {here[1]}l"
         else:
@@ -409,13 +274,21 @@ def curve_path(
     return path.strip().removesuffix("l")
 
 
+def curve_axes(low: float, high: float) -> Markup:
+    """Return the frame and numbers that all loss curves of a report share."""
+    frame = element("path", d=f"M0 4V{CURVE_H}H{CURVE_W}M0 4h-4M0 {CURVE_H - 4}h-4", class_="axis")
+    words = ((4, f"{high:.3g}"), (CURVE_H - 4, f"{low:.3g}"))
+    texts = [element("text", word, x=-7, y=at + 4, class_="tick end") for at, word in words]
+    return Markup("").join([frame, *texts])
+
+
 def loss_range(curves: Iterable[Sequence[tuple[float, float]]]) -> tuple[float, float]:
     """Return the losses that the curves share as a scale: the steep beginning is cut off."""
     later = sorted(
         loss
         for curve in curves
         for fraction, loss in curve[:: max(1, len(curve) // CURVE_POINTS)]
-        if fraction >= 0.04 and abs(loss) < LOSS_MAX
+        if fraction >= 0.1 and abs(loss) < LOSS_MAX
     )
     if not later:
         return 0.0, 1.0

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
 from markupsafe import Markup, escape
 
 from ..mutation import Edit, unified
+
+_WORDS = re.compile(r"[\w.]+|[^\w.]")
 
 
 def fair_share(lengths: Sequence[int], room: int) -> int:
@@ -37,41 +41,69 @@ def diff(edits: Sequence[Edit]) -> str:
 
 
 def coloured(text: str) -> Markup:
-    """Return a diff as marked-up lines: ``del`` and ``ins`` runs between plain ones."""
-    tags, run = {"-": "del", "+": "ins"}, ""
-    parts: list[Markup] = []
-    lines: list[str] = []
-    for line in [*text.split("\n"), None]:
-        kind = "" if line is None else tags.get(line[:1], "")
-        if line is None or kind != run:
-            if lines:
-                block = escape("\n".join([*lines, ""]))
-                parts.append(Markup(f"<{run}>{block}</{run}>") if run else block)
-            lines, run = [], kind
-        if line is not None:
-            lines.append(line)
-    return Markup("").join(parts)
+    """Return a diff as marked-up lines: ``del`` and ``ins`` runs between plain ones.
+
+    Where as many lines came as went, what differs within a line is marked by ``b``.
+    """
+    runs = [(tag, list(lines)) for tag, lines in groupby(text.split("\n"), _tag)]
+    marked: list[str] = []
+    for i, (tag, lines) in enumerate(runs):
+        step = {"del": 1, "ins": -1}.get(tag)
+        other = runs[i + step] if step and 0 <= i + step < len(runs) else ("", [])
+        if step and other[0] in ("del", "ins") and len(other[1]) == len(lines):
+            inside = "".join(_differing(a, b) + "\n" for a, b in zip(lines, other[1], strict=True))
+        else:
+            inside = str(escape("".join(line + "\n" for line in lines)))
+        marked.append(f"<{tag}>{inside}</{tag}>" if tag else inside)
+    return Markup("".join(marked))
 
 
-def weight(text: str) -> int:
-    """Return the bytes that `text` takes on the page."""
-    return len(str(escape(text)).encode("utf-8", "replace"))
+def _tag(line: str) -> str:
+    return {"-": "del", "+": "ins"}.get(line[:1], "")
 
 
-def head(text: str, cap: int) -> str:
+def _differing(line: str, other: str) -> str:
+    """Return `line`, escaped, with the words between its common ends with `other` marked."""
+    words, facing = _WORDS.findall(line[1:]), _WORDS.findall(other[1:])
+    start = _common(words, facing)
+    end = _common(words[start:][::-1], facing[start:][::-1])
+    parts = (words[:start], words[start : len(words) - end], words[len(words) - end :])
+    before, inside, after = (escape("".join(part)) for part in parts)
+    if start + end == 0 or not inside:
+        return str(escape(line))
+    return f"{line[0]}{before}<b>{inside}</b>{after}"
+
+
+def _common(words: Sequence[str], others: Sequence[str]) -> int:
+    """How many words from the start are the same."""
+    pairs = zip(words, others, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(words), len(others)))
+
+
+def weight(text: str, show: Callable[[str], Markup] = escape) -> int:
+    """Return the bytes that `text` takes on the page as `show` puts it there."""
+    return len(str(show(text)).encode("utf-8", "replace"))
+
+
+def head(text: str, cap: int, show: Callable[[str], Markup] = escape) -> str:
     """Return the beginning of `text`, at most `cap` bytes of it, and a sign if more was there."""
-    return text if weight(text) <= cap else text[: _fitting(text, cap)] + "\n…"
+    if weight(text, show) <= cap:
+        return text
+    return text[: _fitting(lambda n: text[:n], len(text), cap, show)] + "\n…"
 
 
 def tail(text: str, cap: int) -> str:
     """Return the end of `text`, at most `cap` bytes of it, after a sign if more was there."""
-    return text if weight(text) <= cap else "…\n" + text[len(text) - _fitting(text[::-1], cap) :]
+    if weight(text) <= cap:
+        return text
+    size = len(text)
+    return "…\n" + text[size - _fitting(lambda n: text[size - n :], size, cap, escape) :]
 
 
-def _fitting(text: str, cap: int) -> int:
-    """How many characters from the start take at most `cap` bytes."""
-    low, high = 0, min(cap, len(text))
+def _fitting(part: Callable[[int], str], size: int, cap: int, show: Callable[[str], Markup]) -> int:
+    """How many characters of a text's part take at most `cap` bytes."""
+    low, high = 0, min(cap, size)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if weight(text[:middle]) <= cap else (low, middle - 1)
+        low, high = (middle, high) if weight(part(middle), show) <= cap else (low, middle - 1)
     return low

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from markupsafe import Markup
 
 from ..experiment import Metric
-from ..outcome import LETTERS
-from ..records import HOLDOUT, Champion, SlotRecord, TrialRecord
-from . import svg, texts
+from ..records import Champion, SlotRecord
+from . import compare, progress, svg
+from .rows import STOPPED, Table, short, stopped_early, word
 
-PAGE_BYTES, ROW_BYTES, TRIAL_BYTES, TEXT_BYTES = 950_000, 1_200, 110, 450
-"""A page aims at so many bytes; a row and a trial take so many beside their texts; so many bytes
-of text a row are shown however many rows there are."""
+Standing = Literal["unmeasured", "baseline", "unconfirmed", "confirmed", "open", "lost"]
 
-MAX_TITLE, MAX_REASON = 140, 400
 _REFUSED = ("invalid", "duplicate", "guard")
 
 
@@ -51,44 +46,6 @@ def noise(slots: Sequence[SlotRecord], champions: Sequence[Champion], metric: Me
     return estimate_noise(groups, prior).sigma
 
 
-@dataclass(frozen=True)
-class Row:
-    """One slot as the table shows it.
-
-    Attributes:
-        slot: Its record.
-        word, letter: Its verdict for people.
-        parent: Name of its parent, or ''.
-        seconds: Of all its trials, or None.
-        memory_mb: Peak.
-        title, reason, hypothesis, diff, log: Bounded text; `cut` names what was shortened.
-        curve: Path of its loss curve, or ''.
-        rival: Id of the champion's curve, or ''.
-        trials: To be listed; holdout scores are not among them.
-    """
-
-    slot: SlotRecord
-    word: str
-    letter: str
-    parent: str
-    seconds: float | None
-    memory_mb: float | None
-    title: str
-    reason: str
-    hypothesis: str
-    diff: Markup
-    log: str
-    cut: tuple[str, ...]
-    curve: str
-    rival: str
-    trials: tuple[TrialRecord, ...]
-
-    @property
-    def verdict(self) -> str:
-        """What it came to, or where it is."""
-        return self.slot.verdict or self.slot.state
-
-
 class Report:
     """Everything the template asks for, computed from records alone."""
 
@@ -104,8 +61,8 @@ class Report:
         self.metric = Metric(**self.campaign.get("metric", {}))
         self.tag = facts.get("tag", "")
         self.at = facts.get("at", 0.0)
-        self.status = facts.get("status", ())
         self.sigma = noise(slots, champions, self.metric)
+        self.table = Table(slots, champions)
         self.tried = [slot for slot in slots if slot.kind != "baseline"]
         self.first = champions[0] if champions else None
         self.last = champions[-1] if champions else None
@@ -114,7 +71,36 @@ class Report:
         self._champion_of = {champion.slot_id: champion for champion in champions}
         self._trials = [trial for slot in slots for trial in slot.trials]
 
+    # ------------------------------------------------------------------ what runs
+
+    @cached_property
+    def flying(self) -> list[dict[str, Any]]:
+        """Slots in flight: by their workers' last word, or as the ledger knows them."""
+        running = {
+            slot.name: slot
+            for slot in self.slots
+            if slot.state == "running" or any(t.state == "running" for t in slot.trials)
+        }
+        said = [dict(s) for s in self.facts.get("status", ()) if s["slot"] in running]
+        for status in said:
+            running.pop(status["slot"])
+        return [*said, *({"slot": s.name, "title": s.title} for s in running.values())]
+
     # ------------------------------------------------------------------ what was gained
+
+    @property
+    def standing(self) -> Standing:
+        """How much is known of the gain."""
+        if self.first is None:
+            return "unmeasured"
+        if self.champion_slot is None:
+            return "baseline"
+        found = self.closing and self.closing["confirmed"]
+        if not found:
+            return "unconfirmed"
+        if found["low"] > 0:
+            return "confirmed"
+        return "open" if found["high"] > 0 else "lost"
 
     @property
     def champion_slot(self) -> SlotRecord | None:
@@ -128,8 +114,8 @@ class Report:
         return self._gained(len(self.champions))
 
     def _gained(self, champions: int) -> float:
-        kept = (self._by_id[champion.slot_id].gain for champion in self.champions[1:champions])
-        return math.fsum(gain or 0.0 for gain in kept)
+        slots = (self._by_id.get(champion.slot_id) for champion in self.champions[1:champions])
+        return math.fsum(slot.gain or 0.0 for slot in slots if slot)
 
     @property
     def closing(self) -> Mapping[str, Any] | None:
@@ -150,10 +136,20 @@ class Report:
         return bool(self.facts.get("closing")) and self.closing is None
 
     @property
-    def fallen(self) -> list[Mapping[str, Any]]:
-        """Keeps that were examined on fresh seeds and did not survive."""
-        keeps = self.closing["keeps"] if self.closing else ()
-        return [keep for keep in keeps if not keep["held"]]
+    def forgeable(self) -> list[tuple[str, str]]:
+        """Kinds of the scores that a candidate could have forged, each with how many are so."""
+        trials = [trial for slot in self.slots for trial in slot.own_trials]
+        kinds = [trial.score_kind for trial in trials if trial.score is not None]
+        found = sorted(set(kinds) - {"trusted", ""})
+        return [(kind, "All" if set(kinds) == {kind} else "Some") for kind in found]
+
+    @property
+    def spent(self) -> str:
+        """Device hours and dollars of all slots."""
+        seconds = sum(trial.total_seconds for trial in self._trials)
+        dollars = sum(slot.usage.cost_usd or 0.0 for slot in self.slots)
+        hours = f"{seconds / 3600:.2f} device hours"
+        return hours + (f", ${dollars:,.2f}" if dollars else "")
 
     def show(self, champion: Champion) -> str:
         """Return a champion's mean, standard error and replicates."""
@@ -166,9 +162,7 @@ class Report:
         """How many slots came to what, most first."""
         counts: dict[str, int] = {}
         for slot in self.tried:
-            verdict = slot.verdict or slot.state
-            word = LETTERS[verdict][0] if verdict in LETTERS else verdict
-            counts[word] = counts.get(word, 0) + 1
+            counts[word(slot)] = counts.get(word(slot), 0) + 1
         return sorted(counts.items(), key=lambda item: -item[1])
 
     def intervals(self) -> Markup | None:
@@ -177,7 +171,10 @@ class Report:
             return None
         kept = self.closing["kept"]
         rows = [svg.Interval("when kept", kept, kept, kept)]
-        for name, found in (("confirmed", self.closing["confirmed"]), ("holdout", self.holdout)):
+        for name, found in (
+            ("on fresh seeds", self.closing["confirmed"]),
+            ("on the holdout", self.holdout),
+        ):
             if found:
                 rows.append(svg.Interval(name, found["gain"], found["low"], found["high"]))
         said = "; ".join(f"{r.name} {r.gain:+.6f} [{r.low:+.6f}, {r.high:+.6f}]" for r in rows)
@@ -198,12 +195,14 @@ class Report:
         verdict = slot.verdict or slot.state
         score = "" if slot.score is None else f" {slot.score:.6f}"
         sigma = "" if slot.gain_sigma is None else f" ({slot.gain_sigma:+.1f}σ)"
+        tip = f"{slot.name} {word(slot)}{score}{sigma} {slot.title[:80]}".strip()
         shape: svg.Shape = "dot"
         if verdict in ("keep", "baseline"):
             shape = "keep" if verdict == "keep" else "baseline"
+        elif stopped_early(slot):
+            shape = "stop"
         elif slot.score is None:
             shape = "square" if verdict in _REFUSED else "cross"
-        tip = f"{slot.name} {verdict}{score}{sigma} {slot.title[:80]}".strip()
         return svg.Mark(slot.id, self._place[slot.id], self._level(slot), shape, slot.title, tip)
 
     @property
@@ -217,15 +216,15 @@ class Report:
     def progress(self) -> Markup:
         """Return the progress picture."""
         starts: list[float] = [self._place.get(c.slot_id, 0) for c in self.champions]
-        ends = [*starts[1:], max(1.0, len(self.slots) - 1)]
+        ends = [*starts[1:], len(self.slots) - 0.5]
         reigns = [
-            svg.Reign(start, end, champion.mean)
+            progress.Reign(start, end, champion.mean)
             for start, end, champion in zip(starts, ends, self.champions, strict=False)
         ]
         said = f"{len(self.tried)} trials, {len(self.champions[1:])} kept"
         if self.first and self.last:
             said += f"; {self.metric.name} from {self.first.mean:.6f} to {self.last.mean:.6f}"
-        return svg.progress(
+        return progress.progress(
             self._marks,
             reigns,
             self.sigma,
@@ -236,12 +235,29 @@ class Report:
             description=said + ". The table below holds the same.",
         )
 
+    def legend(self) -> list[tuple[Markup, str]]:
+        """Return the shapes that occur in the progress picture, with their meaning."""
+        shapes = {mark.shape for mark in self._marks}
+        return [
+            (progress.sample(shape), meaning)
+            for shape, meaning in (
+                ("keep", "kept"),
+                ("dot", "not kept; a triangle: far worse, off the scale"),
+                ("baseline", "baseline"),
+                ("stop", STOPPED + ", could not catch up"),
+                ("cross", "crashed, timed out or cheated"),
+                ("square", "refused before training, or by a guard"),
+            )
+            if shape in shapes
+        ]
+
     @property
     def _ticks(self) -> list[tuple[int, str]]:
         """About ten trials by their number, at a round step."""
         steps = (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**6)
-        step = next(step for step in steps if len(self.tried) <= 12 * step)
-        found = [(self._place[s.id], s.number) for s in self.tried if s.number % step == 0]
+        numbered = [slot for slot in self.tried if slot.kind == "mutation"]
+        step = next(step for step in steps if len(numbered) <= 12 * step)
+        found = [(self._place[s.id], s.number) for s in numbered if s.number % step == 0]
         return [(place, f"{number}") for place, number in found]
 
     def spending(self) -> list[Markup]:
@@ -260,7 +276,6 @@ class Report:
         return pictures
 
     def _spent(self, name: str, what: str, costs: Sequence[tuple[float, float]]) -> Markup:
-        assert self.first is not None
         points = []
         for number, champion in enumerate(self.champions, 1):
             spent = sum(cost for at, cost in costs if at <= champion.at)
@@ -290,146 +305,29 @@ class Report:
 
     def _named(self, slot: SlotRecord, children: Sequence[svg.Mark]) -> str:
         title = "" if slot.kind == "baseline" else f" {slot.title[:30]}"
-        return f"{_short(slot)}{title}: {len(children)} tried from it"
+        return f"{short(slot)}{title}: {len(children)} tried from it"
 
-    # ------------------------------------------------------------------ the table
+    # ------------------------------------------------------------------ comparisons
 
-    def rows(self) -> list[Row]:
-        """Return every slot, its texts cut to what the page has room for."""
-        told = [(slot.hypothesis, texts.diff(slot.edits), _log(slot)) for slot in self.slots]
-        n = len(self.slots)
-        taken = ROW_BYTES * n + TRIAL_BYTES * len(self._trials)
-        taken += sum(
-            texts.weight(s.reason[:MAX_REASON]) + 2 * texts.weight(s.title) for s in self.slots
-        )
-        room = max(PAGE_BYTES - taken, TEXT_BYTES * n)
-        lengths = [texts.weight(text) for three in told for text in three]
-        cap = texts.fair_share(lengths, room)
-        low, high = self._losses
-        return [
-            self._row(slot, text, cap, low, high)
-            for slot, text in zip(self.slots, told, strict=True)
-        ]
-
-    def _row(
-        self, slot: SlotRecord, told: tuple[str, str, str], cap: int, low: float, high: float
-    ) -> Row:
-        verdict = slot.verdict or slot.state
-        word, letter, _ = LETTERS.get(verdict, (verdict, "…" if verdict == "running" else "?", ""))
-        hypothesis, edits, log = told
-        names = zip(("hypothesis", "diff", "log"), told, strict=True)
-        parent = self._by_id.get(slot.parent or 0)
-        own = [trial for trial in slot.own_trials if trial.curve]
-        rival = slot.champion_before if slot.champion_before in self._rivals else None
-        return Row(
-            slot=slot,
-            word=word,
-            letter=letter,
-            parent=_short(parent) if parent else "",
-            seconds=sum(t.total_seconds for t in slot.trials) if slot.trials else None,
-            memory_mb=max((t.peak_memory_bytes for t in slot.trials), default=0) / 2**20 or None,
-            title=(slot.title or slot.name)[:MAX_TITLE],
-            reason=slot.reason[:MAX_REASON],
-            hypothesis=texts.head(hypothesis, cap),
-            diff=texts.coloured(texts.head(edits, cap)) if edits else Markup(""),
-            log=texts.tail(log, cap),
-            cut=tuple(name for name, text in names if texts.weight(text) > cap),
-            curve=svg.curve_path(own[-1].curve, low, high) if own else "",
-            rival=f"c{rival}" if rival and own else "",
-            trials=tuple(trial for trial in slot.trials if trial.purpose != HOLDOUT),
-        )
-
-    @cached_property
-    def _rivals(self) -> dict[int, Sequence[tuple[float, float]]]:
-        """Slot of each champion to the loss curve of its own training."""
-        found: dict[int, Sequence[tuple[float, float]]] = {}
-        for slot_id in self._champion_of:
-            slot = self._by_id.get(slot_id)
-            curves = [trial.curve for trial in slot.own_trials if trial.curve] if slot else []
-            if curves:
-                found[slot_id] = curves[-1]
-        return found
-
-    @cached_property
-    def _losses(self) -> tuple[float, float]:
-        return svg.loss_range(trial.curve for trial in self._trials if trial.curve)
-
-    def rival_curves(self) -> list[tuple[str, str]]:
-        """Return every champion's loss curve once, as (id, path)."""
-        low, high = self._losses
-        return [(f"c{i}", svg.curve_path(curve, low, high)) for i, curve in self._rivals.items()]
-
-    @property
-    def curve_scale(self) -> str:
-        """The scale that the loss curves share, in words."""
-        low, high = self._losses
-        return f"from {low:.3g} (foot) to {high:.3g} (top)"
-
-    # ------------------------------------------------------------------ arms, gates
+    def hours(self) -> list[dict[str, Any]]:
+        """What the device hours went into."""
+        return compare.hours(self.slots)
 
     def arms(self) -> list[dict[str, Any]]:
-        """Compare the proposers: what each tried, kept, gained and cost."""
-        found: dict[str, list[SlotRecord]] = {}
-        for slot in self.tried:
-            if slot.verdict is not None:
-                found.setdefault(slot.proposer or "(none)", []).append(slot)
-        arms = []
-        for name, slots in found.items():
-            keeps = [slot for slot in slots if slot.verdict == "keep"]
-            hours = sum(t.total_seconds for s in slots for t in s.trials) / 3600
-            costs = [s.usage.cost_usd for s in slots if s.usage.cost_usd is not None]
-            gain = sum(slot.gain or 0.0 for slot in keeps)
-            arms.append(
-                {
-                    "name": name,
-                    "tried": len(slots),
-                    "kept": len(keeps),
-                    "failed": sum(slot.score is None for slot in slots),
-                    "gain": gain if keeps else None,
-                    "hours": hours,
-                    "per_hour": gain / hours if keeps and hours else None,
-                    "tokens": sum(s.usage.input_tokens + s.usage.output_tokens for s in slots),
-                    "dollars": sum(costs) if costs else None,
-                    "per_dollar": gain / sum(costs) if keeps and sum(costs) else None,
-                }
-            )
-        return arms
+        """Compare the proposers."""
+        return compare.arms(self.tried)
 
     def gates(self) -> list[dict[str, Any]]:
-        """What each check looked at, refused, cost, and spared in training."""
-        notes: dict[str, list[tuple[bool, float]]] = {}
-        unapplied = sum(s.verdict == "invalid" and not s.gates for s in self.tried)
-        if unapplied:
-            done = len(self.tried) - unapplied
-            notes["edits apply"] = [(False, 0.0)] * unapplied + [(True, 0.0)] * done
-        for slot in self.tried:
-            for gate in slot.gates:
-                notes.setdefault(gate.name.replace("_", " "), []).append((gate.ok, gate.seconds))
-        known = sum(slot.verdict == "duplicate" for slot in self.tried)
-        claimed = sum(bool(slot.fingerprint) for slot in self.tried)
-        if known or claimed:
-            notes["not tried before"] = [(False, 0.0)] * known + [(True, 0.0)] * claimed
-        audits = [
-            (trial.status == "ok", trial.total_seconds)
-            for trial in self._trials
-            if trial.purpose == "audit" and trial.state == "done"
-        ]
-        if audits:
-            notes["deeper audit of keeps"] = audits
-        usual = [t.total_seconds for s in self.tried for t in s.own_trials if t.status == "ok"]
-        price = statistics.median(usual) if usual else 0.0
-        after = {name for name in notes if name.startswith("guard ")}
-        after |= {"checks", "deeper audit of keeps"}
-        return [
-            {
-                "name": name,
-                "seen": len(found),
-                "refused": sum(not ok for ok, _ in found),
-                "seconds": sum(seconds for _, seconds in found),
-                "spared": sum(not ok for ok, _ in found) * price if name not in after else None,
-            }
-            for name, found in notes.items()
-        ]
+        """What each check looked at, caught, cost and spared."""
+        return compare.gates(self.slots)
+
+    def examined(self) -> list[Mapping[str, Any]]:
+        """Keeps that were trained on fresh seeds one by one, the fallen first."""
+        return compare.survivals(self.slots, self.closing)
+
+    def left_out(self) -> list[tuple[SlotRecord, SlotRecord]]:
+        """Keeps whose removal cost nothing."""
+        return compare.left_out(self.slots)
 
     # ------------------------------------------------------------------ provenance
 
@@ -439,6 +337,7 @@ class Report:
         last = scored[-1] if scored else None
         kinds = sorted({trial.score_kind for trial in scored if trial.score_kind})
         devices = sorted({f"{t.device} ({t.concurrency} side by side)" for t in self._trials})
+        versions: Mapping[str, str] = self.facts.get("versions") or {}
         facts = [
             ("campaign", self.tag),
             ("branch", f"autoresearch/{self.tag}" if self.tag else ""),
@@ -449,7 +348,7 @@ class Report:
             ("base commit", str(self.campaign.get("base_commit", ""))),
             ("devices", "; ".join(devices)),
             ("scores are", ", ".join(kinds)),
-            ("pytest-autoresearch", str(self.facts.get("version", ""))),
+            ("this page was written by", ", ".join(f"{k} {v}" for k, v in versions.items())),
             ("data set", str(self.facts.get("data_sha256", ""))),
         ]
         if last is not None:
@@ -473,12 +372,3 @@ class Report:
             }
             for session in self.facts.get("sessions", ())
         ]
-
-
-def _short(slot: SlotRecord) -> str:
-    return "baseline" if slot.kind == "baseline" else slot.name
-
-
-def _log(slot: SlotRecord) -> str:
-    last = slot.own_trials[-1:] or slot.trials[-1:]
-    return (last[0].log_tail or last[0].log_head).strip() if last else ""
