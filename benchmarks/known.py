@@ -20,11 +20,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pytest_autoresearch.campaign import Campaign, Slot
+from pytest_autoresearch.campaign import Campaign
 from pytest_autoresearch.mutation import edits_between
 from pytest_autoresearch.offline import opened
 from pytest_autoresearch.proposers.edits import format_blocks
 from pytest_autoresearch.records import SlotRecord
+from pytest_autoresearch.slots import Slot
 
 ROOT = Path(__file__).resolve().parent.parent
 TRUTH = "truth"
@@ -80,7 +81,7 @@ def train(campaign: Campaign, slot: SlotRecord, seed: int) -> float | None:
         if (trial.purpose, trial.seed) == (TRUTH, seed):
             return trial.score
     holder = Slot(slot, parent_commit=slot.commit)
-    return campaign.run(holder, campaign.read(slot.commit), seed, TRUTH).score
+    return campaign.trials.run(holder, campaign.trials.read(slot.commit), seed, TRUTH).score
 
 
 def main() -> None:
@@ -106,7 +107,7 @@ def main() -> None:
 
 def report(campaign: Campaign, seeds: range) -> list[dict[str, object]]:
     """Print the table as it is measured."""
-    sigma = campaign.noise().sigma
+    sigma = campaign.trials.noise().sigma
     print(f"sigma of one paired difference {sigma:.4f}; truth over {len(seeds)} fresh seeds")
     print(f"{'verdict':10}{'judged gain':>12}{'n':>3}{'true gain':>12}{'± se':>9}  mutation")
     rows: list[dict[str, object]] = []

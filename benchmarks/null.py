@@ -3,18 +3,22 @@
     python benchmarks/null.py [--quick] [--real RESULTS.jsonl]
 
 Simulated: 2,000 campaigns of 100 null mutations per rule and per true noise, sigma estimated
-inside the simulation as production does. With ``--real``, additionally a pool of real trainings
-of the shipped experiment at a short budget, null mutations all of them, judged slot by slot as a
-campaign would; what is measured is appended to the file, and what is in it is not trained again.
+inside the simulation as production does. With ``--real``, additionally campaigns of real trainings
+of the shipped experiment, null mutations all of them, judged slot by slot as a campaign would, and
+the noise of a pair at several budgets; what is measured is appended to the file, and what is in it
+is not trained again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -26,33 +30,40 @@ from pytest_autoresearch.judge import Judge, Prior, Rule, estimate_noise
 ROOT = Path(__file__).resolve().parent.parent
 REAL_SLOTS = 200
 REAL_BUDGET = "100ktok"
+NOISE_BUDGETS = ("50ktok", "100ktok", "300ktok", "600ktok")
+NOISE_RUNS = 16
+SHARES = (1 / 3, 0.5, 1.0, 1.5, 2.0)
+"""True noise of a pair over the prior's; a campaign does not know it."""
 
 
-def simulated(nights: int, slots: int) -> dict[str, dict[str, float]]:
+def simulated(nights: int, slots: int) -> dict[Rule, dict[float, float]]:
     """False keeps per campaign, by rule and true sigma over the prior's."""
-    table: dict[str, dict[str, float]] = {}
+    table: dict[Rule, dict[float, float]] = {}
     for rule in get_args(Rule):
         table[rule] = {}
-        for share in (0.5, 1.0, 2.0):
+        for share in SHARES:
             sigma = share * Prior().sigma
             found = [
-                night(Judge(rule), random.Random(n), sigma=sigma, effect=lambda _: 0.0, slots=slots)
+                night(
+                    Judge(rule), random.Random(n), sigma=sigma, effect=lambda *_: 0.0, slots=slots
+                )
                 for n in range(nights)
-            ]
-            table[rule][f"{share:g}"] = statistics.fmean(one.keeps for one in found)
+            ]  # fmt: skip
+            table[rule][share] = statistics.fmean(one.keeps for one in found)
     return table
 
 
 class Pool:
-    """Real trainings of null mutations, each (mutation, seed) once, remembered in a file."""
+    """Real trainings of null mutations, each once a budget and seed, remembered in a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.known: dict[tuple[int, int], float] = {}
+        self.known: dict[tuple[str, int, int], float] = {}
         if path.exists():
             for line in path.read_text().splitlines():
                 row = json.loads(line)
-                self.known[row["mutation"], row["seed"]] = row["score"]
+                key = row.get("budget", REAL_BUDGET), row["mutation"], row["seed"]
+                self.known[key] = row["score"]
         self.source = (ROOT / "train.py").read_text()
         self._launcher = None
 
@@ -63,26 +74,27 @@ class Pool:
         draw = f"    torch.rand({mutation})\n" if mutation else ""
         return {"train.py": self.source.replace(head, head + draw).encode()}
 
-    def score(self, mutation: int, seed: int) -> float:
+    def score(self, mutation: int, seed: int, budget: str = REAL_BUDGET) -> float:
         """Train and score, in the sandbox, with the trusted evaluator."""
         from pytest_autoresearch.trial import TrialSpec
         from pytest_autoresearch.trial.launch import Launcher
         from pytest_autoresearch.trial.run import run_trial
 
-        if (mutation, seed) in self.known:
-            return self.known[mutation, seed]
+        key = budget, mutation, seed
+        if key in self.known:
+            return self.known[key]
         if self._launcher is None:
             self._launcher = Launcher()
         with tempfile.TemporaryDirectory() as folder:
             spec = TrialSpec(
-                "null", self.files(mutation), "train.py", seed, Budget.parse(REAL_BUDGET),
+                "null", self.files(mutation), "train.py", seed, Budget.parse(budget),
                 ROOT / ".autoresearch/data/stdlib",
             )  # fmt: skip
             result = run_trial(spec, self._launcher, Path(folder))
         assert result.score is not None, result.reason
-        self.known[mutation, seed] = result.score
+        self.known[key] = result.score
         with self.path.open("a") as file:
-            row = {"mutation": mutation, "seed": seed, "score": result.score}
+            row = {"budget": budget, "mutation": mutation, "seed": seed, "score": result.score}
             file.write(json.dumps(row) + "\n")
         return result.score
 
@@ -92,11 +104,28 @@ class Pool:
             self._launcher.close()
 
 
-def real(pool: Pool, rule: Rule, slots: int) -> tuple[int, float]:
-    """Keeps among `slots` real null mutations, and the sigma that the judge ended with."""
-    judge = Judge(rule)
-    champion = {seed: pool.score(0, seed) for seed in (1, 2, 3)}
-    prior, groups, keeps = Prior(), [], 0
+@dataclass(frozen=True)
+class Real:
+    """What came of a campaign of real null mutations.
+
+    Attributes:
+        keeps: Mutations kept.
+        claimed: Gain that the last champion seems to have, summed over keeps.
+        sigma: Of a pair, as the judge believed in the end.
+    """
+
+    keeps: int
+    claimed: float
+    sigma: float
+
+
+def real(pool: Pool, rule: Rule, slots: int) -> Real:
+    """Judge `slots` real null mutations as a campaign does; a keep is the next champion."""
+    judge, prior = Judge(rule), Prior()
+    seeds = (1,) if rule == "greedy" else (1, 2, 3)
+    best, champion = 0, {seed: pool.score(0, seed) for seed in seeds}
+    groups: list[Mapping[int, float]] = []
+    keeps, claimed = 0, 0.0
     for slot in range(1, slots + 1):
         seed = sorted(champion)[slot % len(champion)]
         candidate: dict[int, float] = {}
@@ -107,13 +136,20 @@ def real(pool: Pool, rule: Rule, slots: int) -> tuple[int, float]:
                 break
             assert decision.seed is not None
             seed = decision.seed
-            if seed not in champion:
-                champion[seed] = pool.score(0, seed)
+            if decision.remeasure_champion:
+                champion[seed] = pool.score(best, seed)
         if len(candidate) > 1:
             groups.append({s: candidate[s] - champion[s] for s in candidate})
-        # the champion stays: each slot asks anew whether nothing is taken for something
-        keeps += decision.action == "keep"
-    return keeps, estimate_noise(groups, prior).sigma
+        if decision.action == "keep":
+            keeps, claimed = keeps + 1, claimed + decision.gain
+            best, champion = slot, candidate
+    return Real(keeps, claimed, estimate_noise(groups, prior).sigma)
+
+
+def noise_at(pool: Pool, budget: str, runs: int) -> tuple[float, float]:
+    """Sigma of a pair that differs in its random stream alone, and its relative standard error."""
+    scores = [pool.score(mutation, 1, budget) for mutation in range(runs)]
+    return math.sqrt(2) * statistics.stdev(scores), 1 / math.sqrt(2 * (runs - 1))
 
 
 def main() -> None:
@@ -124,26 +160,31 @@ def main() -> None:
     nights = 100 if options.quick else 2000
     table = simulated(nights, 100)
     print(f"false keeps per campaign of 100 null mutations; {nights} campaigns each")
-    print(f"{'true sigma / prior':20}" + "".join(f"{share:>10}" for share in table["confirm"]))
+    print(f"{'true sigma':12}" + "".join(f"{share * Prior().sigma:9.4f}" for share in SHARES))
     for rule, row in table.items():
-        print(f"{rule:20}" + "".join(f"{value:10.3f}" for value in row.values()))
+        print(f"{rule:12}" + "".join(f"{value:9.3f}" for value in row.values()))
     line: dict[str, object] = {
-        "false_keeps_per_100": {rule: row["1"] for rule, row in table.items()}
+        "false_keeps_per_100": {rule: row[1.0] for rule, row in table.items()}
     }
     if options.real:
+        slots, runs = (20, 4) if options.quick else (REAL_SLOTS, NOISE_RUNS)
         pool = Pool(options.real)
-        slots = 20 if options.quick else REAL_SLOTS
         try:
-            counts = {rule: real(pool, rule, slots) for rule in ("confirm", "greedy", "strict")}
+            found = {rule: real(pool, rule, slots) for rule in get_args(Rule)}
+            noise = {budget: noise_at(pool, budget, runs) for budget in NOISE_BUDGETS}
         finally:
             pool.close()
-        print(f"\nreal null mutations, {REAL_BUDGET} each, {len(pool.known)} trainings")
-        for rule, (keeps, sigma) in counts.items():
-            print(f"{rule:10}{keeps:4} kept of {slots}   sigma {sigma:.4f}")
+        print(f"\n{slots} real null mutations, {REAL_BUDGET} each")
+        for rule, one in found.items():
+            print(f"{rule:12}{one.keeps:4} kept, claimed {one.claimed:.4f}, sigma {one.sigma:.4f}")
+        print(f"\nsigma of a pair on one seed, {runs} real null mutations each")
+        for budget, (sigma, error) in noise.items():
+            print(f"{budget:12}{sigma:9.4f} ± {error * sigma:.4f}")
         line |= {
             "real_null_slots": slots,
-            "real_null_keeps": counts["confirm"][0],
-            "real_null_keeps_greedy": counts["greedy"][0],
+            "real_null_keeps": found["confirm"].keeps,
+            "real_null_keeps_greedy": found["greedy"].keeps,
+            "sigma_by_budget": {budget: round(sigma, 5) for budget, (sigma, _) in noise.items()},
         }
     print(json.dumps(line))
 

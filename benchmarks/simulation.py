@@ -17,6 +17,24 @@ from pytest_autoresearch.judge import Judge, Prior, estimate_noise
 SEED_SD = 0.010
 """Between seeds; cancels in pairs, and is here so that a judge that forgets to pair is caught."""
 
+Effect = Callable[[random.Random, int], float]
+"""Draws the true gain of a slot's mutation over its champion, positive is better."""
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a slot costs besides its trainings, in trainings.
+
+    Attributes:
+        smoke: Of the smoke run, every slot.
+        saved: Share of a first training that the early stop saves, on average.
+        duplicates: Share of proposals that repeat an earlier one and are trained all the same.
+    """
+
+    smoke: float = 0.0
+    saved: float = 0.0
+    duplicates: float = 0.0
+
 
 @dataclass
 class Night:
@@ -24,19 +42,24 @@ class Night:
 
     Attributes:
         slots: Mutations tried.
-        trials: Trainings, calibration and re-measurements of champions included.
+        cost: In trainings; calibration, smoke runs and re-measured champions included.
         keeps: Mutations kept.
-        not_real: Keeps whose true gain over the champion before them is not positive.
+        not_real: Keeps whose true gain over the champion before them is not positive;
+            simplifications are not counted here.
+        simplified: Keeps that only a simpler program gets.
         true_gain: Of the last champion over the baseline.
         claimed_gain: The same by the scores they were kept with.
+        lost: True loss that simplifications added up to.
     """
 
     slots: int = 0
-    trials: int = 0
+    cost: float = 0.0
     keeps: int = 0
     not_real: int = 0
+    simplified: int = 0
     true_gain: float = 0.0
     claimed_gain: float = 0.0
+    lost: float = 0.0
 
 
 def night(
@@ -44,11 +67,14 @@ def night(
     rng: random.Random,
     *,
     sigma: float,
-    effect: Callable[[random.Random], float],
-    slots: int | None = None,
-    trials: int | None = None,
+    effect: Effect,
+    slots: float = math.inf,
+    cost: float = math.inf,
     calibrate: int = 3,
     prior: Prior | None = None,
+    gates: Gates | None = None,
+    seeds: int = 1,
+    simpler: float = 0.0,
 ) -> Night:
     """Simulate one campaign.
 
@@ -56,17 +82,21 @@ def night(
         judge: The rule.
         rng: Source of all luck.
         sigma: True standard deviation of one paired difference.
-        effect: Draws the true gain of a mutation over its champion, positive is better.
-        slots: How many mutations, or None.
-        trials: How many trainings, or None; the slot that exceeds it is finished.
+        effect: Of every mutation.
+        slots: How many mutations at most.
+        cost: How many trainings at most; the slot that exceeds it is finished.
         calibrate: Seeds of the baseline.
         prior: What is believed of sigma at the start.
+        gates: What they cost and save.
+        seeds: A new champion is trained until it has so many.
+        simpler: Share of mutations that are the simpler program.
     """
-    own, prior = sigma / math.sqrt(2), prior or Prior()
+    own, prior, gates = sigma / math.sqrt(2), prior or Prior(), gates or Gates()
+    ideas = random.Random(rng.getrandbits(64))  # the same ones whatever a rule spends its luck on
     seed_luck: dict[int, float] = {}
 
-    def train(level: float, seed: int) -> float:
-        result.trials += 1
+    def train(level: float, seed: int, share: float = 1.0) -> float:
+        result.cost += share
         if seed not in seed_luck:
             seed_luck[seed] = rng.gauss(0, SEED_SD)
         return level + seed_luck[seed] + rng.gauss(0, own)
@@ -74,16 +104,22 @@ def night(
     result, level = Night(), 0.0
     champion = {seed: train(level, seed) for seed in range(1, calibrate + 1)}
     groups: list[dict[int, float]] = []
-    while (slots is None or result.slots < slots) and (trials is None or result.trials < trials):
+    while result.slots < slots and result.cost < cost:
+        if gates.duplicates and rng.random() < gates.duplicates:
+            result.cost += 1
+            continue
         result.slots += 1
-        gain = effect(rng)
+        result.cost += gates.smoke
+        gain, less = effect(ideas, result.slots), ideas.random() < simpler
         ordered = sorted(champion)
         seed = ordered[result.slots % len(ordered)]
         candidate: dict[int, float] = {}
+        earned = result.keeps - result.simplified
         while True:
-            candidate[seed] = train(level - gain, seed)
+            first = not candidate
+            candidate[seed] = train(level - gain, seed, 1 - gates.saved if first else 1)
             noise = estimate_noise(groups, prior)
-            decision = judge.decide(candidate, champion, noise, result.slots)
+            decision = judge.decide(candidate, champion, noise, result.slots, less, earned)
             if decision.action != "replicate":
                 break
             assert decision.seed is not None
@@ -93,10 +129,16 @@ def night(
         if len(candidate) > 1:
             groups.append({s: candidate[s] - champion[s] for s in candidate if s in champion})
         if decision.action == "keep":
+            equal = decision.simplification
             result.keeps += 1
-            result.not_real += gain <= 0
+            result.simplified += equal
+            result.not_real += gain <= 0 and not equal
+            result.lost -= min(gain, 0.0) * equal
             result.claimed_gain += decision.gain
             level -= gain
             champion = candidate
+            while len(champion) < seeds:
+                seed = max(champion) + 1
+                champion[seed] = train(level, seed)
     result.true_gain = -level
     return result

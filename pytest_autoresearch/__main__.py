@@ -119,6 +119,7 @@ def _try(idea: Path, rest: Sequence[str]) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from . import snapshot
     from .experiment import Metric
     from .ledger import Ledger
     from .preflight import default_tag
@@ -146,7 +147,7 @@ def _report(options: argparse.Namespace) -> int:
     try:
         if options.junit:
             shown = {"campaign": tag, **{k: str(v) for k, v in facts.items()}}
-            junit.write(options.junit, slots, metric, shown)
+            junit.write(options.junit, slots, metric, shown, known=snapshot.take(ledger))
         if options.tsv:
             tsv.write(options.tsv, slots)
         if options.html:

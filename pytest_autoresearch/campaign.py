@@ -1,4 +1,4 @@
-"""The one step of research, in order: propose, mutate, gate, trial, score, judge, record.
+"""The one step of research, in order: propose, mutate, gate, measure, record.
 
 The only place that knows the order. Every step is addressed by a ledger row, so a step that was
 cut off is found again by the next session.
@@ -9,16 +9,15 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from .experiment import Budget, Experiment
+from .measurement import Measurement
 from .mutation import Edit, EditError, apply, changed_lines
-from .outcome import NoScore, Score, Trial
-from .policy import Course, Policy, course
+from .outcome import NoScore, Trial
+from .policy import Course, course
 from .proposers import (
     Attempt,
     Context,
@@ -29,20 +28,13 @@ from .proposers import (
     Usage,
 )
 from .proposers.draft import Draft
-from .records import PRUNE, SMOKE, GateNote
+from .records import GateNote
+from .slots import InfrastructureFailure, Slot
 
 if TYPE_CHECKING:
-    from .devices import Device
-    from .executors import TrialExecutor
-    from .fingerprint import Shape
-    from .judge import Decision, Judge, Noise
-    from .ledger import Ledger
+    from .judge import Judge
     from .records import Champion, SlotRecord, TrialRecord
-    from .repository import Repository
-    from .trial import TrialResult, TrialSpec
-
-AUDIT_KEEP = 2048
-"""Positions audited before a keep; every trial has 512."""
+    from .trials import Trials
 
 NEAR = 0.05
 """Share by which numbers may differ in a near duplicate, which is noted and not refused."""
@@ -50,123 +42,33 @@ NEAR = 0.05
 NEAR_LOOK_BACK = 200
 """Slots that are searched for near duplicates."""
 
-DOWNSTREAM_EVERY = 10
-"""Every how many slots the downstream task is run, besides on every keep."""
-
-MEMORY_SHARE = 0.9
-"""Share of the memory that the trials of this machine may take together."""
-
-TICK_S = 0.25
-"""How often a waiting step looks at the stop flag and at the ledger."""
-
-
-class InfrastructureFailure(Exception):
-    """Not the mutation's doing (no device, disk full, API down): never a verdict."""
-
-
-class Interrupted(Exception):
-    """The session was asked to stop while a trial ran; the proposal is given back."""
-
-
-@dataclass
-class Slot:
-    """A slot while it is being filled.
-
-    Attributes:
-        record: Its row as it was when the slot began.
-        parent: The slot whose files the edits apply to; None for a baseline.
-        parent_commit: Commit of those files.
-        files: The resulting editable files, once the edits applied.
-        before: The parent's editable files.
-        proposal: What was proposed.
-        refusal: Why nothing can be trained, if so.
-        scores: Seed to score, of every replicate so far.
-        decision: The judge's last word.
-        champion: The champion that `decision` compared with.
-    """
-
-    record: SlotRecord
-    parent: SlotRecord | None = None
-    parent_commit: str = ""
-    files: dict[str, str] = field(default_factory=dict)
-    before: dict[str, str] = field(default_factory=dict)
-    proposal: Proposal | None = None
-    refusal: NoScore | None = None
-    scores: dict[int, float] = field(default_factory=dict)
-    decision: Decision | None = None
-    champion: Champion | None = None
-    fingerprint: str = ""
-
-    @property
-    def name(self) -> str:
-        """Item name, e.g. ``mutation-0007``."""
-        return self.record.name
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a campaign was started with and keeps for its life.
-
-    Attributes:
-        tag: Name of the campaign.
-        base_commit: Commit whose files are the baseline.
-        budget: Training budget of every trial.
-        seed: Campaign seed.
-        calibrate: Seeds of the baseline.
-        sandbox: Mode of confinement.
-        threads: CPU threads of a trial.
-        concurrency: Trials that run side by side on this machine.
-        policy: Whose files the next mutation changes.
-        max_noise: Spread of the baseline above which nothing can be judged, as a share of it.
-    """
-
-    tag: str
-    base_commit: str
-    budget: Budget
-    seed: int
-    calibrate: int
-    sandbox: str
-    threads: int
-    concurrency: int = 1
-    policy: Policy = "greedy"
-    max_noise: float = 1.0
-
 
 class Campaign:
-    """One process's hands on a campaign; the ledger is what all of them share."""
+    """One process's hands on a campaign; the ledger is what all of them share.
+
+    Attributes:
+        trials: Runs them, and knows the champion.
+        measurement: Makes a score and a bar of them.
+    """
 
     def __init__(
         self,
         *,
-        root: Path,
-        experiment: Experiment,
-        rules: Rules,
-        ledger: Ledger,
-        repository: Repository,
+        trials: Trials,
+        judge: Judge,
+        proposer: Callable[[], Proposer],
         session_id: int,
         worker: str,
-        device: Device,
-        executor: TrialExecutor,
-        proposer: Callable[[], Proposer],
-        judge: Judge,
-        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.root = root
-        self.experiment = experiment
-        self.rules = rules
-        self.ledger = ledger
-        self.repository = repository
+        self.trials = trials
+        self.measurement = Measurement(trials, judge)
+        self.root, self.experiment, self.rules = trials.root, trials.experiment, trials.rules
+        self.ledger, self.repository = trials.ledger, trials.repository
         self.session_id = session_id
         self.worker = worker
-        self.device = device
-        self.executor = executor
-        self.judge = judge
         self._make_proposer = proposer
         self._proposer: Proposer | None = None
         self._draft = Draft()
-        self._shapes: dict[str, Shape] = {}
-        self.running: tuple[Slot, str] | None = None
-        self._should_stop = should_stop
 
     # ------------------------------------------------------------------ 1-2: propose and mutate
 
@@ -190,13 +92,7 @@ class Campaign:
             except SlotTaken as taken:
                 if taken.record.state == "done":
                     return Slot(taken.record)
-                self._wait(f"while {name} was measured by another worker")
-
-    def _wait(self, what: str) -> None:
-        if self._should_stop():
-            raise Interrupted(f"stopped {what}")
-        time.sleep(TICK_S)
-        self.ledger.recover()
+                self.trials.wait(f"while {name} was measured by another worker")
 
     def propose(self, slot: Slot) -> Slot:
         """Fill the slot with a proposal and apply its edits to the champion's files.
@@ -208,12 +104,12 @@ class Campaign:
             ProposerUnavailable: Infrastructure; the slot is not charged.
             ProposerExhausted: Nothing is left to propose.
         """
-        slot.champion = self.champion()
+        slot.champion = self.trials.champion()
         own = getattr(self.proposer, "insists", False)
         course = self._course(slot.record.number)
         slot.parent = self.ledger.slot(course.parent)
         slot.parent_commit = slot.parent.commit
-        slot.before = self.read(slot.parent.commit)
+        slot.before = self.trials.read(slot.parent.commit)
         waiting = None if own else self.ledger.lease_proposal(slot.record.id)
         made_for: int | None = slot.parent.id
         try:
@@ -248,10 +144,10 @@ class Campaign:
 
     def adopt(self, slot: Slot, proposal: Proposal) -> None:
         """Fill a slot with a given proposal for the champion's files."""
-        slot.champion = self.champion()
+        slot.champion = self.trials.champion()
         slot.parent = self.ledger.slot(slot.champion.slot_id)
         slot.parent_commit = slot.champion.commit
-        slot.before = self.read(slot.champion.commit)
+        slot.before = self.trials.read(slot.champion.commit)
         slot.proposal = proposal
         self.ledger.save_proposal(slot.record.id, proposal, parent=slot.parent.id)
         self._mutate(slot, None)
@@ -259,7 +155,7 @@ class Campaign:
     def _course(self, number: int) -> Course:
         """Whose files are changed, and whether an old idea comes first; recordings go straight."""
         straight = getattr(self.proposer, "recorded", False)
-        champion = self.read(self.champion().commit)
+        champion = self.trials.read(self.trials.champion().commit)
 
         def applies(edits: Sequence[Edit]) -> bool:
             try:
@@ -287,7 +183,7 @@ class Campaign:
             refusal = NoScore("invalid", str(error))
         if made_for is not None and made_for != slot.parent.id:
             parent = self.ledger.slot(made_for)
-            before = self.read(parent.commit)
+            before = self.trials.read(parent.commit)
             try:
                 slot.files = apply(before, slot.proposal.edits)
             except EditError as error:
@@ -316,7 +212,7 @@ class Campaign:
         history = self.history()
         assert slot.parent is not None
         by_id = {attempt.slot_id: attempt for attempt in history}
-        champion = by_id[self.champion().slot_id]
+        champion = by_id[self.trials.champion().slot_id]
         fixed = [name for name in self.experiment.context if (self.root / name).is_file()]
         last = slot.parent.own_trials[-1] if slot.parent.own_trials else None
         return Context(
@@ -329,7 +225,7 @@ class Campaign:
             fixed_files=self.repository.read(self.rules.base_commit, fixed),
             history=history,
             champion=champion,
-            sigma=self.noise().sigma,
+            sigma=self.trials.noise().sigma,
             figures=_figures(last) if last else {},
             log_tail=last.log_tail if last else "",
             hint=hint,
@@ -360,13 +256,10 @@ class Campaign:
 
     def _files_of(self, record: SlotRecord) -> Mapping[str, str]:
         if record.commit:
-            return self.read(record.commit)
+            return self.trials.read(record.commit)
         parent = self.ledger.slot(record.parent) if record.parent else None
-        return apply(self.read(parent.commit if parent else self.rules.base_commit), record.edits)
-
-    def read(self, commit: str) -> dict[str, str]:
-        """Return the editable files of `commit`."""
-        return self.repository.read(commit, self.experiment.files)
+        commit = parent.commit if parent else self.rules.base_commit
+        return apply(self.trials.read(commit), record.edits)
 
     # ------------------------------------------------------------------ 3: gate
 
@@ -384,7 +277,7 @@ class Campaign:
             slot.refusal = NoScore("invalid", notes[-1].detail)
             return
         if near := self._near_duplicate(slot):
-            self._note(slot, near)
+            self.ledger.note_gates(slot.record.id, [near])
         earlier = self.ledger.claim_fingerprint(slot.record.id, slot.fingerprint)
         if earlier is not None:
             known = earlier.verdict or "still running"
@@ -401,372 +294,12 @@ class Campaign:
         for record in reversed(self.ledger.slots()[-NEAR_LOOK_BACK:]):
             if record.id == slot.record.id or not record.commit or record.kind == "baseline":
                 continue
-            if this.close_to(self._shape(record.commit), NEAR):
+            if this.close_to(self.trials.shape(record.commit), NEAR):
                 detail = f"nearly {record.name} ({record.title}): {record.verdict}"
                 return GateNote("near duplicate", True, detail, time.perf_counter() - started)
         return None
 
-    def _shape(self, commit: str) -> Shape:
-        from .fingerprint import shape
-
-        if commit not in self._shapes:
-            self._shapes[commit] = shape(self.read(commit))
-        return self._shapes[commit]
-
-    # ------------------------------------------------------------------ 4-6: trial, score, judge
-
-    def measure(self, slot: Slot) -> Trial:
-        """Train, score and replicate as far as the judge asks; never raises for the candidate."""
-        slot_id, metric = slot.record.id, self.experiment.metric
-        if slot.refusal is not None:
-            return self._failed(slot)
-        if slot.record.state == "done":
-            return Trial(metric, slot_id, slot.record.score)
-        if slot.record.kind == "baseline":
-            seed = self.baseline_seeds()[slot.record.number - 1]
-            result = self.run(slot, self.read(self.rules.base_commit), seed, "calibrate")
-            return Trial(metric, slot_id, result.score, _verdict_of(result), result.reason)
-        champion = self.champion()
-        seed = sorted(champion.scores)[slot.record.number % len(champion.scores)]
-        if not self._smoke(slot, seed):
-            return self._failed(slot)
-        purpose = "first"
-        while True:
-            curve = self._champion_curve(slot, seed)
-            result = self.run(slot, slot.files, seed, purpose, champion_curve=curve)
-            if result.score is None:
-                slot.refusal = NoScore(_verdict_of(result), result.reason)
-                return self._failed(slot)
-            slot.scores[seed] = result.score
-            if not self._guarded(slot, result):
-                return self._failed(slot)
-            decision = self._decide(slot)
-            if decision.action == "keep" and not (
-                self._checked(slot) and self._audit(slot) and self._downstream(slot)
-            ):
-                return self._failed(slot)
-            if decision.action != "replicate":
-                break
-            if decision.remeasure_champion:
-                self._measure_champion(slot, decision.seed)
-            assert decision.seed is not None
-            seed, purpose = decision.seed, "replicate"
-        if decision.action != "keep" and slot.record.number % DOWNSTREAM_EVERY == 0:
-            self._downstream(slot)
-        return Trial(metric, slot_id, sum(slot.scores.values()) / len(slot.scores))
-
-    def _champion_curve(self, slot: Slot, seed: int) -> tuple[tuple[float, float], ...]:
-        """The champion's losses on a seed, if the mutation means the same loss.
-
-        Only where nothing but literals differs is that sure; a run that adds a term to its loss
-        must not be given up for it.
-        """
-        from .fingerprint import shape
-
-        champion = self.champion()
-        if self._shape(champion.commit).skeleton != shape(slot.files).skeleton:
-            return ()
-        records = [self.ledger.slot(champion.slot_id)]
-        if champion.version == 1:
-            records = [record for record in self.ledger.slots() if record.kind == "baseline"]
-        for trial in (trial for record in records for trial in record.own_trials):
-            if trial.seed == seed and trial.curve:
-                return trial.curve
-        return ()
-
-    def _smoke(self, slot: Slot, seed: int) -> bool:
-        """Two steps, a checkpoint and one scored batch: what is broken costs seconds."""
-        if self.experiment.run is not None:
-            return True
-        result = self.run(slot, slot.files, seed, SMOKE, phase="smoke")
-        if result.checkpoint is not None:
-            shutil.rmtree(result.checkpoint.parent, ignore_errors=True)
-        ok = result.status == "ok"
-        self._note(slot, GateNote("smoke", ok, result.reason, result.total_seconds))
-        if not ok:
-            slot.refusal = NoScore(_verdict_of(result), result.reason)
-        return ok
-
-    def _note(self, slot: Slot, *notes: GateNote) -> None:
-        gates = [*self.ledger.slot(slot.record.id).gates, *notes]
-        self.ledger.note_gates(slot.record.id, gates)
-
-    def _guarded(self, slot: Slot, result: TrialResult) -> bool:
-        """Hold a trial against the bounds on what a gain may cost."""
-        from . import guards
-        from .trial.rescore import CLOZE
-
-        baseline = self._calibration()
-        bounds = guards.built_in(self.experiment, self.rules.budget.kind == "wall", baseline)
-        own = [guard for guard in self.experiment.guards if guard.metric != CLOZE]
-        notes = guards.check(result, baseline, [*bounds, *own])
-        if len(slot.scores) == 1:
-            self._note(slot, *notes)
-        broken = [note.detail for note in notes if not note.ok]
-        if broken:
-            slot.refusal = NoScore("guard", "; ".join(broken))
-        return not broken
-
-    def _checked(self, slot: Slot) -> bool:
-        """Run the user's checks in the mutated copy of the whole project."""
-        if self.experiment.checks is None:
-            return True
-        copy = dict(self.repository.export(slot.parent_commit))
-        copy.update({name: text.encode() for name, text in slot.files.items()})
-        result = self.run(
-            slot,
-            slot.files,
-            next(iter(slot.scores)),
-            "check",
-            phase="check",
-            files=copy,
-            command=("sh", "-c", self.experiment.checks),
-        )
-        ok = result.status == "ok"
-        self._note(slot, GateNote("checks", ok, result.reason, result.total_seconds))
-        if not ok:
-            slot.refusal = NoScore(_verdict_of(result), f"the experiment's checks: {result.reason}")
-        return ok
-
-    def _audit(self, slot: Slot) -> bool:
-        """Audit every replicate's claims again, at many more places, before it may be kept."""
-        if self.experiment.run is not None:
-            return True
-        for trial in self.ledger.slot(slot.record.id).own_trials:
-            if trial.checkpoint is None:
-                continue
-            deeper = {
-                "phase": "audit",
-                "audit": AUDIT_KEEP,
-                "trial_id": trial.checkpoint.parent.name,
-            }
-            result = self.run(slot, slot.files, trial.seed, "audit", **deeper)
-            if result.score is None:
-                slot.refusal = NoScore(_verdict_of(result), result.reason)
-                return False
-        return True
-
-    def _downstream(self, slot: Slot) -> bool:
-        """Look at what the model can do besides its score; a guard may bound it."""
-        from .guards import check
-        from .trial.rescore import CLOZE
-
-        saved = [t for t in self.ledger.slot(slot.record.id).own_trials if t.checkpoint is not None]
-        if self.experiment.run is not None or not saved:
-            return True
-        assert saved[0].checkpoint is not None
-        name = saved[0].checkpoint.parent.name
-        result = self.run(
-            slot, slot.files, saved[0].seed, "downstream", phase="downstream", trial_id=name
-        )
-        if result.status != "ok" or CLOZE not in result.metrics:
-            return True
-        bounds = [guard for guard in self.experiment.guards if guard.metric == CLOZE]
-        notes = check(result, (), bounds) or [
-            GateNote("downstream", True, f"{CLOZE} {result.metrics[CLOZE]:.4f}")
-        ]
-        self._note(slot, *(replace(note, seconds=result.total_seconds) for note in notes))
-        broken = [note.detail for note in notes if not note.ok]
-        if broken:
-            slot.refusal = NoScore("guard", "; ".join(broken))
-        return not broken
-
-    def verify(self, record: SlotRecord) -> list[tuple[int, float | None, TrialResult]]:
-        """Score a slot's commit once more: from its checkpoints, or by training it again.
-
-        Args:
-            record: The slot; it must have a commit.
-
-        Returns:
-            For each of its replicates: seed, score then, and result now.
-        """
-        slot = Slot(record, parent_commit=record.commit)
-        files = self.read(record.commit)
-        found: list[tuple[int, float | None, TrialResult]] = []
-        for trial in record.own_trials:
-            if trial.score is None:
-                continue
-            changes: dict[str, Any] = {}
-            if trial.checkpoint is not None and trial.checkpoint.is_file():
-                name = trial.checkpoint.parent.name
-                changes = {"phase": "rescore", "trial_id": name, "audit": AUDIT_KEEP}
-            result = self.run(slot, files, trial.seed, "verify", **changes)
-            found.append((trial.seed, trial.score, result))
-        return found
-
-    def _failed(self, slot: Slot) -> Trial:
-        assert slot.refusal is not None
-        refusal = slot.refusal
-        return Trial(self.experiment.metric, slot.record.id, None, refusal.verdict, refusal.reason)
-
-    def _decide(self, slot: Slot) -> Decision:
-        slot.champion = self.champion()
-        if not set(slot.scores) & set(slot.champion.scores):
-            # another mutation was kept meanwhile, on other seeds: pair it with this one's
-            self._measure_champion(slot, next(iter(slot.scores)))
-            slot.champion = self.champion()
-        slot.decision = self.judge.decide(
-            slot.scores,
-            slot.champion.scores,
-            self.noise(),
-            slot.record.number,
-            self._is_simpler(slot),
-        )
-        return slot.decision
-
-    def _is_simpler(self, slot: Slot) -> bool:
-        """Whether being equal is enough: less code, or a keep left out."""
-        from .fingerprint import complexity
-
-        assert slot.champion is not None
-        if slot.record.kind == PRUNE:
-            return True
-        return complexity(slot.files) < complexity(self.read(slot.champion.commit))
-
-    def bar(self, slot: Slot) -> Score:
-        """The number to beat, against the champion as it stands now."""
-        direction = self.experiment.metric.direction
-        if slot.refusal is not None or not slot.scores:
-            champion = self.champion()
-            return Score(champion.mean, direction, f"champion's mean of {len(champion.scores)}")
-        decision = self._decide(slot)
-        return Score(decision.bar, direction, decision.explanation)
-
-    def _measure_champion(self, slot: Slot, seed: int | None) -> None:
-        """Train the champion on a seed it lacks, so that the comparison stays paired."""
-        champion = self.champion()
-        if seed is None or seed in champion.scores:
-            return
-        result = self.run(slot, self.read(champion.commit), seed, "champion")
-        if result.score is not None:
-            self.ledger.add_champion_scores(champion.version, {seed: result.score})
-
-    def run(
-        self, slot: Slot, code: Mapping[str, str], seed: int, purpose: str, **changes: Any
-    ) -> TrialResult:
-        """Train and score once; the row is written before and after.
-
-        Args:
-            slot: Slot it is done for.
-            code: The editable files.
-            seed: Of the trial.
-            purpose: What it is for.
-            changes: Fields of the `TrialSpec` that differ from an ordinary trial's.
-
-        Raises:
-            InfrastructureFailure: The trial could not be run.
-            Interrupted: The session was asked to stop.
-        """
-        spec = replace(self._spec(slot, code, seed, purpose), **changes)
-        trial_id = self.ledger.start_trial(
-            slot.record.id,
-            seed=seed,
-            purpose=purpose,
-            device=self.device.name,
-            concurrency=self.rules.concurrency,
-            budget=str(spec.budget),
-        )
-        self.running = (slot, purpose)
-        result = self._execute(spec)
-        self.ledger.finish_trial(trial_id, result)
-        if result.status == "interrupted":
-            raise Interrupted(result.reason)
-        if result.status == "infra":
-            raise InfrastructureFailure(result.reason)
-        return result
-
-    def _execute(self, spec: TrialSpec) -> TrialResult:
-        """Wait for one trial in this thread, so that Ctrl-C is heard."""
-        self.executor.submit(spec)
-        try:
-            while (finished := self.executor.wait_any(TICK_S)) is None:
-                if self._should_stop():
-                    self.executor.cancel(spec.trial_id)
-        except BaseException:
-            self.executor.cancel(spec.trial_id)
-            self.executor.wait_any(10.0)
-            raise
-        return finished.result
-
-    def _spec(self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str) -> TrialSpec:
-        from .devices import memory_bytes
-        from .trial import TrialSpec
-
-        experiment = self.experiment
-        copy = (
-            dict(self.repository.export(slot.parent_commit or self.rules.base_commit))
-            if (experiment.run)
-            else {}
-        )
-        copy.update({name: text.encode() for name, text in files.items()})
-        reference = None
-        if self.rules.budget.kind == "equal":
-            base = self.read(self.rules.base_commit)
-            reference = {name: text.encode() for name, text in base.items()}
-        return TrialSpec(
-            trial_id=f"{slot.record.id:05d}-{purpose}-{seed}",
-            files=copy,
-            entry=experiment.files[0],
-            seed=seed,
-            budget=self.rules.budget,
-            data=self.root / experiment.data if experiment.data else None,
-            command=experiment.run,
-            metric=experiment.metric.name,
-            device=self.device.kind,
-            threads=self.rules.threads,
-            wall_limit_s=self.wall_limit(),
-            memory_limit_bytes=int(MEMORY_SHARE * memory_bytes() / self.rules.concurrency),
-            startup_limit_s=self._startup_limit(),
-            champion_losses=self._champion_losses(),
-            scoring_cpu_limit_s=self._scoring_limit(),
-            reference_files=reference,
-        )
-
-    def _calibration(self) -> Sequence[TrialRecord]:
-        return [
-            trial
-            for trial in self.ledger.trials()
-            if trial.purpose == "calibrate" and trial.status == "ok"
-        ]
-
-    def wall_limit(self) -> float:
-        """Twice the budget and the calibrated start-up; before calibration, generously more.
-
-        Work is done at the machine's pace of the moment, so where the budget is not in seconds
-        the baseline's own wall time, tripled for a busier hour, stands for it.
-        """
-        measured = self._calibration()
-        if self.rules.budget.kind == "wall":
-            overhead = max((t.total_seconds - t.train_seconds for t in measured), default=300.0)
-            return 2 * self.rules.budget.amount + 2 * overhead + 30
-        if not measured:
-            return 1800.0
-        return 3 * max(t.total_seconds for t in measured) + 60
-
-    def _champion_losses(self) -> Path | None:
-        """Per-token losses of the champion, which direct half of an audit to suspicious gains."""
-        champion = self.ledger.champion()
-        if champion is None:
-            return None
-        trials = self.ledger.slot(champion.slot_id).trials
-        kept = [trial.losses for trial in trials if trial.losses is not None]
-        return next((path for path in kept if path.is_file()), None)
-
-    def _scoring_limit(self) -> float | None:
-        """CPU seconds of scoring: twice what the slowest baseline took, so none trains on there."""
-        measured = [trial.evidence.get("scoring_cpu_s") for trial in self._calibration()]
-        seconds = [sum(m.values()) if isinstance(m, dict) else m for m in measured if m]
-        return 2 * max(seconds) + 5 if seconds else None
-
-    def _startup_limit(self) -> float:
-        measured = [t.causes.get("start", 0.0) for t in self._calibration()]
-        return max(20.0, 5 * max(measured)) if measured else 120.0
-
     # ------------------------------------------------------------------ baseline and noise
-
-    def baseline_seeds(self) -> tuple[int, ...]:
-        """Seeds of the calibration, the same for every session of the campaign."""
-        return tuple(1000 * self.rules.seed + 1 + i for i in range(self.rules.calibrate))
 
     def calibrated(self) -> Champion:
         """Wait until the baseline is measured; measure what nobody is measuring.
@@ -790,7 +323,7 @@ class Campaign:
             if free:
                 self.fill_baseline(free[0])
             else:
-                self._wait("while waiting for the baseline")
+                self.trials.wait("while waiting for the baseline")
 
     def missing_baselines(self) -> list[int]:
         """Numbers of the calibration slots without a score."""
@@ -802,7 +335,7 @@ class Campaign:
     def fill_baseline(self, number: int) -> Trial:
         """Measure one calibration seed as a slot of its own."""
         slot = self.begin(f"baseline-{number}", "baseline", number)
-        trial = self.measure(slot)
+        trial = self.measurement.measure(slot)
         self.settle(
             slot, trial, "baseline" if trial.value is not None else trial.verdict, trial.reason
         )
@@ -842,21 +375,6 @@ class Campaign:
             trailers=of_campaign(self.ledger),
         )
         self.ledger.set_meta("anchor", anchor)
-
-    def champion(self) -> Champion:
-        """The champion now.
-
-        Raises:
-            InfrastructureFailure: There is none yet.
-        """
-        champion = self.ledger.champion()
-        if champion is None:
-            raise InfrastructureFailure("the campaign has no measured baseline yet")
-        return champion
-
-    def noise(self) -> Noise:
-        """The noise of paired differences on this device, pooled over what was replicated."""
-        return noise_of(self.ledger, self.experiment, self.device.name, self.rules.concurrency)
 
     # ------------------------------------------------------------------ 7: record
 
@@ -968,11 +486,7 @@ class Campaign:
             self.ledger.add_draft(*ready)
         if self._proposer is not None:
             self._proposer.close()
-        self.executor.close()
-
-
-def _verdict_of(result: TrialResult) -> str:
-    return {"ok": "", "hopeless": "discard"}.get(result.status, result.status)
+        self.trials.executor.close()
 
 
 def _figures(trial: TrialRecord) -> dict[str, float]:
@@ -987,38 +501,3 @@ def _figures(trial: TrialRecord) -> dict[str, float]:
     if trial.train_seconds:
         figures["work_per_second"] = trial.work / trial.train_seconds
     return figures
-
-
-def noise_of(
-    ledger: Ledger, experiment: Experiment, device: str | None = None, concurrency: int = 0
-) -> Noise:
-    """Pool the noise of paired differences over every slot that was replicated.
-
-    Args:
-        ledger: Of the campaign.
-        experiment: Decides whether the shipped prior fits, or one of the calibration's scale.
-        device: Only trials on this device count; None: all.
-        concurrency: Only trials with so many side by side count; 0: all.
-    """
-    from .judge import CUDA_PRIOR, Prior, estimate_noise, prior_from
-
-    champions = ledger.champions()
-    on_cuda = any(trial.device.startswith("cuda") for trial in ledger.trials()[:1])
-    scores = {champion.slot_id: champion.scores for champion in champions}
-    groups = []
-    for slot in ledger.slots():
-        reference = scores.get(slot.champion_before or 0, {})
-        groups.append(
-            {
-                trial.seed: trial.score - reference[trial.seed]
-                for trial in slot.own_trials
-                if trial.score is not None
-                and trial.seed in reference
-                and device in (None, trial.device)
-                and concurrency in (0, trial.concurrency)
-            }
-        )
-    known_scale = experiment.metric.name == "val_bpb" and experiment.run is None
-    if known_scale or not champions:
-        return estimate_noise(groups, CUDA_PRIOR if on_cuda else Prior())
-    return estimate_noise(groups, prior_from(champions[0].scores.values()))

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .campaign import InfrastructureFailure, Slot
 from .judge import Noise
 from .records import CONFIRM, HOLDOUT, OWN
+from .slots import InfrastructureFailure, Slot
 
 if TYPE_CHECKING:
     from .campaign import Campaign
@@ -139,7 +139,7 @@ def close(
     trouble: list[str] = []
     scores = {c.version: _on_fresh_seeds(campaign, c, fresh, say, trouble) for c in examined}
     held_out = {c.version: _on_holdout(campaign, c, say, trouble) for c in examined}
-    first, last, noise = champions[0], champions[-1], campaign.noise()
+    first, last, noise = champions[0], champions[-1], campaign.trials.noise()
 
     def gain(of: dict[int, dict[int, float]], new: Champion, old: Champion) -> Gain | None:
         gains = campaign.experiment.metric.gain
@@ -192,7 +192,7 @@ def _on_fresh_seeds(
     for seed in seeds:
         if seed in done:
             continue
-        result = campaign.run(slot, campaign.read(champion.commit), seed, CONFIRM)
+        result = campaign.trials.run(slot, campaign.trials.read(champion.commit), seed, CONFIRM)
         if result.score is None:
             trouble.append(f"{name} on fresh seed {seed}: {result.status}: {result.reason}")
             say(trouble[-1])
@@ -217,9 +217,9 @@ def _on_holdout(
         if trial.checkpoint is None or not trial.checkpoint.is_file():
             trouble.append(f"{name}, seed {trial.seed}: its checkpoint is gone, no holdout score")
             continue
-        result = campaign.run(
+        result = campaign.trials.run(
             slot,
-            campaign.read(champion.commit),
+            campaign.trials.read(champion.commit),
             trial.seed,
             HOLDOUT,
             phase="rescore",

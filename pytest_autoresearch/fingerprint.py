@@ -1,18 +1,24 @@
 """When two mutations are the same program: a fingerprint that comments and names do not change.
 
 Python files are hashed as normalised syntax trees: no comments, formatting or docstrings; local
-variables numbered in order of appearance; literal arithmetic folded; runs of independent constant
-definitions sorted. Where a rewrite might change meaning, nothing is normalised.
+variables numbered in order of appearance; literal arithmetic folded; definitions of constants in
+one order. Where a rewrite might change meaning, nothing is normalised. What the parser cannot read
+is hashed as text: whatever a candidate wrote has a fingerprint, at a bounded cost.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import heapq
 import operator
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+from .scopes import local_names
 
 _FOLD: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -22,15 +28,44 @@ _FOLD: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Pow: operator.pow,
     ast.FloorDiv: operator.floordiv,
 }
+_FOLD_BITS = 512
+"""Integers up to this size are folded; ``9**9**9`` would keep the harness busy for hours."""
+
+_PRINTED_BITS = 4096
+"""Integers above this size are hashed in hex: Python refuses to print them in decimal."""
+
 _DYNAMIC = {"exec", "eval", "locals", "vars", "globals", "__import__", "compile"}
+_CONSTANT = (
+    ast.Constant, ast.Name, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp,
+    ast.BoolOp, ast.Compare, ast.IfExp, ast.expr_context, ast.operator, ast.unaryop, ast.boolop,
+    ast.cmpop,
+)  # fmt: skip
+UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What the parser raises for text that is no program: the last one for deep nesting."""
+
+
+def parse(text: str) -> ast.Module:
+    """Parse a program, silently.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: It is none (`UNREADABLE`).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text)
 
 
 def fingerprint(files: Mapping[str, str]) -> str:
     """Return 64 hex digits that equal programs share."""
     digest = hashlib.sha256()
     for name in sorted(files):
-        digest.update(f"{name}\0{_normal(name, files[name])}\0".encode())
+        digest.update(f"{name}\0{_digest(name, files[name])}\0".encode())
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=128)
+def _digest(name: str, text: str) -> str:
+    return hashlib.sha256(_normal(name, text).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -64,16 +99,25 @@ def shape(files: Mapping[str, str]) -> Shape:
     literals: list[object] = []
     digest = hashlib.sha256()
     for name in sorted(files):
-        tree = _normal_tree(name, files[name])
-        if tree is None:
-            digest.update(f"{name}\0{_normal(name, files[name])}\0".encode())
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Constant):
-                literals.append(node.value)
-                node.value = None
-        digest.update(f"{name}\0{ast.dump(tree)}\0".encode())
+        skeleton, found = _shape(name, files[name])
+        literals += found
+        digest.update(f"{name}\0{skeleton}\0".encode())
     return Shape(digest.hexdigest(), tuple(literals))
+
+
+@lru_cache(maxsize=128)
+def _shape(name: str, text: str) -> tuple[str, tuple[object, ...]]:
+    tree = _normal_tree(name, text)
+    if tree is None:
+        return _digest(name, text), ()
+    literals = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant):
+            literals.append(node.value)
+            node.value = None
+    return hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest(), tuple(
+        literals
+    )
 
 
 def complexity(files: Mapping[str, str]) -> int:
@@ -83,16 +127,18 @@ def complexity(files: Mapping[str, str]) -> int:
 
 
 def _normal_tree(name: str, text: str) -> ast.Module | None:
+    """The normalised tree, which can be dumped; None for what is hashed as text."""
     if not name.endswith(".py"):
         return None
     try:
-        tree: ast.Module = _Folder().visit(ast.parse(text))
-    except (SyntaxError, ValueError, RecursionError):
+        tree: ast.Module = _Folder().visit(parse(text))
+        _strip_docstrings(tree)
+        if not _is_dynamic(tree):
+            _rename_locals(tree)
+        tree.body = _sort_constants(tree.body)
+        ast.dump(tree)
+    except UNREADABLE:
         return None
-    _strip_docstrings(tree)
-    if not _is_dynamic(tree):
-        _rename_locals(tree)
-    tree.body = _sort_constants(tree.body)
     return tree
 
 
@@ -110,7 +156,9 @@ class _Folder(ast.NodeTransformer):
         self.generic_visit(node)
         left, right = _number(node.left), _number(node.right)
         fold = _FOLD.get(type(node.op))
-        if left is None or right is None or fold is None or abs(right) > 64 < abs(left):
+        if left is None or right is None or fold is None:
+            return node
+        if _bits(node.op, left, right) > _FOLD_BITS:
             return node
         try:
             value = fold(left, right)
@@ -124,6 +172,21 @@ class _Folder(ast.NodeTransformer):
         if value is not None and isinstance(node.op, ast.USub):
             return ast.Constant(-value)
         return node
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if type(node.value) is int and node.value.bit_length() > _PRINTED_BITS:
+            return ast.Constant(("int", hex(node.value)))  # type: ignore[arg-type]
+        return ast.Constant(node.value)
+
+
+def _bits(op: ast.operator, left: float, right: float) -> int:
+    """Size that the result of integer arithmetic may have; floats have one size."""
+    if isinstance(left, float) or isinstance(right, float):
+        return 0
+    a, b = left.bit_length(), right.bit_length()
+    if isinstance(op, ast.Pow):
+        return a * max(0, right) if b <= 32 else a << 32
+    return a + b + 1
 
 
 def _number(node: ast.AST) -> float | int | None:
@@ -149,52 +212,76 @@ def _is_dynamic(tree: ast.AST) -> bool:
 
 
 def _rename_locals(tree: ast.AST) -> None:
-    """Number the plain local variables of functions without inner scopes, in order of binding.
+    """Number the local variables of functions and comprehensions, in order of appearance.
 
-    Parameters keep their names, since callers may pass them by keyword; functions that declare
-    ``global`` or ``nonlocal``, or hold another scope, are left alone.
+    ``<0>`` is no name that a program can have, so nothing is captured.
     """
-    scopes = ast.FunctionDef | ast.AsyncFunctionDef
-    inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp,
-             ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Global, ast.Nonlocal)  # fmt: skip
-    for function in ast.walk(tree):
-        if not isinstance(function, scopes):
-            continue
-        body = [node for statement in function.body for node in ast.walk(statement)]
-        if any(isinstance(node, inner) for node in body):
-            continue
-        arguments = {a.arg for a in ast.walk(function.args) if isinstance(a, ast.arg)}
-        names: dict[str, str] = {}
-        for node in body:
-            if not isinstance(node, ast.Name) or node.id in arguments:
-                continue
-            if isinstance(node.ctx, ast.Store):
-                names.setdefault(node.id, f"_{len(names)}")
-        for node in body:
-            if isinstance(node, ast.Name) and node.id in names:
-                node.id = names[node.id]
+    numbers: dict[tuple[int, str], str] = {}
+    for node, scope in local_names(tree):
+        node.id = numbers.setdefault((scope, node.id), f"<{len(numbers)}>")
 
 
 def _sort_constants(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Sort each run of ``NAME = literal`` definitions; nothing in a run depends on another."""
+    """Bring each run of definitions of constants into one order."""
     result: list[ast.stmt] = []
     run: list[ast.stmt] = []
-    for statement in [*body, ast.Pass()]:
-        if _is_literal_definition(statement):
+    for statement in body:
+        if _is_constant_definition(statement):
             run.append(statement)
             continue
-        targets = [ast.dump(s.targets[0]) for s in run if isinstance(s, ast.Assign)]
-        result += sorted(run, key=ast.dump) if len(set(targets)) == len(targets) else run
+        result += [*_ordered(run), statement]
         run = []
-        result.append(statement)
-    return result[:-1]
+    return result + _ordered(run)
 
 
-def _is_literal_definition(statement: ast.stmt) -> bool:
-    if not (isinstance(statement, ast.Assign) and len(statement.targets) == 1):
+def _is_constant_definition(statement: ast.stmt) -> bool:
+    """Whether it binds one name to what literals, names and operators make; calls may do anything.
+
+    Names may stand for anything, too, but operators on them that have side effects would be odd.
+    """
+    if isinstance(statement, ast.AnnAssign):
+        parts: list[ast.expr | None] = [statement.target, statement.annotation, statement.value]
+    elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        parts = [statement.targets[0], statement.value]
+    else:
         return False
-    if not isinstance(statement.targets[0], ast.Name):
-        return False
-    names = {n.id for n in ast.walk(statement.value) if isinstance(n, ast.Name)}
-    calls = any(isinstance(n, ast.Call) for n in ast.walk(statement.value))
-    return not calls and names <= {"CUDA", "True", "False", "None"}
+    return isinstance(parts[0], ast.Name) and all(
+        part is not None and isinstance(node, _CONSTANT)
+        for part in parts
+        for node in ast.walk(part or statement)
+    )
+
+
+def _ordered(run: list[ast.stmt]) -> list[ast.stmt]:
+    """The smallest order in which no definition overtakes one that it depends on.
+
+    Two definitions keep their order if one reads or writes what the other writes; so all orders
+    that mean the same become one. A topological sort with a heap: n log n.
+    """
+    keys = [ast.dump(statement) for statement in run]
+    blocked = [0] * len(run)
+    followers: list[list[int]] = [[] for _ in run]
+    writer: dict[str, int] = {}
+    readers: dict[str, list[int]] = {}
+    for i, statement in enumerate(run):
+        names = [n for n in ast.walk(statement) if isinstance(n, ast.Name)]
+        written = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+        before = {writer[n.id] for n in names if n.id in writer}
+        before.update(j for name in written for j in readers.pop(name, ()))
+        for j in before:
+            followers[j].append(i)
+        blocked[i] = len(before)
+        writer.update(dict.fromkeys(written, i))
+        for name in {n.id for n in names} - written:
+            readers.setdefault(name, []).append(i)
+    free = [(keys[i], i) for i, count in enumerate(blocked) if count == 0]
+    heapq.heapify(free)
+    result = []
+    while free:
+        _, i = heapq.heappop(free)
+        result.append(run[i])
+        for j in followers[i]:
+            blocked[j] -= 1
+            if blocked[j] == 0:
+                heapq.heappush(free, (keys[j], j))
+    return result

@@ -10,7 +10,7 @@ from .experiment import Experiment
 from .outcome import Score, Trial
 
 if TYPE_CHECKING:
-    from .campaign import Slot
+    from .slots import Slot
 
 
 @pytest.fixture(scope="session")

@@ -368,12 +368,11 @@ class Ledger:
             return _proposal(row["body"]), row["parent"]
 
     def note_gates(self, slot_id: int, notes: Sequence[GateNote]) -> None:
-        """Write down what the gates said."""
+        """Add what gates and guards said."""
         with self._write() as db:
-            db.execute(
-                "UPDATE slots SET gates = ? WHERE id = ?",
-                (json.dumps([asdict(note) for note in notes]), slot_id),
-            )
+            (before,) = db.execute("SELECT gates FROM slots WHERE id = ?", (slot_id,)).fetchone()
+            gates = [*json.loads(before), *(asdict(note) for note in notes)]
+            db.execute("UPDATE slots SET gates = ? WHERE id = ?", (json.dumps(gates), slot_id))
 
     def claim_fingerprint(self, slot_id: int, fingerprint: str) -> SlotRecord | None:
         """Claim `fingerprint` for this slot, or return the slot that has or is trying it."""

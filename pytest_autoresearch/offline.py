@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .campaign import Campaign, Rules
+from .campaign import Campaign
 from .devices import Lease
 from .executors.local import LocalExecutor
 from .experiment import Budget
@@ -16,7 +16,9 @@ from .judge import Judge
 from .ledger import Ledger
 from .preflight import check, default_tag, experiment_at
 from .proposers.registry import create
+from .slots import Rules
 from .trial.launch import Launcher
+from .trials import Trials
 
 
 @contextmanager
@@ -52,18 +54,21 @@ def opened(root: Path, tag: str | None, command: str) -> Iterator[Campaign]:
             threads=facts.get("threads", 1),
         )
         with Launcher() as launcher:
-            campaign = Campaign(
+            trials = Trials(
                 root=root,
                 experiment=experiment,
                 rules=rules,
                 ledger=ledger,
                 repository=repository,
-                session_id=session,
-                worker=command,
                 device=lease.take(),
                 executor=LocalExecutor(launcher, root / ".autoresearch" / tag / "runs"),
-                proposer=lambda: create("ratchet", experiment=experiment, root=root),
+            )
+            campaign = Campaign(
+                trials=trials,
                 judge=Judge("confirm", experiment.metric.direction),
+                proposer=lambda: create("ratchet", experiment=experiment, root=root),
+                session_id=session,
+                worker=command,
             )
             try:
                 yield campaign

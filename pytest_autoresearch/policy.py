@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 from .experiment import Metric
@@ -21,7 +22,10 @@ CHAMPION_SHARE = 0.7
 """Share of slots that start from the champion; the rest from near-misses and former champions."""
 
 PATIENCE = 15
-"""Slots without a keep after which two near-misses are merged, or a structural change is wanted."""
+"""Slots without a keep after which near-misses are merged and a structural change is wanted."""
+
+MERGED = 4
+"""Near-misses, the best ones, of which pairs are merged; so at most six slots for each champion."""
 
 STRUCTURAL = (
     "Many slots in a row kept nothing. Small changes of constants seem to be used up: propose a "
@@ -76,7 +80,8 @@ def course(
     if number % 2 == 0 and (again := _retest(slots, missed, champion, applies)) is not None:
         return Course(champion.slot_id, again)
     if since_keep(slots) >= PATIENCE:
-        merged = _merge(slots, missed, champion, applies)
+        # every other slot, so that the proposer hears of the drought, too
+        merged = _merge(slots, missed, champion, applies) if number % 2 else None
         return Course(champion.slot_id, merged, "" if merged else STRUCTURAL)
     if rng.random() < CHAMPION_SHARE:
         return Course(champion.slot_id)
@@ -122,16 +127,18 @@ def _merge(
     champion: Champion,
     applies: Callable[[Sequence[Edit]], bool],
 ) -> Proposal | None:
-    """The two best near-misses of this champion together, each pair once."""
+    """The two best near-misses of this champion together, each pair once, in an order that fits."""
     done = {tuple(slot.meta.get("merged", ())) for slot in slots}
-    here = [s for s in missed if s.parent == champion.slot_id and "merged" not in s.meta]
-    for i, first in enumerate(here):
-        for second in here[i + 1 :]:
-            pair = tuple(sorted((first.id, second.id)))
-            if pair not in done and applies((*first.edits, *second.edits)):
+    here = [s for s in missed if s.parent == champion.slot_id and "merged" not in s.meta][:MERGED]
+    for one, two in combinations(here, 2):
+        pair = tuple(sorted((one.id, two.id)))
+        if pair in done:
+            continue
+        for edits in ((*one.edits, *two.edits), (*two.edits, *one.edits)):
+            if applies(edits):
                 return Proposal(
-                    f"both: {first.title} | {second.title}"[:100],
-                    (*first.edits, *second.edits),
+                    f"both: {one.title} | {two.title}"[:100],
+                    edits,
                     "Two changes that each seemed to help a little, together.",
                     proposer="policy",
                     meta={"merged": list(pair)},

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from .campaign import Campaign, Slot
+from .campaign import Campaign
 from .mutation import EditError, apply, edits_between
 from .outcome import Trial
 from .proposers import Proposal
 from .records import PRUNE, SlotRecord
+from .slots import Slot
 
 
 def prune(campaign: Campaign, say: Callable[[str], object] = lambda line: None) -> int:
@@ -36,7 +37,7 @@ def prune(campaign: Campaign, say: Callable[[str], object] = lambda line: None) 
         rest = [slot for slot in keeps if slot.id != keep.id]
         if not rest:
             break  # without its only keep the champion is the baseline, which it has beaten
-        champion = campaign.read(campaign.champion().commit)
+        champion = campaign.trials.read(campaign.trials.champion().commit)
         files = _replay(campaign, rest)
         if files is None:
             say(f"{keep.name} {keep.title}: later keeps build on it")
@@ -58,7 +59,7 @@ def _keeps(campaign: Campaign) -> list[SlotRecord]:
 
 def _replay(campaign: Campaign, keeps: Sequence[SlotRecord]) -> dict[str, str] | None:
     """The baseline with these keeps' edits, or None where they need another's."""
-    files = campaign.read(campaign.rules.base_commit)
+    files = campaign.trials.read(campaign.rules.base_commit)
     try:
         for keep in keeps:
             files = apply(files, keep.edits)
@@ -82,7 +83,7 @@ def _try(
     )
     campaign.adopt(slot, proposal)
     campaign.gate(slot)
-    trial = campaign.measure(slot)
+    trial = campaign.measurement.measure(slot)
     verdict, reason = _verdict(campaign, slot, trial)
     campaign.settle(slot, trial, verdict, reason)
     return verdict
@@ -91,7 +92,7 @@ def _try(
 def _verdict(campaign: Campaign, slot: Slot, trial: Trial) -> tuple[str, str]:
     if trial.value is None:
         return trial.verdict, trial.reason
-    bar = campaign.bar(slot)
+    bar = campaign.measurement.bar(slot)
     if trial.score < bar:
         return "keep", ""
     return "discard", bar.explanation

@@ -23,11 +23,12 @@ from .outcome import LETTERS, NoScore, Score, Trial
 
 if TYPE_CHECKING:
     from .campaign import Campaign
-    from .campaign import Slot as ActiveSlot
     from .collector import Slot
     from .proposers import Proposer
     from .reporting.livepage import LivePage
+    from .reporting.logs import Logs
     from .reporting.terminal import LiveView
+    from .slots import Slot as ActiveSlot
     from .trial import Progress
 
 SESSION = pytest.StashKey["Session"]()
@@ -219,6 +220,7 @@ class Session:
     stopping: str = ""
     more: bool = False
     _page: LivePage | None = None
+    _logs: Logs | None = None
     _campaign: Campaign | None = None
     _lease: Any = None
     _launcher: Any = None
@@ -265,12 +267,14 @@ class Session:
         return self._campaign
 
     def _open(self, experiment: Experiment) -> Campaign:
-        from .campaign import Campaign, InfrastructureFailure, Rules
+        from .campaign import Campaign
         from .devices import Lease
         from .executors.local import LocalExecutor
         from .judge import Judge
         from .repository import Repository
+        from .slots import InfrastructureFailure, Rules
         from .trial.launch import Launcher
+        from .trials import Trials
 
         root = self.config.rootpath
         if self.session_id is None:
@@ -297,14 +301,12 @@ class Session:
             policy=self.options.policy,
             max_noise=self.options.max_noise,
         )
-        return Campaign(
+        trials = Trials(
             root=root,
             experiment=experiment,
             rules=rules,
             ledger=self.ledger,
             repository=Repository.open(root),
-            session_id=self.session_id,
-            worker=self.worker,
             device=device,
             executor=LocalExecutor(
                 self._launcher,
@@ -312,9 +314,14 @@ class Session:
                 sandbox_mode=self.options.sandbox,
                 on_progress=self._progress,
             ),
-            proposer=lambda: self._proposer(experiment),
-            judge=Judge(self.options.judge, experiment.metric.direction),
             should_stop=lambda: self.stopping == INTERRUPTED,
+        )
+        return Campaign(
+            trials=trials,
+            judge=Judge(self.options.judge, experiment.metric.direction),
+            proposer=lambda: self._proposer(experiment),
+            session_id=self.session_id,
+            worker=self.worker,
         )
 
     def _proposer(self, experiment: Experiment) -> Proposer:
@@ -357,11 +364,11 @@ class Session:
         campaign.gate(slot)
         if self.more and item.kind == "mutation":
             campaign.draft_ahead(slot)
-        return campaign.measure(slot)
+        return campaign.measurement.measure(slot)
 
     def bar(self, item: Slot) -> Score:
         """The number to beat."""
-        return self.campaign().bar(self._slots[item.nodeid])
+        return self.campaign().measurement.bar(self._slots[item.nodeid])
 
     # ------------------------------------------------------------------ the call phase
 
@@ -397,7 +404,7 @@ class Session:
                 self._settle(item, slot, trial, verdict, "")
                 return
             except ChampionMoved:
-                bar = self.campaign().bar(slot)
+                bar = self.campaign().measurement.bar(slot)
                 if not trial.score < bar:
                     reason = f"beaten meanwhile: the bar moved to {float(bar):.6f}"
                     self._settle(item, slot, trial, "discard", reason)
@@ -495,9 +502,9 @@ class Session:
     def _progress(self, trial_id: str, progress: Progress) -> None:
         from .reporting.terminal import write_status
 
-        if self._campaign is None or self._campaign.running is None:
+        if self._campaign is None or self._campaign.trials.running is None:
             return
-        slot, purpose = self._campaign.running
+        slot, purpose = self._campaign.trials.running
         title = slot.proposal.title if slot.proposal else slot.name
         write_status(self.folder, self.worker, slot.name, title, purpose, progress)
 
@@ -555,21 +562,22 @@ class Session:
         baseline_failed = status == pytest.ExitCode.TESTS_FAILED
         return int(failed or all_crashed or too_few or baseline_failed)
 
-    def write_logs(self, live: bool = True) -> None:
-        """Project the ledger into results.tsv, the junit file and the page."""
-        from .reporting import junit, tsv
+    def write_logs(self, last: bool = False) -> None:
+        """Project the ledger into the files that people and machines read."""
+        from .reporting.logs import Logs
 
-        slots = self.ledger.slots()
-        with contextlib.suppress(OSError):
-            tsv.write(self.config.rootpath / "results.tsv", slots)
-        if path := self.config.option.xmlpath:
-            with contextlib.suppress(OSError):
-                junit.write(Path(path), slots, self.experiment.metric, self.facts())
-        if self._page is not None:
-            if live:
-                self._page.changed()
-            else:
-                self._page.finish()
+        if self._logs is None:
+            path = self.config.option.xmlpath
+            self._logs = Logs(
+                self.config.rootpath,
+                self.ledger,
+                self.experiment.metric,
+                self.facts,
+                Path(path) if path else None,
+                self.session_id or 0,
+                self._page,
+            )
+        self._logs.write(last)
 
     def _summarise_for_ci(self) -> None:
         if not self.options.summary:
@@ -614,7 +622,7 @@ class Session:
             self.ledger.end_session(self.session_id, status)
         if self.is_driver and self.session_id is not None:
             self.ledger.recover()
-            self.write_logs(live=False)
+            self.write_logs(last=True)
             self._summarise_for_ci()
 
     def confirm(self) -> None:

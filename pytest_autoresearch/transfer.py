@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from .campaign import Campaign, InfrastructureFailure, Slot
+from .campaign import Campaign
 from .closing import Gain, paired_gain
 from .experiment import Budget
 from .ledger import CampaignBusy
 from .offline import opened
 from .proposers.knobs import find, turn
+from .slots import InfrastructureFailure, Slot
 
 TRANSFER = "transfer"
 
@@ -64,7 +65,7 @@ def measure(
     print(f"here: {metric.gain(last.mean, first.mean):+.6f} under {campaign.rules.budget}")
     print(f"there: {where}", flush=True)
     files = {
-        champion.version: scaled(campaign, campaign.read(champion.commit), scale)
+        champion.version: scaled(campaign, campaign.trials.read(champion.commit), scale)
         for champion in (first, last)
     }
     gains: list[float] = []
@@ -78,7 +79,7 @@ def measure(
             scores.append(score)
         gains.append(metric.gain(scores[1], scores[0]))
         print(f"  seed {seed}: {scores[0]:.6f} -> {scores[1]:.6f} ({gains[-1]:+.6f})", flush=True)
-    gain = paired_gain(gains, campaign.noise())
+    gain = paired_gain(gains, campaign.trials.noise())
     assert gain is not None
     verdict = "transfers" if gain.gain > 0 else "does not transfer"
     print(f"{verdict}: {gain.gain:+.6f} {metric.name} over {gain.n} seed(s)")
@@ -93,8 +94,8 @@ def _train(
     budget: Budget,
     longer: float,
 ) -> float | None:
-    limit = max(1.0, longer) * 2 * campaign.wall_limit()
-    result = campaign.run(
+    limit = max(1.0, longer) * 2 * campaign.trials.wall_limit()
+    result = campaign.trials.run(
         slot,
         files,
         seed,
@@ -118,7 +119,7 @@ def scaled(
         pytest.UsageError: No such number is there.
     """
     entry = campaign.experiment.files[0]
-    knobs = {k.name: k for k in find(files[entry], cuda=campaign.device.kind == "cuda")}
+    knobs = {k.name: k for k in find(files[entry], cuda=campaign.trials.device.kind == "cuda")}
     values: dict[str, int | float] = {}
     for name, factor in scale.items():
         knob = knobs.get(name)

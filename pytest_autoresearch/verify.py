@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from .campaign import Campaign, InfrastructureFailure
+from .campaign import Campaign
 from .closing import close, lines
 from .ledger import CampaignBusy, Ledger
 from .offline import opened
 from .records import SlotRecord
+from .slots import InfrastructureFailure
 
 AGREES = 1e-4
 """Share by which a score from the same checkpoint may differ: the audits draw other positions."""
@@ -78,13 +79,13 @@ def _score_again(campaign: Campaign, record: SlotRecord) -> bool:
     name = campaign.experiment.metric.name
     print(f"{record.name} {record.title} ({record.commit[:10]})")
     stands = True
-    for seed, before, result in campaign.verify(record):
+    for seed, before, result in campaign.measurement.verify(record):
         how = "trained again" if result.steps else "from its checkpoint"
         if result.score is None or before is None:
             print(f"  seed {seed}: {result.status}: {result.reason} ({how})")
             stands = False
             continue
-        allowed = 4 * campaign.noise().sigma if result.steps else AGREES * abs(before)
+        allowed = 4 * campaign.trials.noise().sigma if result.steps else AGREES * abs(before)
         agrees = math.isclose(before, result.score, rel_tol=0.0, abs_tol=allowed)
         stands = stands and agrees
         print(

@@ -1,4 +1,4 @@
-"""Runs are given up late, by a wide margin, and only where the same loss is meant."""
+"""Runs are given up late, by wide margins, and only for what their own figures show."""
 
 from __future__ import annotations
 
@@ -7,41 +7,113 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_autoresearch.trial.earlystop import FROM, MARGIN, behind, hopeless
+from pytest_autoresearch.trial.earlystop import (
+    EXPLODED_TIMES,
+    FROM,
+    MARGIN,
+    SILENCE_S,
+    SILENCE_SHARE,
+    UNTIL,
+    Silence,
+    behind,
+    exploded,
+    hopeless,
+)
 
 LENGTH = 200
 
 
-def curve(offset: float = 0.0, until: float = 1.0, late: float = 0.0) -> list[tuple[float, float]]:
+def curve(
+    offset: float = 0.0, until: float = 1.0, late: float = 0.0, times: float = 1.0
+) -> list[tuple[float, float]]:
     """A falling loss; `offset` nats above the champion's, `late` more of it at the end."""
+    losses = [2 + 4 * math.exp(-5 * i / LENGTH) for i in range(int(until * LENGTH))]
     return [
-        (i / LENGTH, 2 + 4 * math.exp(-5 * i / LENGTH) + offset + late * (i / LENGTH))
-        for i in range(int(until * LENGTH))
+        (i / LENGTH, times * (loss + offset + late * (i / LENGTH))) for i, loss in enumerate(losses)
     ]
 
 
 @given(st.floats(0.01, 1.0), st.floats(-1.0, 1.0))
-def test_a_run_is_never_given_up_before_half_of_its_budget(until: float, offset: float) -> None:
+def test_a_run_is_given_up_neither_early_nor_when_it_is_nearly_done(
+    until: float, offset: float
+) -> None:
     reason = hopeless(curve(offset, until), curve())
-    if until <= FROM or offset <= MARGIN - 0.01:
+    if until <= FROM or until > UNTIL + 0.01 or offset <= MARGIN - 0.01:
         assert reason == ""
-    if until > FROM + 0.1 and offset > MARGIN + 0.01:
+    if FROM + 0.1 < until < UNTIL and offset > MARGIN + 0.01:
         assert f"{offset:.2f} nats behind" in reason
 
 
 def test_a_single_bad_moment_is_forgiven() -> None:
     bumpy = curve(until=0.8)
-    bumpy[-6:] = [(at, loss + 1.0) for at, loss in bumpy[-6:]]
+    bumpy[-6:] = [(at, loss + 10.0) for at, loss in bumpy[-6:]]
     assert hopeless(bumpy, curve()) == ""
+    assert exploded(bumpy) == ""
 
 
-def test_without_the_champions_curve_nothing_is_given_up() -> None:
-    assert hopeless(curve(5.0), ()) == ""
+def test_without_the_champions_curve_nobody_is_behind() -> None:
+    assert hopeless(curve(5.0, 0.8), ()) == ""
     assert hopeless((), curve()) == ""
     assert behind(curve(), [(0.0, 1.0)], 0.9) is None
 
 
 @given(st.floats(0, 0.5))
 def test_more_loss_never_saves_a_run(extra: float) -> None:
-    if hopeless(curve(MARGIN + 0.02, 0.9), curve()):
-        assert hopeless(curve(MARGIN + 0.02 + extra, 0.9), curve())
+    assert hopeless(curve(MARGIN + 0.02, 0.85), curve())
+    assert hopeless(curve(MARGIN + 0.02 + extra, 0.85), curve())
+
+
+def test_a_larger_model_that_starts_slowly_is_not_given_up() -> None:
+    slow = [(at, loss + 2.0 * max(0.0, 0.45 - at)) for at, loss in curve()]
+    assert all(hopeless(slow[:n], curve()) == "" for n in range(1, len(slow) + 1))
+
+
+@given(st.floats(0.25, 0.9), st.floats(1e-3, 1e3))
+def test_a_loss_that_grows_far_above_its_beginning_has_exploded_in_any_unit(
+    until: float, times: float
+) -> None:
+    assert exploded(curve(0.0, until, times=times)) == ""
+    worse = curve(0.0, until, times=times)
+    start = worse[0][1]
+    worse = [worse[0], *((at, 1.1 * EXPLODED_TIMES * start) for at, _ in worse[1:])]
+    assert "before training" in exploded(worse)
+    assert exploded([(at, loss) for at, loss in worse if at < 0.1]) == ""
+
+
+def test_what_is_zero_or_less_at_first_is_no_loss_that_explodes() -> None:
+    odd = [(at, -1.0 + 50 * at) for at, _ in curve(until=0.8)]
+    assert exploded(odd) == ""
+    assert exploded(()) == ""
+
+
+def test_silence_is_neither_a_word_nor_work() -> None:
+    silence = Silence(100.0, lambda: 7.0)
+    heard = [silence.reason(100.0 + second) for second in range(200)]
+    first = next(filter(None, heard))
+    assert heard.index(first) == 2 * int(SILENCE_S + 1)
+    assert "asked for no batch in 122 seconds" in first
+
+
+@given(st.floats(2 * SILENCE_SHARE, 1.0), st.integers(1, 60))
+def test_slow_work_is_not_silence(share: float, minutes: int) -> None:
+    now = 0.0
+    silence = Silence(0.0, lambda: now * share)
+    for _ in range(6 * minutes):
+        now += 10.0
+        assert silence.reason(now) == ""
+
+
+def test_who_worked_and_then_hangs_is_noticed() -> None:
+    now = 0.0
+    silence = Silence(0.0, lambda: min(now, 300.0))
+    while not silence.reason(now):
+        now += 1.0
+    assert 300 + SILENCE_S <= now <= 300 + 3 * SILENCE_S
+
+
+def test_who_is_heard_in_time_is_never_asked() -> None:
+    def unasked() -> float:
+        raise AssertionError("CPU time was read")
+
+    silence = Silence(0.0, unasked)
+    assert not any(silence.reason(float(second)) for second in range(int(SILENCE_S)))

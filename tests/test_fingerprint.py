@@ -9,7 +9,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pytest_autoresearch.fingerprint import fingerprint, shape
-from pytest_autoresearch.gates import run_gates
 
 PROGRAM = '''\
 """A trainer."""
@@ -94,25 +93,3 @@ def test_near_means_numbers_within_the_share(value: float, ratio: float) -> None
     assume(abs(share - 0.05) > 1e-9)
     assert a.close_to(b, 0.05) == (share < 0.05)
     assert not a.close_to(shape({"train.py": text(lr=value).replace('"SL"', '"SS"')}), 0.05)
-
-
-def test_gates_stop_at_the_first_that_refuses_and_say_why() -> None:
-    before = {"train.py": text()}
-    assert [n.ok for n in run_gates(before, {"train.py": text(depth=3)})] == [True] * 4
-    broken = run_gates(before, {"train.py": text() + "def (\n"})
-    assert [n.name for n in broken] == ["parses"]
-    assert "train.py line 12 does not compile" in broken[-1].detail
-    nothing = run_gates(before, {"train.py": text() + "# a comment\n"})
-    assert (nothing[-1].name, nothing[-1].ok) == ("changes_something", False)
-    smuggled = run_gates(before, {"train.py": text() + f"W = {'x' * 30_000!r}\n"})
-    assert "literal of 30000 characters" in smuggled[-1].detail
-    large = run_gates(before, {"train.py": text() + "A = 1\n" * 40_000})
-    assert "at most 200000 are accepted" in large[-1].detail
-
-
-def test_calls_that_leave_the_process_are_noted_and_not_refused() -> None:
-    notes = run_gates(
-        {"train.py": text()}, {"train.py": "import subprocess\n" + text() + "eval('1')\n"}
-    )
-    assert notes[-1].ok
-    assert notes[-1].detail == "uses eval, subprocess"

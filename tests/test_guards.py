@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Project
 from pytest_autoresearch.experiment import Experiment, Guard
-from pytest_autoresearch.guards import built_in, check
+from pytest_autoresearch.guards import built_in, check, figure, last_lines
 from pytest_autoresearch.records import TrialRecord
 
 CONFTEST = """\
@@ -23,7 +25,8 @@ def experiment():
 
 
 def trial(**figures: float) -> TrialRecord:
-    metrics = {k: figures.pop(k) for k in list(figures) if k not in ("total_seconds", "steps")}
+    fields = TrialRecord.__dataclass_fields__
+    metrics = {k: figures.pop(k) for k in list(figures) if k not in fields}
     return TrialRecord(1, 1, 1, "first", "done", metrics=metrics, **figures)
 
 
@@ -57,13 +60,86 @@ def test_a_bounded_figure_that_is_not_reported_breaks_its_bound() -> None:
     assert (note.ok, "not reported" in note.detail) == (False, True)
 
 
+def test_saying_nothing_is_no_way_around_a_multiple_of_the_baselines_figure() -> None:
+    bound = [Guard("latency", at_most_times_baseline=2)]
+    assert not check(trial(), [trial(latency=1.0)], bound)[0].ok
+    assert check(trial(), [trial()], bound)[0].ok
+
+
+def test_what_the_harness_could_not_measure_breaks_no_bound() -> None:
+    [note] = check(trial(), [trial()], [Guard("peak_memory_bytes", at_most=1)])
+    assert (note.ok, note.detail) == (True, "peak_memory_bytes is not known")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_figure_is_within_no_bound(value: float) -> None:
+    assert not check(trial(latency=value), [], [Guard("latency", at_most=1e300)])[0].ok
+    assert not check(trial(latency=value), [], [Guard("latency", at_least=-1e300)])[0].ok
+
+
+def test_what_is_measured_outweighs_what_is_printed() -> None:
+    lying = TrialRecord(1, 1, 1, "first", "done", parameters=50, metrics={"parameters": 1.0})
+    assert figure(lying, "parameters") == 50
+    command = TrialRecord(1, 1, 1, "first", "done", metrics={"parameters": 7.0})
+    assert figure(command, "parameters") == 7
+    assert figure(command, "steps") is None
+
+
+def test_speed_is_tokens_by_training_seconds() -> None:
+    fast = trial(work=6000.0, train_seconds=2.0, total_seconds=60.0)
+    assert figure(fast, "tokens_per_second") == 3000
+    assert figure(trial(), "tokens_per_second") is None
+    [note] = check(fast, [], [Guard("tokens_per_second", at_least=4000)])
+    assert note.detail == "tokens_per_second 3000 is below its bound 4000"
+
+
+@given(
+    st.floats(0, 1e6),
+    st.floats(0, 1e6),
+    st.floats(0.1, 10),
+    st.lists(st.floats(1, 1e3), min_size=1),
+)
+def test_more_is_never_better_than_less_under_an_upper_bound(
+    one: float, two: float, times: float, usual: list[float]
+) -> None:
+    baseline = [trial(latency=value) for value in usual]
+    guards = [Guard("latency", at_most_times_baseline=times)]
+    low, high = (check(trial(latency=x), baseline, guards)[0].ok for x in sorted((one, two)))
+    assert low >= high
+
+
+def budgeted(budget: str, **figures: float) -> TrialRecord:
+    return replace(trial(**figures), budget=budget, evidence={"scoring_cpu_s": 5.0})
+
+
 def test_only_a_budget_of_the_outside_clock_bounds_the_whole_trial() -> None:
-    usual = TrialRecord(
-        1, 1, 1, "calibrate", "done", total_seconds=300.0, evidence={"scoring_cpu_s": 5.0}
+    wall = budgeted("300s", total_seconds=300.0, cpu_seconds=30.0)
+    assert built_in(Experiment(), True, [wall]) == (Guard("total_seconds", at_most=620.0),)
+    equal, work = (replace(wall, budget=b) for b in ("equal:600ktok", "600ktok"))
+    scoring, training = (
+        Guard("scoring_cpu_seconds", at_most=30.0),
+        Guard("cpu_seconds", at_most=80.0),
     )
-    assert built_in(Experiment(), True, [usual]) == (Guard("total_seconds", at_most=620.0),)
-    assert built_in(Experiment(), False, [usual]) == (Guard("scoring_cpu_seconds", at_most=30.0),)
-    assert built_in(Experiment(run=("x",)), False, [usual]) == ()
+    assert built_in(Experiment(), False, [equal]) == (scoring,)
+    assert built_in(Experiment(), False, [work]) == (training, scoring)
+    assert built_in(Experiment(run=("x",)), False, [work]) == (training,)
+    assert built_in(Experiment(run=("x",)), False, [equal]) == ()
+    assert built_in(Experiment(), True, []) == ()
+
+
+def test_memory_is_bounded_and_said_in_units_for_people() -> None:
+    bounds = built_in(Experiment(), True, [], 9 << 30)
+    [note] = check(trial(peak_memory_bytes=10 << 30), [], bounds)
+    assert note.detail == "peak_memory_bytes 10240 MiB is above its bound 9216 MiB"
+    assert check(trial(peak_memory_bytes=8 << 30), [], bounds)[0].ok
+
+
+def test_the_last_lines_come_from_wherever_the_output_was_kept() -> None:
+    short = replace(trial(), log_head="".join(f"{i}\n" for i in range(100)))
+    assert last_lines(short) == "\n".join(map(str, range(20, 100)))
+    long = replace(trial(), log_head="first\n", log_tail="second\nthird\n")
+    assert last_lines(long, 2) == "second\nthird"
+    assert last_lines(trial()) == ""
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from pytest_autoresearch.experiment import Metric
 from pytest_autoresearch.mutation import Edit
 from pytest_autoresearch.policy import (
     CHAMPION_SHARE,
+    MERGED,
     PATIENCE,
     STRUCTURAL,
     course,
@@ -87,6 +90,51 @@ def test_after_a_drought_near_misses_are_merged_and_then_structure_is_asked_for(
     after = course("archive", slots, [BASE], 101, 0)
     assert (after.proposal, after.hint) == (None, STRUCTURAL)
     assert course("archive", slots[:5], [BASE], 101, 0).hint == ""
+
+
+def test_in_a_drought_merges_take_turns_with_the_proposer_and_end() -> None:
+    slots = [slot(n, "discard", 1.0 / n) for n in range(2, 22)]
+    seen = []
+    for number in range(101, 131):
+        chosen = course("archive", slots, [BASE], number, 0)
+        assert (chosen.proposal is None) == (chosen.hint == STRUCTURAL)
+        assert chosen.parent == BASE.slot_id
+        if chosen.proposal is not None:
+            seen.append(tuple(chosen.proposal.meta["merged"]))
+            slots.append(slot(number, "discard", -1.0, meta=chosen.proposal.meta))
+    assert seen == list(itertools.combinations(range(2, 2 + MERGED), 2))
+
+
+def test_two_ideas_are_merged_in_the_order_in_which_they_fit() -> None:
+    slots = [slot(n, "discard", 0.5 if n < 4 else -1.0) for n in range(2, 2 + PATIENCE)]
+    other_way = (*slots[1].edits, *slots[0].edits)
+    merged = course("archive", slots, [BASE], 101, 0, lambda edits: tuple(edits) == other_way)
+    assert merged.proposal is not None
+    assert merged.proposal.edits == other_way
+    assert course("archive", slots, [BASE], 101, 0, lambda edits: False).hint == STRUCTURAL
+
+
+verdicts = st.sampled_from(["keep", "discard", "crash", "invalid", "duplicate", "guard", None])
+
+
+@given(
+    st.lists(st.tuples(verdicts, st.floats(-3, 3)), max_size=40),
+    st.integers(1, 60),
+    st.integers(0, 5),
+)
+def test_whatever_happened_the_next_step_is_known_and_the_same_again(
+    past: list[tuple[str | None, float]], number: int, seed: int
+) -> None:
+    slots = [slot(n, verdict, sigma) for n, (verdict, sigma) in enumerate(past, 2)]
+    champions = [BASE, *(Champion(n, s.id, s.commit, {1: 0.9}, 0.0)
+                         for n, s in enumerate((s for s in slots if s.verdict == "keep"), 2))]  # fmt: skip
+    chosen = course("archive", slots, champions, number, seed)
+    assert chosen == course("archive", slots, champions, number, seed)
+    known = {c.slot_id for c in champions} | {s.id for s in near_misses(slots)}
+    assert chosen.parent in known
+    if chosen.proposal is not None:
+        assert chosen.parent == champions[-1].slot_id
+        assert chosen.proposal.edits
 
 
 def test_stops_are_named() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .. import atomic
-from ..judge import preview, show
+from ..judge import Judge, preview, show
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -207,9 +207,11 @@ def header(session: Session) -> list[str]:
     else:
         lines.append("score: self-reported by the command")
     if contract or not plan.baselines:
-        from ..campaign import noise_of
+        from ..noise import noise_of
 
-        lines.append(preview(noise_of(session.ledger, session.experiment), plan.metric))
+        judge = Judge(options.judge, session.experiment.metric.direction)
+        noise = noise_of(session.ledger, session.experiment)
+        lines.append(preview(noise, plan.metric, judge, options.iterations))
     return lines
 
 
@@ -224,8 +226,8 @@ def closing_lines(facts: dict[str, Any] | None, version: int, metric: str) -> li
 
 def summary(session: Session) -> list[str]:
     """Where the campaign stands, and what to do with the winner."""
-    from ..campaign import noise_of
     from ..closing import kept_gain
+    from ..noise import noise_of
 
     ledger = session.ledger
     champions = ledger.champions()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from ..experiment import Metric
+from ..noise import pooled
 from ..records import Champion, SlotRecord
 from . import compare, progress, svg
 from .rows import STOPPED, Table, short, stopped_early, word
@@ -22,28 +23,8 @@ _REFUSED = ("invalid", "duplicate", "guard")
 
 def noise(slots: Sequence[SlotRecord], champions: Sequence[Champion], metric: Metric) -> float:
     """Return sigma of one paired comparison, pooled over the campaign as its judge pools it."""
-    from ..judge import CUDA_PRIOR, Prior, estimate_noise, prior_from
-
-    scores = {champion.slot_id: champion.scores for champion in champions}
-    groups = []
-    for slot in slots:
-        reference = scores.get(slot.champion_before or 0, {})
-        groups.append(
-            {
-                trial.seed: trial.score - reference[trial.seed]
-                for trial in slot.own_trials
-                if trial.score is not None and trial.seed in reference
-            }
-        )
-    trials = [trial for slot in slots for trial in slot.trials]
-    if champions and (
-        metric.name != "val_bpb" or any(trial.score_kind == "self-reported" for trial in trials)
-    ):
-        prior = prior_from(champions[0].scores.values())
-    else:
-        on_cuda = any(trial.device.startswith("cuda") for trial in trials[:1])
-        prior = CUDA_PRIOR if on_cuda else Prior()
-    return estimate_noise(groups, prior).sigma
+    printed = any(trial.score_kind == "self-reported" for slot in slots for trial in slot.trials)
+    return pooled(slots, champions, metric.name == "val_bpb" and not printed).sigma
 
 
 class Report:

@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from . import earlystop
@@ -32,7 +33,6 @@ _SAVE_CPU_S, _SAVE_CPU_S_PER_BYTE = 0.5, 4.0 / 2**30
 _SAVE_WALL_S, _SAVE_WALL_S_PER_BYTE = 2.0, 1.0 / 200e6
 _CURVE_POINTS = 512
 _MAX_METRICS = 64
-_LOOK_EVERY = 0.02
 
 
 class Training:
@@ -125,11 +125,14 @@ class Training:
                 raise Ended("crash", f"the training process {error}") from None
             self._watch.work = float(feed.tokens)
             self._send({**answer, "progress": progress})
-            message = self._message(lambda: self._between(clock), clock.poll_seconds)
+            silence = earlystop.Silence(time.monotonic(), self._child.cpu_seconds)
+            message = self._message(partial(self._between, clock, silence), clock.poll_seconds)
         return message
 
-    def _between(self, clock: Clock) -> None:
+    def _between(self, clock: Clock, silence: earlystop.Silence) -> None:
         clock.poll()
+        if reason := silence.reason(time.monotonic()):
+            raise Ended("timeout", f"the training process {reason}")
         self._watch.show(clock.progress)
         if clock.overdue:
             raise Ended(
@@ -220,9 +223,11 @@ class Training:
         self.curve.append((fraction, loss))
         if len(self.curve) > 2 * _CURVE_POINTS:
             self.curve = self.curve[::2]
-        if self._champion_curve and fraction - self._looked > _LOOK_EVERY:
+        if fraction - self._looked > earlystop.LOOK_EVERY:
             self._looked = fraction
-            if reason := earlystop.hopeless(self.curve, self._champion_curve):
+            reason = earlystop.exploded(self.curve)
+            reason = reason or earlystop.hopeless(self.curve, self._champion_curve)
+            if reason:
                 raise Ended("hopeless", reason)
 
 

@@ -1,0 +1,142 @@
+"""Which names of a program are local variables: the scoping rules of Python, on syntax trees.
+
+Only names that can be renamed without anybody noticing count. Parameters may be passed by keyword,
+names of imports, functions and classes show elsewhere, and those of a class body are attributes.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class _Scope:
+    kind: Literal["module", "class", "function", "comprehension"]
+    parent: _Scope | None
+    number: int
+    bound: set[str] = field(default_factory=set)
+    fixed: set[str] = field(default_factory=set)
+
+
+def local_names(tree: ast.AST) -> list[tuple[ast.Name, int]]:
+    """Return every occurrence of a local variable, in order, with the number of its scope.
+
+    Occurrences with the same number and the same name are one variable. A name that is declared
+    ``global`` or ``nonlocal`` anywhere is left out everywhere.
+    """
+    reader = _Reader()
+    reader.visit(tree)
+    found = []
+    for node, seen_from in reader.uses:
+        scope = _resolve(node.id, seen_from)
+        if scope is None or scope.kind not in ("function", "comprehension"):
+            continue
+        if node.id not in scope.fixed and node.id not in reader.declared:
+            found.append((node, scope.number))
+    return found
+
+
+def _resolve(name: str, scope: _Scope | None) -> _Scope | None:
+    """The scope that a name seen from `scope` belongs to; names of classes are seen from inside."""
+    here = scope
+    while scope is not None:
+        visible = scope.kind != "class" or scope is here
+        if visible and (name in scope.bound or name in scope.fixed):
+            return scope
+        scope = scope.parent
+    return None
+
+
+class _Reader(ast.NodeVisitor):
+    """Notes what each scope binds, and from which scope each name is seen."""
+
+    def __init__(self) -> None:
+        self.scope = _Scope("module", None, 0)
+        self.uses: list[tuple[ast.Name, _Scope]] = []
+        self.declared: set[str] = set()
+        self._count = 0
+
+    def _inside(
+        self, kind: Literal["class", "function", "comprehension"], nodes: Sequence[ast.AST | None]
+    ) -> _Scope:
+        self._count += 1
+        outer = self.scope
+        self.scope = inner = _Scope(kind, outer, self._count)
+        self._each(nodes)
+        self.scope = outer
+        return inner
+
+    def _each(self, nodes: Sequence[ast.AST | None]) -> None:
+        for node in nodes:
+            if node is not None:
+                self.visit(node)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        self.uses.append((node, self.scope))
+        if not isinstance(node.ctx, ast.Load):
+            self.scope.bound.add(node.id)
+
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
+        self.visit(node.value)
+        inner, owner = self.scope, self.scope
+        while owner.kind == "comprehension" and owner.parent is not None:
+            owner = owner.parent
+        self.scope = owner
+        self.visit(node.target)
+        self.scope = inner
+
+    def _function(
+        self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, body: Sequence[ast.AST]
+    ) -> None:
+        arguments = node.args
+        self._each([*arguments.defaults, *arguments.kw_defaults])
+        names = [a for a in ast.walk(arguments) if isinstance(a, ast.arg)]
+        self._each([a.annotation for a in names])
+        self._inside("function", body).fixed |= {a.arg for a in names}
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self.scope.fixed.add(node.name)
+        self._each([*node.decorator_list, node.returns])
+        self._function(node, [*getattr(node, "type_params", ()), *node.body])
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        self._function(node, [node.body])
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self.scope.fixed.add(node.name)
+        self._each([*node.decorator_list, *node.bases, *node.keywords])
+        self._inside("class", [*getattr(node, "type_params", ()), *node.body])
+
+    def _comprehension(self, node: ast.AST, results: Sequence[ast.AST]) -> None:
+        first, *others = node.generators  # type: ignore[attr-defined]
+        self.visit(first.iter)
+        self._inside("comprehension", [first.target, *first.ifs, *others, *results])
+
+    def visit_ListComp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> None:
+        self._comprehension(node, [node.elt])
+
+    visit_SetComp = visit_GeneratorExp = visit_ListComp
+
+    def visit_DictComp(self, node: ast.DictComp) -> None:
+        self._comprehension(node, [node.key, node.value])
+
+    def visit_Global(self, node: ast.Global | ast.Nonlocal) -> None:
+        self.declared.update(node.names)
+
+    visit_Nonlocal = visit_Global
+
+    def visit_alias(self, node: ast.alias) -> None:
+        self.scope.fixed.add(node.asname or node.name.partition(".")[0])
+
+    def generic_visit(self, node: ast.AST) -> None:
+        """Everything else that binds a name does so by a string in one of these fields."""
+        for attribute in ("name", "rest"):
+            name = getattr(node, attribute, None)
+            if isinstance(name, str):
+                self.scope.fixed.add(name)
+        super().generic_visit(node)
