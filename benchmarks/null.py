@@ -131,7 +131,8 @@ def real(pool: Pool, rule: Rule, slots: int) -> Real:
         candidate: dict[int, float] = {}
         while True:
             candidate[seed] = pool.score(slot, seed)
-            decision = judge.decide(candidate, champion, estimate_noise(groups, prior), slot)
+            noise = estimate_noise(groups, prior)
+            decision = judge.decide(candidate, champion, noise, slot, keeps=keeps)
             if decision.action != "replicate":
                 break
             assert decision.seed is not None

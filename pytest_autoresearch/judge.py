@@ -26,13 +26,13 @@ KEEP = (2.8, 2.3, 2.0, 1.8)
 HOPE = (1.2, 1.5, 1.7, 1.8)
 
 
-EARNED = 0.4
+EARNED = 0.6
 """How much a session's keeps loosen its bounds: the chance that luck passes the first one rises by
 this times the share of slots that were kept. A campaign of mutations that do nothing earns nothing,
 and one that keeps finding gains may risk a false keep among many (alpha-investing: Foster and Stine
 2008, JRSS B 70, 429). Chosen on benchmarks/progress.py."""
 
-EARNED_AFTER = 10
+EARNED_AFTER = 5
 """Slots that are added before the share is taken, so that an early keep is not half of them."""
 
 EARNED_MOST = 0.1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,9 @@ from .proposers.knobs import find, turn
 from .slots import InfrastructureFailure, Slot
 
 TRANSFER = "transfer"
+
+FACT = "transfers"
+"""The ledger's fact: what each condition that was tried came to, for the champion of then."""
 
 
 def transfer(
@@ -81,6 +84,9 @@ def measure(
         print(f"  seed {seed}: {scores[0]:.6f} -> {scores[1]:.6f} ({gains[-1]:+.6f})", flush=True)
     gain = paired_gain(gains, campaign.trials.noise())
     assert gain is not None
+    told = {"champion": last.version, "where": where, **asdict(gain)}
+    earlier = [t for t in campaign.ledger.meta(FACT) or [] if t["where"] != where]
+    campaign.ledger.set_meta(FACT, [*earlier, told])
     verdict = "transfers" if gain.gain > 0 else "does not transfer"
     print(f"{verdict}: {gain.gain:+.6f} {metric.name} over {gain.n} seed(s)")
     return gain

@@ -150,6 +150,14 @@ def test_confirmation_of_an_earlier_champion_does_not_count_for_this_one():
     assert "+0.071200" not in shown
 
 
+def test_gain_under_other_conditions_is_told_of_the_present_champion_only():
+    here = {"where": "budget 1200s", "gain": 0.05, "low": 0.01, "high": 0.09, "n": 2, "champion": 2}
+    old = {**here, "where": "budget 600s", "gain": -0.03, "champion": 1}
+    shown = page(closing=CLOSING, transfers=[old, here]).text
+    assert "Under budget 1200s it transfers: +0.050000 [+0.010000, +0.090000], 95 %" in shown
+    assert "600s" not in shown
+
+
 @pytest.mark.parametrize(
     ("low", "high", "word"), [(-0.01, 0.03, "not confirmed"), (-0.03, -0.01, "lost")]
 )

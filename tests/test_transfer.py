@@ -32,6 +32,10 @@ def test_a_gain_that_scales_transfers(night: Project) -> None:
     assert done.returncode == 0, done.stderr
     assert "budget 1200s, SCORE x 2" in done.stdout
     assert "transfers: +0.200000 val_bpb over 2 seed(s)" in done.stdout
+    ledger = night.ledger()
+    (told,) = ledger.meta("transfers")
+    assert (told["where"], told["champion"], told["n"]) == ("budget 1200s, SCORE x 2", 2, 2)
+    ledger.close()
 
 
 def test_a_gain_that_reverses_does_not(night: Project) -> None:

@@ -42,12 +42,13 @@ def gather(ledger: Ledger, status: Sequence[Mapping[str, Any]] = ()) -> dict[str
 
     Args:
         ledger: Of the campaign.
-        status: What the workers last said; see `terminal.read_status`.
+        status: What the workers last said; see `live.read_status`.
     """
     return {
         "tag": ledger.path.parent.name,
         "campaign": ledger.meta("campaign") or {},
         "closing": ledger.meta("closing"),
+        "transfers": ledger.meta("transfers") or [],
         "data_sha256": ledger.meta("data_sha256") or "",
         "sessions": ledger.sessions(),
         "status": list(status),

@@ -112,6 +112,12 @@ class Report:
         return found if found is None else dict(found)
 
     @property
+    def transfers(self) -> list[Mapping[str, Any]]:
+        """What the present champion gains under other conditions, as far as that was tried."""
+        version = self.last.version if self.last else 0
+        return [t for t in self.facts.get("transfers", ()) if t["champion"] == version]
+
+    @property
     def outdated(self) -> bool:
         """Whether only an earlier champion was confirmed."""
         return bool(self.facts.get("closing")) and self.closing is None
