@@ -64,12 +64,22 @@ def _replace(text: str, edit: Edit) -> str:
         raise EditError("the search text is empty")
     crlf = "\r\n" in text
     search, replacement = _newlines(edit.search, crlf), _newlines(edit.replace, crlf)
-    count = text.count(search)
-    if count == 1:
-        return text.replace(search, replacement)
-    if count > 1:
-        raise EditError(f"the search text occurs {count} times; give more lines around it")
+    places = _places(text, search)
+    if len(places) == 1:
+        return text[: places[0]] + replacement + text[places[0] + len(search) :]
+    if places:
+        raise EditError(f"the search text occurs {len(places)} times; give more lines around it")
     return _replace_lines(text, search, replacement)
+
+
+def _places(text: str, search: str) -> list[int]:
+    """Offsets at which it stands; what is made of whole lines matches no end of a line."""
+    places, at = [], text.find(search)
+    while at >= 0:
+        if not search.endswith("\n") or at == 0 or text[at - 1] == "\n":
+            places.append(at)
+        at = text.find(search, at + 1)
+    return places
 
 
 def _newlines(text: str, crlf: bool) -> str:
@@ -81,26 +91,28 @@ def _replace_lines(text: str, search: str, replacement: str) -> str:
     """Match whole lines up to trailing space, then up to one indent common to all of them."""
     lines, wanted = text.splitlines(keepends=True), search.splitlines()
     bare = [line.rstrip() for line in lines]
-    for shift in (None, *_shifts(bare, wanted)):
-        target = [(w.rstrip() if shift is None else _indent(w.rstrip(), shift)) for w in wanted]
-        places = [
-            i for i in range(len(bare) - len(target) + 1) if bare[i : i + len(target)] == target
-        ]
+    for shifts in ([0], _shifts(bare, wanted)):
+        places = [(i, shift) for shift in shifts for i in _standing(bare, wanted, shift)]
         if len(places) > 1:
             raise EditError(
                 f"the search text occurs {len(places)} times; give more lines around it"
             )
         if places:
-            start = places[0]
-            block = replacement if shift is None else _indent_all(replacement, shift)
-            last = lines[start + len(target) - 1]
-            ending = last[len(last.rstrip("\r\n")) :]
+            [(start, shift)] = places
+            end = start + len(wanted)
+            block = _indent_all(replacement, shift)
             if block and not block.endswith("\n"):
-                block += ending
-            return "".join(lines[:start]) + block + "".join(lines[start + len(target) :])
+                block += lines[end - 1][len(lines[end - 1].rstrip("\r\n")) :]
+            return "".join(lines[:start]) + block + "".join(lines[end:])
     raise EditError(
         f"the search text does not occur; the nearest real lines are:\n{_nearest(text, search)}"
     )
+
+
+def _standing(bare: Sequence[str], wanted: Sequence[str], shift: int) -> list[int]:
+    """Line numbers at which the wanted lines stand, indented by so many columns."""
+    target = [_indent(line.rstrip(), shift) for line in wanted]
+    return [i for i in range(len(bare) - len(target) + 1) if bare[i : i + len(target)] == target]
 
 
 def _shifts(bare: Sequence[str], wanted: Sequence[str]) -> list[int]:
@@ -165,7 +177,7 @@ def edits_between(before: str, after: str, file: str) -> tuple[Edit, ...]:
 
 def _grow(old: Sequence[str], span: Sequence[int], before: str) -> list[int]:
     a, b, c, d = span
-    while not "".join(old[a:b]).strip() or before.count("".join(old[a:b])) != 1:
+    while not "".join(old[a:b]).strip() or len(_places(before, "".join(old[a:b]))) != 1:
         if a == 0 and b == len(old):
             break
         if a > 0:
