@@ -97,7 +97,7 @@ def test_what_is_sent_can_be_cached_for_an_hour_and_holds_no_dropped_parameters(
     ],
     ids=lambda step: str(step.get("status", step.get("fault"))),
 )  # fmt: skip
-def test_a_passing_fault_is_tried_again_and_costs_nothing(serve, trouble: dict) -> None:
+def test_a_passing_fault_is_tried_again(serve, trouble: dict) -> None:
     wire, claude = serve(trouble, {"text": GOOD})
     proposal = claude.propose(context())
     assert proposal.title == "raise the rate"
@@ -238,12 +238,17 @@ def test_a_spend_limit_is_not_waited_for(serve, code: str) -> None:
     assert len(wire.requests) == 1
 
 
-def test_a_server_that_is_not_there_is_the_providers_fault(serve) -> None:
+def test_a_server_that_is_not_there_is_the_providers_fault_and_costs_nothing(
+    serve, tmp_path
+) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
     patience = Patience(deadline_s=20.0, attempt_s=20.0, silence_s=20.0, pause_s=60.0)
-    wire, claude = serve({"text": GOOD}, patience=patience)
+    wire, claude = serve({"text": GOOD}, patience=patience, purse=purse)
+    claude.check()
     wire.close()
     with pytest.raises(ProposerUnavailable, match="APIConnectionError"):
         claude.propose(context())
+    assert purse.spent() == 0
 
 
 def test_missing_credentials_are_named_and_nothing_is_sent(serve, monkeypatch, tmp_path) -> None:
@@ -312,6 +317,56 @@ def test_a_call_that_never_came_back_stays_spent(serve, tmp_path) -> None:
     with pytest.raises(ProposerUnavailable):
         claude.propose(context())
     assert purse.spent() > 0.05
+
+
+PROMPT = 0.0103
+"""Dollars of the wire server's prompt at the model's list price, without an answer."""
+
+
+@pytest.mark.parametrize(
+    ("trouble", "least", "most"),
+    [
+        ({"status": 529}, 0, 0),
+        ({"fault": "half"}, PROMPT, PROMPT + 0.0001),
+        ({"fault": "truncated", "text": "x" * 3000}, PROMPT + 0.01, PROMPT + 0.0101),
+        ({"fault": "sse_error"}, PROMPT, PROMPT + 0.0001),
+        ({"fault": "drop"}, 0.001, 0.05),  # nothing was told: the whole prompt, estimated
+        ({"fault": "html"}, 0.001, 0.05),
+        ({"fault": "stall"}, 0.08, 0.1),  # given up by us: the longest answer there can be
+        ({"fault": "pings"}, 0.08, 0.1),
+    ],
+    ids=lambda step: str(step.get("status", step.get("fault"))) if isinstance(step, dict) else "",
+)
+def test_a_try_that_broke_off_before_one_that_worked_is_paid_too(
+    serve, tmp_path, trouble: dict, least: float, most: float
+) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
+    _, claude = serve(trouble, {"text": GOOD}, purse=purse)
+    usage = claude.propose(context()).usage
+    assert least <= purse.spent() - 0.0143 + 1e-9 <= most + 1e-6
+    assert usage.cost_usd == pytest.approx(purse.spent())
+    assert usage.output_tokens == 400
+
+
+def test_broken_tries_end_at_the_cap(serve, tmp_path) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=0.2)
+    patience = Patience(deadline_s=30.0, attempt_s=5.0, silence_s=5.0, pause_s=0.001)
+    wire, claude = serve({"fault": "truncated"}, purse=purse, patience=patience)
+    with pytest.raises(ProposerExhausted, match=r"of \$0\.20"):
+        claude.propose(context())
+    assert purse.spent() <= 0.2
+    assert len(wire.requests) > 3
+
+
+def test_a_model_that_cannot_be_had_is_known_before_anything_is_spent(serve) -> None:
+    _, claude = serve({"text": GOOD}, model={"status": 404, "type": "not_found_error"})
+    with pytest.raises(ProposerUnavailable, match="--autoresearch-model"):
+        claude.check()
+    wire, claude = serve({"text": GOOD})
+    assert claude.check() == ""
+    wire.close()
+    claude.patience = Patience(pause_s=60.0)
+    assert "it is asked again when its turn comes" in claude.check()
 
 
 def test_without_a_cap_a_model_needs_no_price_and_with_one_it_does(serve, tmp_path) -> None:

@@ -14,14 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from . import (
-    Context,
-    Proposal,
-    ProposalInvalid,
-    ProposerUnavailable,
-    Usage,
-)
-from .calls import Asker, Rejected, Transient, faults, one_line, persist, verdict
+from . import Context, Proposal, ProposalInvalid, Usage
+from .calls import Asker, Heard, Patience, Rejected, Transient, faults, one_line, persist, verdict
 from .prompt import Prompt, compose, estimate_tokens
 from .repair import Reply, Turn, converse
 
@@ -48,7 +42,7 @@ class Claude(Asker):
         """Return the model's proposal; see `Proposer.propose`."""
         self._willing()
         if not self._max_tokens:
-            self._max_tokens = min(MAX_TOKENS, self._check_model())
+            self._check_model(self.patience)
         prompt = compose(context)
         return converse(lambda turns: self._ask(prompt, turns), context, self.name)
 
@@ -58,7 +52,9 @@ class Claude(Asker):
         request = self._request(prompt, turns)
         tokens = estimate_tokens(json.dumps(request))
         most = Usage(self.model, cache_write_tokens=tokens, output_tokens=request["max_tokens"])
-        message, usage = self._buy(lambda: self._stream(request), most, self._usage)
+        message, usage = self._buy(
+            lambda heard: self._stream(request, heard), most, lambda m: self._usage(m.usage)
+        )
         if message.stop_reason == "refusal":
             details = getattr(message, "stop_details", None)
             category = getattr(details, "category", None) or "no category given"
@@ -91,8 +87,7 @@ class Claude(Asker):
             request["output_config"] = {"effort": self.effort}
         return request
 
-    def _usage(self, message: Any) -> Usage:
-        told = message.usage
+    def _usage(self, told: Any) -> Usage:
         return Usage(
             model=self.model,
             input_tokens=told.input_tokens or 0,
@@ -111,38 +106,40 @@ class Claude(Asker):
 
         return self._open(standard)
 
-    async def _stream(self, request: dict[str, Any]) -> Any:
+    async def _stream(self, request: dict[str, Any], heard: Heard) -> Any:
         async with faults(_fault), self._make_client() as client:
             limit = asyncio.timeout(self.patience.silence_s)
             async with limit, client.messages.stream(**request) as stream:
-                async for _ in stream:
+                async for event in stream:
                     limit.reschedule(asyncio.get_running_loop().time() + self.patience.silence_s)
+                    heard.usage = self._usage(stream.current_message_snapshot.usage)
+                    if event.type == "content_block_delta":
+                        delta = event.delta
+                        heard.text += getattr(delta, "text", "") or getattr(delta, "thinking", "")
                 message = await stream.get_final_message()
         if getattr(message, "stop_reason", None) is None or message.usage is None:
             raise Transient("the stream ended before the message did")
         return message
 
-    def _check_model(self) -> int:
-        """Ask whether the model exists; returns the most tokens that it may answer with."""
+    def _check_model(self, patience: Patience) -> None:
+        """Ask whether the model exists, and how much it may answer."""
 
         async def ask() -> Any:
             async with faults(_fault), self._make_client() as client:
                 return await client.models.retrieve(self.model)
 
-        if not hasattr(self._make_client(), "models"):
-            return MAX_TOKENS
-        found = persist(ask, self.patience, self.api)
-        if not isinstance(getattr(found, "id", None), str):
-            raise ProposerUnavailable(
-                f"the server at {os.environ.get('ANTHROPIC_BASE_URL', 'the default address')} "
-                "does not speak Anthropic's API"
-            )
-        if getattr(found, "lifecycle", None) == "retired":
-            raise ProposerUnavailable(
-                f"{self.model} is retired; choose another --autoresearch-model"
-            )
-        most = getattr(found, "max_tokens", None)
-        return most if isinstance(most, int) and most > 0 else MAX_TOKENS
+        most = None
+        if hasattr(self._make_client(), "models"):
+            found = persist(ask, patience, self.api)
+            if not isinstance(getattr(found, "id", None), str):
+                raise Rejected(
+                    f"the server at {os.environ.get('ANTHROPIC_BASE_URL', 'the default address')} "
+                    "does not speak Anthropic's API"
+                )
+            if getattr(found, "lifecycle", None) == "retired":
+                raise Rejected(f"{self.model} is retired; choose another --autoresearch-model")
+            most = getattr(found, "max_tokens", None)
+        self._max_tokens = min(MAX_TOKENS, most) if isinstance(most, int) and most else MAX_TOKENS
 
 
 def _fault(error: Exception) -> Exception:

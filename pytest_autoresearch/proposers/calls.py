@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,12 @@ from typing import Any, ClassVar, TypeVar
 
 from ..spend import NoPrice, Purse, price
 from . import ProposalRefused, ProposerError, ProposerExhausted, ProposerUnavailable, Usage
+from .prompt import estimate_tokens
 
 T = TypeVar("T")
+
+START_S = 20.0
+"""Seconds that a provider is waited for at the start of a session."""
 
 REFUSALS = 3
 """Refusals in one session after which nothing more is asked."""
@@ -41,6 +46,19 @@ class Rejected(ProposerUnavailable):
     """An error instead of an answer: no other try would help, and none was billed."""
 
     free = True
+
+
+@dataclass
+class Heard:
+    """What has come of an answer so far.
+
+    Attributes:
+        usage: As the provider told it last, or None.
+        text: The answer's, thinking included.
+    """
+
+    usage: Usage | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,7 +135,8 @@ def verdict(status: int | None, said: str, error: Exception) -> Exception:
     if isinstance(error, Warning):  # pytest was told to raise them
         return Rejected(f"{said}; choose another --autoresearch-model")
     # dropped connections, half bodies, pages of HTML, bad JSON: whatever it is called
-    free = status is not None and status >= 400
+    unsent = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
+    free = unsent or (status is not None and status >= 400)
     return Transient(f"{type(error).__name__}: {said}", _retry_after(error), free)
 
 
@@ -146,7 +165,7 @@ def _retry_after(error: Any) -> float | None:
 
 
 @dataclass
-class Asker:
+class Asker(ABC):
     """What the backends that ask a provider have in common.
 
     Attributes:
@@ -170,7 +189,7 @@ class Asker:
     api: ClassVar[str]
     """For messages."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Nothing is held between calls."""
 
     def _willing(self) -> None:
@@ -186,49 +205,94 @@ class Asker:
         refusal.usage = usage
         return refusal
 
+    def check(self) -> str:
+        """Ask whether the model can be had, before anything is spent on a baseline.
+
+        Returns:
+            A fault that may pass, in one line; '' where there is none.
+
+        Raises:
+            Rejected: It cannot be had: no credentials, no such model, a server of another kind.
+        """
+        try:
+            self._check_model(replace(self.patience, deadline_s=START_S))
+        except Rejected:
+            raise
+        except ProposerUnavailable as error:
+            return f"{error}; it is asked again when its turn comes"
+        return ""
+
+    @abstractmethod
+    def _check_model(self, patience: Patience) -> None:
+        """Ask the provider for the model; raise what `check` raises."""
+
     def _buy(
-        self, send: Callable[[], Awaitable[T]], most: Usage, told: Callable[[T], Usage]
+        self,
+        send: Callable[[Heard], Awaitable[T]],
+        most: Usage,
+        told: Callable[[T], Usage],
     ) -> tuple[T, Usage]:
-        """Set money aside, ask until there is an answer, and settle what it cost.
+        """Ask until there is an answer; set money aside before each try and settle it after.
 
         Args:
-            send: One try.
+            send: One try; notes what has come so far.
             most: The most that one try may use.
             told: Reads what was used from the answer.
         """
-        began, reservation, owed = time.monotonic(), self._reserve(most), False
+        began, lost = time.monotonic(), 0.0
 
-        async def attempt() -> T:
-            nonlocal owed
+        async def attempt() -> tuple[T, int | None]:
+            nonlocal lost
+            reservation, heard = self._reserve(most), Heard()
             try:
-                return await send()
-            except BaseException as error:
-                owed = owed or not getattr(error, "free", False)
+                return await send(heard), reservation
+            except (TimeoutError, asyncio.CancelledError):
+                lost += self._price(most) or 0.0  # nobody knows how far it got: it stays set aside
+                raise
+            except Exception as error:
+                amount = self._broken(error, heard, most)
+                lost += amount
+                self._settle(reservation, amount)
                 raise
 
-        try:
-            answer = persist(attempt, self.patience, self.api)
-        except ProposerError:
-            if self.purse is not None and reservation is not None and not owed:
-                self.purse.settle(reservation, 0.0)
-            raise
+        answer, reservation = persist(attempt, self.patience, self.api)
         usage = replace(told(answer), requests=1, seconds=time.monotonic() - began)
-        with suppress(NoPrice):
-            if usage.input_tokens or usage.output_tokens:
-                usage = replace(usage, cost_usd=price(self.vendor, usage))
-        if self.purse is not None and reservation is not None and usage.cost_usd is not None:
-            self.purse.settle(reservation, usage.cost_usd)
+        if usage.input_tokens or usage.output_tokens:
+            cost = self._price(usage)
+            self._settle(reservation, cost)
+            if cost is not None:
+                usage = replace(usage, cost_usd=cost + lost)
         return answer, usage
+
+    def _broken(self, error: Exception, heard: Heard, most: Usage) -> float:
+        """Return what a try may be billed that broke off: the prompt, and what had come."""
+        if getattr(error, "free", False):
+            return 0.0
+        used = heard.usage or replace(most, output_tokens=0)
+        output = max(used.output_tokens, estimate_tokens(heard.text))
+        return self._price(replace(used, output_tokens=output)) or 0.0
+
+    def _price(self, usage: Usage) -> float | None:
+        try:
+            return price(self.vendor, usage)
+        except NoPrice:
+            return None
+
+    def _settle(self, reservation: int | None, amount: float | None) -> None:
+        if self.purse is not None and reservation is not None and amount is not None:
+            self.purse.settle(reservation, amount)
 
     def _reserve(self, most: Usage) -> int | None:
         if self.purse is None:
             return None
-        try:
-            amount = price(self.vendor, most)
-        except NoPrice as error:
+        amount = self._price(most)
+        if amount is None:
             if self.purse.cap is None:
                 return None
-            raise ProposerUnavailable(f"{error}; leave --autoresearch-max-cost out") from None
+            raise ProposerUnavailable(
+                f"the price of {self.model!r} ({self.vendor}) is unknown; leave "
+                "--autoresearch-max-cost out"
+            )
         return self.purse.reserve(self.model, amount)
 
     def _open(self, standard: Callable[[], Any]) -> Any:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from . import Context, Proposal, ProposalInvalid, ProposerUnavailable, Usage
-from .calls import Asker, Rejected, Transient, faults, one_line, persist, verdict
+from . import Context, Proposal, ProposalInvalid, Usage
+from .calls import Asker, Heard, Patience, Rejected, Transient, faults, one_line, persist, verdict
 from .prompt import Prompt, compose, estimate_tokens
 from .repair import Reply, Turn, converse
 
@@ -59,8 +59,7 @@ class Chat(Asker):
         """Return the model's proposal; see `Proposer.propose`."""
         self._willing()
         if not self._checked:
-            self._check_model()
-            self._checked = True
+            self._check_model(self.patience)
         prompt = compose(context)
         return converse(lambda turns: self._ask(prompt, turns), context, self.name)
 
@@ -70,7 +69,7 @@ class Chat(Asker):
         request = self._request(prompt, turns)
         tokens = estimate_tokens(json.dumps(request))
         most = Usage(self.model, input_tokens=tokens, output_tokens=self.max_tokens)
-        answer, usage = self._buy(lambda: self._stream(request), most, self._usage)
+        answer, usage = self._buy(lambda heard: self._stream(request, heard), most, self._usage)
         if answer.refusal or answer.finish == "content_filter":
             raise self._declined(usage, answer.refusal[:200] or "stopped by a content filter")
         if answer.finish != "stop":
@@ -127,7 +126,7 @@ class Chat(Asker):
 
         return self._open(standard)
 
-    async def _stream(self, request: dict[str, Any]) -> Answer:
+    async def _stream(self, request: dict[str, Any], heard: Heard) -> Answer:
         text, refusal, finish, usage = [], [], None, None
         loop = asyncio.get_running_loop()
         async with faults(_fault), self._make_client() as client:
@@ -137,13 +136,14 @@ class Chat(Asker):
                     usage = getattr(chunk, "usage", None) or usage
                     for choice in getattr(chunk, "choices", None) or ():
                         text.append(choice.delta.content or "")
+                        heard.text += text[-1]
                         refusal.append(getattr(choice.delta, "refusal", None) or "")
                         finish = choice.finish_reason or finish
         if finish is None:
             raise Transient("the stream ended before the answer did")
         return Answer("".join(text), "".join(refusal), finish, usage)
 
-    def _check_model(self) -> None:
+    def _check_model(self, patience: Patience) -> None:
         """Ask whether the server has the model, where it can say."""
 
         async def ask() -> list[str] | None:
@@ -157,18 +157,19 @@ class Chat(Asker):
                 found = getattr(page, "data", None)
                 if not isinstance(found, list):
                     where = os.environ.get("OPENAI_BASE_URL", "the default address")
-                    raise ProposerUnavailable(
+                    raise Rejected(
                         f"the server at {where} does not speak the chat completions API; "
                         "OPENAI_BASE_URL usually ends with /v1"
                     )
                 return [str(model.id) for model in found]
 
-        names = persist(ask, self.patience, self.api)
+        names = persist(ask, patience, self.api)
         if names and self.model not in names:
             some = ", ".join(sorted(names)[:8])
-            raise ProposerUnavailable(
+            raise Rejected(
                 f"the server has no model {self.model!r}; it has {some} (--autoresearch-model)"
             )
+        self._checked = True
 
 
 def _fault(error: Exception) -> Exception:
