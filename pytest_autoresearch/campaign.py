@@ -6,6 +6,7 @@ cut off is found again by the next session.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -112,13 +113,14 @@ class Campaign:
         slot.before = self.trials.read(slot.parent.commit)
         waiting = None if own else self.ledger.lease_proposal(slot.record.id)
         made_for: int | None = slot.parent.id
+        program = self._program()
         try:
             if waiting is not None:
                 slot.proposal, made_for = waiting
             elif course.proposal is not None:
                 slot.proposal = course.proposal
             else:
-                slot.proposal, made_for = self._draft.take() or (
+                slot.proposal, made_for = self._draft.take(program) or (
                     self.proposer.propose(self.context(slot, course.hint)),
                     made_for,
                 )
@@ -137,6 +139,8 @@ class Campaign:
                 meta=error.meta,
             )
         if waiting is None:
+            brief = {"brief": hashlib.sha256(program.encode()).hexdigest()[:8]}
+            slot.proposal = replace(slot.proposal, meta={**slot.proposal.meta, **brief})
             self.ledger.save_proposal(slot.record.id, slot.proposal, parent=slot.parent.id)
         if slot.refusal is None:
             self._mutate(slot, made_for)
@@ -217,7 +221,7 @@ class Campaign:
         last = slot.parent.own_trials[-1] if slot.parent.own_trials else None
         return Context(
             experiment=self.experiment,
-            program=(self.root / self.experiment.program).read_text(encoding="utf-8"),
+            program=self._program(),
             slot=slot.record.number,
             seed=self.rules.seed,
             parent=by_id[slot.parent.id],
@@ -229,7 +233,13 @@ class Campaign:
             figures=_figures(last) if last else {},
             log_tail=last.log_tail if last else "",
             hint=hint,
+            curve=last.curve if last else (),
         )
+
+    def _program(self) -> str:
+        """The brief as it is now: a person steers by editing it while a campaign runs."""
+        path = self.root / self.experiment.program
+        return path.read_text(encoding="utf-8", errors="replace")
 
     def history(self) -> list[Attempt]:
         """Every slot of the campaign as a proposer sees it, oldest first."""
@@ -252,6 +262,7 @@ class Campaign:
             lines_removed=record.lines_removed,
             meta=record.meta,
             read_files=partial(self._files_of, record),
+            edits=record.edits,
         )
 
     def _files_of(self, record: SlotRecord) -> Mapping[str, str]:

@@ -113,6 +113,7 @@ class Attempt:
         lines_added, lines_removed: Size of the change.
         meta: The proposal's `meta`.
         read_files: Returns the resulting editable files, path to text (read lazily from git).
+        edits: What was changed.
     """
 
     slot_id: int
@@ -130,6 +131,7 @@ class Attempt:
     lines_removed: int
     meta: Mapping[str, Any]
     read_files: Callable[[], Mapping[str, str]]
+    edits: tuple[Edit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,9 @@ class Context:
         figures: The parent's measured figures (tokens/s, parameters, memory, …).
         log_tail: Last lines of the parent's training log (untrusted bytes, decoded).
         hint: A word of the campaign's policy, e.g. that a structural change is wanted; or ''.
+        curve: The parent's training loss, as (share of the budget, loss).
+        ideas, lessons: The campaign's files of that name, or ''; models and people write them.
+        literature: Titles and abstracts of papers, and a person's notes, or ''.
     """
 
     experiment: Experiment
@@ -165,14 +170,20 @@ class Context:
     figures: Mapping[str, float] = field(default_factory=dict)
     log_tail: str = ""
     hint: str = ""
+    curve: Sequence[tuple[float, float]] = ()
+    ideas: str = ""
+    lessons: str = ""
+    literature: str = ""
 
 
 class Proposer(Protocol):
     """Suggests mutations; one instance serves one pytest process.
 
-    Two attributes may be added: ``thinks = True`` where an answer takes long and may be asked for
-    from another thread while a trial runs; ``recorded = True`` where the order of proposals is
-    given, so that the campaign's policy must not mix its own in.
+    What may be added: ``thinks = True`` where an answer takes long and may be asked for from
+    another thread while a trial runs (such a proposer is also told ideas, lessons and literature);
+    ``recorded = True`` where the order of proposals is given, so that the campaign's policy must
+    not mix its own in; a method ``check()``, which is called once before anything is spent, and
+    raises `ProposerUnavailable` if nothing can be proposed, or returns a word of warning or ''.
     """
 
     name: str

@@ -14,6 +14,7 @@ class Draft:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="draft")
         self._future: Future[Proposal] | None = None
         self._parent = 0
+        self._program = ""
 
     def start(self, proposer: Proposer, context: Context) -> None:
         """Begin to ask, unless an answer is awaited already.
@@ -23,11 +24,14 @@ class Draft:
             context: As it stands now; what is in flight is in its history.
         """
         if self._future is None:
-            self._parent = context.parent.slot_id
+            self._parent, self._program = context.parent.slot_id, context.program
             self._future = self._thread.submit(proposer.propose, context)
 
-    def take(self) -> tuple[Proposal, int] | None:
+    def take(self, program: str) -> tuple[Proposal, int] | None:
         """Wait for the draft.
+
+        Args:
+            program: The brief as it is now; a draft that was made from another is forgotten.
 
         Returns:
             The proposal and the slot whose files it was made for; None if none was begun, or the
@@ -37,7 +41,7 @@ class Draft:
             ProposalRefused, ProposalInvalid, ProposerExhausted: As `Proposer.propose`.
         """
         future, self._future = self._future, None
-        if future is None:
+        if future is None or program != self._program:
             return None
         try:
             return future.result(), self._parent

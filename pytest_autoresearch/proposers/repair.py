@@ -10,6 +10,7 @@ from ..fingerprint import fingerprint
 from ..mutation import EditError, apply
 from . import Context, Proposal, ProposalInvalid, ProposalRefused, Usage
 from .edits import Parsed, parse
+from .memory import remarks
 
 REPAIRS = 2
 
@@ -21,10 +22,12 @@ class Reply:
     Attributes:
         text: What it said.
         usage: What that turn cost.
+        parsed: What it proposes, where that is not to be read from the text.
     """
 
     text: str
     usage: Usage
+    parsed: Parsed | None = None
 
 
 Turn = tuple[str, str]
@@ -54,7 +57,7 @@ def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer:
             raise
         spent = add(spent, reply.usage)
         try:
-            parsed = parse(reply.text, context.experiment.files[0])
+            parsed = reply.parsed or parse(reply.text, context.experiment.files[0])
             title = parsed.title or title
             check(context.files, parsed)
         except EditError as error:
@@ -66,7 +69,7 @@ def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer:
                 parsed.hypothesis,
                 proposer=proposer,
                 usage=spent,
-                meta={"repairs": len(turns)},
+                meta={"repairs": len(turns), **remarks(parsed.prose)},
             )
         turns.append(
             (

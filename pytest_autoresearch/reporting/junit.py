@@ -97,6 +97,7 @@ def _proposal(slot: SlotRecord) -> dict[str, object]:
     tokens = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
     return {
         "proposer": slot.proposer,
+        "brief": slot.meta.get("brief"),
         "model": usage.model,
         "tokens": tokens + usage.output_tokens or None,
         "input_tokens": usage.input_tokens or None,
