@@ -5,7 +5,8 @@ A step is one of
 - ``{"text": "…"}``: a complete answer (``usage``, ``stop_reason``, ``stop_details`` override);
 - ``{"status": 529, "type": "overloaded_error", "headers": {…}}``: an error;
 - ``{"fault": "…"}``: ``drop``, ``half``, ``truncated``, ``stall``, ``pings``, ``html``, ``schema``,
-  ``garbage``, ``body``, ``slow``, ``sse_error``: what goes wrong on the wire.
+  ``garbage``, ``body``, ``slow``, ``sse_error``: what goes wrong on the wire (``usage`` is what a
+  stream told before it did).
 
 The last step repeats.
 """
@@ -165,7 +166,7 @@ class Messages(BaseHTTPRequestHandler):
 
     def _half(self, body: dict[str, Any], step: dict[str, Any]) -> None:
         """The connection breaks in the middle of an event."""
-        self._open(body, USAGE)
+        self._open(body, step.get("usage", USAGE))
         self._event("content_block_start", index=0, content_block={"type": "text", "text": ""})
         self.wfile.write(b"40\r\nevent: content_bl")
         self.wfile.flush()
@@ -173,17 +174,17 @@ class Messages(BaseHTTPRequestHandler):
 
     def _truncated(self, body: dict[str, Any], step: dict[str, Any]) -> None:
         """The stream ends in order, before the message does."""
-        self._open(body, USAGE)
+        self._open(body, step.get("usage", USAGE))
         self._text(step.get("text", "Title: half an ans"))
         self.wfile.write(b"0\r\n\r\n")
 
     def _stall(self, body: dict[str, Any], step: dict[str, Any]) -> None:
-        self._open(body, USAGE)
+        self._open(body, step.get("usage", USAGE))
         self.wire.stopping.wait(step.get("seconds", 30))
 
     def _pings(self, body: dict[str, Any], step: dict[str, Any]) -> None:
         """Signs of life, and nothing else."""
-        self._open(body, USAGE)
+        self._open(body, step.get("usage", USAGE))
         ends = time.monotonic() + step.get("seconds", 30)
         while time.monotonic() < ends and not self.wire.stopping.wait(0.05):
             try:
@@ -206,11 +207,11 @@ class Messages(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _garbage(self, body: dict[str, Any], step: dict[str, Any]) -> None:
-        self._open(body, USAGE)
+        self._open(body, step.get("usage", USAGE))
         text = b"event: content_block_delta\ndata: {not json\n\n"
         self.wfile.write(b"%x\r\n" % len(text) + text + b"\r\n0\r\n\r\n")
 
     def _sse_error(self, body: dict[str, Any], step: dict[str, Any]) -> None:
-        self._open(body, USAGE)
+        self._open(body, step.get("usage", USAGE))
         self._event("error", error={"type": "overloaded_error", "message": "Overloaded"})
         self.wfile.write(b"0\r\n\r\n")

@@ -1,0 +1,177 @@
+r"""A recorded researcher over the wire: every way an answer can go, one slot each, and its price.
+
+    python benchmarks/recorded.py [--all] [--iterations N] [--budget 60ktok] [--model ID]
+
+Starts a loopback server that speaks Anthropic's Messages API and answers with the proposals of
+tests/recordings, written by hand; then runs, in a scratch clone of this repository,
+
+    ANTHROPIC_API_KEY=x ANTHROPIC_BASE_URL=http://127.0.0.1:PORT \
+        pytest --autoresearch --iterations 12
+
+with real training, and sets what became of each slot beside what was recorded. ``--all`` gives each
+recording a slot: no control arm, no slots for old ideas. Without prepared data it is prepared first
+(``python prepare.py``). Exits 1 if anything was lost, charged for the provider's faults, billed
+otherwise than served, or became something else than was recorded.
+
+It proves the plumbing. No claim about the quality of research can be made from it: nobody thought.
+Tokens are counted by the server as bytes divided by three, and 3,000 tokens of thinking are assumed
+for each answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from wire.recorded import Bill, Recorded, dollars, outcome, read  # noqa: E402
+
+from pytest_autoresearch.ledger import Ledger  # noqa: E402
+from pytest_autoresearch.records import SlotRecord  # noqa: E402
+from pytest_autoresearch.spend import Purse, prices_version  # noqa: E402
+
+DATA = ROOT / ".autoresearch/data/stdlib"
+PRICED = ("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5")
+CAMPAIGN = "main"
+"""A campaign is named after the branch."""
+
+
+def scratch(folder: Path) -> Path:
+    """A clone of this repository with the prepared data."""
+    if not (DATA / "manifest.json").exists():
+        subprocess.run([sys.executable, "prepare.py"], cwd=ROOT, check=True)
+    project = folder / "project"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(project)], check=True)
+    subprocess.run(["git", "checkout", "-qB", CAMPAIGN], cwd=project, check=True)
+    # the recordings are for the file as it lies here, committed or not
+    shutil.copy(ROOT / "train.py", project)
+    identity = ["-c", "user.name=b", "-c", "user.email=b@x"]
+    subprocess.run(
+        ["git", *identity, "commit", "-qam", "start", "--allow-empty"], cwd=project, check=True
+    )
+    shutil.copytree(DATA, project / ".autoresearch/data/stdlib")
+    return project
+
+
+def research(project: Path, server: Recorded, options: argparse.Namespace) -> float:
+    """Run the campaign; returns its wall seconds."""
+    count = len(server.conversations) if options.all else options.iterations
+    command = ["pytest", "--autoresearch", "--iterations", str(count)]
+    command += [f"--autoresearch-model={options.model}"] if options.model else []
+    command += [f"--autoresearch-budget={options.budget}"] if options.budget != "default" else []
+    if options.all:
+        command += ["--autoresearch-control=0", "--autoresearch-policy=greedy"]
+    address = {"ANTHROPIC_API_KEY": "x", "ANTHROPIC_BASE_URL": server.url}
+    print(" ".join([*(f"{name}={value}" for name, value in address.items()), *command]), flush=True)
+    clean = {n: v for n, v in os.environ.items() if not n.startswith("ANTHROPIC_")}
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", *command], cwd=project, env=clean | address, check=True)
+    return time.monotonic() - began
+
+
+def table(server: Recorded, slots: list[SlotRecord]) -> list[dict[str, object]]:
+    """Print a line a slot; returns them, with what was recorded for those that were asked for."""
+    recorded = {one.name: one.outcome for one in server.conversations}
+    asked = iter(server.asked)
+    rows: list[dict[str, object]] = []
+    print(f"{'slot':14}{'recording':27}{'became':11}{'verdict':11}{'requests':>8}{'cost':>10}")
+    for slot in slots:
+        name = next(asked, "") if slot.proposer == "anthropic" or slot.state == "infra" else ""
+        became, cost = outcome(slot.verdict, slot.reason), slot.usage.cost_usd or 0.0
+        fits = not name or became == recorded[name]
+        if name and recorded[name] == "duplicate" and became == "trained":
+            fits = True  # the policy chose another parent, so it is another program
+        print(
+            f"{slot.name:14}{name or f'({slot.proposer})':27}{became + ' !' * (not fits):11}"
+            f"{slot.verdict or slot.state:11}{slot.usage.requests:8}"
+            f"{f'${cost:.4f}' if slot.usage.requests else '':>10}"
+        )
+        rows.append(
+            {
+                "slot": slot.name,
+                "recording": name,
+                "verdict": slot.verdict,
+                "dollars": cost,
+                "as_recorded": fits,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--iterations", type=int, default=12, metavar="N")
+    parser.add_argument("--all", action="store_true", help="every recording")
+    parser.add_argument("--budget", default="60ktok", help="of a trial; default: the shipped one")
+    parser.add_argument("--model", help="the model to ask for, and to pay")
+    options = parser.parse_args()
+    server = Recorded(read())
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            project = scratch(Path(folder))
+            seconds = research(project, server, options)
+            ledger = Ledger.open(project, CAMPAIGN)
+            slots = [slot for slot in ledger.slots() if slot.kind == "mutation"]
+            spent = Purse(ledger.path).spent()
+            ledger.close()
+    finally:
+        server.close()
+    rows = table(server, slots)
+    counts = {
+        "slots": len(slots),
+        "asked": len(server.asked),
+        "lost": len(server.asked) - sum(bool(row["recording"]) for row in rows)
+        + sum(slot.verdict is None for slot in slots),
+        "infra": sum(slot.state == "infra" for slot in slots),
+        "repairs": sum(max(0, slot.usage.requests - 1) for slot in slots),
+        "faults": server.faults,
+    }  # fmt: skip
+    owed, unknown = (sum(map(dollars, bills)) for bills in (server.bills, server.unknown))
+    written = sum(slot.usage.cost_usd or 0.0 for slot in slots)
+    answers = [bill.usage for bill in server.bills]
+    asked, model = len(server.asked), server.bills[0].model
+    mean = {name: sum(used[name] for used in answers) / asked for name in answers[0]}
+    cost = {
+        name: sum(dollars(Bill(b.conversation, name, b.usage)) for b in server.bills) / asked
+        for name in dict.fromkeys((model, *PRICED))
+    }
+    print(f"\n{asked} slots asked {model}; mean tokens and cost of one:")
+    print(", ".join(f"{name.removesuffix('_tokens')} {mean[name]:,.0f}" for name in mean))
+    for name, price in cost.items():
+        print(f"{name:20} ${price:.4f} a slot, by {prices_version()}")
+    print(f"{seconds:.0f} s in all, baselines and closing runs included")
+    print(f"served ${owed:.4f}, in the ledger ${spent:.4f}, sum of the slots ${written:.4f}")
+    if unknown:
+        print(f"at most ${unknown:.4f} of it is set aside for answers that never began")
+    as_recorded = all(row["as_recorded"] for row in rows)
+    line = counts | {
+        "outcomes_as_recorded": as_recorded,
+        "owed_usd": round(owed, 6),
+        "unknown_usd": round(unknown, 6),
+        "spent_usd": round(spent, 6),
+        "slots_usd": round(written, 6),
+        "usd_per_slot": {name: round(price, 6) for name, price in cost.items()},
+        "tokens_per_slot": {name: round(value) for name, value in mean.items()},
+        "model": model,
+        "seconds": round(seconds, 1),
+        "rows": rows,
+    }
+    print(json.dumps(line))
+    cents = abs(spent - written) < 0.005 and owed - 0.005 < spent < owed + unknown + 0.005
+    if counts["lost"] or counts["infra"] or not (cents and as_recorded):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
