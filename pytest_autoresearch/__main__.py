@@ -22,6 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.add_argument("--tsv", type=Path, help="write results.tsv there")
     report.add_argument("--html", type=Path, help="write the report page there")
     report.add_argument(
+        "--export",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="write NAME.jsonl (slots with their trials), NAME.csv (slots) or NAME-trials.csv",
+    )
+    report.add_argument(
         "--rebuild",
         action="store_true",
         help="first make the ledger again from the commits' trailers",
@@ -119,12 +127,12 @@ def _try(idea: Path, rest: Sequence[str]) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from . import snapshot
     from .experiment import Metric
     from .ledger import Ledger
     from .preflight import default_tag
-    from .reporting import junit, tsv
+    from .reporting import exports, junit, tsv
     from .repository import Repository, RepositoryError
+    from .snapshot import take
 
     root = Path.cwd()
     if options.rebuild:
@@ -147,9 +155,12 @@ def _report(options: argparse.Namespace) -> int:
     try:
         if options.junit:
             shown = {"campaign": tag, **{k: str(v) for k, v in facts.items()}}
-            junit.write(options.junit, slots, metric, shown, known=snapshot.take(ledger))
+            shown |= junit.facts_of(slots, ledger.champions(), metric)
+            junit.write(options.junit, slots, metric, shown, known=take(ledger))
         if options.tsv:
             tsv.write(options.tsv, slots)
+        for path in options.export:
+            exports.write(path, slots)
         if options.html:
             from .reporting import html
 
@@ -157,7 +168,10 @@ def _report(options: argparse.Namespace) -> int:
     except OSError as error:
         print(f"{error.filename}: {error.strerror}; choose another place", file=sys.stderr)
         return 4
-    if not (options.junit or options.tsv or options.html):
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 4
+    if not (options.junit or options.tsv or options.html or options.export):
         print(tsv.render(slots), end="")
     return 0
 
