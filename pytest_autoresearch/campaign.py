@@ -263,6 +263,7 @@ class Campaign:
             meta=record.meta,
             read_files=partial(self._files_of, record),
             edits=record.edits,
+            log_tail=record.trials[-1].log_tail if record.trials and record.score is None else "",
         )
 
     def _files_of(self, record: SlotRecord) -> Mapping[str, str]:

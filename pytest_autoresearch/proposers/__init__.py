@@ -114,6 +114,7 @@ class Attempt:
         meta: The proposal's `meta`.
         read_files: Returns the resulting editable files, path to text (read lazily from git).
         edits: What was changed.
+        log_tail: Last lines of its log (untrusted) where it has no score, else ''.
     """
 
     slot_id: int
@@ -132,6 +133,7 @@ class Attempt:
     meta: Mapping[str, Any]
     read_files: Callable[[], Mapping[str, str]]
     edits: tuple[Edit, ...] = ()
+    log_tail: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ LIMIT_TOKENS = 60_000
 FIXED_FILE_CHARACTERS = 24_000
 NOTE_CHARACTERS = 12_000
 LOG_LINES = 30
+BROKEN_LINES = 50
 LOG_COLUMNS = 400
 SIBLINGS = 6
 EDIT_CHARACTERS = 2_000
@@ -273,9 +274,14 @@ def _note(title: str, name: str, text: str) -> str:
 
 
 def _log(context: Context) -> str:
-    tail = context.log_tail.splitlines()[-LOG_LINES:]
-    text = "\n".join(text[:LOG_COLUMNS] for text in tail)
-    return f"End of the parent's training log:\n{quote('log', text)}" if text.strip() else ""
+    """The end of the parent's log, or that of an attempt that broke off and may be mended."""
+    broken = _crashed(context.history)
+    if broken is not None and broken.log_tail.strip():
+        whose, log, length = broken.name, broken.log_tail, BROKEN_LINES
+    else:
+        whose, log, length = "the parent", context.log_tail, LOG_LINES
+    text = "\n".join(text[:LOG_COLUMNS] for text in log.splitlines()[-length:])
+    return f"End of the training log of {whose}:\n{quote('log', text)}" if text.strip() else ""
 
 
 def _task(context: Context) -> str:
