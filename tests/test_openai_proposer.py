@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from test_anthropic_proposer import BAD, GOOD, QUICK, context
@@ -17,7 +18,7 @@ from pytest_autoresearch.proposers import (
 )
 from pytest_autoresearch.proposers.calls import REFUSALS, Patience
 from pytest_autoresearch.proposers.openai import Chat
-from pytest_autoresearch.spend import Purse
+from pytest_autoresearch.spend import Purse, price
 
 pytest.importorskip("openai")
 MODEL = "gpt-5.5"
@@ -76,7 +77,7 @@ def test_a_server_of_ones_own_needs_no_key_no_price_and_no_usage(
     ],
     ids=lambda step: str(step.get("status", step.get("fault"))),
 )  # fmt: skip
-def test_a_passing_fault_is_tried_again_and_costs_nothing(serve, trouble: dict) -> None:
+def test_a_passing_fault_is_tried_again(serve, trouble: dict) -> None:
     wire, chat = serve(trouble, {"text": GOOD})
     assert chat.propose(context()).title == "raise the rate"
     assert len(wire.requests) == 2
@@ -186,3 +187,17 @@ def test_money_is_set_aside_settled_and_capped(serve, tmp_path) -> None:
     chat.purse = Purse(tmp_path / "ledger.sqlite", cap=0.02)
     with pytest.raises(ProposerExhausted, match=r"of \$0\.02"):
         chat.propose(context())
+
+
+@pytest.mark.parametrize(
+    ("trouble", "costs"), [({"fault": "truncated"}, True), ({"status": 503}, False)]
+)
+def test_a_try_that_broke_off_is_paid_by_an_upper_estimate(
+    serve, tmp_path, trouble: dict, costs: bool
+) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
+    _, chat = serve(trouble, {"text": GOOD}, purse=purse)
+    usage = chat.propose(context()).usage
+    alone = price("openai", replace(usage, cost_usd=None))
+    assert usage.cost_usd == pytest.approx(purse.spent())
+    assert (purse.spent() > alone + 0.001) == costs
