@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("pytest_autoresearch.collector")
 
 
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks that others may implement."""
+    from . import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options."""
     add_options(parser)
@@ -41,6 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(DriverHooks(session), "autoresearch-driver")
     if session.is_driver and config.pluginmanager.hasplugin("xdist"):
         config.pluginmanager.register(XdistHooks(session), "autoresearch-xdist")
+    if session.is_driver and config.pluginmanager.hasplugin("html"):
+        config.pluginmanager.register(HtmlHooks(), "autoresearch-html")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -78,6 +87,23 @@ class XdistHooks:
         node.workerinput["autoresearch"] = self.session.for_worker()
 
 
+class HtmlHooks:
+    """Registered only where pytest-html declares these hooks."""
+
+    def pytest_html_results_table_header(self, cells: list[str]) -> None:
+        """Name our columns."""
+        from .reporting import columns
+
+        cells[columns.AT : columns.AT] = columns.header()
+
+    def pytest_html_results_table_row(self, report: pytest.TestReport, cells: list[str]) -> None:
+        """Fill them."""
+        from .reporting import columns
+
+        facts = {name: str(value) for name, value in report.user_properties}
+        cells[columns.AT : columns.AT] = columns.row(facts)
+
+
 class DriverHooks:
     """Registered by the process that a person started."""
 
@@ -112,6 +138,7 @@ class Hooks:
         """After each item, stop where a stop condition holds (in workers, not the controller)."""
         self.session.more = nextitem is not None
         result = yield
+        self.session.idle()
         if reason := self.session.stop_reason():
             item.session.shouldstop = reason
         return result

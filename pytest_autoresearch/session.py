@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from .campaign import Campaign
     from .collector import Slot
     from .proposers import Proposer
+    from .reporting.live import LiveView
     from .reporting.livepage import LivePage
     from .reporting.logs import Logs
-    from .reporting.terminal import LiveView
     from .slots import Slot as ActiveSlot
     from .trial import Progress
 
@@ -346,11 +346,13 @@ class Session:
     def propose(self, item: Slot, experiment: Experiment) -> ActiveSlot:
         """Open the item's slot and fill it."""
         from .proposers import ProposerExhausted
+        from .trial import Progress
 
         campaign = self.campaign(experiment)
         slot = campaign.begin(item.name, item.kind, item.number)
         self._slots[item.nodeid] = slot
         if item.kind == "mutation":
+            self._show(slot, "", Progress("propose"))
             try:
                 campaign.propose(slot)
             except ProposerExhausted as error:
@@ -419,6 +421,7 @@ class Session:
 
         record = self.campaign().settle(slot, trial, verdict, reason)
         self._slots.pop(item.nodeid, None)
+        self.idle()
         item.user_properties.extend(properties(record, self.experiment.metric))
 
     # ------------------------------------------------------------------ reports
@@ -454,12 +457,14 @@ class Session:
     def teststatus(self, report: pytest.TestReport) -> Any:
         """Category, letter and word of a verdict."""
         verdict = getattr(report, "autoresearch", None)
+        quiet = self._live is not None and self._live.speaks  # the slot has a line of its own
+        if report.failed and quiet:
+            word = "failed" if report.when == "call" else "error"
+            return word, "", (word.upper(), {"red": True})
         if verdict not in LETTERS or report.failed:
             return None
         word, letter, colour = LETTERS[verdict]
-        if self._live is not None and self._live.speaks:
-            letter = ""  # the slot's own line begins with it
-        return word, letter, (verdict.upper(), {colour: True})
+        return (word, "", "") if quiet else (word, letter, (verdict.upper(), {colour: True}))
 
     def logged(self, report: pytest.TestReport) -> None:
         """Driver: count, print and project."""
@@ -471,8 +476,30 @@ class Session:
             if self._live is not None:
                 self._live.finished(report)
             self.write_logs()
+            self._announce(report)
         elif report.failed:
             self.counts["infra"] += 1
+            if self._live is not None:
+                self._live.failed(report)
+
+    def _announce(self, report: pytest.TestReport) -> None:
+        """Tell plugins of a verdict; what they raise is said and changes nothing."""
+        from .hookspecs import announce, artifacts_of
+
+        row = dict(report.user_properties).get("ledger_row")
+        if row is None:
+            return
+        record = self.ledger.slot(int(str(row)))
+        root, xml, page = self.config.rootpath, self.config.option.xmlpath, self.options.html
+        files = artifacts_of(
+            record,
+            self.ledger.path,
+            tsv=root / "results.tsv",
+            junit=Path(xml) if xml else None,
+            html=root / page if page else None,
+        )
+        say = self._live.tell if self._live is not None else None
+        announce(self.config.pluginmanager, record, files, say)
 
     # ------------------------------------------------------------------ session
 
@@ -488,7 +515,7 @@ class Session:
             self.join()
             with contextlib.suppress(ValueError):
                 signal.signal(signal.SIGTERM, _terminated)
-            from .reporting.terminal import LiveView
+            from .reporting.live import LiveView
 
             self._live = LiveView(self)
             self._live.start()
@@ -500,13 +527,19 @@ class Session:
                 self._page.start()
 
     def _progress(self, trial_id: str, progress: Progress) -> None:
-        from .reporting.terminal import write_status
+        if self._campaign is not None and self._campaign.trials.running is not None:
+            self._show(*self._campaign.trials.running, progress)
 
-        if self._campaign is None or self._campaign.trials.running is None:
-            return
-        slot, purpose = self._campaign.trials.running
-        title = slot.proposal.title if slot.proposal else slot.name
-        write_status(self.folder, self.worker, slot.name, title, purpose, progress)
+    def _show(self, slot: ActiveSlot, purpose: str, progress: Progress) -> None:
+        from .reporting.live import write_status
+
+        write_status(self.folder, self.worker, slot, purpose, progress)
+
+    def idle(self) -> None:
+        """Nothing runs in this process for the moment."""
+        from .reporting.live import clear_status
+
+        clear_status(self.folder, self.worker)
 
     def stop_reason(self) -> str:
         """Why no further slot should start here, or ''."""
@@ -652,11 +685,13 @@ class Session:
         """The block at the end."""
         if self.config.option.collectonly or self.config.option.setupplan or not self.is_driver:
             return
-        from .reporting.terminal import summary
+        from .reporting.terminal import summary, write
 
+        if self.config.option.verbose < -1:
+            return
         reporter.section("autoresearch")
         for line in summary(self):
-            reporter.write_line(line)
+            write(reporter, line)
 
     def close(self) -> None:
         """Release what is held, whatever happened; safe to call twice."""

@@ -39,7 +39,7 @@ def test_result_lines_and_summary_say_what_happened(project: Project) -> None:
             "*B 1.000*baseline-1*",
             "*K 0.5*mutation-0001 score 0.5*",
             "*D 1.5*mutation-0002 score 1.5*",
-            "*2 slots (1 discard, 1 keep)*",
+            "*2 slots (1 kept, 1 discarded)*",
             "*champion*val_bpb 0.5*",
             "*git merge autoresearch/main*",
         ]

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from ..ledger import Ledger, LedgerUnavailable
-from . import html, terminal
+from . import html
+from .live import read_status
 
 SHARE = 0.02
 """Most of the time that may go into writing the page; a long campaign's is written less often."""
@@ -63,7 +64,7 @@ class LivePage:
 
     def _write(self, live: bool) -> None:
         with contextlib.suppress(OSError, LedgerUnavailable):
-            facts = html.gather(self._ledger, terminal.read_status(self._ledger.path.parent))
+            facts = html.gather(self._ledger, read_status(self._ledger.path.parent))
             slots, champions = self._ledger.slots(), self._ledger.champions()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             html.write(self.path, slots, champions, facts, live=live)

@@ -1,179 +1,68 @@
-"""What a person sees while it runs: one live line per worker, one line a slot, summaries."""
+"""What a person reads: what is in force, a line a slot, where the campaign stands, the summary."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import threading
-import time
-from pathlib import Path
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from .. import atomic
+from ..experiment import Direction
 from ..judge import Judge, preview, show
+from ..outcome import LETTERS
 
 if TYPE_CHECKING:
+    from ..ledger import Ledger
+    from ..records import SlotRecord
     from ..session import Session
-    from ..trial import Progress
 
-REPAINT_S = 0.5
-PLAIN_S = 30.0
-STALE_S = 10.0
 EVERY = 10
-_last_written: dict[str, float] = {}
+"""After how many slots it is said where the campaign stands."""
 
 
-def write_status(
-    folder: Path, worker: str, name: str, title: str, purpose: str, progress: Progress
-) -> None:
-    """Leave word of a running trial for the driver; at most twice a second."""
-    now = time.monotonic()
-    if now - _last_written.get(worker, 0.0) < REPAINT_S / 2 and progress.fraction < 1:
-        return
-    _last_written[worker] = now
-    status = {
-        "worker": worker,
-        "slot": name,
-        "title": title,
-        "purpose": purpose,
-        "phase": progress.phase,
-        "fraction": progress.fraction,
-        "elapsed": progress.elapsed_s,
-        "loss": progress.loss,
-        "at": time.time(),
-    }
-    with contextlib.suppress(OSError):
-        path = folder / "status" / f"{worker}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(path, json.dumps(status))
+def harmless(text: str) -> str:
+    """Return a model's or a candidate's words without what a terminal obeys or reorders."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
-def read_status(folder: Path) -> list[dict[str, Any]]:
-    """Return what the workers last said, stale words left out."""
-    found = []
-    for path in sorted((folder / "status").glob("*.json")):
-        with contextlib.suppress(OSError, ValueError):
-            status = json.loads(path.read_text())
-            if time.time() - status["at"] < STALE_S:
-                found.append(status)
-    return found
+def write(reporter: Any, line: str, **markup: bool) -> None:
+    """Write a line; on a terminal it is wrapped at words, its rest indented."""
+    line = harmless(line)
+    parts = [line]
+    if reporter.isatty:
+        width = max(20, reporter._tw.fullwidth - 1)
+        parts = textwrap.wrap(line, width, subsequent_indent="    ", break_on_hyphens=False)
+    for part in parts or [""]:
+        reporter.write_line(part, **markup)
 
 
-def status_line(status: dict[str, Any]) -> str:
-    """Return one worker's trial as text."""
-    loss = "" if status["loss"] is None else f" loss {status['loss']:.3f}"
-    purpose = {"replicate": " again", "champion": " champion again"}.get(status["purpose"], "")
-    return (
-        f"{status['slot']}{purpose} {status['phase']} {status['fraction']:4.0%} "
-        f"{status['elapsed']:.0f}s{loss} | {status['title']}"
-    )
+def result_line(name: str, facts: Mapping[str, str], direction: Direction) -> str:
+    """Return ``K 0.971234 (-0.001204, 3.1σ) mutation-0007 halve batch size +1/-1``.
 
-
-class LiveView:
-    """Repaints a line on a terminal; prints a plain one now and then elsewhere."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.reporter: Any = session.config.pluginmanager.getplugin("terminalreporter")
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._painted = False
-        self._thread: threading.Thread | None = None
-        self._finished = 0
-
-    def start(self) -> None:
-        """Begin to repaint; silent with ``-q`` and without a terminal reporter."""
-        if not self.speaks:
-            return
-        self.reporter.showfspath = False
-        self._thread = threading.Thread(target=self._loop, name="autoresearch-live", daemon=True)
-        self._thread.start()
-
-    @property
-    def speaks(self) -> bool:
-        """Whether slots get lines of their own."""
-        return self.reporter is not None and self.session.config.option.verbose >= 0
-
-    def stop(self) -> None:
-        """Stop repainting and leave a clean line."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=5)
-        with self._lock:
-            self._clear()
-
-    def say(self, line: str) -> None:
-        """Print a line of its own, without tearing the live one."""
-        if self.speaks:
-            with self._lock:
-                self._clear()
-                self.reporter.ensure_newline()
-                self.reporter.write_line(line)
-
-    def _loop(self) -> None:
-        tty = self._tty
-        while not self._stop.wait(REPAINT_S if tty else PLAIN_S):
-            rows = read_status(self.session.folder)
-            if not rows:
-                continue
-            with self._lock:
-                if tty:
-                    width = self.reporter._tw.fullwidth - 1
-                    line = " || ".join(status_line(row) for row in rows)[:width]
-                    self._write("\r\x1b[2K" + line)
-                    self._painted = True
-                else:
-                    self._write("".join(f"  … {status_line(row)}\n" for row in rows))
-
-    @property
-    def _tty(self) -> bool:
-        return bool(getattr(self.reporter, "isatty", False)) and bool(self.reporter._tw.hasmarkup)
-
-    def _write(self, text: str) -> None:
-        self.reporter._tw._file.write(text)
-        self.reporter._tw._file.flush()
-
-    def _clear(self) -> None:
-        if self._painted:
-            self._write("\r\x1b[2K")
-            self._painted = False
-
-    def finished(self, report: pytest.TestReport) -> None:
-        """Print a slot's line, and a progress block every tenth slot."""
-        if not self.speaks:
-            return
-        facts = dict(report.user_properties)
-        with self._lock:
-            self._clear()
-            self.reporter.ensure_newline()
-            self.reporter.write_line(result_line(report.nodeid.split("::")[-1], facts))
-            if "mutation" in report.nodeid:
-                self._finished += 1
-                if self._finished % EVERY == 0:
-                    for line in summary(self.session):
-                        self.reporter.write_line("  " + line)
-
-
-def result_line(name: str, facts: dict[str, Any]) -> str:
-    """Return ``K 0.971234 (-0.001204, 3.1σ) mutation-0007 halve batch size``."""
-    from ..outcome import LETTERS
-
+    In brackets: the paired change of the score, and the gain in standard errors.
+    """
     verdict = facts.get("verdict", "")
     letter = LETTERS[verdict][1] if verdict in LETTERS else "?"
     score = facts.get(facts.get("metric", ""))
-    shown = f"{float(score):.6f}" if score else "-" * 8
-    delta = ""
+    parts = [letter, f"{float(score):.6f}" if score else "-" * 8]
     if facts.get("gain") and facts.get("gain_sigma"):
-        delta = f" (gain {float(facts['gain']):+.6f}, {float(facts['gain_sigma']):+.1f}σ)"
-    size = ""
+        change = float(facts["gain"]) * (-1 if direction == "min" else 1)
+        sigma = float(facts["gain_sigma"])  # rounded, and zero has no sign:
+        parts.append(f"({round(change, 6) + 0.0:+.6f}, {round(sigma, 1) + 0.0:.1f}σ)")
+    parts += [name, " ".join(facts.get("title", "").split())]
     if verdict not in ("baseline", ""):
-        size = f" +{facts.get('lines_added', 0)}/-{facts.get('lines_removed', 0)}"
-    why = ""
+        parts.append(f"+{facts.get('lines_added', 0)}/-{facts.get('lines_removed', 0)}")
+    line = " ".join(part for part in parts if part)
     if not score and facts.get("reason"):
-        why = f": {facts['reason'].splitlines()[0][:100]}"
-    return f"{letter} {shown}{delta} {name} {facts.get('title', '')}{size}{why}"
+        line += f": {facts['reason'].splitlines()[0][:100]}"
+    return line
+
+
+def markup(verdict: str) -> dict[str, bool]:
+    """Return how a slot's line is coloured; what happens most often is left plain."""
+    if verdict == "keep":
+        return {"green": True, "bold": True}
+    return {} if verdict in ("discard", "") else {LETTERS[verdict][2]: True}
 
 
 def header(session: Session) -> list[str]:
@@ -215,6 +104,59 @@ def header(session: Session) -> list[str]:
     return lines
 
 
+def tally(slots: Sequence[SlotRecord]) -> str:
+    """Return how many slots came to what: ``1 kept, 2 discarded``."""
+    counts = Counter(slot.verdict or slot.state for slot in slots)
+    order = [*LETTERS, *sorted(counts)]
+    return ", ".join(
+        f"{counts[key]} {LETTERS[key][0] if key in LETTERS else key}"
+        for key in dict.fromkeys(order)
+        if counts[key]
+    )
+
+
+def clock(seconds: float) -> str:
+    """Return ``0:07`` or ``1:02:03``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def standing(session: Session, tried: int, seconds: float) -> str:
+    """Return where the campaign stands, in one line.
+
+    Args:
+        session: That runs it.
+        tried: Slots of this session so far.
+        seconds: What they took.
+    """
+    from ..closing import kept_gain
+
+    ledger = session.ledger
+    slots = [slot for slot in ledger.slots() if slot.kind != "baseline"]
+    facts = [tally(slots)]
+    champions = ledger.champions()
+    if len(champions) > 1:
+        last = champions[-1]
+        name = ledger.slot(last.slot_id).name
+        facts.append(f"champion {last.mean:.6f} by {name}, gain {kept_gain(ledger):+.6f}")
+    facts.append(f"{tried} slots in {clock(seconds)}")
+    left = session.plan.slots - tried
+    if session.options.iterations and left > 0:
+        facts.append(f"about {clock(seconds / tried * left)} for {left} more")
+    if spent := _spent(ledger, slots):
+        facts.append(spent)
+    return f"--- {'; '.join(facts)}"
+
+
+def _spent(ledger: Ledger, slots: Sequence[SlotRecord]) -> str:
+    if not any(slot.usage.requests for slot in slots):
+        return ""
+    from ..spend import Purse
+
+    return f"spent on proposals: ${Purse(ledger.path).spent():.4f}"
+
+
 def closing_lines(facts: dict[str, Any] | None, version: int, metric: str) -> list[str]:
     """Return what is confirmed of the champion of `version`, or that nothing is yet."""
     from ..closing import lines
@@ -232,12 +174,8 @@ def summary(session: Session) -> list[str]:
     ledger = session.ledger
     champions = ledger.champions()
     slots = [slot for slot in ledger.slots() if slot.kind != "baseline"]
-    verdicts: dict[str, int] = {}
-    for slot in slots:
-        key = slot.verdict or slot.state
-        verdicts[key] = verdicts.get(key, 0) + 1
-    tally = ", ".join(f"{count} {name}" for name, count in sorted(verdicts.items()))
-    lines = [f"campaign {session.plan.tag}: {len(slots)} slots" + (f" ({tally})" if tally else "")]
+    said = tally(slots)
+    lines = [f"campaign {session.plan.tag}: {len(slots)} slots" + (f" ({said})" if said else "")]
     if not champions:
         return [*lines, "the baseline is not measured yet"]
     metric, first, last = session.experiment.metric, champions[0], champions[-1]
@@ -248,20 +186,17 @@ def summary(session: Session) -> list[str]:
         gain = kept_gain(ledger)
         lines.append(
             f"champion  {metric.name} {show(last.scores.values())}  gain {gain:+.6f}  "
-            f"{kept.name} {kept.title}"
+            f"{kept.name} {' '.join(kept.title.split())}"
         )
         lines += closing_lines(ledger.meta("closing"), last.version, metric.name)
-        lines.append(
-            f"look:  git log -p {first.commit[:10]}..autoresearch/{session.plan.tag}"
-            f"    take:  git merge autoresearch/{session.plan.tag}"
-        )
+        lines.append(f"look:  git log -p {first.commit[:10]}..autoresearch/{session.plan.tag}")
+        lines.append(f"take:  git merge autoresearch/{session.plan.tag}")
     else:
         lines.append("no mutation was kept; the baseline stands")
-    if any(slot.usage.requests for slot in slots):
-        from ..spend import Purse, prices_version
+    if spent := _spent(ledger, slots):
+        from ..spend import prices_version
 
-        spent = Purse(ledger.path).spent()
-        lines.append(f"spent on proposals: ${spent:.4f} (an estimate by {prices_version()})")
+        lines.append(f"{spent} (an estimate by {prices_version()})")
     lines.append(f"every attempt:  git for-each-ref refs/autoresearch/{session.plan.tag}")
     if session.options.html:
         lines.append(f"report:  {session.options.html}")

@@ -1,0 +1,55 @@
+"""Adapters to experiment trackers: plugins of ten lines, none of them loaded unless asked for.
+
+``pytest -p pytest_autoresearch.trackers.mlflow …``; each needs the extra of its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..records import SlotRecord
+
+
+def figures(record: SlotRecord) -> dict[str, float]:
+    """Return a slot's numbers by name; absent ones are left out."""
+    last = record.own_trials[-1:]
+    values = {
+        "score": record.score,
+        "bar": record.bar,
+        "gain": record.gain,
+        "gain_sigma": record.gain_sigma,
+        "replicates": record.n,
+        "dollars": record.usage.cost_usd,
+        **{name: float(getattr(trial, name)) for trial in last for name in _TRIAL},
+    }
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+_TRIAL = ("train_seconds", "total_seconds", "steps", "parameters", "peak_memory_bytes")
+
+
+def words(record: SlotRecord) -> dict[str, str]:
+    """Return a slot's texts by name; absent ones are left out."""
+    values = {
+        "verdict": record.verdict or record.state,
+        "title": record.title,
+        "hypothesis": record.hypothesis,
+        "proposer": record.proposer,
+        "model": record.usage.model,
+        "reason": record.reason,
+        "commit": record.commit,
+    }
+    return {name: value[:500] for name, value in values.items() if value}
+
+
+def campaign(artifacts: Mapping[str, Path]) -> str:
+    """Return the name of the campaign."""
+    return artifacts["ledger"].parent.name
+
+
+def home(artifacts: Mapping[str, Path], name: str) -> Path:
+    """Return where a tracker of that name keeps its files, beside the campaigns."""
+    folder = artifacts["ledger"].parent.parent / name
+    folder.mkdir(exist_ok=True)
+    return folder

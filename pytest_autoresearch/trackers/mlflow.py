@@ -1,0 +1,27 @@
+"""Slots as MLflow runs: one experiment a campaign, in ``MLFLOW_TRACKING_URI`` or our own SQLite."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow  # type: ignore[import-not-found, unused-ignore]
+import pytest
+
+from ..records import SlotRecord
+from . import campaign, figures, home, words
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)  # it would write across the live lines
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_autoresearch_trial_finished(record: SlotRecord, artifacts: Mapping[str, Path]) -> None:
+    """Log one finished slot; MLflow's plain files are in maintenance mode, so SQLite it is."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(f"sqlite:///{home(artifacts, 'mlflow') / 'mlflow.db'}")
+    mlflow.set_experiment(campaign(artifacts))
+    with mlflow.start_run(run_name=record.name):
+        mlflow.log_params(words(record))
+        mlflow.log_metrics(figures(record), step=record.number)
