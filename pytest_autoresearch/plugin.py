@@ -1,6 +1,6 @@
 """Hooks of the plugin, and nothing else.
 
-Without ``--autoresearch`` this module and ``options`` are all that is ever imported.
+Without ``--autoresearch`` this module, ``options`` and ``hookspecs`` are all that is ever imported.
 """
 
 from __future__ import annotations

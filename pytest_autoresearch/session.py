@@ -646,6 +646,7 @@ class Session:
         if self._live is not None:
             self._live.stop()
             self._live = None
+        self.idle()
         if self.config.option.collectonly or self.config.option.setupplan:
             return
         if self._campaign is not None:

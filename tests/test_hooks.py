@@ -115,6 +115,22 @@ def test_a_conftest_hears_of_every_verdict_once(project: Project, workers) -> No
     assert "the tracker is away" in result.stdout.str() + result.stderr.str()
 
 
+IMPORTED = """
+import sys
+
+def pytest_unconfigure():
+    heavy = {"torch", "numpy", "rich", "git", "anthropic", "sqlite3", "mlflow"} & set(sys.modules)
+    ours = [name.partition(".")[2] for name in sys.modules if name.startswith("pytest_autoresearch.")]
+    print("\\nIMPORTED", *sorted(ours), *heavy)
+"""
+
+
+def test_without_the_option_next_to_nothing_is_imported(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(IMPORTED)
+    result = pytester.runpytest_subprocess("-p", "no:hypothesispytest", "-p", "no:cacheprovider")
+    result.stdout.fnmatch_lines(["IMPORTED experiment hookspecs options plugin"])
+
+
 # ---------------------------------------------------------------------- trackers, through their own
 
 

@@ -274,7 +274,8 @@ class LiveView:
     def erase(self) -> None:
         """Take the live lines away; the cursor stands where pytest left it."""
         if self._painted:
-            self._write("\r\x1b[2K" + "\x1b[1A\x1b[2K" * (self._painted - 1) + self.pending)
+            with contextlib.suppress(OSError):  # the terminal is gone; its lines are, too
+                self._write("\r\x1b[2K" + "\x1b[1A\x1b[2K" * (self._painted - 1) + self.pending)
             self._painted = 0
 
     # ------------------------------------------------------------------ lines that stay
