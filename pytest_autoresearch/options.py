@@ -116,7 +116,7 @@ OPTIONS = (
         str,
         None,
         "NAME",
-        "Who proposes: anthropic, openai:MODEL, gp, ratchet, random, replay:DIR or "
+        "Who proposes: anthropic, openai:MODEL, command:AGENT, gp, ratchet, random, replay:DIR or "
         "module:factory; default anthropic where its key is set, else gp",
     ),
     _Option(
@@ -125,7 +125,7 @@ OPTIONS = (
         str,
         None,
         "ID",
-        "Model of the anthropic or openai proposer",
+        "Model of the anthropic, openai or command proposer",
     ),
     _Option(
         "effort",
@@ -294,7 +294,8 @@ OPTIONS = (
         _one_of("require", "auto", "off"),
         "auto",
         "MODE",
-        "Confinement of candidates: require, auto (as much as the machine allows) or off",
+        "Confinement of candidates and agents: require, auto (as much as the machine allows) "
+        "or off",
     ),
     _Option("threads", "--autoresearch-threads", _at_least(1), 1, "N", "CPU threads of one trial"),
 )

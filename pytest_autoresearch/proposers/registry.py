@@ -14,6 +14,7 @@ from ..experiment import Experiment
 from . import Proposer
 
 if TYPE_CHECKING:
+    from ..sandbox import Mode
     from ..spend import Purse
 
 ENTRY_POINTS = "pytest_autoresearch.proposers"
@@ -29,6 +30,7 @@ class Settings:
         client: ``module:factory`` of its client, or None.
         control: Every how many slots `gp` gets one; 0: none.
         purse: The campaign's money, or None.
+        sandbox: Mode of confinement of an agent.
     """
 
     model: str | None = None
@@ -36,6 +38,7 @@ class Settings:
     client: str | None = None
     control: int = 0
     purse: Purse | None = None
+    sandbox: Mode = "auto"
 
 
 def default() -> str:
@@ -50,7 +53,7 @@ def with_settings(proposer: Proposer, settings: Settings) -> Proposer:
         return proposer
     wanted = {
         name: value
-        for name in ("model", "effort", "client", "purse")
+        for name in ("model", "effort", "client", "purse", "sandbox")
         if (value := getattr(settings, name)) is not None and hasattr(proposer, name)
     }
     for name, value in wanted.items():
@@ -102,6 +105,12 @@ def _openai(argument: str, root: Path) -> Proposer:
     return Chat(model=argument)
 
 
+def _command(argument: str, root: Path) -> Proposer:
+    from .command import make
+
+    return make(argument, root)
+
+
 def _file(argument: str, root: Path) -> Proposer:
     from .replay import OwnIdea
 
@@ -111,6 +120,7 @@ def _file(argument: str, root: Path) -> Proposer:
 BUILT_IN: dict[str, Callable[[str, Path], Proposer]] = {
     "anthropic": _anthropic,
     "openai": _openai,
+    "command": _command,
     "gp": _gp,
     "ratchet": _ratchet,
     "random": _random,
@@ -128,7 +138,7 @@ def check(spec: str, root: Path | None = None) -> None:
     """
     name, _, argument = spec.partition(":")
     if name in BUILT_IN:
-        if argument:
+        if argument or name == "command":
             BUILT_IN[name](argument, root or Path.cwd())
         return
     if name not in _installed() and not argument:
@@ -140,9 +150,9 @@ def create(spec: str, *, experiment: Experiment, root: Path) -> Proposer:
     """Return the proposer that `spec` names.
 
     Args:
-        spec: ``gp``, ``ratchet``, ``random``, ``replay:DIR``, an entry point of the group
-            ``pytest_autoresearch.proposers``, or ``module:factory``; factories of the last two
-            are called with the experiment.
+        spec: ``gp``, ``ratchet``, ``random``, ``replay:DIR``, ``command:AGENT``, an entry point
+            of the group ``pytest_autoresearch.proposers``, or ``module:factory``; factories of the
+            last two are called with the experiment.
         experiment: The declaration.
         root: Folder that relative paths start from.
 
