@@ -105,10 +105,7 @@ def _key(name: str, provider: str, inside: str = "") -> Key:
 
 ANTHROPIC = _key("ANTHROPIC_API_KEY", "anthropic")
 OPENAI = _key("OPENAI_API_KEY", "openai")
-GEMINI = (
-    _key("GEMINI_API_KEY", "google"),
-    _key("GOOGLE_API_KEY", "google", "GEMINI_API_KEY"),
-)
+GEMINI = (_key("GEMINI_API_KEY", "google"), _key("GOOGLE_API_KEY", "google", "GEMINI_API_KEY"))
 
 
 def _given(flag: str, value: str) -> list[str]:
