@@ -5,7 +5,7 @@ ITERATIONS ?= 6
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: setup research test test-all lint report clean-venv
+.PHONY: setup research test test-slow test-all lint
 
 setup: $(VENV)/.ready
 
@@ -20,6 +20,9 @@ research: setup            ## prepare the corpus once, then run ITERATIONS mutat
 
 test: setup                ## the default tier: under ten minutes on two cores
 	$(BIN)/pytest -n 2 -m "not slow" $(ARGS)
+
+test-slow: setup           ## attacks, long runs: as long again
+	$(BIN)/pytest -n 2 -m slow $(ARGS)
 
 test-all: setup            ## everything
 	$(BIN)/pytest -n 2 $(ARGS)

@@ -13,7 +13,7 @@ import pytest
 from trial_support import (
     BUILD,
     HONEST,
-    alive,
+    all_gone,
     candidate,
     descendants,
     make_spec,
@@ -295,7 +295,7 @@ def test_a_swarm_of_processes_is_a_guard_and_leaves_nothing(trial):
     before = descendants(os.getpid())
     result = trial(swarm)
     assert (result.status, "processes" in result.reason) == ("guard", True)
-    assert not {pid for pid in descendants(os.getpid()) - before if alive(pid)}
+    assert all_gone(descendants(os.getpid()) - before)
 
 
 @pytest.mark.parametrize("mode", ["auto", "off"])
@@ -313,7 +313,7 @@ def test_a_daemon_does_not_outlive_its_trial(trial, mode):
     )
     before = descendants(os.getpid())
     assert trial(daemon, sandbox_mode=mode).status == "ok"
-    assert not {pid for pid in descendants(os.getpid()) - before if alive(pid)}
+    assert all_gone(descendants(os.getpid()) - before)
 
 
 def test_huge_output_is_bounded_and_does_not_stall_training(trial):
@@ -453,7 +453,7 @@ def test_an_interrupted_harness_kills_the_candidate_and_lets_the_interrupt_throu
     endless = candidate("import time\nfor b in batches(1, 1): time.sleep(0.05)")
     with pytest.raises(KeyboardInterrupt):
         trial(endless, budget="600s", on_progress=interrupt)
-    assert not {pid for pid in descendants(os.getpid()) - before if alive(pid)}
+    assert all_gone(descendants(os.getpid()) - before)
 
 
 def test_equal_work_runs_the_reference_beside_the_candidate_and_keeps_it(trial, launcher):
