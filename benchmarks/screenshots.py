@@ -1,6 +1,6 @@
 """Make the pictures of the README from a real campaign: its report, and its terminal.
 
-    script -qefc 'pytest --autoresearch --iterations 30' night.txt   # or: pytest … | tee night.txt
+    script -qefc 'stty cols 118; pytest --autoresearch --iterations 30' night.txt
     python benchmarks/screenshots.py --tag main --terminal night.txt --out docs/images
 
 The report is rendered from the campaign's ledger, the terminal from what it printed; both are
@@ -21,7 +21,11 @@ from pytest_autoresearch.ledger import Ledger
 from pytest_autoresearch.records import SlotRecord
 from pytest_autoresearch.reporting import html
 
-WIDTH, COLUMNS = 1200, 146
+WIDTH = 1200
+CHARACTER, ROW, MARGIN = 7.83, 18.85, 36
+ERASED = "\r\x1b[2K"
+"""What the live view sends before it paints a worker's line anew."""
+
 TERMINAL = """<!doctype html><meta charset="utf-8"><style>body {{ margin: 0; background: #14171c;
 color: #e6e8ec }} pre {{ margin: 14px 18px; font: 13px/1.45 monospace; white-space: pre-wrap }}
 {stylesheet}</style><pre>{code}</pre>"""
@@ -29,8 +33,8 @@ FRAME = """<!doctype html><style>body {{ margin: 0 }} iframe {{ border: 0; width
 height: 100vh }}</style><iframe src="{page}#s{row}"></iframe>"""
 
 
-def shoot(page: Path, picture: Path, height: int, dark: bool = False) -> None:
-    """Save what Chromium shows of a page in a window of that height."""
+def shoot(page: Path, picture: Path, height: int, dark: bool = False, width: int = WIDTH) -> None:
+    """Save what Chromium shows of a page in a window of that size."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         sys.exit("no Chromium here; on Debian: apt install chromium")
@@ -39,7 +43,7 @@ def shoot(page: Path, picture: Path, height: int, dark: bool = False) -> None:
             [
                 browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
                 f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-                f"--user-data-dir={profile}", f"--window-size={WIDTH},{height}",
+                f"--user-data-dir={profile}", f"--window-size={width},{height}",
                 f"--screenshot={picture}", page.as_uri(),
             ],
             check=True, capture_output=True, timeout=120,
@@ -51,30 +55,37 @@ def excerpt(printed: str, command: str, lines: int) -> list[str]:
     """Return what tells most of a terminal's lines: how it began, and the summary at the end.
 
     Args:
-        printed: As captured; what a live line painted over is left out, as are pytest's own header
-            and the names of written files.
+        printed: As captured, of a run without xdist; pytest's own header, the names of written
+            files and the script's own lines are left out.
         command: Shown at the top.
-        lines: Of the beginning, at most.
+        lines: Of the beginning, at most; where it is cut, the live line of the slot that ran then.
     """
-    shown = [line.rpartition("\r")[2] for line in printed.replace("\r\n", "\n").split("\n")]
-    shown = [line for line in shown if "generated xml file" not in line and line[:4] != "  … "]
+    sent = [line.split(ERASED) for line in printed.replace("\r\n", "\n").split("\n")]
+    sent = [frames for frames in sent if "generated xml" not in frames[-1]]
+    shown = [frames[-1].rpartition("\r")[2] for frames in sent]
     start = next((i for i, line in enumerate(shown) if line.startswith("autoresearch: ")), 0)
     end = max((i for i, line in enumerate(shown) if "= autoresearch =" in line), default=len(shown))
-    night = shown[start : min(end, start + lines)]
-    rest = ["⋮", ""] if end > start + lines else []
-    return [f"$ {command}", *night, *rest, *"\n".join(shown[end:]).rstrip().split("\n")]
+    done = next((i for i, line in enumerate(shown) if line.startswith("Script done")), len(shown))
+    cut = min(end, start + lines)
+    rest: list[str] = []
+    if cut < end:
+        running = [frame for frame in sent[cut][:-1] if "training" in frame]
+        rest = [*running[len(running) // 2 :][:1], "⋮", ""]
+    summary = "\n".join(shown[end:done]).rstrip().split("\n")
+    return [f"$ {command}", *shown[start:cut], *rest, *summary]
 
 
-def terminal_page(lines: list[str]) -> tuple[str, int]:
+def terminal_page(lines: list[str], columns: int) -> tuple[str, int]:
     """Return a terminal's lines as a page, colours kept, and how many rows they take."""
     from rich.console import Console
+    from rich.terminal_theme import MONOKAI
     from rich.text import Text
 
-    console = Console(record=True, width=COLUMNS, force_terminal=True, file=io.StringIO())
+    console = Console(record=True, width=columns, force_terminal=True, file=io.StringIO())
     for line in lines:
         console.print(Text.from_ansi(line), overflow="fold", highlight=False)
     rows = console.export_text(clear=False).count("\n")
-    return console.export_html(code_format=TERMINAL), rows
+    return console.export_html(code_format=TERMINAL, theme=MONOKAI), rows
 
 
 def telling(slots: list[SlotRecord]) -> SlotRecord | None:
@@ -89,6 +100,7 @@ def main() -> int:
     parser.add_argument("--tag", required=True, help="the campaign")
     parser.add_argument("--terminal", type=Path, help="what its terminal printed")
     parser.add_argument("--command", default="pytest --autoresearch", help="shown above that")
+    parser.add_argument("--columns", type=int, default=118, help="of that terminal")
     parser.add_argument("--lines", type=int, default=24, help="of its beginning, at most")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder")
     options = parser.parse_args()
@@ -107,10 +119,12 @@ def main() -> int:
             frame.write_text(FRAME.format(page=page.as_uri(), row=keep.id))
             shoot(frame, options.out / "report-trial.png", 620)
         if options.terminal:
-            text = options.terminal.read_text(encoding="utf-8", errors="replace")
-            shown, rows = terminal_page(excerpt(text, options.command, options.lines))
+            text = options.terminal.read_bytes().decode(errors="replace")
+            lines = excerpt(text, options.command, options.lines)
+            shown, rows = terminal_page(lines, options.columns)
             page.write_text(shown, encoding="utf-8")
-            shoot(page, options.out / "terminal.png", 28 + round(18.85 * rows))
+            width, height = MARGIN + CHARACTER * options.columns, 28 + ROW * rows
+            shoot(page, options.out / "terminal.png", round(height), width=round(width))
     return 0
 
 
