@@ -160,6 +160,14 @@ OPTIONS = (
         "With a language model, every K-th slot goes to gp as a control; 0: none",
     ),
     _Option(
+        "papers",
+        "--autoresearch-papers",
+        str,
+        None,
+        "QUERY",
+        "Show the model the newest papers that arXiv finds for QUERY, e.g. 'muon optimizer'",
+    ),
+    _Option(
         "budget",
         "--autoresearch-budget",
         Budget.parse,
@@ -314,6 +322,7 @@ class Config:
     client: str | None
     max_cost: float | None
     control: int
+    papers: str | None
     budget: Budget | None
     deadline: float | None
     min_keep: int

@@ -24,10 +24,10 @@ from .outcome import LETTERS, NoScore, Score, Trial
 if TYPE_CHECKING:
     from .campaign import Campaign
     from .collector import Slot
-    from .proposers import Proposer
     from .reporting.live import LiveView
     from .reporting.livepage import LivePage
     from .reporting.logs import Logs
+    from .researcher import Researcher
     from .slots import Slot as ActiveSlot
     from .trial import Progress
 
@@ -227,6 +227,8 @@ class Session:
     _slots: dict[str, ActiveSlot] = field(default_factory=dict)
     _live: LiveView | None = None
     _ledger: Any = None
+    _researcher: Researcher | None = None
+    _told: list[str] = field(default_factory=list)
 
     # ------------------------------------------------------------------ campaign of this process
 
@@ -319,20 +321,43 @@ class Session:
         return Campaign(
             trials=trials,
             judge=Judge(self.options.judge, experiment.metric.direction),
-            proposer=lambda: self._proposer(experiment),
+            proposer=self.researcher(experiment).proposer,
             session_id=self.session_id,
             worker=self.worker,
         )
 
-    def _proposer(self, experiment: Experiment) -> Proposer:
-        from .proposers.registry import Settings, create, with_settings
-        from .spend import Purse
+    def researcher(self, experiment: Experiment | None = None) -> Researcher:
+        """Who proposes in this process."""
+        from .researcher import Researcher
 
-        options = self.options
-        made = create(self.proposer, experiment=experiment, root=self.config.rootpath)
-        purse = Purse(self.ledger.path, options.max_cost)
-        settings = Settings(options.model, options.effort, options.client, options.control, purse)
-        return with_settings(made, settings)
+        if self._researcher is None:
+            self._researcher = Researcher(
+                self.config.rootpath,
+                self.ledger.path,
+                self.options,
+                experiment or self.experiment,
+                self._tell,
+            )
+        return self._researcher
+
+    def _tell(self, line: str) -> None:
+        if self._live is not None:
+            self._live.say(line)
+        else:
+            self._told.append(line)
+
+    def _prepare(self) -> None:
+        """See that proposals can be had, before the baseline is measured."""
+        from .proposers import ProposerUnavailable
+
+        plan = self.plan
+        try:
+            lines = self.researcher().prepare(plan.first, plan.slots, plan.first - 1)
+        except Exception as error:  # a factory of one's own may raise anything
+            known = isinstance(error, ProposerUnavailable | ValueError)
+            said = str(error) if known else f"{type(error).__name__}: {error}"
+            raise pytest.UsageError(f"--autoresearch-proposer={self.proposer}: {said}") from None
+        self._told += lines
 
     @property
     def proposer(self) -> str:
@@ -358,6 +383,8 @@ class Session:
             except ProposerExhausted as error:
                 self.stopping = str(error) or "nothing is left to propose"
                 pytest.skip(self.stopping)
+            if slot.proposal is not None:
+                self.researcher().note(slot.proposal.meta, slot.name)
         return slot
 
     def train(self, item: Slot, slot: ActiveSlot) -> Trial:
@@ -473,6 +500,7 @@ class Session:
         verdict = getattr(report, "autoresearch", None)
         if report.when == "call" and verdict:
             self.counts[verdict] += 1
+            self._mention_steering(dict(report.user_properties))
             if self._live is not None:
                 self._live.finished(report)
             self.write_logs()
@@ -501,6 +529,14 @@ class Session:
         say = self._live.tell if self._live is not None else None
         announce(self.config.pluginmanager, record, files, say)
 
+    def _mention_steering(self, facts: dict[str, Any]) -> None:
+        """Say with which slot a changed program was seen first."""
+        row, brief = int(facts.get("ledger_row", 0)), facts.get("brief")
+        earlier = [s for s in self.ledger.slots() if s.id < row and s.meta.get("brief")]
+        if brief and earlier and earlier[-1].meta["brief"] != brief:
+            name = self.ledger.slot(row).name
+            self._tell(f"{self.plan.program} changed; {name} is the first to see it ({brief})")
+
     # ------------------------------------------------------------------ session
 
     def for_worker(self) -> str:
@@ -512,6 +548,7 @@ class Session:
         if self.config.option.collectonly or self.config.option.setupplan:
             return
         if self.is_driver:
+            self._prepare()
             self.join()
             with contextlib.suppress(ValueError):
                 signal.signal(signal.SIGTERM, _terminated)
@@ -680,7 +717,7 @@ class Session:
         """What is in force, for pytest's header."""
         from .reporting.terminal import header
 
-        return header(self) if self.is_driver else []
+        return [*header(self), *self._told] if self.is_driver else []
 
     def summarise(self, reporter: Any) -> None:
         """The block at the end."""
@@ -699,6 +736,8 @@ class Session:
         if self._campaign is not None:
             self._campaign.close()
             self._campaign = None
+        if self._researcher is not None:
+            self._researcher.close()
         if self._launcher is not None:
             self._launcher.close()
         if self._lease is not None:
