@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .outcome import NoScore, Score, Trial
 from .records import PRUNE, SMOKE, GateNote
-from .slots import Slot
+from .slots import InfrastructureFailure, Slot
 
 if TYPE_CHECKING:
     from .judge import Decision, Judge
@@ -218,8 +218,9 @@ class Measurement:
 
     def _decide(self, slot: Slot) -> Decision:
         slot.champion = self.trials.champion()
-        if not set(slot.scores) & set(slot.champion.scores):
-            # another mutation was kept meanwhile, on other seeds: pair it with this one's
+        while not set(slot.scores) & set(slot.champion.scores):
+            # another mutation was kept meanwhile, on other seeds: pair it with this one's; and
+            # while that one is trained, yet another may be kept
             self._measure_champion(slot, next(iter(slot.scores)))
             slot.champion = self.trials.champion()
         slot.decision = self.judge.decide(
@@ -258,8 +259,11 @@ class Measurement:
         if seed is None or seed in champion.scores:
             return
         result = self.trials.run(slot, self.trials.read(champion.commit), seed, "champion")
-        if result.score is not None:
-            self.ledger.add_champion_scores(champion.version, {seed: result.score})
+        if result.score is None:
+            raise InfrastructureFailure(
+                f"the champion itself has no score on seed {seed} ({result.status}): {result.reason}"
+            )
+        self.ledger.add_champion_scores(champion.version, {seed: result.score})
 
     def verify(self, record: SlotRecord) -> list[tuple[int, float | None, TrialResult]]:
         """Score a slot's commit once more: from its checkpoints, or by training it again.

@@ -256,6 +256,21 @@ def test_two_workers_share_one_campaign_whatever_the_testpaths(project: Project)
     }
 
 
+def test_workers_that_keep_at_the_same_time_are_compared_again_and_lose_nothing(
+    project: Project,
+) -> None:
+    project.propose(*(round(0.95 - 0.05 * i, 2) for i in range(12)))
+    result = project.run("--iterations=12", "-n4", "--autoresearch-confirm=0", timeout=300)
+    assert result.ret == 0, result.stdout.str()
+    ledger = project.ledger()
+    slots = [slot for slot in ledger.slots() if slot.kind == "mutation"]
+    assert len(slots) == 12
+    assert all(slot.verdict in ("keep", "discard") for slot in slots)
+    means = [champion.mean for champion in ledger.champions()]
+    assert means == sorted(means, reverse=True)
+    assert means[-1] == pytest.approx(0.4, abs=1e-3)
+
+
 def _start(project: Project, *args: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "pytest", "--autoresearch", "-p", "no:cacheprovider",
