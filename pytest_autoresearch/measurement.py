@@ -261,7 +261,7 @@ class Measurement:
         result = self.trials.run(slot, self.trials.read(champion.commit), seed, "champion")
         if result.score is None:
             raise InfrastructureFailure(
-                f"the champion itself has no score on seed {seed} ({result.status}): {result.reason}"
+                f"the champion has no score on seed {seed} ({result.status}): {result.reason}"
             )
         self.ledger.add_champion_scores(champion.version, {seed: result.score})
 
