@@ -41,6 +41,10 @@ EARNED_MOST = 0.1
 EARNED_HOPE = 0.7
 """Share of the easing by which the lower bounds follow."""
 
+NEAR_MISS = 0.5
+"""Standard errors above which a discard is worth another look; half of what does nothing is above
+zero."""
+
 SIMPLER = -0.5
 """Standard errors by which a simpler mutation may fall short after all replicates and still be
 kept: equal for all one can tell, and there is less of it."""

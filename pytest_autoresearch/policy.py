@@ -12,6 +12,7 @@ from itertools import combinations
 from typing import Literal
 
 from .experiment import Metric
+from .judge import NEAR_MISS
 from .mutation import Edit
 from .proposers import Proposal
 from .records import Champion, SlotRecord
@@ -50,7 +51,11 @@ class Course:
 
 def near_misses(slots: Sequence[SlotRecord]) -> list[SlotRecord]:
     """Discards that were better than the champion, but not surely; the best first."""
-    found = [s for s in slots if s.verdict == "discard" and (s.gain_sigma or 0.0) > 0 and s.commit]
+    found = [
+        slot
+        for slot in slots
+        if slot.verdict == "discard" and (slot.gain_sigma or 0.0) > NEAR_MISS and slot.commit
+    ]
     return sorted(found, key=lambda s: (-(s.gain_sigma or 0.0), s.id))
 
 

@@ -41,19 +41,19 @@ def slot(
 
 
 def test_near_misses_are_better_but_not_surely_so_best_first() -> None:
-    slots = [slot(2, "discard", 0.4), slot(3, "discard", 1.1), slot(4, "discard", -0.2), slot(5, "keep", 3)]
+    slots = [slot(2, "discard", 0.7), slot(3, "discard", 1.1), slot(4, "discard", 0.4), slot(5, "keep", 3)]
     assert [s.id for s in near_misses(slots)] == [3, 2]
 
 
 @given(st.integers(0, 5), st.integers(1, 400))
 def test_greedy_always_starts_from_the_champion(seed: int, number: int) -> None:
-    slots = [slot(n, "discard", 0.5) for n in range(2, 30)]
+    slots = [slot(n, "discard", 0.6) for n in range(2, 30)]
     assert course("greedy", slots, [BASE], number, seed).parent == 1
     assert course("greedy", slots, [BASE], number, seed).proposal is None
 
 
 def test_most_slots_start_from_the_champion_and_the_same_slot_always_from_the_same() -> None:
-    slots = [slot(2, "discard", 0.5, champion=5), slot(5, "keep", 4.0)]
+    slots = [slot(2, "discard", 0.6, champion=5), slot(5, "keep", 4.0)]
     chosen = [course("archive", slots, [BASE, BETTER], n, 3) for n in range(1, 801)]
     share = sum(c.parent == 5 for c in chosen) / len(chosen)
     assert CHAMPION_SHARE - 0.06 < share < CHAMPION_SHARE + 0.06
@@ -73,7 +73,7 @@ def test_a_near_miss_is_retested_once_when_the_champion_moved() -> None:
 
 
 def test_what_no_longer_applies_is_passed_over() -> None:
-    slots = [slot(2, "discard", 1.0), slot(3, "discard", 0.5), slot(5, "keep", 3.0)]
+    slots = [slot(2, "discard", 1.0), slot(3, "discard", 0.6), slot(5, "keep", 3.0)]
     first = slots[0].edits
     again = course("archive", slots, [BASE, BETTER], 6, 0, lambda edits: tuple(edits) != first)
     assert again.proposal is not None
@@ -82,7 +82,7 @@ def test_what_no_longer_applies_is_passed_over() -> None:
 
 
 def test_after_a_drought_near_misses_are_merged_and_then_structure_is_asked_for() -> None:
-    slots = [slot(n, "discard", 0.5 if n < 4 else -1.0) for n in range(2, 2 + PATIENCE)]
+    slots = [slot(n, "discard", 0.6 if n < 4 else -1.0) for n in range(2, 2 + PATIENCE)]
     merged = course("archive", slots, [BASE], 101, 0)
     assert merged.proposal is not None
     assert merged.proposal.edits == (*slots[0].edits, *slots[1].edits)
@@ -93,7 +93,7 @@ def test_after_a_drought_near_misses_are_merged_and_then_structure_is_asked_for(
 
 
 def test_in_a_drought_merges_take_turns_with_the_proposer_and_end() -> None:
-    slots = [slot(n, "discard", 1.0 / n) for n in range(2, 22)]
+    slots = [slot(n, "discard", 0.6 + 1.0 / n) for n in range(2, 22)]
     seen = []
     for number in range(101, 131):
         chosen = course("archive", slots, [BASE], number, 0)
@@ -106,7 +106,7 @@ def test_in_a_drought_merges_take_turns_with_the_proposer_and_end() -> None:
 
 
 def test_two_ideas_are_merged_in_the_order_in_which_they_fit() -> None:
-    slots = [slot(n, "discard", 0.5 if n < 4 else -1.0) for n in range(2, 2 + PATIENCE)]
+    slots = [slot(n, "discard", 0.6 if n < 4 else -1.0) for n in range(2, 2 + PATIENCE)]
     other_way = (*slots[1].edits, *slots[0].edits)
     merged = course("archive", slots, [BASE], 101, 0, lambda edits: tuple(edits) == other_way)
     assert merged.proposal is not None

@@ -62,12 +62,12 @@ def test_the_same_campaign_gives_the_same_bytes_and_a_longer_one_the_same_beginn
 def test_every_attempt_is_there_with_six_decimals_its_gain_and_its_cause() -> None:
     text = whole(
         context(
-            attempt(2, score=0.971234, gain=0.001204, gain_sigma=0.4),
+            attempt(2, score=0.971234, gain=0.001204, gain_sigma=0.6),
             attempt(3, "crash", score=None, gain=None, gain_sigma=None, reason="NameError: depth"),
             attempt(4, "keep", score=0.95, gain=0.05, gain_sigma=5.0),
         )
     )
-    assert "discard (near miss) | 0.971234 gain +0.001204 (+0.4 sigma) | idea 2" in text
+    assert "discard (near miss) | 0.971234 gain +0.001204 (+0.6 sigma) | idea 2" in text
     assert "mutation-0003 on mutation-0001 | crash | - | idea 3 | +1/-1 | NameError: depth" in text
     assert "keep | 0.950000 gain +0.050000 (+5.0 sigma)" in text
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import atomic
+from ..judge import NEAR_MISS
 from . import Attempt
 from .prompt import LESSON_EVERY, constants, line
 
@@ -199,7 +200,7 @@ def distil(over: Sequence[Attempt], most: int = 5) -> list[str]:
     ]
     gains = sorted((-a.gain, a.slot_id, a) for a in over if a.gain is not None)
     kept = [a for _, _, a in gains if a.verdict == "keep"]
-    near = [a for _, _, a in gains if a.verdict == "discard" and (a.gain_sigma or 0.0) > 0.5]
+    near = [a for _, _, a in gains if a.verdict == "discard" and (a.gain_sigma or 0.0) > NEAR_MISS]
     hurt = [a for _, _, a in reversed(gains) if (a.gain_sigma or 0.0) < -3]
     for title, group in (
         ("helped", kept),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..judge import NEAR_MISS
 from ..mutation import Edit
 from . import Attempt, Context
 
@@ -231,7 +232,7 @@ def _line(attempt: Attempt, names: Mapping[int, str]) -> str:
     delta = ""
     if attempt.gain is not None and attempt.gain_sigma is not None:
         delta = f" gain {attempt.gain:+.6f} ({attempt.gain_sigma:+.1f} sigma)"
-    near = attempt.verdict == "discard" and (attempt.gain_sigma or 0.0) > 0
+    near = attempt.verdict == "discard" and (attempt.gain_sigma or 0.0) > NEAR_MISS
     parent = names.get(attempt.parent or 0, "")
     size = f"+{attempt.lines_added}/-{attempt.lines_removed}" if parent else ""
     cause = line(attempt.reason) if attempt.score is None else ""
