@@ -77,6 +77,7 @@ def test_proposals_repairs_refusals_and_storms_in_one_night(project: Project, wi
     assert len(server.requests) == 13
 
 
+@pytest.mark.slow
 def test_a_provider_that_is_down_charges_no_slot_and_ends_the_night(project: Project, wire) -> None:
     wire({"status": 401, "type": "authentication_error", "message": "invalid x-api-key"})
     result = night(project, "--iterations=5", "--autoresearch-max-failures=2")
@@ -86,6 +87,7 @@ def test_a_provider_that_is_down_charges_no_slot_and_ends_the_night(project: Pro
     result.stdout.fnmatch_lines(["*stopped: 2 slots in a row came to nothing*"])
 
 
+@pytest.mark.slow
 def test_the_money_ends_the_night_in_order(project: Project, wire) -> None:
     wire({"text": idea(0.9)})
     result = night(project, "--iterations=5", "--autoresearch-max-cost=0.01usd")
@@ -93,6 +95,7 @@ def test_the_money_ends_the_night_in_order(project: Project, wire) -> None:
     result.stdout.fnmatch_lines(["*stopped: $0.00 of $0.01 are spent*--autoresearch-max-cost*"])
 
 
+@pytest.mark.slow
 def test_every_kth_slot_is_the_searchs(project: Project, wire) -> None:
     wire(*({"text": idea(1 + n / 10)} for n in range(1, 5)))
     result = project.pytester.runpytest_subprocess(

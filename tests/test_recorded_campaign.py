@@ -123,6 +123,7 @@ def run(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_campaign_over_the_wire_loses_nothing_and_its_costs_add_up(clone: Path, wire) -> None:
     server = wire(
         "halve-the-batch", "matrix-rate", "flash-attention", "refusal", "tight-softcap",
