@@ -15,13 +15,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from .mutation import Edit
 from .proposers import Proposal, Usage
-from .records import Champion, GateNote, SessionRecord, SlotRecord, TrialRecord
+from .records import Champion, GateNote, SessionRecord, SlotRecord, TrialRecord, one_line
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 30.0
@@ -329,7 +329,7 @@ class Ledger:
             cursor = db.execute(
                 "INSERT INTO proposals (state, slot_id, parent, body, created)"
                 " VALUES ('leased', ?, ?, ?, ?)",
-                (slot_id, parent, json.dumps(asdict(proposal)), time.time()),
+                (slot_id, parent, _body(proposal), time.time()),
             )
             db.execute(
                 "UPDATE slots SET proposal_id = ?, parent = ? WHERE id = ?",
@@ -342,7 +342,7 @@ class Ledger:
         with self._write() as db:
             db.execute(
                 "INSERT INTO proposals (state, parent, body, created) VALUES ('drafted', ?, ?, ?)",
-                (parent, json.dumps(asdict(proposal)), time.time()),
+                (parent, _body(proposal), time.time()),
             )
 
     def lease_proposal(self, slot_id: int) -> tuple[Proposal, int | None] | None:
@@ -582,6 +582,11 @@ def _champion(row: sqlite3.Row) -> Champion:
     return Champion(
         row["version"], row["slot_id"], row["commit"], _scores(row["scores"]), row["at"]
     )
+
+
+def _body(proposal: Proposal) -> str:
+    """A proposal as it is stored: whatever shows its title later shows one line of plain text."""
+    return json.dumps(asdict(replace(proposal, title=one_line(proposal.title))))
 
 
 def _proposal(body: str) -> Proposal:

@@ -44,7 +44,7 @@ def apply(files: Mapping[str, str], edits: Sequence[Edit]) -> dict[str, str]:
         All files, changed and unchanged. Line endings and a missing last newline are kept.
 
     Raises:
-        EditError: A file is not editable, a passage is absent or ambiguous.
+        EditError: A file is not editable, a passage is absent or ambiguous, or no UTF-8 holds it.
     """
     result = dict(files)
     for number, edit in enumerate(edits, 1):
@@ -53,7 +53,10 @@ def apply(files: Mapping[str, str], edits: Sequence[Edit]) -> dict[str, str]:
                 f"edit {number}: {edit.file!r} may not be changed; editable: {', '.join(files)}"
             )
         try:
+            edit.replace.encode()
             result[edit.file] = _replace(result[edit.file], edit)
+        except UnicodeEncodeError as error:
+            raise EditError(f"edit {number} of {edit.file} is no text: {error.reason}") from None
         except EditError as error:
             raise EditError(f"edit {number} of {edit.file}: {error}") from None
     return result

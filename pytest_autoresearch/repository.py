@@ -20,6 +20,11 @@ TRAILER = "Autoresearch-"
 _IDENTITY = ("pytest-autoresearch", "autoresearch@localhost")
 
 
+def _text(said: str) -> str:
+    """A message that git takes and any terminal can show: no NUL, no half characters."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in said)
+
+
 class RepositoryError(Exception):
     """The repository cannot be worked with; one line with the remedy."""
 
@@ -185,9 +190,9 @@ class Repository:
         lines = "\n".join(
             f"{TRAILER}{key}: {' '.join(str(value).split())}" for key, value in trailers.items()
         )
-        message = f"{first}\n\n{body.strip()}\n\n{lines}\n"
+        message = _text(f"{first}\n\n{body.strip()}\n\n{lines}\n").encode()
         return self._git(
-            "commit-tree", "--no-gpg-sign", tree, "-p", parent, "-F", "-", stdin=message.encode()
+            "commit-tree", "--no-gpg-sign", tree, "-p", parent, "-F", "-", stdin=message
         )
 
     def _hash_object(self, data: bytes) -> str:

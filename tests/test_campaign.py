@@ -338,3 +338,32 @@ def test_ctrl_c_gives_the_proposal_back_and_leaves_no_process(project: Project) 
     _wait_for(lambda: not _processes(project.path))
     assert project.verdicts() == ["interrupted"]
     assert project.ledger().sessions()[0].ended is not None
+
+
+def test_text_that_neither_files_nor_commits_hold_ends_in_a_verdict(project: Project) -> None:
+    project.write(
+        "mine.py",
+        """
+from pytest_autoresearch.mutation import Edit
+from pytest_autoresearch.proposers import Proposal
+
+IDEAS = [("half a \\ud800", "SCORE = 0.9\\n"), ("a\\0b", "SCORE = 0.8\\n"), ("", "# \\ud800\\n")]
+
+class Mine:
+    name = "mine"
+    def __init__(self, *_):
+        pass
+    def propose(self, context):
+        said, code = IDEAS[context.slot - 1]
+        edit = Edit("train.py", "# ideas go here", code + "# ideas go here")
+        return Proposal("x", (edit,), said)
+    def close(self):
+        pass
+""",
+    )
+    project.pytester.syspathinsert()
+    result = project.run(
+        "--iterations=3", "--autoresearch-confirm=0", "--autoresearch-proposer=mine:Mine"
+    )
+    assert result.ret == 0
+    assert project.verdicts() == ["keep", "keep", "invalid"]

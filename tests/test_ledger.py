@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -295,3 +296,18 @@ Life.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
 TestLife = Life.TestCase
+
+
+def test_a_title_is_stored_as_one_line_that_anything_can_show(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path, "t")
+    session = ledger.begin_session(driver="d")
+    slot = ledger.start_slot(
+        session_id=session, worker="main", name="mutation-0001", kind="mutation", number=1
+    ).id
+    title = "a\x1b[31m\tb\r\nc \u202ed\ud800"
+    ledger.save_proposal(slot, replace(PROPOSAL, title=title), parent=None)
+    assert ledger.slot(slot).title == "a\ufffd[31m b c \ufffdd\ufffd"
+    ledger.add_draft(replace(PROPOSAL, title="a\x07"), parent=slot)
+    waiting = ledger.lease_proposal(slot)
+    assert waiting is not None
+    assert waiting[0].title == "a\ufffd"

@@ -325,7 +325,7 @@ def test_any_line_fits_and_keeps_its_words(text: str, width: int) -> None:
 
 @given(st.sampled_from(["min", "max"]), st.floats(-9, 9), st.floats(-99, 99))
 def test_the_change_is_signed_as_the_score_moves(direction, gain: float, sigma: float) -> None:
-    facts = {"verdict": "keep", "metric": "m", "m": "0.5", "gain": repr(gain), "title": "t",
+    facts = {"verdict": "keep", "score": "0.5", "gain": repr(gain), "title": "t",
              "gain_sigma": repr(sigma)}  # fmt: skip
     line = terminal.result_line("mutation-0007", facts, direction)
     found = re.fullmatch(r"K 0\.500000 \(([+-][0-9.]+), (-?[0-9.]+)σ\) mutation-0007 t \+0/-0", line)

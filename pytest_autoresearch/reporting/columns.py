@@ -22,7 +22,7 @@ def row(facts: Mapping[str, str]) -> list[str]:
     Args:
         facts: Its junit properties.
     """
-    score = facts.get(facts.get("metric", ""), "")
+    score = facts.get("score", "")
     values = {
         "verdict": facts.get("verdict", ""),
         "score": f"{float(score):.6f}" if score else "",

@@ -61,7 +61,7 @@ def properties(
         "title": slot.title,
         "hypothesis": slot.hypothesis,
         "metric": metric.name,
-        metric.name: slot.score,
+        "score": slot.score,
         "bar": slot.bar,
         "gain": slot.gain,
         "gain_sigma": slot.gain_sigma,
@@ -81,6 +81,7 @@ def properties(
         **_proposal(slot),
         **_trials(slot),
     }
+    values.setdefault(metric.name, slot.score)  # a metric may be called as one of ours, e.g. steps
     return [(clean(key), _show(value)) for key, value in values.items() if value not in (None, "")]
 
 

@@ -20,8 +20,8 @@ import pytest
 
 from .. import atomic
 from ..experiment import Budget
-from ..records import CONFIRM, SMOKE
-from .terminal import EVERY, clock, harmless, markup, result_line, standing, write
+from ..records import CONFIRM, SMOKE, one_line
+from .terminal import EVERY, clock, markup, result_line, standing, write
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -115,7 +115,7 @@ def cells(status: Mapping[str, Any], budget: Budget) -> dict[str, str]:
         "how far": how_far,
         "loss": "" if loss is None else f"loss {loss:.3f}",
         "champion": "" if champion is None else f"champion {champion:.4f}",
-        "title": harmless(" ".join(status["title"].split())),
+        "title": one_line(status["title"]),
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..experiment import Direction
 from ..judge import Judge, preview, show
 from ..outcome import LETTERS
+from ..records import harmless
 
 if TYPE_CHECKING:
     from ..ledger import Ledger
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
 
 EVERY = 10
 """After how many slots it is said where the campaign stands."""
-
-
-def harmless(text: str) -> str:
-    """Return a model's or a candidate's words without what a terminal obeys or reorders."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def write(reporter: Any, line: str, **markup: bool) -> None:
@@ -43,7 +39,7 @@ def result_line(name: str, facts: Mapping[str, str], direction: Direction) -> st
     """
     verdict = facts.get("verdict", "")
     letter = LETTERS[verdict][1] if verdict in LETTERS else "?"
-    score = facts.get(facts.get("metric", ""))
+    score = facts.get("score")
     parts = [letter, f"{float(score):.6f}" if score else "-" * 8]
     if facts.get("gain") and facts.get("gain_sigma"):
         change = float(facts["gain"]) * (-1 if direction == "min" else 1)
