@@ -13,6 +13,9 @@ def write(path: Path, content: bytes | str) -> None:
         OSError: The disk is full or the folder cannot be written; the old file stands.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
+    if path.exists() and not path.is_file():  # /dev/null must not become a file
+        path.write_bytes(data)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

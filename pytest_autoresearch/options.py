@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -23,6 +24,13 @@ def _at_least(lowest: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def _control(text: str) -> int:
+    every = int(text)
+    if every < 0 or every == 1:
+        raise ValueError("must be 2 or more, or 0 for none")
+    return every
 
 
 def _share(text: str) -> float:
@@ -64,7 +72,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _path_or_off(text: str) -> str:
-    return "" if text.strip().lower() in ("off", "none", "no") else text
+    return "" if text.strip().lower() in ("off", "none", "no") else expanded(text)
+
+
+def expanded(text: str) -> str:
+    """A shell expands no ``~`` after ``=``; pytest does for its own paths."""
+    return os.path.expanduser(os.path.expandvars(text))
 
 
 def _flag(text: str) -> bool:
@@ -154,7 +167,7 @@ OPTIONS = (
     _Option(
         "control",
         "--autoresearch-control",
-        _at_least(0),
+        _control,
         4,
         "K",
         "With a language model, every K-th slot goes to gp as a control; 0: none",
@@ -291,7 +304,7 @@ OPTIONS = (
     _Option(
         "summary",
         "--autoresearch-summary",
-        str,
+        expanded,
         None,
         "PATH",
         "Append a summary in Markdown there at the end, e.g. $GITHUB_STEP_SUMMARY",

@@ -183,9 +183,10 @@ class Hooks:
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
         """Settle the exit code first; project the ledger last, after pytest's own junit writer."""
         session.exitstatus = self.session.exit_status(session.exitstatus)
-        result = yield
-        self.session.finished(int(session.exitstatus))
-        return result
+        try:
+            return (yield)
+        finally:
+            self.session.finished(int(session.exitstatus))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the summary block."""

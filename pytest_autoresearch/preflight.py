@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .experiment import Experiment
+from .options import expanded
 
 if TYPE_CHECKING:
+    from .options import Config
     from .repository import Repository
 
 MIN_FREE_BYTES = 64 * 2**20
@@ -111,6 +114,40 @@ def check(root: Path, experiment: Experiment) -> Repository:
     if experiment.run is None:
         _check_data(root, experiment)
     return repository
+
+
+def junit_log(config: pytest.Config) -> Path | None:
+    """Return where ``--junitxml`` points, read as pytest reads it; None without it."""
+    given = getattr(config.option, "xmlpath", None)  # absent with -p no:junitxml
+    return Path(os.path.abspath(expanded(given))) if given else None
+
+
+def check_outputs(config: pytest.Config, options: Config) -> None:
+    """See that what was asked to be written can be, so that a night does not end in nothing.
+
+    Raises:
+        pytest.UsageError: With the remedy.
+    """
+    root, junit = config.rootpath, junit_log(config)
+    if junit is not None:
+        _check_output("--junitxml", junit)
+    if options.html:
+        _check_output("--autoresearch-html", root / options.html)
+    if options.summary:
+        _check_output("--autoresearch-summary", root / options.summary)
+
+
+def _check_output(option: str, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            path.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise pytest.UsageError(
+            f"{option}: {path} cannot be written ({error.strerror}); choose another place"
+        ) from None
 
 
 def _check_data(root: Path, experiment: Experiment) -> None:

@@ -54,6 +54,8 @@ def start(config: pytest.Config) -> Session:
         return Session(config, options, experiment, plan, is_driver=False)
     repository = preflight.check(root, experiment)
     _check_proposer(options, root)
+    if not (config.option.collectonly or config.option.setupplan):
+        preflight.check_outputs(config, options)
     plan = make(config, options, experiment, repository)
     if getattr(config.option, "maxschedchunk", 0) is None:
         config.option.maxschedchunk = 1
@@ -349,7 +351,8 @@ class Session:
         report.autoresearch = verdict  # type: ignore[attr-defined]
         error = call.excinfo.value
         said = getattr(error, "autoresearch_reason", None) or getattr(error, "reason", error)
-        if self.options.strict or self.config.option.runxfail or item.kind == "baseline":
+        runxfail = self.config.getoption("runxfail", False)
+        if self.options.strict or runxfail or item.kind == "baseline":
             report.longrepr = f"{verdict}: {said}"
             return
         report.outcome = "skipped"
@@ -392,12 +395,12 @@ class Session:
         if row is None:
             return
         record = self.ledger.slot(int(str(row)))
-        root, xml, page = self.config.rootpath, self.config.option.xmlpath, self.options.html
+        root, page = self.config.rootpath, self.options.html
         files = artifacts_of(
             record,
             self.ledger.path,
             tsv=root / "results.tsv",
-            junit=Path(xml) if xml else None,
+            junit=preflight.junit_log(self.config),
             html=root / page if page else None,
         )
         say = self._live.tell if self._live is not None else None
@@ -511,13 +514,12 @@ class Session:
         from .reporting.logs import Logs
 
         if self._logs is None:
-            path = self.config.option.xmlpath
             self._logs = Logs(
                 self.config.rootpath,
                 self.ledger,
                 self.experiment.metric,
                 self.facts,
-                Path(path) if path else None,
+                preflight.junit_log(self.config),
                 self.session_id or 0,
                 self._page,
             )

@@ -134,3 +134,12 @@ def test_unwritable_directory(project: Project) -> None:
 def test_a_file_where_the_ledger_should_be(project: Project) -> None:
     project.write(".autoresearch", "in the way")
     refused(project, says=".autoresearch cannot be written*")
+
+
+@pytest.mark.parametrize(
+    "option", ["--junitxml", "--autoresearch-html", "--autoresearch-summary"]
+)
+@pytest.mark.parametrize("place", ["program.md/log", "/proc/nowhere/log"])
+def test_output_that_cannot_be_written(project: Project, option: str, place: str) -> None:
+    refused(project, f"{option}={place}", says=f"{option}: *{place} cannot be written (*")
+    assert not project.ledger().slots()

@@ -15,13 +15,14 @@ import xmlschema
 from hypothesis import HealthCheck, given, settings
 
 from conftest import Project
-from pytest_autoresearch import snapshot
+from pytest_autoresearch import atomic, snapshot
 from pytest_autoresearch.experiment import Metric
 from pytest_autoresearch.ledger import Ledger
 from pytest_autoresearch.mutation import Edit
 from pytest_autoresearch.proposers import Proposal, Usage
 from pytest_autoresearch.records import GateNote
-from pytest_autoresearch.reporting import junit
+from pytest_autoresearch.reporting import columns, junit
+from pytest_autoresearch.reporting.terminal import result_line
 from pytest_autoresearch.snapshot import EmptyLedger, SnapshotError
 from pytest_autoresearch.trial import TrialResult
 
@@ -286,3 +287,60 @@ def test_a_file_that_pytest_wrote_is_no_log_to_import(project: Project) -> None:
     project.pytester.runpytest_subprocess("--junitxml=log.xml", "-p", "no:cacheprovider")
     with pytest.raises(SnapshotError, match="holds 0 campaigns"):
         junit.read(project.path / "log.xml")
+
+
+def test_a_metric_may_be_called_as_one_of_our_figures(ledger: Ledger) -> None:
+    slot = replace(ledger.slots()[-1], score=0.5)
+    figures = dict(junit.properties(slot, Metric("steps")))
+    assert (figures["score"], figures["steps"]) == ("0.5", "586")
+    assert result_line(slot.name, figures, "min").startswith("K 0.500000 ")
+    assert "<td class=\"col-score\">0.500000</td>" in columns.row(figures)
+
+
+def test_the_log_goes_where_pytest_would_write_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(project.path / "home"))
+    project.propose(0.9)
+    project.write(
+        "tracker.py",
+        "def pytest_autoresearch_trial_finished(record, artifacts):\n"
+        "    print(artifacts['junit'].read_text()[:0], end='')\n",
+    )
+    project.pytester.syspathinsert()
+    result = project.run(
+        "--iterations=1", "--autoresearch-confirm=0", "--junitxml=~/a/log.xml", "-p", "tracker"
+    )
+    assert "failed" not in result.stdout.str()  # it was there while the campaign ran
+    assert "mutation-0001" in project.cases("home/a/log.xml")
+    assert not (project.path / "~").exists()
+
+
+def test_without_pytests_own_plugins_the_campaign_runs(project: Project) -> None:
+    project.propose(0.9, 1.5)
+    result = project.run(
+        "--iterations=2", "--autoresearch-confirm=0", "-p", "no:junitxml", "-p", "no:skipping"
+    )
+    assert result.ret == 0
+    assert project.verdicts() == ["keep", "discard"]
+
+
+def test_what_another_plugin_raises_at_the_end_leaves_no_log_unwritten(project: Project) -> None:
+    project.write(
+        "late.py", "def pytest_sessionfinish():\n    raise OSError('no space left')\n"
+    )
+    project.pytester.syspathinsert()
+    project.propose(0.9)
+    project.run("--iterations=1", "--autoresearch-confirm=0", "-p", "late")
+    [session] = project.ledger().sessions()
+    assert session.ended is not None
+    assert "score 0.9" in (project.path / "results.tsv").read_text()
+    page = (project.path / ".autoresearch/report.html").read_text()
+    assert "the campaign is running" not in page
+
+
+def test_a_device_stays_a_device(tmp_path: Path) -> None:
+    place = tmp_path / "log"
+    place.symlink_to("/dev/null")
+    atomic.write(place, "x")
+    assert place.is_symlink()
