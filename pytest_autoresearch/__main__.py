@@ -10,6 +10,16 @@ from pathlib import Path
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    from .ledger import LedgerUnavailable
+
+    try:
+        return _main(arguments)
+    except LedgerUnavailable as error:
+        print(error, file=sys.stderr)
+        return 4
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pytest_autoresearch", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     attempt = commands.add_parser(

@@ -152,15 +152,16 @@ def _data(folder: Path) -> Finding:
 
 
 def _campaign(root: Path, tag: str) -> Finding:
-    from .ledger import Ledger
+    from .ledger import Ledger, LedgerUnavailable
 
     if not Ledger.exists(root, tag):
         return Finding("campaign", "ok", f"{tag} is not begun")
-    ledger = Ledger.open(root, tag)
     try:
+        ledger = Ledger.open(root, tag)
         slots, champion = ledger.slots(), ledger.champion()
-    finally:
         ledger.close()
+    except LedgerUnavailable as error:
+        return Finding("campaign", "fix", str(error))
     best = f", champion {champion.mean:.6f}" if champion else ", no baseline yet"
     return Finding("campaign", "ok", f"{tag}: {len(slots)} slots{best}")
 

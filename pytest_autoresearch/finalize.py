@@ -7,6 +7,7 @@ hold exactly the champion's files; the working tree is never touched.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from .ledger import CampaignBusy, Ledger
 from .mutation import EditError, apply
 from .preflight import check, default_tag, experiment_at
 from .records import PRUNE, SlotRecord
+from .reporting.markdown import cell
 from .repository import Repository, RepositoryError
 
 
@@ -56,6 +58,9 @@ def finalize(
         _finalize(root, tag, branch, groups, squash)
     except (pytest.UsageError, RepositoryError, CampaignBusy) as error:
         print(error, file=sys.stderr)
+        return 4
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}; nothing was created", file=sys.stderr)
         return 4
     return 0
 
@@ -94,19 +99,19 @@ def _finalize(
             )
         if ledger.champion() != last:
             raise pytest.UsageError("the champion moved meanwhile; run it again")
-        repository.create_branch(branch, tip)
-        body = pull_request(tag, steps, experiment.metric, closing)
         page = root / ".autoresearch" / tag / "pull-request.md"
-        atomic.write(page, body)
+        atomic.write(page, pull_request(tag, steps, experiment.metric, closing))
+        repository.create_branch(branch, tip)  # last, so that a failure leaves no branch behind
     finally:
         ledger.end_session(session, None)
         ledger.close()
     for number, step in enumerate(steps, 1):
         print(f"{number}. {subject(step)}")
     base, title = facts["base_commit"][:10], subject(steps[-1])
+    create = ["gh", "pr", "create", "--head", branch, "--title", title, "--body-file", str(page)]
     print(f"\nbranch {branch} holds the champion's files: git log -p {base}..{branch}")
-    print(f"push it:       git push -u origin {branch}")
-    print(f"pull request:  gh pr create --head {branch} --title {title!r} --body-file {page}")
+    print(f"push it:       {shlex.join(['git', 'push', '-u', 'origin', branch])}")
+    print(f"pull request:  {shlex.join(create)}")  # titles are a model's words: quoted for a shell
 
 
 def plan(
@@ -223,6 +228,7 @@ def pull_request(
         lines.append("- not confirmed on fresh seeds")
     lines.append("")
     for step in steps:
-        lines += [f"### {subject(step)}", ""]
-        lines += [describe(slot, metric, closing) + "\n" for slot in step.slots]
+        lines += [f"### {cell(subject(step))}", ""]
+        for slot in step.slots:
+            lines += [*map(cell, describe(slot, metric, closing).splitlines()), ""]
     return "\n".join(lines)

@@ -58,3 +58,18 @@ def test_what_is_broken_is_named_and_fails(project: Project, damage, said: str) 
     assert done.returncode == 1
     assert said in line(done.stdout, "project")
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["doctor", "report", "finalize", "verify", "transfer"])
+def test_a_ledger_of_a_newer_version_is_one_line(project: Project, command: str) -> None:
+    ledger = project.ledger()
+    with ledger._write() as db:
+        db.execute("PRAGMA user_version = 99")
+    ledger.close()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_autoresearch", command],
+        cwd=project.path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == (1 if command == "doctor" else 4)
+    assert "update pytest-autoresearch" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

@@ -128,3 +128,29 @@ def test_a_campaign_without_keeps_has_nothing_to_finalize(project: Project) -> N
     project.run("--iterations=1")
     done = finalize(project)
     assert (done.returncode, "nothing was kept" in done.stderr) == (4, True)
+
+
+def test_a_hostile_title_is_one_word_to_the_shell_and_text_on_the_page(make_project) -> None:
+    project: Project = make_project(train=TRAIN)
+    title = "it's $(touch pwned) `touch pwned` <img src=x> fixes"
+    project.propose(setting("A", 0.1).replace("A to 0.1", title))
+    project.run("--iterations=1", "--autoresearch-confirm=0")
+    done = finalize(project)
+    assert done.returncode == 0, done.stderr
+    [command] = [line for line in done.stdout.splitlines() if line.startswith("pull request:")]
+    script = "gh() { printf '%s\\n' \"$@\"; }; " + command.removeprefix("pull request:")
+    said = subprocess.run(
+        ["bash", "-c", script], cwd=project.path, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert said[said.index("--title") + 1] == title
+    assert not (project.path / "pwned").exists()
+    assert "<img" not in (project.path / ".autoresearch/main/pull-request.md").read_text()
+
+
+def test_a_failure_leaves_no_branch(night: Project) -> None:
+    (night.path / ".autoresearch/main/pull-request.md").mkdir()
+    before = git(night.path, "for-each-ref")
+    done = finalize(night)
+    assert done.returncode == 4
+    assert "pull-request.md: Is a directory; nothing was created" in done.stderr
+    assert git(night.path, "for-each-ref") == before

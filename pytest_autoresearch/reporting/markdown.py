@@ -67,7 +67,7 @@ def render(
 
 
 def cell(text: str) -> str:
-    """Return text that stays in its cell, as text."""
+    """Return text that stays in its cell or line, as text."""
     flat = " ".join(text.split())
     for character in "\\`|<>[]*_":
         flat = flat.replace(character, f"\\{character}" if character not in "<>" else " ")
