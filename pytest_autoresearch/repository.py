@@ -22,7 +22,8 @@ _IDENTITY = ("pytest-autoresearch", "autoresearch@localhost")
 
 def _text(said: str) -> str:
     """A message that git takes and any terminal can show: no NUL, no half characters."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in said)
+    lines = said.replace("\r\n", "\n")
+    return "".join(c if c.isprintable() or c in "\n\t\xa0" else "\ufffd" for c in lines)
 
 
 class RepositoryError(Exception):

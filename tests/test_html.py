@@ -549,3 +549,18 @@ def test_facts_are_gathered_from_the_ledger(tmp_path: Path):
     assert facts["tag"] == "night"
     assert facts["closing"]["champion"] == 2
     assert facts["sessions"][0].config == {"iterations": 3}
+
+
+def test_a_changed_brief_is_shown_where_it_was_first_seen() -> None:
+    briefs = ("aaaa1111", "aaaa1111", "bbbb2222", "aaaa1111", "bbbb2222")
+    slots = [
+        SlotRecord(
+            n, f"mutation-{n:04d}", "mutation", n, 1, "main", "done", 0.0, verdict="discard",
+            meta={"brief": brief},
+        )
+        for n, brief in enumerate(briefs, 1)
+    ]  # fmt: skip
+    text = Page(html.render(slots, (), {}, live=False)).text
+    assert "aaaa1111 from mutation-0001; bbbb2222 from mutation-0003" in text
+    assert text.count("First to see program.md as it was changed (bbbb2222).") == 1
+    assert text.count("First to see") == 1

@@ -318,6 +318,15 @@ class Report:
 
     # ------------------------------------------------------------------ provenance
 
+    @cached_property
+    def briefs(self) -> dict[int, str]:
+        """Slots that were the first to see a version of the brief, oldest first, with its hash."""
+        first: dict[str, int] = {}
+        for slot in self.tried:
+            if slot.meta.get("brief"):
+                first.setdefault(str(slot.meta["brief"])[:16], slot.id)
+        return {slot_id: brief for brief, slot_id in first.items()}
+
     def environment(self) -> list[tuple[str, str]]:
         """Where and on what the scores were made."""
         scored = [t for slot in self.slots for t in slot.own_trials if t.status == "ok"]
@@ -325,6 +334,7 @@ class Report:
         kinds = sorted({trial.score_kind for trial in scored if trial.score_kind})
         devices = sorted({f"{t.device} ({t.concurrency} side by side)" for t in self._trials})
         versions: Mapping[str, str] = self.facts.get("versions") or {}
+        briefs = self.briefs.items()
         facts = [
             ("campaign", self.tag),
             ("branch", f"autoresearch/{self.tag}" if self.tag else ""),
@@ -332,6 +342,7 @@ class Report:
             ("budget of a trial", str(self.campaign.get("budget", ""))),
             ("seed", str(self.campaign.get("seed", ""))),
             ("editable files", ", ".join(self.campaign.get("files", ()))),
+            ("program.md", "; ".join(f"{b} from {self._by_id[i].name}" for i, b in briefs)),
             ("base commit", str(self.campaign.get("base_commit", ""))),
             ("devices", "; ".join(devices)),
             ("scores are", ", ".join(kinds)),
