@@ -26,7 +26,7 @@ def steps() -> list[dict]:
 
 def test_the_nightly_workflow_parses_and_its_shell_steps_do() -> None:
     scripts = [step["run"] for step in steps() if "run" in step]
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     for script in scripts:
         plain = re.sub(r"\$\{\{.*?\}\}", "x", script)
         assert subprocess.run(["bash", "-n"], input=plain, text=True, check=False).returncode == 0

@@ -79,6 +79,25 @@ def test_the_second_night_goes_on_in_a_fresh_clone(project: Project, tmp_path: P
     ]  # fmt: skip
 
 
+@pytest.mark.slow
+def test_a_night_without_the_cache_goes_on_from_the_commits(
+    project: Project, tmp_path: Path
+) -> None:
+    project.propose(0.5, 1.6, 0.4, 0.3)
+    origin = tmp_path / "origin.git"
+    subprocess.run(["git", "clone", "-q", "--bare", str(project.path), str(origin)], check=True)
+    for night, slots in (("one", 2), ("two", 4)):
+        folder = clone(origin, tmp_path / night)
+        run(script("Yesterday's attempts"), folder)
+        again = script("Go on without the cache").replace(".venv/bin/python", sys.executable)
+        run(again, folder)
+        assert f"{slots} slots" in research(folder, project.path / "ideas")
+        run(script("Push what was tried"), folder)
+    assert git(origin, "log", "--format=%s", "main..autoresearch/nightly").splitlines() == [
+        "score 0.3", "score 0.4", "score 0.5",
+    ]  # fmt: skip
+
+
 def test_only_the_step_that_proposes_gets_the_key() -> None:
     holders = [step["name"] for step in JOB["steps"] if "secrets." in str(step)]
     assert holders == ["Research"]
