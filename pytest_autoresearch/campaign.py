@@ -138,9 +138,13 @@ class Campaign:
                 usage=error.usage or Usage(),
                 meta=error.meta,
             )
+        if made_for not in (None, slot.parent.id):
+            # thought of for other files than the policy chose: the new champion's, or else those
+            slot.parent = self.ledger.slot(slot.champion.slot_id)
+            slot.parent_commit = slot.champion.commit
+            slot.before = self.trials.read(slot.champion.commit)
         if waiting is None:
-            brief = {"brief": hashlib.sha256(program.encode()).hexdigest()[:8]}
-            slot.proposal = replace(slot.proposal, meta={**slot.proposal.meta, **brief})
+            slot.proposal = _signed(slot.proposal, program)
             self.ledger.save_proposal(slot.record.id, slot.proposal, parent=slot.parent.id)
         if slot.refusal is None:
             self._mutate(slot, made_for)
@@ -199,10 +203,15 @@ class Campaign:
 
     def draft_ahead(self, slot: Slot) -> None:
         """Have the next proposal thought of while this slot trains, if thinking takes long."""
-        if not getattr(self.proposer, "thinks", False) or slot.parent is None:
+        if not getattr(self.proposer, "thinks", False) or self._draft.begun:
             return
-        context = replace(self.context(slot), slot=slot.record.number + self.rules.concurrency)
-        self._draft.start(self.proposer, context)
+        number = slot.record.number + self.rules.concurrency
+        course = self._course(number)
+        parent = self.ledger.slot(course.parent)
+        ahead = Slot(
+            replace(slot.record, number=number), parent, before=self.trials.read(parent.commit)
+        )
+        self._draft.start(self.proposer, self.context(ahead, course.hint))
 
     @property
     def proposer(self) -> Proposer:
@@ -494,11 +503,20 @@ class Campaign:
 
     def close(self) -> None:
         """Stop trials and helpers; a draft that is ready waits for the next session."""
-        if (ready := self._draft.ready()) is not None:
-            self.ledger.add_draft(*ready)
-        if self._proposer is not None:
-            self._proposer.close()
-        self.trials.executor.close()
+        try:
+            if (ready := self._draft.ready()) is not None:
+                proposal, parent = ready
+                self.ledger.add_draft(_signed(proposal, self._draft.program), parent)
+        finally:
+            if self._proposer is not None:
+                self._proposer.close()
+            self.trials.executor.close()
+
+
+def _signed(proposal: Proposal, program: str) -> Proposal:
+    """Note which brief a proposal was made from."""
+    brief = {"brief": hashlib.sha256(program.encode()).hexdigest()[:8]}
+    return replace(proposal, meta={**proposal.meta, **brief})
 
 
 def _figures(trial: TrialRecord) -> dict[str, float]:

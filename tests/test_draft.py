@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_anthropic_proposer import context
 
 from conftest import Project
 from pytest_autoresearch.experiment import Experiment
+from pytest_autoresearch.proposers import ProposerExhausted
 from pytest_autoresearch.proposers.arms import WithControl
 from pytest_autoresearch.proposers.registry import create
 
@@ -29,12 +33,13 @@ class Thinker:
         with open("calls.jsonl", "a") as file:
             file.write(json.dumps({
                 "ahead": threading.current_thread() is not threading.main_thread(),
+                "hint": "structural change" in context.hint,
                 "running": [a.name for a in context.history if a.verdict == "running"],
             }) + "\\n")
         if FAIL and threading.current_thread() is not threading.main_thread():
             raise ProposerUnavailable("busy")
         search = "SCORE = 1.0\\n" if STRICT else "# ideas go here\\n"
-        score = 0.9 - 0.1 * self.calls
+        score = 0.9 - 0.1 * self.calls if not WORSE else 1.5 + 0.1 * self.calls
         return Proposal(f"idea {self.calls}", (Edit("train.py", search, f"SCORE = {score:.1f}\\n" + search.replace("1.0", f"{score:.1f}")),))
 
     def close(self):
@@ -42,8 +47,33 @@ class Thinker:
 """
 
 
-def night(project: Project, slots: int, *, strict: bool = False, fail: bool = False) -> list[dict]:
-    project.write("thinker.py", f"STRICT, FAIL = {strict}, {fail}\n{PROPOSER}")
+SLOW = """\
+import threading, time
+from pytest_autoresearch.mutation import Edit
+from pytest_autoresearch.proposers import Proposal
+
+class Slow:
+    name = "slow"
+    thinks = True
+
+    def __init__(self, experiment):
+        pass
+
+    def propose(self, context):
+        if threading.current_thread() is not threading.main_thread():
+            AHEAD
+        edit = Edit("train.py", "# ideas go here\\n", "SCORE = 0.5\\n# ideas go here\\n")
+        return Proposal("half", (edit,))
+
+    def close(self):
+        print("closed in order")
+"""
+
+
+def night(
+    project: Project, slots: int, *, strict: bool = False, fail: bool = False, worse: bool = False
+) -> list[dict]:
+    project.write("thinker.py", f"STRICT, FAIL, WORSE = {strict}, {fail}, {worse}\n{PROPOSER}")
     project.pytester.syspathinsert()
     result = project.pytester.runpytest_subprocess(
         "--autoresearch", "--autoresearch-proposer=thinker:Thinker", f"--iterations={slots}",
@@ -85,6 +115,34 @@ def test_a_provider_that_failed_ahead_is_asked_again_when_its_turn_comes(project
     assert len(project.verdicts()) == 2
 
 
+def test_what_the_policy_wants_is_told_to_who_drafts(project: Project) -> None:
+    project.write(
+        "conftest.py",
+        (project.path / "conftest.py").read_text()
+        + "\nfrom pytest_autoresearch import policy\npolicy.PATIENCE = 1\n",
+    )
+    project.commit()
+    calls = night(project, 3, worse=True)
+    assert [call["ahead"] for call in calls] == [False, True, True]
+    assert [call["hint"] for call in calls] == [False, False, True]
+
+
+@pytest.mark.parametrize("ahead", ["time.sleep(600)", "raise RuntimeError('a bug')"])
+def test_a_session_that_stops_waits_for_no_draft(project: Project, ahead: str) -> None:
+    project.write("slow.py", SLOW.replace("AHEAD", ahead))
+    project.pytester.syspathinsert()
+    began = time.monotonic()
+    result = project.pytester.runpytest_subprocess(
+        "--autoresearch", "--autoresearch-proposer=slow:Slow", "--iterations=3",
+        "--autoresearch-target=0.6", "--autoresearch-confirm=0", "-s", "-p", "no:cacheprovider",
+        timeout=120,
+    )  # fmt: skip
+    assert result.ret == 0
+    assert time.monotonic() - began < 60
+    assert project.verdicts() == ["keep"]
+    assert "closed in order" in result.stdout.str()
+
+
 def test_the_control_arm_takes_every_kth_slot(tmp_path: Path) -> None:
     class Named:
         def __init__(self, name: str) -> None:
@@ -110,3 +168,19 @@ def test_the_control_arm_takes_every_kth_slot(tmp_path: Path) -> None:
     assert search.closed
     with pytest.raises(ValueError, match="2nd slot"):
         WithControl(create("ratchet", experiment=Experiment(), root=tmp_path), search, 1)
+
+
+def test_a_control_that_finds_nothing_to_turn_ends_no_night(tmp_path: Path) -> None:
+    idea = tmp_path / "1.txt"
+    idea.write_text(
+        "train.py\n<<<<<<< SEARCH\nmodel.run()\n=======\nmodel.fit()\n>>>>>>> REPLACE\n"
+    )
+    main = create(f"replay:{tmp_path}", experiment=Experiment(), root=tmp_path)
+    search = create("gp", experiment=Experiment(), root=tmp_path)
+    told = replace(context(), slot=2, files={"train.py": "import model\nmodel.run()\n"})
+    with pytest.raises(ProposerExhausted):
+        search.propose(told)
+    arms = WithControl(main, search, 2)
+    assert arms.recorded
+    assert arms.propose(told).title == "1"
+    arms.close()

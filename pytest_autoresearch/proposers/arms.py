@@ -5,7 +5,9 @@ Only so can a morning's report say whether the model earned its tokens.
 
 from __future__ import annotations
 
-from . import Context, Proposal, Proposer
+import contextlib
+
+from . import Context, Proposal, Proposer, ProposerExhausted
 
 
 class WithControl:
@@ -21,12 +23,15 @@ class WithControl:
             raise ValueError("a control arm takes every 2nd slot at most")
         self.name = main.name
         self.thinks = True
+        self.recorded = getattr(main, "recorded", False)
         self._main, self._control, self._every = main, control, every
 
     def propose(self, context: Context) -> Proposal:
-        """Ask the arm whose turn it is; see `Proposer.propose`."""
-        turn = self._control if context.slot % self._every == 0 else self._main
-        return turn.propose(context)
+        """Ask the arm whose turn it is, `main` where `control` has nothing left to turn."""
+        if context.slot % self._every == 0:
+            with contextlib.suppress(ProposerExhausted):
+                return self._control.propose(context)
+        return self._main.propose(context)
 
     def close(self) -> None:
         """Release both."""

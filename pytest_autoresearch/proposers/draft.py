@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from concurrent.futures import Future, wait
 
-from . import Context, Proposal, Proposer, ProposerError, ProposerUnavailable
+from . import Context, Proposal, Proposer, ProposerUnavailable
 
 
 class Draft:
-    """At most one proposal in the making; used by one thread."""
+    """At most one proposal in the making; used by one thread.
+
+    Attributes:
+        program: The brief that the latest was made from.
+    """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="draft")
         self._future: Future[Proposal] | None = None
         self._parent = 0
-        self._program = ""
+        self.program = ""
+
+    @property
+    def begun(self) -> bool:
+        """Whether one is in the making, or waits to be taken."""
+        return self._future is not None
 
     def start(self, proposer: Proposer, context: Context) -> None:
         """Begin to ask, unless an answer is awaited already.
@@ -23,9 +32,19 @@ class Draft:
             proposer: Must allow being called from another thread.
             context: As it stands now; what is in flight is in its history.
         """
-        if self._future is None:
-            self._parent, self._program = context.parent.slot_id, context.program
-            self._future = self._thread.submit(proposer.propose, context)
+        if self._future is not None:
+            return
+        self._parent, self.program = context.parent.slot_id, context.program
+        future = self._future = Future[Proposal]()
+
+        def think() -> None:
+            try:
+                future.set_result(proposer.propose(context))
+            except BaseException as error:
+                future.set_exception(error)
+
+        # a daemon: a session that ends waits for no provider
+        threading.Thread(target=think, name="draft", daemon=True).start()
 
     def take(self, program: str) -> tuple[Proposal, int] | None:
         """Wait for the draft.
@@ -40,8 +59,11 @@ class Draft:
         Raises:
             ProposalRefused, ProposalInvalid, ProposerExhausted: As `Proposer.propose`.
         """
-        future, self._future = self._future, None
-        if future is None or program != self._program:
+        future, current = self._future, program == self.program
+        if future is not None and current:
+            wait([future])  # Ctrl-C leaves it to `ready`
+        self._future = None
+        if future is None or not current:
             return None
         try:
             return future.result(), self._parent
@@ -51,10 +73,6 @@ class Draft:
     def ready(self) -> tuple[Proposal, int] | None:
         """Return a finished draft that nobody took, without waiting; give up one in the making."""
         future, self._future = self._future, None
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        if future is None or not future.done() or future.cancelled():
+        if future is None or not future.done() or future.exception() is not None:
             return None
-        try:
-            return future.result(), self._parent
-        except ProposerError:
-            return None
+        return future.result(), self._parent

@@ -15,6 +15,7 @@ class Informed:
     def __init__(self, main: Proposer, notebook: Notebook, library: Library) -> None:
         self.name = main.name
         self.thinks = True
+        self.recorded = getattr(main, "recorded", False)
         self._main, self._notebook, self._library = main, notebook, library
 
     def propose(self, context: Context) -> Proposal:
