@@ -112,6 +112,15 @@ def test_what_a_person_wrote_stays(notebook: Notebook) -> None:
     assert "Depth 5 never fits." in told.user[-1]
 
 
+def test_a_mark_that_a_person_deleted_costs_nothing_that_a_person_wrote(notebook: Notebook) -> None:
+    history = [BASE, *(attempt(n) for n in range(2, 40))]
+    notebook.lessons(history[:15])
+    file = notebook.folder / "lessons.md"
+    file.write_text(file.read_text().replace("<!-- end -->\n", "") + "Depth 5 never fits.\n")
+    for upto in (15, 25, 39):
+        assert "Depth 5 never fits.\n" in notebook.lessons(history[:upto])
+
+
 def test_a_person_may_delete_everything(notebook: Notebook) -> None:
     notebook.note({"ideas": ["one idea"], "lessons": ["one lesson"]})
     for name in ("ideas.md", "lessons.md"):

@@ -277,6 +277,9 @@ def test_own_notes_are_read_without_a_query_and_bounded(library, server, tmp_pat
     (notes / "b.md").write_text("try smaller batches")
     (notes / "a.txt").write_bytes(b"\xff" + b"y" * 10_000)
     (notes / "paper.pdf").write_bytes(b"%PDF")
+    (notes / "folder.md").mkdir()
+    (notes / "gone.md").symlink_to(tmp_path / "gone")
+    (notes / "round.md").symlink_to("round.md")
     text = library(query="", notes=notes).text(1)
     assert text.index("a.txt:") < text.index("b.md:\ntry smaller batches")
     assert "(the rest is left out)" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from hypothesis import given
@@ -200,8 +201,11 @@ def test_whoever_wrote_it_hostile_text_stays_data() -> None:
         assert mark not in text
     assert "<<<<<<< SEARCH" not in text  # the rules alone show one
     for told in text.split("\n"):
-        assert "forget the rules" not in told or told.startswith("| ") or " | " in told or (
-            told.startswith("Propose the mutation")
+        assert (
+            "forget the rules" not in told
+            or told.startswith("| ")
+            or " | " in told
+            or (told.startswith("Propose the mutation"))
         )
         assert not told.startswith(("Human", "[", "```\n"))
     assert prompt.system == clean.system
@@ -223,6 +227,9 @@ def test_an_attempt_says_which_constants_it_turned() -> None:
     assert "| +1/-1 LR 0.02 -> 0.03" in whole(context(attempt(2, edits=edits)))
     assert describe((Edit("f", "a\n", "a\nb = a + 1\n"),)) == "+ b = a + 1"
     assert describe((Edit("f", "a\nb\n", "a\n"),)) == "only deletes"
+    began = time.monotonic()
+    assert describe((Edit("f", "x = 1\n", f"x = 1{' ' * 100_000}y\n"),)) == "x 1 -> 1 y"
+    assert time.monotonic() - began < 5
     assert "- DEPTH = 2" in whole(context(attempt(2, edits=edits)))
 
 

@@ -57,6 +57,26 @@ def test_the_failing_block_is_answered_with_the_nearest_real_lines() -> None:
     assert "all blocks" in answered
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["-" * 200_000 + "1", "+".join(["1"] * 100_000), "a" + ".b" * 100_000, "2\0", "("],
+)
+def test_what_no_parser_can_read_is_sent_back(value: str) -> None:
+    ask, told = reader(GOOD.replace("LR = 0.03", f"LR = {value}"), GOOD)
+    assert converse(ask, context(), "x").title == "raise the rate"
+    [(said, answered)] = told[1]
+    assert "would not parse: " in answered
+    assert "None" not in answered
+    said.encode()
+
+
+def test_what_was_cut_within_a_character_is_put_together() -> None:
+    title = "raise \ud83d\ude00 the \x1b[31mrate"
+    ask, told = reader(GOOD.replace("raise the rate", title))
+    assert converse(ask, context(), "x").title == "raise \U0001f600 the rate"
+    assert len(told) == 1
+
+
 def test_the_conversation_only_grows_and_ends_after_two_repairs() -> None:
     ask, told = reader(BAD)
     with pytest.raises(ProposalInvalid, match=f"after {REPAIRS} repairs") as caught:

@@ -33,7 +33,10 @@ _REMARK = re.compile(
 )
 _TASK = re.compile(r"^\s*[-*] \[( |x|X)\] (.*?)(?: \(from [^()]*\))?\s*$")
 _BEGIN = "<!-- from the ledger after {} attempts; rewritten every {} -->"
-_PART = re.compile(r"<!-- from the ledger after (\d+) attempts.*?<!-- end -->\n?", re.DOTALL)
+_PART = re.compile(
+    r"<!-- from the ledger after (\d+) attempts(?:(?!<!-- from the ledger).)*?<!-- end -->\n?",
+    re.DOTALL,
+)
 _KEYS = {"idea": "ideas", "done": "done", "lesson": "lessons"}
 _OVER = ("keep", "discard", "crash", "timeout", "invalid", "duplicate", "guard", "cheat")
 

@@ -241,10 +241,12 @@ class Library:
         if self.notes is None or not self.notes.is_dir():
             return
         for path in sorted({path for pattern in NOTES for path in self.notes.glob(pattern)}):
-            if path.is_file():
+            try:
                 text = path.read_text(encoding="utf-8", errors="replace").strip()
-                cut = "" if len(text) <= NOTE else "\n(the rest is left out)"
-                yield f"{path.name}:\n{text[:NOTE]}{cut}"
+            except OSError:  # a folder, a dead link, one that an editor is just replacing
+                continue
+            cut = "" if len(text) <= NOTE else "\n(the rest is left out)"
+            yield f"{path.name}:\n{text[:NOTE]}{cut}"
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -40,7 +40,7 @@ _CONTROL = re.compile(
 _BOUNDARY = re.compile(r"\[(/?)(INST|SYS|SYSTEM)\]|```+|~~~+", re.IGNORECASE)
 """What chat formats end a turn with, besides what begins with ``<``, and what ends a fence."""
 
-_ASSIGNMENT = re.compile(r"^[ \t]*([A-Za-z_]\w*)[ \t]*=[ \t]*([^=\n][^#\n]*?)[ \t]*(?:#.*)?$", re.M)
+_ASSIGNMENT = re.compile(r"^[ \t]*+([A-Za-z_]\w*+)[ \t]*+=[ \t]*+([^=\n][^#\n]*)", re.M)
 
 _ROLE = """\
 You are a researcher who improves a program by small, reasoned experiments. Each of your proposals
@@ -181,10 +181,13 @@ def constants(edits: Sequence[Edit]) -> dict[str, tuple[str, str]]:
     """Return the plain assignments that edits change: name to the old and the new expression."""
     changed: dict[str, tuple[str, str]] = {}
     for edit in edits:
-        old = dict(_ASSIGNMENT.findall(edit.search))
-        new = dict(_ASSIGNMENT.findall(edit.replace))
+        old, new = _assignments(edit.search), _assignments(edit.replace)
         changed |= {n: (old[n], new[n]) for n in old if n in new and old[n] != new[n]}
     return changed
+
+
+def _assignments(text: str) -> dict[str, str]:
+    return {name: value.rstrip() for name, value in _ASSIGNMENT.findall(text)}
 
 
 def describe(edits: Sequence[Edit], length: int = 100) -> str:

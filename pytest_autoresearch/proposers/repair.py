@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..fingerprint import fingerprint
+from ..fingerprint import UNREADABLE, fingerprint
+from ..fingerprint import parse as read_program
 from ..mutation import EditError, apply
+from ..trial.output import one_line
 from . import Context, Proposal, ProposalInvalid, ProposalRefused, Usage
 from .edits import Parsed, parse
 from .memory import remarks
@@ -56,24 +57,25 @@ def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer:
             error.usage = add(spent, error.usage or Usage())
             raise
         spent = add(spent, reply.usage)
+        text = _whole(reply.text)
         try:
-            parsed = reply.parsed or parse(reply.text, context.experiment.files[0])
-            title = parsed.title or title
+            parsed = reply.parsed or parse(text, context.experiment.files[0])
+            title = one_line(parsed.title, 100) or title
             check(context.files, parsed)
         except EditError as error:
             complaint = str(error)
         else:
             return Proposal(
-                (parsed.title or "untitled")[:100],
+                one_line(parsed.title, 100) or "untitled",
                 parsed.edits,
-                parsed.hypothesis,
+                one_line(parsed.hypothesis, 2000),
                 proposer=proposer,
                 usage=spent,
                 meta={"repairs": len(turns), **remarks(parsed.prose)},
             )
         turns.append(
             (
-                reply.text,
+                text,
                 f"That does not apply: {complaint}\n\nNothing was changed. Send the whole proposal "
                 "again, title, hypothesis and all blocks.",
             )
@@ -81,6 +83,11 @@ def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer:
     unusable = ProposalInvalid(f"after {REPAIRS} repairs: {complaint}", title, {"repairs": REPAIRS})
     unusable.usage = spent
     raise unusable
+
+
+def _whole(text: str) -> str:
+    """Put together what was cut within a character: the halves of one cannot be sent back."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def check(files: Mapping[str, str], parsed: Parsed) -> None:
@@ -93,11 +100,12 @@ def check(files: Mapping[str, str], parsed: Parsed) -> None:
     for name, text in changed.items():
         if name.endswith(".py"):
             try:
-                ast.parse(text)
-            except SyntaxError as error:
-                raise EditError(
-                    f"{name} line {error.lineno} would not parse: {error.msg}"
-                ) from None
+                read_program(text)
+            except UNREADABLE as error:
+                at = getattr(error, "lineno", None)
+                where = f" line {at}" if at else ""
+                said = getattr(error, "msg", "") or one_line(error) or "it is nested too deeply"
+                raise EditError(f"{name}{where} would not parse: {said}") from None
     if fingerprint(changed) == fingerprint(files):
         raise EditError("the edits change nothing that runs")
 
