@@ -15,6 +15,9 @@ from pathlib import Path
 
 from .proposers import ProposerExhausted, Usage
 
+IN_FLIGHT_S = 1800.0
+"""Seconds in which a call ends; what was set aside longer ago and not settled, is spent."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS spend (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, model TEXT NOT NULL, prices TEXT NOT NULL,
@@ -24,6 +27,10 @@ CREATE TABLE IF NOT EXISTS spend (
 
 class NoPrice(LookupError):
     """Nobody knows what the model costs."""
+
+
+class SetAside(ProposerExhausted):
+    """There is money, but calls in flight hold it: worth asking again when they have ended."""
 
 
 def price(provider: str, usage: Usage) -> float:
@@ -93,12 +100,14 @@ class Purse:
             A number for `settle`.
 
         Raises:
+            SetAside: It would exceed the cap, but for what calls in flight may cost at most.
             ProposerExhausted: It would exceed the cap.
         """
         with self._db() as db:
-            if self.cap is not None and self._spent(db) + amount > self.cap:
-                raise ProposerExhausted(
-                    f"${self._spent(db):.2f} of ${self.cap:.2f} are spent or set aside, and the "
+            if self.cap is not None and (spent := self._spent(db)) + amount > self.cap:
+                free = spent - self._in_flight(db) + amount <= self.cap
+                raise (SetAside if free else ProposerExhausted)(
+                    f"${spent:.2f} of ${self.cap:.2f} are spent or set aside, and the "
                     f"next call may cost ${amount:.2f} (--autoresearch-max-cost)"
                 )
             cursor = db.execute(
@@ -117,6 +126,14 @@ class Purse:
         """US dollars spent or set aside so far."""
         with self._db() as db:
             return self._spent(db)
+
+    @staticmethod
+    def _in_flight(db: sqlite3.Connection) -> float:
+        [(total,)] = db.execute(
+            "SELECT sum(reserved) FROM spend WHERE settled IS NULL AND at > ?",
+            (time.time() - IN_FLIGHT_S,),
+        ).fetchall()
+        return float(total or 0.0)
 
     @staticmethod
     def _spent(db: sqlite3.Connection) -> float:

@@ -115,8 +115,7 @@ def test_what_an_agent_edits_is_its_proposal(hire: Hire) -> None:
 def test_the_prompt_comes_by_file_and_as_standard_input(hire: Hire) -> None:
     script = (
         'cat > "$HOME/got"; cmp "$HOME/got" "$1" || exit 1\n'
-        'grep -q "# lower it" "$1" && grep -q "slot 3" "$1" && [ "$2" = big-1 ] || exit 2\n'
-        + RAISE
+        'grep -q "# lower it" "$1" && grep -q "slot 3" "$1" && [ "$2" = big-1 ] || exit 2\n' + RAISE
     )
     agent = hire(script, "{prompt_file} {model}", model="big-1")
     assert agent.propose(context()).usage.model == "big-1"
@@ -569,6 +568,16 @@ def test_under_a_cap_what_nobody_can_price_stays_set_aside(hire: Hire, tmp_path:
     assert purse.spent() == pytest.approx(0.1 + BUDGET_USD)
     with pytest.raises(ProposerExhausted, match="--autoresearch-max-cost"):
         unpriced.propose(context())
+
+
+def test_what_another_worker_has_set_aside_is_waited_for(hire: Hire, tmp_path: Path) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=1.5 * BUDGET_USD)
+    held = purse.reserve("m", BUDGET_USD)
+    with pytest.raises(ProposerUnavailable, match="not charged"):
+        hire(RAISE + SAY, purse=purse, deadline_s=0.1).propose(context())
+    threading.Timer(0.5, purse.settle, (held, 0.1)).start()
+    hire(RAISE + SAY, purse=purse).propose(context())
+    assert purse.spent() == pytest.approx(0.2)
 
 
 def test_without_a_cap_what_is_known_is_counted(hire: Hire, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from wire.server import USAGE, Wire
@@ -346,6 +348,17 @@ def test_a_try_that_broke_off_before_one_that_worked_is_paid_too(
     assert least <= purse.spent() - 0.0143 + 1e-9 <= most + 1e-6
     assert usage.cost_usd == pytest.approx(purse.spent())
     assert usage.output_tokens == 400
+
+
+def test_what_another_worker_has_set_aside_is_waited_for(serve, tmp_path) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=0.2)
+    wire, claude = serve({"text": GOOD}, purse=purse)
+    held = purse.reserve(MODEL, 0.19)
+    with pytest.raises(ProposerUnavailable, match=r"of \$0\.20.*not charged"):
+        replace(claude, patience=replace(QUICK, deadline_s=0.5)).propose(context())
+    assert wire.requests == []
+    threading.Timer(0.5, purse.settle, (held, 0.01)).start()
+    assert claude.propose(context()).title == "raise the rate"
 
 
 def test_broken_tries_end_at_the_cap(serve, tmp_path) -> None:

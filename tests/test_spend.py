@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_autoresearch.proposers import ProposerExhausted, Usage
-from pytest_autoresearch.spend import NoPrice, Purse, price, prices_version
+from pytest_autoresearch.spend import NoPrice, Purse, SetAside, price, prices_version
 
 WORKER = """
 import sys
@@ -38,6 +38,23 @@ def test_workers_share_one_purse(tmp_path) -> None:
     one.settle(number, 0.1)
     two.reserve("m", 0.4)
     assert one.spent() == pytest.approx(0.5)
+
+
+def test_money_that_calls_in_flight_hold_is_waited_for(tmp_path, monkeypatch) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=1.0)
+    purse.settle(purse.reserve("m", 0.2), 0.2)
+    held = purse.reserve("m", 0.7)
+    with pytest.raises(SetAside):
+        purse.reserve("m", 0.7)
+    with pytest.raises(ProposerExhausted) as spent:
+        purse.reserve("m", 0.9)  # too much, whatever the call in flight costs
+    assert spent.type is ProposerExhausted
+    monkeypatch.setattr("pytest_autoresearch.spend.IN_FLIGHT_S", 0.0)  # its process was killed
+    with pytest.raises(ProposerExhausted) as spent:
+        purse.reserve("m", 0.7)
+    assert spent.type is ProposerExhausted
+    purse.settle(held, 0.1)
+    purse.reserve("m", 0.7)
 
 
 def test_processes_that_race_for_it_never_exceed_the_cap(tmp_path) -> None:

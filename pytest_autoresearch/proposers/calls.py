@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
-from ..spend import NoPrice, Purse, price
+from ..spend import NoPrice, Purse, SetAside, price
 from . import ProposalRefused, ProposerError, ProposerExhausted, ProposerUnavailable, Usage
 from .prompt import estimate_tokens
 
@@ -68,13 +68,14 @@ class Patience:
     Attributes:
         deadline_s: Seconds for one answer, retries and pauses included.
         attempt_s: Seconds for one try.
-        silence_s: Seconds without a word within a try; a provider's pings are no words.
+        silence_s: Seconds without a word within a try; a provider's pings are no words, and the
+            newest models do not show what they think: they are silent until they have thought.
         pause_s: Seconds before the second try; doubles each time, up to a minute's worth.
     """
 
     deadline_s: float = 1200.0
     attempt_s: float = 600.0
-    silence_s: float = 180.0
+    silence_s: float = 480.0
     pause_s: float = 2.0
 
 
@@ -247,7 +248,8 @@ class Asker(ABC):
             try:
                 return await send(heard), reservation
             except (TimeoutError, asyncio.CancelledError):
-                lost += self._price(most) or 0.0  # nobody knows how far it got: it stays set aside
+                lost += self._price(most) or 0.0  # nobody knows how far it got: all of it is spent
+                self._settle(reservation, self._price(most))
                 raise
             except Exception as error:
                 amount = self._broken(error, heard, most)
@@ -262,6 +264,8 @@ class Asker(ABC):
             self._settle(reservation, cost)
             if cost is not None:
                 usage = replace(usage, cost_usd=cost + lost)
+        else:
+            self._settle(reservation, self._price(most))
         return answer, usage
 
     def _broken(self, error: Exception, heard: Heard, most: Usage) -> float:
@@ -293,7 +297,10 @@ class Asker(ABC):
                 f"the price of {self.model!r} ({self.vendor}) is unknown; leave "
                 "--autoresearch-max-cost out"
             )
-        return self.purse.reserve(self.model, amount)
+        try:
+            return self.purse.reserve(self.model, amount)
+        except SetAside as error:
+            raise Transient(str(error), free=True) from None
 
     def _open(self, standard: Callable[[], Any]) -> Any:
         """Make a client that leaves retries to us, whoever's it is."""

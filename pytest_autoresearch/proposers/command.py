@@ -28,7 +28,7 @@ from ..sandbox import (
     launch,
     survey,
 )
-from ..spend import NoPrice, Purse, price
+from ..spend import NoPrice, Purse, SetAside, price
 from ..trial import meter
 from ..trial.group import Group
 from ..trial.output import Output, clean, one_line
@@ -155,7 +155,7 @@ class Command:
     # ------------------------------------------------------------------ one run
 
     def _ask(self, prompt: Prompt, turns: Sequence[Turn], context: Context, ends: float) -> Reply:
-        began, reservation = time.monotonic(), self._reserve()
+        began, reservation = time.monotonic(), self._reserve(ends)
         with desk() as (home, copy):
             lay_out(copy, context)
             (home / "prompt.md").write_bytes(_flat(prompt, turns).encode("utf-8", "replace"))
@@ -310,10 +310,16 @@ class Command:
             error.usage = usage
             raise error
 
-    def _reserve(self) -> int | None:
+    def _reserve(self, ends: float) -> int | None:
         if self.purse is None or self.purse.cap is None:
             return None
-        return self.purse.reserve(self.model or self.name, BUDGET_USD)
+        while True:
+            try:
+                return self.purse.reserve(self.model or self.name, BUDGET_USD)
+            except SetAside as error:
+                if self._closed or time.monotonic() >= ends:
+                    raise ProposerUnavailable(f"{error}; the slot is not charged") from None
+            time.sleep(_SCAN_S)
 
     def _settle(self, reservation: int | None, told: Told, seconds: float) -> Usage:
         """Work out what a run cost; under a cap, one that nobody can price stays set aside."""
@@ -327,6 +333,8 @@ class Command:
             if reservation is None:
                 reservation = self.purse.reserve(model or self.name, usage.cost_usd)
             self.purse.settle(reservation, usage.cost_usd)
+        elif self.purse is not None and reservation is not None:
+            self.purse.settle(reservation, BUDGET_USD)
         return usage
 
 
