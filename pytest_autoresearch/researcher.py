@@ -101,12 +101,12 @@ class Researcher:
         Raises:
             ProposerUnavailable: None can be had.
         """
-        if not self.thinks:
-            return []
-        from .proposers.forecast import first_context, forecast
-
         proposer = self.proposer()
         warning = getattr(self.main, "check", lambda: "")()
+        if not self.thinks:
+            return [warning] if warning else []
+        from .proposers.forecast import first_context, forecast
+
         self._library.papers(first, again=True)
         experiment = self.experiment
         texts = {

@@ -169,6 +169,16 @@ def test_a_gateway_that_lists_no_models_is_asked_all_the_same(serve) -> None:
     assert chat.propose(context()).title == "raise the rate"
 
 
+def test_a_small_window_is_shared_between_prompt_and_answer(serve) -> None:
+    local = {"id": "local", "object": "model", "created": 0, "owned_by": "me"}
+    server = {"body": {"object": "list", "data": [{**local, "max_model_len": 16384}]}}
+    wire, chat = serve({"text": GOOD}, server=server, model="local")
+    long = replace(context(), literature="word " * 30_000)
+    assert chat.propose(long).title == "raise the rate"
+    assert wire.requests[0]["max_completion_tokens"] == 8192
+    assert "word" not in wire.requests[0]["messages"][1]["content"]
+
+
 def test_missing_credentials_are_named(serve, monkeypatch) -> None:
     wire, chat = serve({"text": GOOD})
     monkeypatch.delenv("OPENAI_API_KEY")

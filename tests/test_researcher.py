@@ -13,7 +13,7 @@ from test_prompt import context
 from wire.server import Wire
 
 from conftest import PYTHON, Project
-from pytest_autoresearch.options import MAX_SLOTS
+from pytest_autoresearch.options import MAX_SLOTS, OPTIONS
 from pytest_autoresearch.proposers.anthropic import Claude
 from pytest_autoresearch.proposers.forecast import forecast
 from pytest_autoresearch.proposers.keyless import Keyless, ratchet
@@ -158,6 +158,25 @@ def test_a_model_that_does_not_exist_ends_the_session_before_the_baseline(
     assert not project.ledger().slots()
 
 
+def test_who_does_not_think_is_looked_at_before_the_baseline_too(project: Project) -> None:
+    project.write(
+        "absent.py",
+        "from pytest_autoresearch.proposers import ProposerUnavailable\n"
+        "class Absent:\n"
+        "    name = 'absent'\n"
+        "    def __init__(self, experiment): pass\n"
+        "    def check(self): raise ProposerUnavailable('nobody is here')\n"
+        "    def close(self): pass\n",
+    )
+    project.pytester.syspathinsert()
+    result = project.pytester.runpytest_subprocess(
+        "--autoresearch", "--autoresearch-proposer=absent:Absent", "-p", "no:cacheprovider"
+    )
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: --autoresearch-proposer=absent:Absent: nobody is here"])
+    assert not project.ledger().slots()
+
+
 @pytest.mark.slow
 def test_a_session_begins_with_what_it_will_cost_and_with_what_it_must_do_without(
     project: Project, steered: Steered, monkeypatch: pytest.MonkeyPatch
@@ -192,6 +211,14 @@ def test_the_preview_grows_with_slots_history_and_prices() -> None:
 
 
 SOURCE = "LR = 0.02\n"
+
+
+def test_a_control_arm_that_would_take_every_slot_is_refused() -> None:
+    parse = {option.field: option.parse for option in OPTIONS}["control"]
+    assert [parse(text) for text in ("0", "2", "4")] == [0, 2, 4]
+    for text in ("1", "-1", "often"):
+        with pytest.raises(ValueError):
+            parse(text)
 
 
 @pytest.mark.parametrize(

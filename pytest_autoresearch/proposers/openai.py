@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from . import Context, Proposal, ProposalInvalid, Usage
 from .calls import Asker, Heard, Patience, Rejected, Transient, faults, one_line, persist, verdict
-from .prompt import Prompt, compose, estimate_tokens
+from .prompt import LIMIT_TOKENS, Prompt, compose, estimate_tokens
 from .repair import Reply, Turn, converse
 
 MAX_TOKENS = 32_000
@@ -45,12 +45,13 @@ class Chat(Asker):
     """Proposes what a model behind the chat completions API answers.
 
     Attributes:
-        max_tokens: Of one answer; a local model's window may want less.
+        max_tokens: Of one answer; less where the server says that the model's window is small.
     """
 
     name: str = "openai"
     max_tokens: int = MAX_TOKENS
     _checked: bool = False
+    _limit_tokens: int | None = None
 
     vendor: ClassVar[str] = "openai"
     api: ClassVar[str] = "the chat completions API"
@@ -60,7 +61,7 @@ class Chat(Asker):
         self._willing()
         if not self._checked:
             self._check_model(self.patience)
-        prompt = compose(context)
+        prompt = compose(context, self._limit_tokens)
         return converse(lambda turns: self._ask(prompt, turns), context, self.name)
 
     # ------------------------------------------------------------------ one turn
@@ -146,7 +147,7 @@ class Chat(Asker):
     def _check_model(self, patience: Patience) -> None:
         """Ask whether the server has the model, where it can say."""
 
-        async def ask() -> list[str] | None:
+        async def ask() -> dict[str, Any] | None:
             async with faults(_fault), self._make_client() as client:
                 try:
                     page = await client.models.list()
@@ -161,14 +162,18 @@ class Chat(Asker):
                         f"the server at {where} does not speak the chat completions API; "
                         "OPENAI_BASE_URL usually ends with /v1"
                     )
-                return [str(model.id) for model in found]
+                return {str(model.id): model for model in found}
 
-        names = persist(ask, patience, self.api)
-        if names and self.model not in names:
-            some = ", ".join(sorted(names)[:8])
+        models = persist(ask, patience, self.api) or {}
+        if models and self.model not in models:
+            some = ", ".join(sorted(models)[:8])
             raise Rejected(
                 f"the server has no model {self.model!r}; it has {some} (--autoresearch-model)"
             )
+        window = getattr(models.get(self.model), "max_model_len", None)  # vLLM says it
+        if isinstance(window, int) and window > 0:
+            self.max_tokens = min(self.max_tokens, window // 2)
+            self._limit_tokens = min(LIMIT_TOKENS, window * 3 // 8)  # repairs need room, too
         self._checked = True
 
 

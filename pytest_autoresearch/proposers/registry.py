@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "pytest_autoresearch.proposers"
 
+CREDENTIALS = (
+    *("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+    *("ANTHROPIC_PROFILE", "ANTHROPIC_FEDERATION_RULE_ID"),
+)
+"""Variables that Anthropic's SDK finds credentials by; importing it to ask takes seconds."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -43,8 +49,7 @@ class Settings:
 
 def default() -> str:
     """Who proposes when nobody says: a language model where its key is set, else the search."""
-    keys = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
-    return "anthropic" if any(os.environ.get(name) for name in keys) else "gp"
+    return "anthropic" if any(os.environ.get(name) for name in CREDENTIALS) else "gp"
 
 
 def with_settings(proposer: Proposer, settings: Settings) -> Proposer:
