@@ -26,6 +26,10 @@ from .records import Champion, GateNote, SessionRecord, SlotRecord, TrialRecord,
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 30.0
 
+RETRIES = 3
+"""Slots of one session in which a proposal may meet a failure of the infrastructure: one that
+brings it about itself must not take every slot of every night."""
+
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE sessions (
@@ -349,11 +353,15 @@ class Ledger:
         """Give the oldest proposal that waits for a slot to this one.
 
         Returns:
-            The proposal and the slot whose files it was made for; None if none waits.
+            The proposal and the slot whose files it was made for; None if none waits. One with
+            which the infrastructure failed `RETRIES` times waits for the next session.
         """
         with self._write() as db:
             row = db.execute(
-                "SELECT * FROM proposals WHERE state = 'drafted' ORDER BY id LIMIT 1"
+                "SELECT * FROM proposals p WHERE state = 'drafted' AND (SELECT count(*) FROM slots"
+                " WHERE proposal_id = p.id AND state = 'infra' AND session_id ="
+                " (SELECT session_id FROM slots WHERE id = ?)) < ? ORDER BY id LIMIT 1",
+                (slot_id, RETRIES),
             ).fetchone()
             if row is None:
                 return None

@@ -608,7 +608,7 @@ def test_what_json_hides_in_its_escapes_is_cleaned(
     imposter(tmp_path / "desk", "gemini", says)
     monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
     monkeypatch.setenv("GEMINI_API_KEY", "x")
-    assert make("gemini", tmp_path).propose(context()).title == "half  of it"
+    assert make("gemini", tmp_path).propose(context()).title == "half of it"
 
 
 def test_refusals_are_counted_and_end_the_asking(

@@ -382,6 +382,13 @@ def test_a_model_that_cannot_be_had_is_known_before_anything_is_spent(serve) -> 
     assert "it is asked again when its turn comes" in claude.check()
 
 
+def test_a_model_that_is_about_to_go_is_said_to_be(serve) -> None:
+    assert serve({"text": GOOD}, model={"lifecycle": "deprecated"})[1].check() == (
+        f"{MODEL} is deprecated: it will be retired"
+    )
+    assert serve({"text": GOOD})[1].check() == ""
+
+
 def test_without_a_cap_a_model_needs_no_price_and_with_one_it_does(serve, tmp_path) -> None:
     wire, claude = serve({"text": GOOD}, purse=Purse(tmp_path / "ledger.sqlite"))
     claude.model = "claude-of-a-gateway"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from pytest_autoresearch.ledger import (
+    RETRIES,
     CampaignBusy,
     ChampionMoved,
     Ledger,
@@ -60,9 +61,18 @@ def test_a_slot_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert (found.title, found.edits, found.usage, found.meta) == (
         PROPOSAL.title, PROPOSAL.edits, PROPOSAL.usage, PROPOSAL.meta,
     )  # fmt: skip
-    assert (found.verdict, found.score, found.parent, found.state) == ("discard", 0.1 + 0.2, 7, "done")
+    assert (found.verdict, found.score, found.parent, found.state) == (
+        "discard",
+        0.1 + 0.2,
+        7,
+        "done",
+    )
     [record] = found.trials
-    assert (record.score, record.curve, record.checkpoint) == (0.1 + 0.2, ((0.5, 3.25),), Path("/c"))
+    assert (record.score, record.curve, record.checkpoint) == (
+        0.1 + 0.2,
+        ((0.5, 3.25),),
+        Path("/c"),
+    )
     assert record.metrics == {"x": 1.5}
 
 
@@ -82,6 +92,28 @@ def test_a_cut_off_slot_gives_its_proposal_to_the_next(tmp_path: Path) -> None:
     following = begin(ledger, 2)
     assert ledger.lease_proposal(following) == (PROPOSAL, None)
     assert ledger.lease_proposal(begin(ledger, 3)) is None
+
+
+def test_a_proposal_that_brings_the_infrastructure_down_does_not_take_every_slot(
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger.open(tmp_path, "t")
+    tonight, tomorrow = ledger.begin_session(driver="d"), ledger.begin_session(driver="d")
+
+    def start(session: int, number: int) -> int:
+        return ledger.start_slot(
+            session_id=session, worker="main", name=f"m{number}", kind="mutation", number=number
+        ).id
+
+    slot = start(tonight, 1)
+    ledger.save_proposal(slot, PROPOSAL, parent=None)
+    for number in range(2, RETRIES + 1):
+        ledger.abandon_slot(slot, "infra", "no GPU")
+        slot = start(tonight, number)
+        assert ledger.lease_proposal(slot) == (PROPOSAL, None)
+    ledger.abandon_slot(slot, "infra", "no GPU")
+    assert ledger.lease_proposal(start(tonight, 8)) is None
+    assert ledger.lease_proposal(start(tomorrow, 9)) == (PROPOSAL, None)
 
 
 def test_a_repeat_is_found_also_while_the_first_still_runs(tmp_path: Path) -> None:
@@ -154,14 +186,20 @@ def _hammer(root: Path, worker: int, kills: bool) -> None:
     session = ledger.begin_session(driver="same", worker=str(worker))
     for i in range(40):
         slot = ledger.start_slot(
-            session_id=session, worker=str(worker), name=f"m-{worker}-{i}", kind="mutation", number=i
+            session_id=session,
+            worker=str(worker),
+            name=f"m-{worker}-{i}",
+            kind="mutation",
+            number=i,
         ).id
         while True:
             champion = ledger.champion()
             version = champion.version if champion else 0
             score = 1.0 if champion is None else champion.mean - 1
             try:
-                ledger.crown(version, slot, f"{worker}/{i}", {1: score}, outcome={"verdict": "keep"})
+                ledger.crown(
+                    version, slot, f"{worker}/{i}", {1: score}, outcome={"verdict": "keep"}
+                )
                 break
             except ChampionMoved:
                 continue

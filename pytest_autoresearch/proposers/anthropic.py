@@ -138,6 +138,8 @@ class Claude(Asker):
                 )
             if getattr(found, "lifecycle", None) == "retired":
                 raise Rejected(f"{self.model} is retired; choose another --autoresearch-model")
+            if getattr(found, "lifecycle", None) == "deprecated":
+                self._notice = f"{self.model} is deprecated: it will be retired"
             most = getattr(found, "max_tokens", None)
         self._max_tokens = min(MAX_TOKENS, most) if isinstance(most, int) and most else MAX_TOKENS
 

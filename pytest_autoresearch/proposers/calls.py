@@ -184,6 +184,7 @@ class Asker(ABC):
     patience: Patience = field(default_factory=Patience)
     thinks: bool = True
     _refusals: int = 0
+    _notice: str = ""
 
     vendor: ClassVar[str]
     """As the price list names it."""
@@ -210,7 +211,7 @@ class Asker(ABC):
         """Ask whether the model can be had, before anything is spent on a baseline.
 
         Returns:
-            A fault that may pass, in one line; '' where there is none.
+            A fault that may pass, or the model's near end, in one line; or ''.
 
         Raises:
             Rejected: It cannot be had: no credentials, no such model, a server of another kind.
@@ -221,7 +222,7 @@ class Asker(ABC):
             raise
         except ProposerUnavailable as error:
             return f"{error}; it is asked again when its turn comes"
-        return ""
+        return self._notice
 
     @abstractmethod
     def _check_model(self, patience: Patience) -> None:
