@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,7 @@ class Session:
     _ledger: Any = None
     _researcher: Researcher | None = None
     _told: list[str] = field(default_factory=list)
+    _signals: dict[signal.Signals, Any] = field(default_factory=dict)
 
     # ------------------------------------------------------------------ campaign of this process
 
@@ -421,14 +422,13 @@ class Session:
         return json.dumps(asdict(self.plan))
 
     def started(self) -> None:
-        """Take the campaign's lock, turn SIGTERM into Ctrl-C, start the live view."""
+        """Take the campaign's lock, turn signals into Ctrl-C, start the live view."""
         if self.config.option.collectonly or self.config.option.setupplan:
             return
         if self.is_driver:
             self._prepare()
             self.join()
-            with contextlib.suppress(ValueError):
-                signal.signal(signal.SIGTERM, _terminated)
+            self._listen()
             from .reporting.live import LiveView
 
             self._live = LiveView(self)
@@ -487,7 +487,27 @@ class Session:
 
     def interrupted(self) -> None:
         """Ctrl-C: running trials end at once and give their proposals back."""
+        self._handle({number: signal.SIG_IGN for number in self._signals})
         self.stopping = INTERRUPTED
+
+    def _listen(self) -> None:
+        """End as Ctrl-C does on SIGTERM and when the terminal closes, unless that is ignored."""
+        numbers = {signal.SIGTERM, signal.SIGHUP}
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
+            numbers.remove(signal.SIGHUP)
+        self._signals = self._handle({number: self._terminated for number in numbers})
+
+    @staticmethod
+    def _handle(handlers: Mapping[signal.Signals, Any]) -> dict[signal.Signals, Any]:
+        """Set handlers and return those before; none outside of the main thread."""
+        with contextlib.suppress(ValueError):
+            return {number: signal.signal(number, new) for number, new in handlers.items()}
+        return {}
+
+    def _terminated(self, number: int, frame: object) -> None:
+        """Once is enough: another one would cut off what is being written."""
+        self._handle({number: signal.SIG_IGN for number in self._signals})
+        raise KeyboardInterrupt
 
     def exit_status(self, status: int) -> int:
         """0: the campaign ran; 1: baseline failed, all crashed, or too few keeps."""
@@ -620,11 +640,8 @@ class Session:
             self._lease.release()
         if self._ledger is not None:
             self._ledger.close()
-
-
-def _terminated(number: int, frame: object) -> None:
-    """End as Ctrl-C does, also where SIGINT is ignored (a job in a shell's background)."""
-    raise KeyboardInterrupt
+        self._handle({number: old or signal.SIG_DFL for number, old in self._signals.items()})
+        self._signals = {}
 
 
 def _plain(options: Config) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -271,11 +272,13 @@ def test_workers_that_keep_at_the_same_time_are_compared_again_and_lose_nothing(
     assert means[-1] == pytest.approx(0.4, abs=1e-3)
 
 
-def _start(project: Project, *args: str) -> subprocess.Popen[bytes]:
+def _start(
+    project: Project, *args: str, stdout: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "pytest", "--autoresearch", "-p", "no:cacheprovider",
          "--autoresearch-proposer=replay:ideas", "--junitxml=log.xml", *args],
-        cwd=project.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=project.path, stdout=stdout, stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
@@ -338,6 +341,35 @@ def test_ctrl_c_gives_the_proposal_back_and_leaves_no_process(project: Project) 
     _wait_for(lambda: not _processes(project.path))
     assert project.verdicts() == ["interrupted"]
     assert project.ledger().sessions()[0].ended is not None
+
+
+@pytest.mark.parametrize("signals", ["HUP", "INT TERM TERM"])
+def test_a_closed_terminal_and_an_impatient_runner_end_it_in_order(
+    project: Project, signals: str
+) -> None:
+    project.propose(SLOW)
+    process = _start(project, "--iterations=1")
+    _wait_for(lambda: _running(project))
+    for name in signals.split():
+        process.send_signal(getattr(signal, f"SIG{name}"))
+        time.sleep(0.2)
+    assert process.wait(timeout=60) == 2
+    assert project.verdicts() == ["interrupted"]
+    assert project.ledger().sessions()[0].exit == 2
+    page = (project.path / ".autoresearch/report.html").read_text()
+    assert "the campaign is running" not in page
+
+
+def test_a_campaign_outlives_what_it_is_shown_on(project: Project) -> None:
+    project.propose(SLOW.replace("8.0", "1.5"), 0.9)
+    master, terminal = pty.openpty()
+    process = _start(project, "--iterations=2", "--autoresearch-confirm=0", stdout=terminal)
+    os.close(terminal)
+    _wait_for(lambda: _running(project))
+    os.close(master)
+    process.wait(timeout=60)
+    assert project.verdicts() == ["discard", "keep"]
+    assert project.ledger().sessions()[0].exit == 0
 
 
 def test_text_that_neither_files_nor_commits_hold_ends_in_a_verdict(project: Project) -> None:

@@ -154,10 +154,16 @@ class Guarded:
         """Write text at once, after the live lines are taken away."""
         with self._view.lock:
             self._view.erase()
-            count = self._stream.write(text)
-            self._stream.flush()
+            with contextlib.suppress(OSError):  # the terminal is gone; the campaign is not
+                self._stream.write(text)
+                self._stream.flush()
             self._view.pending = (self._view.pending + text).rpartition("\n")[2]
-        return count
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what waits, if there is still a terminal."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -222,7 +228,8 @@ class LiveView:
             self.erase()
             if self._out is not None:
                 self.reporter._tw._file = self.reporter._tw._file._stream
-                self._out.close()
+                with contextlib.suppress(OSError):
+                    self._out.close()
                 self._out = None
 
     def _loop(self) -> None:
