@@ -164,8 +164,7 @@ def _report(options: argparse.Namespace) -> int:
     metric = Metric(**facts.get("metric", {}))
     try:
         if options.junit:
-            shown = {"campaign": tag, **{k: str(v) for k, v in facts.items()}}
-            shown |= junit.facts_of(slots, ledger.champions(), metric)
+            shown = junit.facts_of(ledger, slots, ledger.champions(), metric)
             junit.write(options.junit, slots, metric, shown, known=take(ledger))
         if options.tsv:
             tsv.write(options.tsv, slots)

@@ -538,7 +538,6 @@ class Session:
                 self.config.rootpath,
                 self.ledger,
                 self.experiment.metric,
-                self.facts,
                 preflight.junit_log(self.config),
                 self.session_id or 0,
                 self._page,
@@ -559,20 +558,6 @@ class Session:
         )
         with contextlib.suppress(OSError):
             markdown.append(self.config.rootpath / self.options.summary, text)
-
-    def facts(self) -> dict[str, str]:
-        """Facts of the campaign for reports."""
-        from . import __version__
-
-        return {
-            "campaign": self.plan.tag,
-            "branch": f"autoresearch/{self.plan.tag}",
-            "budget": self.plan.budget,
-            "base_commit": self.plan.base_commit,
-            "judge": self.options.judge,
-            "pytest_autoresearch": __version__,
-            "data_sha256": str(self.ledger.meta("data_sha256") or ""),
-        }
 
     def finished(self, status: int) -> None:
         """End this process's part; the driver writes the logs after pytest's own writers."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -344,3 +346,25 @@ def test_a_device_stays_a_device(tmp_path: Path) -> None:
     place.symlink_to("/dev/null")
     atomic.write(place, "x")
     assert place.is_symlink()
+
+
+def test_a_log_made_again_says_the_same_of_its_campaign(project: Project) -> None:
+    project.propose(0.9)
+    project.run("--iterations=1", "--autoresearch-confirm=0", "--junitxml=log.xml")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_autoresearch", "report", "--junit", "again.xml"],
+        cwd=project.path, check=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0
+    one, two = (
+        {
+            p.get("name"): p.get("value")
+            for p in ElementTree.parse(project.path / name).findall("testsuite/properties/property")
+        }
+        for name in ("log.xml", "again.xml")
+    )
+    assert one.pop(junit.CAMPAIGN)
+    assert two.pop(junit.CAMPAIGN)
+    assert one == two
+    assert one["judge"] == "confirm"
+    assert len(one["base_commit"]) == 40

@@ -18,11 +18,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import atomic, snapshot
 from ..experiment import Metric
 from ..records import Champion, SlotRecord
 from ..snapshot import Snapshot, SnapshotError
+
+if TYPE_CHECKING:
+    from ..ledger import Ledger
 
 RECORD = "autoresearch-record: "
 """Begins the last line of a testcase's ``system-out``: the slot's rows as JSON."""
@@ -245,7 +249,10 @@ def totals(slots: Sequence[SlotRecord]) -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
+    from .. import __version__
+
     found = {"python": platform.python_version(), "platform": platform.platform()}
+    found["pytest_autoresearch"] = __version__
     for package in ("pytest", "torch", "numpy"):
         try:
             found[package] = metadata.version(package)
@@ -319,14 +326,24 @@ def write(
 
 
 def facts_of(
-    slots: Sequence[SlotRecord], champions: Sequence[Champion], metric: Metric
+    ledger: Ledger, slots: Sequence[SlotRecord], champions: Sequence[Champion], metric: Metric
 ) -> dict[str, str]:
-    """Return the champion's figures as properties of the suite."""
+    """Return the campaign's facts and its champion's figures as properties of the suite."""
+    tag, campaign = ledger.path.parent.name, ledger.meta("campaign") or {}
+    asked = [(session.config or {}).get("judge") for session in ledger.sessions()]
+    judges = [judge for judge in asked if judge]
+    facts = {
+        "campaign": tag,
+        "branch": f"autoresearch/{tag}",
+        "judge": str(judges[-1]) if judges else "",
+        "data_sha256": str(ledger.meta("data_sha256") or ""),
+        **{name: str(campaign.get(name, "")) for name in ("budget", "base_commit", "seed")},
+    }
     if not champions:
-        return {}
+        return facts
     first, last = champions[0], champions[-1]
     names = {slot.id: slot.name for slot in slots}
-    return {
+    return facts | {
         "baseline_mean": repr(first.mean),
         "champion": names.get(last.slot_id, str(last.slot_id)),
         "champion_commit": last.commit,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +31,6 @@ class Logs:
         root: The project.
         ledger: Of the campaign.
         metric: Of the experiment.
-        facts: Returns the properties of the junit suite.
         junit: Where the junit log goes, if anywhere.
         first_session: This run's session; slots of earlier ones are marked.
         page: The HTML page, which is written by a thread of its own.
@@ -41,7 +39,6 @@ class Logs:
     root: Path
     ledger: Ledger
     metric: Metric
-    facts: Callable[[], Mapping[str, str]]
     junit: Path | None
     first_session: int
     page: LivePage | None = None
@@ -77,7 +74,7 @@ class Logs:
                     self.junit,
                     slots,
                     self.metric,
-                    {**self.facts(), **junit.facts_of(slots, champions, self.metric)},
+                    junit.facts_of(self.ledger, slots, champions, self.metric),
                     known=snapshot.take(self.ledger),
                     first_session=self.first_session,
                 )
