@@ -10,6 +10,9 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+COMPARED = 200
+"""Characters of a line that are compared with others."""
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -144,10 +147,11 @@ def _indent_all(text: str, shift: int) -> str:
 def _nearest(text: str, search: str, context: int = 3) -> str:
     lines = text.splitlines()
     wanted = [line.strip() for line in search.splitlines() if line.strip()]
+    matcher = difflib.SequenceMatcher(None, "", wanted[0][:COMPARED])
     best, where = -1.0, 0
     for i, line in enumerate(lines):
-        ratio = difflib.SequenceMatcher(None, line.strip(), wanted[0]).quick_ratio()
-        if ratio > best:
+        matcher.set_seq1(line.strip()[:COMPARED])
+        if (ratio := matcher.quick_ratio()) > best:
             best, where = ratio, i
     start = max(0, where - context)
     return "\n".join(lines[start : where + len(wanted) + context])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -74,6 +76,13 @@ def test_crlf_and_a_missing_last_newline_are_kept() -> None:
     text = "a\r\nb\r\nc"
     assert apply({"f": text}, [Edit("f", "b\n", "x\ny\n")])["f"] == "a\r\nx\r\ny\r\nc"
     assert apply({"f": text}, [Edit("f", "c", "d")])["f"] == "a\r\nb\r\nd"
+
+
+def test_a_search_text_of_one_endless_line_is_refused_soon() -> None:
+    text, began = "".join(f"v{n} = {n}\n" for n in range(600)), time.monotonic()
+    with pytest.raises(EditError, match="does not occur"):
+        apply({"f": text}, [Edit("f", "q" * 100_000, "b")])
+    assert time.monotonic() - began < 5
 
 
 def test_lines_are_counted() -> None:
