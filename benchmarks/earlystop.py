@@ -28,7 +28,7 @@ from pytest_autoresearch.repository import Repository, RepositoryError
 from pytest_autoresearch.trial import earlystop
 from pytest_autoresearch.trial.earlystop import Curve
 
-MARGINS = (earlystop.MARGIN, 0.10, 0.05, 0.02)
+MARGINS = (0.15, 0.10, earlystop.MARGIN, 0.02, 0.0)
 
 
 @dataclass(frozen=True)

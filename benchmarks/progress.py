@@ -23,7 +23,7 @@ from simulation import Effect, Gates, Night, night
 from pytest_autoresearch.judge import HOPE, KEEP, Judge, Prior
 
 COST = 125.0
-GATES = Gates(smoke=0.03, saved=0.032)
+GATES = Gates(smoke=0.03, saved=0.002)
 """A second of smoke run in a trial of half a minute; what benchmarks/earlystop.py measured."""
 
 BARE = Gates(duplicates=0.22)

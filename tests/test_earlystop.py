@@ -14,6 +14,7 @@ from pytest_autoresearch.trial.earlystop import (
     SILENCE_S,
     SILENCE_SHARE,
     UNTIL,
+    WINDOW,
     Silence,
     behind,
     exploded,
@@ -33,14 +34,23 @@ def curve(
     ]
 
 
+def _level(at: float) -> float:
+    return 4 * math.exp(-5 * (at - WINDOW / 2))
+
+
+SECOND_HALF = _level(FROM) - _level(1.0)
+"""What the champion's curve falls from its middle to its end, about."""
+
+
 @given(st.floats(0.01, 1.0), st.floats(-1.0, 1.0))
 def test_a_run_is_given_up_neither_early_nor_when_it_is_nearly_done(
     until: float, offset: float
 ) -> None:
     reason = hopeless(curve(offset, until), curve())
-    if until <= FROM or until > UNTIL + 0.01 or offset <= MARGIN - 0.01:
+    allowed = MARGIN + SECOND_HALF
+    if until <= FROM or until > UNTIL + 0.01 or offset <= allowed - 0.02:
         assert reason == ""
-    if FROM + 0.1 < until < UNTIL and offset > MARGIN + 0.01:
+    if FROM + 0.1 < until < UNTIL and offset > allowed + 0.02:
         assert f"{offset:.2f} nats behind" in reason
 
 
@@ -59,13 +69,29 @@ def test_without_the_champions_curve_nobody_is_behind() -> None:
 
 @given(st.floats(0, 0.5))
 def test_more_loss_never_saves_a_run(extra: float) -> None:
-    assert hopeless(curve(MARGIN + 0.02, 0.85), curve())
-    assert hopeless(curve(MARGIN + 0.02 + extra, 0.85), curve())
+    least = MARGIN + SECOND_HALF + 0.02
+    assert hopeless(curve(least, 0.85), curve())
+    assert hopeless(curve(least + extra, 0.85), curve())
 
 
 def test_a_larger_model_that_starts_slowly_is_not_given_up() -> None:
     slow = [(at, loss + 2.0 * max(0.0, 0.45 - at)) for at, loss in curve()]
     assert all(hopeless(slow[:n], curve()) == "" for n in range(1, len(slow) + 1))
+
+
+def test_a_run_that_lowers_its_rates_later_than_the_champion_is_not_given_up() -> None:
+    def falls_from(share: float, lowest: float) -> list[tuple[float, float]]:
+        steps = (i / LENGTH for i in range(LENGTH))
+        return [(at, 3.9 - (3.9 - lowest) * max(0.0, at - share) / (1 - share)) for at in steps]
+
+    champion, late = falls_from(0.5, 3.4), falls_from(0.8, 3.35)
+    assert all(hopeless(late[:n], champion) == "" for n in range(1, LENGTH + 1))
+
+
+def test_runs_of_few_steps_are_not_compared() -> None:
+    few = slice(None, None, LENGTH // 40)
+    assert hopeless(curve(3.0, 0.8), curve())
+    assert hopeless(curve(3.0, 0.8)[few], curve()[few]) == ""
 
 
 @given(st.floats(0.25, 0.9), st.floats(1e-3, 1e3))

@@ -56,12 +56,12 @@ def trial(launcher, data, tmp_path):
 
 
 def test_a_run_far_behind_the_champion_is_given_up_after_half_of_its_budget(trial):
-    champion = tuple((i / 100, 0.01) for i in range(100))
-    result = trial(champion_curve=champion, budget="8ktok")
+    champion = tuple((i / 200, 0.01) for i in range(200))
+    result = trial(champion_curve=champion, budget="16ktok")
     assert result.status == "hopeless"
     assert "nats behind the champion" in result.reason
     assert result.score is None
-    assert 0.5 < result.work / 8000 < 0.9
+    assert 0.5 < result.work / 16000 < 0.9
     again = trial(champion_curve=tuple((at, 9.0) for at, _ in champion))
     assert again.status == "ok"
 
