@@ -164,7 +164,8 @@ def _spent(db: sqlite3.Connection) -> float:
 
 def _shortened(trial: Row, keeps_curve: bool) -> Row:
     result = dict(trial["result"])
-    result.pop("log_head", None)
+    for name in ("log_head", "checkpoint", "losses"):  # files stay where they are
+        result.pop(name, None)
     if log := result.get("log_tail"):
         result["log_tail"] = log[-LOG_CHARACTERS:]
     if not keeps_curve and (curve := result.get("curve")):
