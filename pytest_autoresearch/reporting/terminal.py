@@ -33,9 +33,10 @@ def write(reporter: Any, line: str, **markup: bool) -> None:
 
 
 def result_line(name: str, facts: Mapping[str, str], direction: Direction) -> str:
-    """Return ``K 0.971234 (-0.001204, 3.1σ) mutation-0007 halve batch size +1/-1``.
+    """Return ``K 0.971234 (-0.001204, 3.1σ) mutation-0007 halve batch size +1/-1 556 MiB 0:33``.
 
-    In brackets: the paired change of the score, and the gain in standard errors.
+    In brackets: the paired change of the score, and the gain in standard errors. What it cost
+    stands at the end: lines, peak memory, and the time of all its trials.
     """
     verdict = facts.get("verdict", "")
     letter = LETTERS[verdict][1] if verdict in LETTERS else "?"
@@ -48,6 +49,10 @@ def result_line(name: str, facts: Mapping[str, str], direction: Direction) -> st
     parts += [name, " ".join(facts.get("title", "").split())]
     if verdict not in ("baseline", ""):
         parts.append(f"+{facts.get('lines_added', 0)}/-{facts.get('lines_removed', 0)}")
+    if peak := float(facts.get("peak_memory_mb") or 0):
+        parts.append(f"{peak:.0f} MiB")
+    if seconds := float(facts.get("total_seconds") or 0):
+        parts.append(clock(seconds))
     line = " ".join(part for part in parts if part)
     if not score and facts.get("reason"):
         line += f": {facts['reason'].splitlines()[0][:100]}"
