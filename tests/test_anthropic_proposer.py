@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -74,6 +75,23 @@ def test_an_answer_becomes_a_proposal_with_its_price(serve) -> None:
     assert (usage.cache_write_tokens, usage.output_tokens, usage.requests) == (2000, 400, 1)
     # $2 in, $0.1 cache read, $4 one-hour write, $10 out, per million
     assert usage.cost_usd == pytest.approx(0.002 + 0.0003 + 0.008 + 0.004)
+
+
+@pytest.mark.parametrize(("per_byte", "dropped"), [(0.25, False), (0.4, True), (None, True)])
+def test_a_prompt_that_may_be_too_long_is_counted_by_the_provider(
+    serve, per_byte: float | None, dropped: bool
+) -> None:
+    wire, claude = serve({"text": GOOD})
+    wire.tokens_per_byte = per_byte
+    notes = "a note on optimisers " * 500
+    claude.propose(replace(context(), literature=notes))
+    assert wire.counted == []  # short enough by the upper estimate
+    long = replace(context(), literature=notes, program="# lower it\n" + "brief " * 32_000)
+    claude.propose(long)
+    [counted] = wire.counted
+    assert set(counted) == {"model", "system", "messages"}
+    assert "a note on optimisers" in json.dumps(counted)
+    assert ("a note on optimisers" not in json.dumps(wire.requests[-1])) == dropped
 
 
 def test_what_is_sent_can_be_cached_for_an_hour_and_holds_no_dropped_parameters(serve) -> None:

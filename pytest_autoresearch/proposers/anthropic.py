@@ -9,14 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from . import Context, Proposal, ProposalInvalid, Usage
-from .calls import Asker, Heard, Patience, Rejected, Transient, faults, one_line, persist, verdict
-from .prompt import Prompt, compose, estimate_tokens
+from . import Context, Proposal, ProposalInvalid, ProposerError, Usage
+from .calls import (
+    START_S,
+    Asker,
+    Heard,
+    Patience,
+    Rejected,
+    Transient,
+    faults,
+    one_line,
+    persist,
+    verdict,
+)
+from .prompt import LIMIT_TOKENS, Prompt, compose, estimate_tokens
 from .repair import Reply, Turn, converse
 
 DEFAULT_MODEL = "claude-opus-5-5"
@@ -43,8 +57,36 @@ class Claude(Asker):
         self._willing()
         if not self._max_tokens:
             self._check_model(self.patience)
-        prompt = compose(context)
+        prompt = self._compose(context)
         return converse(lambda turns: self._ask(prompt, turns), context, self.name)
+
+    def _compose(self, context: Context) -> Prompt:
+        """Compose the prompt; where our upper estimate is too long, the provider counts."""
+        whole = compose(context, limit_tokens=sys.maxsize)
+        estimate = sum(map(estimate_tokens, (*whole.system, *whole.user)))
+        if estimate <= LIMIT_TOKENS:
+            return whole
+        share = self._counted(whole) / estimate
+        return compose(context, count=lambda text: math.ceil(share * estimate_tokens(text)))
+
+    def _counted(self, prompt: Prompt) -> float:
+        """Return the tokens of a prompt as the provider counts them; our estimate if it does not.
+
+        Counting is free of charge, and so is not counting.
+        """
+        request = self._request(prompt, ())
+
+        async def ask() -> Any:
+            async with faults(_fault), self._make_client() as client:
+                return await client.messages.count_tokens(
+                    **{name: request[name] for name in ("model", "system", "messages")}
+                )
+
+        with suppress(ProposerError):
+            found = persist(ask, replace(self.patience, deadline_s=START_S), self.api)
+            if isinstance(tokens := getattr(found, "input_tokens", None), int) and tokens > 0:
+                return tokens
+        return sum(map(estimate_tokens, (*prompt.system, *prompt.user)))
 
     # ------------------------------------------------------------------ one turn
 

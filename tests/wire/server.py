@@ -41,6 +41,9 @@ class Wire:
         self.model = model or {}
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.counted: list[dict[str, Any]] = []
+        self.tokens_per_byte: float | None = 0.25
+        """What ``count_tokens`` answers; None: an error."""
         self.stopping = threading.Event()
         self._lock = threading.Lock()
         wire = self
@@ -90,6 +93,14 @@ class Messages(BaseHTTPRequestHandler):
         length = int(self.headers.get("content-length") or 0)
         body = json.loads(self.rfile.read(length) or b"{}")
         self.wire.headers.append({k.lower(): v for k, v in self.headers.items()})
+        if self.path.split("?")[0].endswith("/count_tokens"):
+            self.wire.counted.append(body)
+            if self.wire.tokens_per_byte is None:
+                self._error({"status": 400, "type": "invalid_request_error"})
+            else:
+                tokens = round(self.wire.tokens_per_byte * len(json.dumps(body)))
+                self._json(200, {"input_tokens": tokens})
+            return
         step = self.wire.step(body)
         if "status" in step:
             self._error(step)
