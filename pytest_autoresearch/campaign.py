@@ -69,7 +69,7 @@ class Campaign:
         self.worker = worker
         self._make_proposer = proposer
         self._proposer: Proposer | None = None
-        self._draft = Draft()
+        self._draft = Draft(self.ledger.drop_draft)
 
     # ------------------------------------------------------------------ 1-2: propose and mutate
 
@@ -211,7 +211,14 @@ class Campaign:
         ahead = Slot(
             replace(slot.record, number=number), parent, before=self.trials.read(parent.commit)
         )
-        self._draft.start(self.proposer, self.context(ahead, course.hint))
+        context, during = self.context(ahead, course.hint), slot.record.id
+        self._draft.start(
+            self.proposer,
+            context,
+            lambda proposal: self.ledger.add_draft(
+                _signed(proposal, context.program), parent.id, during
+            ),
+        )
 
     @property
     def proposer(self) -> Proposer:
@@ -502,14 +509,12 @@ class Campaign:
         self.repository.project(self.rules.tag, champion.commit, tried)
 
     def close(self) -> None:
-        """Stop trials and helpers; a draft that is ready waits for the next session."""
+        """Stop trials and helpers; a draft that is finished waits in the ledger."""
+        self._draft.give_up()
         try:
-            if (ready := self._draft.ready()) is not None:
-                proposal, parent = ready
-                self.ledger.add_draft(_signed(proposal, self._draft.program), parent)
-        finally:
             if self._proposer is not None:
                 self._proposer.close()
+        finally:
             self.trials.executor.close()
 
 

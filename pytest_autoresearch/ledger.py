@@ -341,13 +341,31 @@ class Ledger:
             )
             return _id(cursor)
 
-    def add_draft(self, proposal: Proposal, parent: int) -> None:
-        """Keep a proposal that was made ahead for a slot that never began."""
+    def add_draft(self, proposal: Proposal, parent: int, ahead_of: int | None = None) -> int:
+        """Keep a proposal that was made ahead.
+
+        Args:
+            proposal: What was proposed.
+            parent: Slot whose files it was made for.
+            ahead_of: Slot during which it was made: it belongs to that slot's session, and waits
+                for any slot when that has ended, or died. None: it waits for any slot now.
+
+        Returns:
+            Its row.
+        """
         with self._write() as db:
-            db.execute(
-                "INSERT INTO proposals (state, parent, body, created) VALUES ('drafted', ?, ?, ?)",
-                (parent, _body(proposal), time.time()),
-            )
+            cursor = db.execute(
+                "INSERT INTO proposals (state, slot_id, parent, body, created)"
+                " VALUES (?, ?, ?, ?, ?)",
+                ("drafted" if ahead_of is None else "ahead", ahead_of, parent, _body(proposal),
+                 time.time()),
+            )  # fmt: skip
+            return _id(cursor)
+
+    def drop_draft(self, row: int) -> None:
+        """Forget a proposal that was made ahead: a slot has it now, or nobody wants it."""
+        with self._write() as db:
+            db.execute("DELETE FROM proposals WHERE id = ? AND state = 'ahead'", (row,))
 
     def lease_proposal(self, slot_id: int) -> tuple[Proposal, int | None] | None:
         """Give the oldest proposal that waits for a slot to this one.
@@ -358,7 +376,9 @@ class Ledger:
         """
         with self._write() as db:
             row = db.execute(
-                "SELECT * FROM proposals p WHERE state = 'drafted' AND (SELECT count(*) FROM slots"
+                "SELECT * FROM proposals p WHERE (state = 'drafted' OR state = 'ahead' AND EXISTS"
+                " (SELECT 1 FROM slots s JOIN sessions x ON x.id = s.session_id"
+                " WHERE s.id = p.slot_id AND x.ended IS NOT NULL)) AND (SELECT count(*) FROM slots"
                 " WHERE proposal_id = p.id AND state = 'infra' AND session_id ="
                 " (SELECT session_id FROM slots WHERE id = ?)) < ? ORDER BY id LIMIT 1",
                 (slot_id, RETRIES),

@@ -111,7 +111,11 @@ def take(ledger: Ledger) -> Snapshot:
         meta={row["key"]: row["value"] for row in tables["meta"]},
         sessions=tables["sessions"],
         champions=tables["champions"],
-        drafts=[row for row in tables["proposals"] if row["id"] not in filled],
+        drafts=[
+            {**row, "state": "drafted", "slot_id": None} if row["state"] == "ahead" else row
+            for row in tables["proposals"]
+            if row["id"] not in filled
+        ],
         spent=spent,
         slots=slots,
     )

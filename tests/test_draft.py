@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +69,30 @@ class Slow:
 
     def close(self):
         print("closed in order")
+"""
+
+
+SLEEPY = """\
+from pytest_autoresearch.mutation import Edit
+from pytest_autoresearch.proposers import Proposal
+
+class Sleepy:
+    name = "sleepy"
+    thinks = True
+
+    def __init__(self, experiment):
+        pass
+
+    def propose(self, context):
+        with open("calls.txt", "a+") as file:
+            file.write("called\\n")
+            file.seek(0)
+            number = len(file.readlines())
+        edit = Edit("train.py", "SLEEP = 0.0\\n", f"SLEEP = 4.0\\nIDEA = {number}\\n")
+        return Proposal(f"idea {number}", (edit,))
+
+    def close(self):
+        pass
 """
 
 
@@ -141,6 +167,36 @@ def test_a_session_that_stops_waits_for_no_draft(project: Project, ahead: str) -
     assert time.monotonic() - began < 60
     assert project.verdicts() == ["keep"]
     assert "closed in order" in result.stdout.str()
+
+
+def test_a_killed_session_loses_no_finished_draft(project: Project) -> None:
+    project.write("sleepy.py", SLEEPY)
+    command = [
+        sys.executable, "-m", "pytest", "--autoresearch", "--autoresearch-proposer=sleepy:Sleepy",
+        "--autoresearch-confirm=0", "-p", "no:cacheprovider",
+    ]  # fmt: skip
+    night = subprocess.Popen([*command, "--iterations=3"], cwd=project.path)
+    try:
+        for _ in range(600):
+            time.sleep(0.1)
+            if (project.path / "calls.txt").exists() and drafts(project):
+                break
+        assert drafts(project) == ["idea 2"]
+    finally:
+        night.kill()
+        night.wait()
+    subprocess.run([*command, "--iterations=2"], cwd=project.path, check=True, timeout=120)
+    slots = [slot for slot in project.ledger().slots() if slot.kind == "mutation"]
+    assert sorted(slot.title for slot in slots if slot.state == "done") == ["idea 1", "idea 2"]
+
+
+def drafts(project: Project) -> list[str]:
+    """Titles of the proposals that were made ahead and that no slot has."""
+    ledger = project.ledger()
+    found = [json.loads(row["body"])["title"] for row in ledger._rows(
+        "SELECT body FROM proposals WHERE state IN ('ahead', 'drafted')")]  # fmt: skip
+    ledger.close()
+    return found
 
 
 def test_the_control_arm_takes_every_kth_slot(tmp_path: Path) -> None:

@@ -3,51 +3,76 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 
 from . import Context, Proposal, Proposer, ProposerUnavailable
+
+
+@dataclass
+class _Thought:
+    """One proposal in the making.
+
+    Attributes:
+        parent: Slot whose files it is made for.
+        program: The brief that it is made from.
+        answer: What it comes to.
+        row: Where it is kept, once it is there.
+        wanted: False once nobody waits for it any more.
+    """
+
+    parent: int
+    program: str
+    answer: Future[Proposal] = field(default_factory=Future)
+    row: int | None = None
+    wanted: bool = True
 
 
 class Draft:
     """At most one proposal in the making; used by one thread.
 
-    Attributes:
-        program: The brief that the latest was made from.
+    Args:
+        drop: Forgets what was kept, by its row.
     """
 
-    def __init__(self) -> None:
-        self._future: Future[Proposal] | None = None
-        self._parent = 0
-        self.program = ""
+    def __init__(self, drop: Callable[[int], object]) -> None:
+        self._thought: _Thought | None = None
+        self._drop = drop
 
     @property
     def begun(self) -> bool:
         """Whether one is in the making, or waits to be taken."""
-        return self._future is not None
+        return self._thought is not None
 
-    def start(self, proposer: Proposer, context: Context) -> None:
+    def start(
+        self, proposer: Proposer, context: Context, keep: Callable[[Proposal], int]
+    ) -> None:
         """Begin to ask, unless an answer is awaited already.
 
         Args:
             proposer: Must allow being called from another thread.
             context: As it stands now; what is in flight is in its history.
+            keep: Writes an answer down where a killed process cannot lose it; returns its row.
         """
-        if self._future is not None:
+        if self._thought is not None:
             return
-        self._parent, self.program = context.parent.slot_id, context.program
-        future = self._future = Future[Proposal]()
+        thought = self._thought = _Thought(context.parent.slot_id, context.program)
 
         def think() -> None:
             try:
-                future.set_result(proposer.propose(context))
+                proposal = proposer.propose(context)
+                if thought.wanted:
+                    thought.row = keep(proposal)
+                thought.answer.set_result(proposal)
             except BaseException as error:
-                future.set_exception(error)
+                thought.answer.set_exception(error)
 
         # a daemon: a session that ends waits for no provider
         threading.Thread(target=think, name="draft", daemon=True).start()
 
     def take(self, program: str) -> tuple[Proposal, int] | None:
-        """Wait for the draft.
+        """Wait for the draft; whoever takes it writes it down as their own.
 
         Args:
             program: The brief as it is now; a draft that was made from another is forgotten.
@@ -59,20 +84,26 @@ class Draft:
         Raises:
             ProposalRefused, ProposalInvalid, ProposerExhausted: As `Proposer.propose`.
         """
-        future, current = self._future, program == self.program
-        if future is not None and current:
-            wait([future])  # Ctrl-C leaves it to `ready`
-        self._future = None
-        if future is None or not current:
-            return None
-        try:
-            return future.result(), self._parent
-        except ProposerUnavailable:
-            return None
+        thought = self._thought
+        if thought is not None and program == thought.program:
+            wait([thought.answer])  # Ctrl-C leaves it to the ledger
+            self._thought = None
+            self._forget(thought)
+            try:
+                return thought.answer.result(), thought.parent
+            except ProposerUnavailable:
+                return None
+        self._thought = None
+        if thought is not None:
+            self._forget(thought)
+        return None
 
-    def ready(self) -> tuple[Proposal, int] | None:
-        """Return a finished draft that nobody took, without waiting; give up one in the making."""
-        future, self._future = self._future, None
-        if future is None or not future.done() or future.exception() is not None:
-            return None
-        return future.result(), self._parent
+    def give_up(self) -> None:
+        """Wait for nothing more; what is finished stays where it is kept."""
+        if self._thought is not None:
+            self._thought.wanted = False
+
+    def _forget(self, thought: _Thought) -> None:
+        thought.wanted = False
+        if thought.row is not None:
+            self._drop(thought.row)
