@@ -279,8 +279,14 @@ def _start(
         [sys.executable, "-m", "pytest", "--autoresearch", "-p", "no:cacheprovider",
          "--autoresearch-proposer=replay:ideas", "--junitxml=log.xml", *args],
         cwd=project.path, stdout=stdout, stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=_as_from_a_terminal,
     )  # fmt: skip
+
+
+def _as_from_a_terminal() -> None:
+    """Whoever runs these tests may have had signals ignored (``&``, ``nohup``)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _wait_for(condition, seconds: float = 60.0) -> None:
