@@ -12,6 +12,7 @@ import ast
 import hashlib
 import heapq
 import operator
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,13 +45,18 @@ UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 """What the parser raises for text that is no program: the last one for deep nesting."""
 
 
+_PARSING = threading.Lock()
+"""Held while a tree is made: Python 3.11 counts its depth for all threads together, and a draft is
+checked in a thread of its own."""
+
+
 def parse(text: str) -> ast.Module:
     """Parse a program, silently.
 
     Raises:
         SyntaxError, ValueError, RecursionError, MemoryError: It is none (`UNREADABLE`).
     """
-    with warnings.catch_warnings():
+    with _PARSING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(text)
 

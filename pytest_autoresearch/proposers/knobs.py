@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..fingerprint import parse
+
 Value = int | float | bool | str
 
 _FOLD: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -74,7 +76,7 @@ def find(source: str, overrides: Mapping[str, Any] | None = None, cuda: bool = F
         SyntaxError: The text does not parse.
         ValueError: An override has another form.
     """
-    tree = ast.parse(source)
+    tree = parse(source)
     found: dict[str, Knob] = {}
     for name, node, upper in [*_constants(tree, cuda), *_literals(tree)]:
         override = (overrides or {}).get(name)
@@ -199,7 +201,7 @@ def turn(source: str, knobs: Mapping[str, Knob], values: Mapping[str, Value]) ->
         text = repr(values[knob.name]).encode()
         lines[line - 1] = (raw[:column] + text + raw[end_column:]).decode()
     result = "".join(lines)
-    ast.parse(result)
+    parse(result)
     return result
 
 
