@@ -377,6 +377,7 @@ class Campaign:
     def _crown_baseline(self) -> None:
         from .judge import too_noisy
         from .ledger import ChampionMoved
+        from .trailers import describe
 
         slots = [s for s in self.ledger.slots() if s.kind == "baseline" and s.score is not None]
         scores = {
@@ -388,21 +389,8 @@ class Campaign:
             self.ledger.crown(0, slots[0].id, self.rules.base_commit, scores)
         except ChampionMoved:
             return
-        self._describe()
+        describe(self.repository, self.ledger)
         self.project()
-
-    def _describe(self) -> None:
-        """Make the commit that says, to whoever has only the refs, what the campaign is."""
-        from .trailers import of_campaign
-
-        anchor = self.repository.commit(
-            self.rules.base_commit,
-            {},
-            subject=f"campaign {self.rules.tag}: baseline",
-            body="",
-            trailers=of_campaign(self.ledger),
-        )
-        self.ledger.set_meta("anchor", anchor)
 
     # ------------------------------------------------------------------ 7: record
 

@@ -19,7 +19,6 @@ State = Literal["ok", "warn", "fix"]
 
 MIN_FREE_BYTES = 2 * 2**30
 MIN_PYTHON = (3, 11)
-KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY")
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,9 @@ def _campaign(root: Path, tag: str) -> Finding:
 
 
 def _keys() -> Finding:
-    present = [name for name in KEYS if os.environ.get(name)]
+    from .proposers.registry import CREDENTIALS
+
+    present = [name for name in (*CREDENTIALS, "OPENAI_API_KEY") if os.environ.get(name)]
     if not present:
         return Finding("keys", "ok", "none; gp proposes")
     return Finding("keys", "ok", f"{', '.join(present)} set (not shown, not checked)")

@@ -15,13 +15,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from .mutation import Edit
-from .proposers import Proposal, Usage
-from .records import Champion, GateNote, SessionRecord, SlotRecord, TrialRecord, one_line
+from .processes import boot_id, is_alive, process_start
+from .proposers import Proposal
+from .records import Champion, GateNote, SessionRecord, SlotRecord, TrialRecord
+from .rows import body_of, champion_of, proposal_of, scores_of, slot_of, trial_of
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 30.0
@@ -81,32 +82,6 @@ class SlotTaken(Exception):
 
 class ChampionMoved(Exception):
     """Another mutation was kept since the champion was read."""
-
-
-def process_start(pid: int) -> str:
-    """Return when `pid` started, in the kernel's ticks since boot; '' if it is not alive."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        state = stat.rpartition(")")[2].split()
-        return "" if state[0] in "ZX" else state[19]
-    except (OSError, IndexError):
-        if Path("/proc/self/stat").exists():
-            return ""
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return ""
-        except PermissionError:
-            pass
-        return "alive"
-
-
-def boot_id() -> str:
-    """Return an identity of this boot of this machine, or ''."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 class Ledger:
@@ -238,7 +213,7 @@ class Ledger:
         """
         with self._write() as db:
             for row in db.execute("SELECT * FROM sessions WHERE ended IS NULL").fetchall():
-                if not _alive(row):
+                if not is_alive(row["host"], row["boot_id"], row["pid"], row["pid_start"]):
                     self._bury(db, row["id"])
                 elif row["driver"] != driver:
                     raise CampaignBusy(
@@ -266,7 +241,7 @@ class Ledger:
         """Take over what dead sessions left, e.g. a replaced worker's slot."""
         with self._write() as db:
             for row in db.execute("SELECT * FROM sessions WHERE ended IS NULL").fetchall():
-                if not _alive(row):
+                if not is_alive(row["host"], row["boot_id"], row["pid"], row["pid_start"]):
                     self._bury(db, row["id"])
 
     def _bury(self, db: sqlite3.Connection, session_id: int) -> None:
@@ -333,7 +308,7 @@ class Ledger:
             cursor = db.execute(
                 "INSERT INTO proposals (state, slot_id, parent, body, created)"
                 " VALUES ('leased', ?, ?, ?, ?)",
-                (slot_id, parent, _body(proposal), time.time()),
+                (slot_id, parent, body_of(proposal), time.time()),
             )
             db.execute(
                 "UPDATE slots SET proposal_id = ?, parent = ? WHERE id = ?",
@@ -357,7 +332,7 @@ class Ledger:
             cursor = db.execute(
                 "INSERT INTO proposals (state, slot_id, parent, body, created)"
                 " VALUES (?, ?, ?, ?, ?)",
-                ("drafted" if ahead_of is None else "ahead", ahead_of, parent, _body(proposal),
+                ("drafted" if ahead_of is None else "ahead", ahead_of, parent, body_of(proposal),
                  time.time()),
             )  # fmt: skip
             return _id(cursor)
@@ -393,7 +368,7 @@ class Ledger:
                 "UPDATE slots SET proposal_id = ?, parent = ? WHERE id = ?",
                 (row["id"], row["parent"], slot_id),
             )
-            return _proposal(row["body"]), row["parent"]
+            return proposal_of(row["body"]), row["parent"]
 
     def note_gates(self, slot_id: int, notes: Sequence[GateNote]) -> None:
         """Add what gates and guards said."""
@@ -487,7 +462,7 @@ class Ledger:
             found = self._trials("") if rows else []
         for trial in found:
             trials.setdefault(trial.slot_id, []).append(trial)
-        return [_slot(row, tuple(trials.get(row["id"], ()))) for row in rows]
+        return [slot_of(row, tuple(trials.get(row["id"], ()))) for row in rows]
 
     # ------------------------------------------------------------------ trials
 
@@ -521,20 +496,19 @@ class Ledger:
         return self._trials("")
 
     def _trials(self, where: str, *values: object) -> list[TrialRecord]:
-        return [
-            _trial(row) for row in self._rows(f"SELECT * FROM trials {where} ORDER BY id", *values)
-        ]
+        found = self._rows(f"SELECT * FROM trials {where} ORDER BY id", *values)
+        return [trial_of(row) for row in found]
 
     # ------------------------------------------------------------------ the champion
 
     def champion(self) -> Champion | None:
         """Return the champion now, or None before calibration."""
         rows = self._rows("SELECT * FROM champions ORDER BY version DESC LIMIT 1")
-        return _champion(rows[0]) if rows else None
+        return champion_of(rows[0]) if rows else None
 
     def champions(self) -> list[Champion]:
         """Return every champion there was, the baseline first."""
-        return [_champion(row) for row in self._rows("SELECT * FROM champions ORDER BY version")]
+        return [champion_of(row) for row in self._rows("SELECT * FROM champions ORDER BY version")]
 
     def crown(
         self,
@@ -577,7 +551,7 @@ class Ledger:
             row = db.execute(
                 "SELECT scores FROM champions WHERE version = ?", (version,)
             ).fetchone()
-            merged = {**_scores(row["scores"]), **scores}
+            merged = {**scores_of(row["scores"]), **scores}
             db.execute(
                 "UPDATE champions SET scores = ? WHERE version = ?", (json.dumps(merged), version)
             )
@@ -593,63 +567,3 @@ def _event(db: sqlite3.Connection, kind: str, body: Mapping[str, object]) -> Non
         "INSERT INTO events (at, kind, body) VALUES (?, ?, ?)",
         (time.time(), kind, json.dumps(body)),
     )
-
-
-def _alive(row: sqlite3.Row) -> bool:
-    if row["host"] != platform.node():
-        return True
-    started = process_start(row["pid"])
-    return bool(started) and row["boot_id"] == boot_id() and row["pid_start"] == started
-
-
-def _scores(text: str) -> dict[int, float]:
-    return {int(seed): score for seed, score in json.loads(text).items()}
-
-
-def _champion(row: sqlite3.Row) -> Champion:
-    return Champion(
-        row["version"], row["slot_id"], row["commit"], _scores(row["scores"]), row["at"]
-    )
-
-
-def _body(proposal: Proposal) -> str:
-    """A proposal as it is stored: whatever shows its title later shows one line of plain text."""
-    return json.dumps(asdict(replace(proposal, title=one_line(proposal.title))))
-
-
-def _proposal(body: str) -> Proposal:
-    data = json.loads(body)
-    data["edits"] = tuple(Edit(**edit) for edit in data["edits"])
-    data["usage"] = Usage(**data["usage"])
-    return Proposal(**data)
-
-
-_SLOT_COLUMNS = {field.name for field in fields(SlotRecord)}
-_TRIAL_FIELDS = {field.name for field in fields(TrialRecord)}
-
-
-def _slot(row: sqlite3.Row, trials: tuple[TrialRecord, ...]) -> SlotRecord:
-    values = {k: row[k] for k in row.keys() if k in _SLOT_COLUMNS}  # noqa: SIM118
-    values["gates"] = tuple(GateNote(**note) for note in json.loads(row["gates"]))
-    if row["body"]:
-        proposal = _proposal(row["body"])
-        values |= {
-            "title": proposal.title,
-            "hypothesis": proposal.hypothesis,
-            "proposer": proposal.proposer,
-            "edits": proposal.edits,
-            "usage": proposal.usage,
-            "meta": proposal.meta,
-        }
-    elif row["kind"] == "baseline":
-        values["title"] = "baseline"
-    return SlotRecord(trials=trials, **values)
-
-
-def _trial(row: sqlite3.Row) -> TrialRecord:
-    result = {k: v for k, v in json.loads(row["result"]).items() if k in _TRIAL_FIELDS}
-    result |= {k: row[k] for k in row.keys() if k in _TRIAL_FIELDS}  # noqa: SIM118
-    result["curve"] = tuple(tuple(point) for point in result.get("curve", ()))
-    for name in ("checkpoint", "losses"):
-        result[name] = Path(result[name]) if result.get(name) else None
-    return TrialRecord(**result)

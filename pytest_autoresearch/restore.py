@@ -102,14 +102,7 @@ def restore(repository: Repository, tag: str, known: Snapshot) -> tuple[int, Led
     champion = ledger.champion()
     if champion is not None:
         tried = {s.name: s.commit for s in ledger.slots() if s.kind != "baseline" and s.commit}
-        anchor = repository.commit(
-            known.meta["campaign"]["base_commit"],
-            {},
-            subject=f"campaign {tag}: baseline",
-            body="",
-            trailers=trailers.of_campaign(ledger),
-        )
-        ledger.set_meta("anchor", anchor)
+        anchor = trailers.describe(repository, ledger)
         repository.project(tag, champion.commit, {**tried, trailers.ANCHOR: anchor})
     return made, ledger
 

@@ -16,7 +16,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .ledger import BUSY_TIMEOUT_S, SCHEMA_VERSION, Ledger, boot_id
+from .ledger import BUSY_TIMEOUT_S, SCHEMA_VERSION, Ledger
+from .processes import boot_id
 from .spend import Purse
 
 Row = dict[str, Any]

@@ -59,6 +59,23 @@ def of_rows(rows: SlotRows, champion: Row | None) -> dict[str, str]:
     }
 
 
+def describe(repository: Repository, ledger: Ledger) -> str:
+    """Make the commit that says, to whoever has only the refs, what the campaign is.
+
+    Returns:
+        Its id, which the ledger's fact ``anchor`` holds, too.
+    """
+    made = repository.commit(
+        ledger.meta("campaign")["base_commit"],
+        {},
+        subject=f"campaign {ledger.path.parent.name}: baseline",
+        body="",
+        trailers=of_campaign(ledger),
+    )
+    ledger.set_meta("anchor", made)
+    return made
+
+
 def of_campaign(ledger: Ledger) -> dict[str, str]:
     """Return the trailers of the commit that describes a campaign and its baseline."""
     known = snapshot.take(ledger)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -106,7 +107,7 @@ class StepClock(WorkClock):
         return super().admit(1)
 
 
-class _RunningClock:
+class _RunningClock(ABC):
     """A budget that runs while the candidate does; subclasses say how much is used.
 
     It ends at the batch whose beginning lies nearest to the end, so that long steps gain nothing.
@@ -120,14 +121,15 @@ class _RunningClock:
         self._gaps: deque[float] = deque(maxlen=_GAPS)
         self._progress = 0.0
 
+    @abstractmethod
     def begin(self) -> None:
-        raise NotImplementedError
+        """The candidate asks for its first batch."""
 
+    @abstractmethod
     def used(self) -> float:
         """Used so far, in units of the budget."""
-        raise NotImplementedError
 
-    def poll(self) -> None:
+    def poll(self) -> None:  # noqa: B027
         """Nothing is due."""
 
     def admit(self, tokens: int) -> bool:
