@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -132,10 +133,7 @@ class Measurement:
         notes = guards.check(result, baseline, [*bounds, *own])
         if len(slot.scores) == 1:
             self.ledger.note_gates(slot.record.id, notes)
-        broken = [note.detail for note in notes if not note.ok]
-        if broken:
-            slot.refusal = NoScore("guard", "; ".join(broken))
-        return not broken
+        return _unbroken(slot, notes)
 
     def _checked(self, slot: Slot) -> bool:
         """Run the user's checks in the mutated copy of the whole project."""
@@ -202,10 +200,7 @@ class Measurement:
         ]
         notes = [replace(note, seconds=result.total_seconds) for note in notes]
         self.ledger.note_gates(slot.record.id, notes)
-        broken = [note.detail for note in notes if not note.ok]
-        if broken:
-            slot.refusal = NoScore("guard", "; ".join(broken))
-        return not broken
+        return _unbroken(slot, notes)
 
     def bar(self, slot: Slot) -> Score:
         """The number to beat, against the champion as it stands now."""
@@ -292,6 +287,14 @@ class Measurement:
         assert slot.refusal is not None
         refusal = slot.refusal
         return Trial(self.experiment.metric, slot.record.id, None, refusal.verdict, refusal.reason)
+
+
+def _unbroken(slot: Slot, notes: Sequence[GateNote]) -> bool:
+    """Refuse a slot that broke a bound."""
+    broken = [note.detail for note in notes if not note.ok]
+    if broken:
+        slot.refusal = NoScore("guard", "; ".join(broken))
+    return not broken
 
 
 def _verdict_of(result: TrialResult) -> str:
