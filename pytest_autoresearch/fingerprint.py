@@ -2,8 +2,9 @@
 
 Python files are hashed as normalised syntax trees: no comments, formatting or docstrings; local
 variables numbered in order of appearance; literal arithmetic folded; definitions of constants in
-one order. Where a rewrite might change meaning, nothing is normalised. What the parser cannot read
-is hashed as text: whatever a candidate wrote has a fingerprint, at a bounded cost.
+one order. Where a rewrite might change meaning, nothing is normalised. What the parser cannot read,
+and what is no Python, is hashed as text: whatever a candidate wrote has a fingerprint, at a bounded
+cost.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ _FOLD: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
     ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.LShift: operator.lshift,
+    ast.RShift: operator.rshift,
 }
 _FOLD_BITS = 512
 """Integers up to this size are folded; ``9**9**9`` would keep the harness busy for hours."""
@@ -35,7 +39,14 @@ _FOLD_BITS = 512
 _PRINTED_BITS = 4096
 """Integers above this size are hashed in hex: Python refuses to print them in decimal."""
 
-_DYNAMIC = {"exec", "eval", "locals", "vars", "globals", "__import__", "compile"}
+_DYNAMIC = {"exec", "eval", "locals", "vars", "globals", "__import__", "compile", "dir",
+            "__builtins__", "_getframe", "currentframe", "f_locals", "co_varnames"}  # fmt: skip
+_METHODS = {"eval", "compile"}
+"""What a model and a regular expression have, too."""
+
+_READERS = {"builtins", "inspect", "dis", "numexpr", "pandas"}
+"""Modules through which a program may look up its own local variables by name."""
+
 _CONSTANT = (
     ast.Constant, ast.Name, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp,
     ast.BoolOp, ast.Compare, ast.IfExp, ast.expr_context, ast.operator, ast.unaryop, ast.boolop,
@@ -59,6 +70,16 @@ def parse(text: str) -> ast.Module:
     with _PARSING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(text)
+
+
+def parse_file(text: str) -> ast.Module:
+    """Parse what a file holds, a byte order mark included; places in the first line are the text's
+    without it.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: It is no program (`UNREADABLE`).
+    """
+    return parse(text.removeprefix("\ufeff"))
 
 
 def fingerprint(files: Mapping[str, str]) -> str:
@@ -128,8 +149,21 @@ def _shape(name: str, text: str) -> tuple[str, tuple[object, ...]]:
 
 def complexity(files: Mapping[str, str]) -> int:
     """Count the syntax nodes of a program; comments, docstrings and formatting weigh nothing."""
-    trees = [_normal_tree(name, text) for name, text in files.items()]
-    return sum(1 for tree in trees if tree is not None for _ in ast.walk(tree))
+    return sum(_nodes(name, text) for name, text in files.items())
+
+
+def _nodes(name: str, text: str) -> int:
+    """Nodes of a Python file; what is nested too deeply to be normalised is counted as it is."""
+    if not name.endswith(".py"):
+        return 0
+    tree = _normal_tree(name, text)
+    if tree is None:
+        try:
+            tree = parse_file(text)
+        except UNREADABLE:
+            return len(text)
+        _strip_docstrings(tree)
+    return sum(1 for _ in ast.walk(tree))
 
 
 def _normal_tree(name: str, text: str) -> ast.Module | None:
@@ -137,8 +171,10 @@ def _normal_tree(name: str, text: str) -> ast.Module | None:
     if not name.endswith(".py"):
         return None
     try:
-        tree: ast.Module = _Folder().visit(parse(text))
-        _strip_docstrings(tree)
+        tree: ast.Module = _Folder().visit(parse_file(text))
+        if "__doc__" not in text and "getdoc" not in text:
+            _strip_docstrings(tree)
+        _strip_idle(tree)
         if not _is_dynamic(tree):
             _rename_locals(tree)
         tree.body = _sort_constants(tree.body)
@@ -152,7 +188,7 @@ def _normal(name: str, text: str) -> str:
     if name.endswith(".py"):
         tree = _normal_tree(name, text)
         return text if tree is None else ast.dump(tree)
-    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+    return text.replace("\r\n", "\n")
 
 
 class _Folder(ast.NodeTransformer):
@@ -168,7 +204,7 @@ class _Folder(ast.NodeTransformer):
             return node
         try:
             value = fold(left, right)
-        except (ArithmeticError, ValueError):
+        except (ArithmeticError, ValueError, TypeError):
             return node
         return ast.Constant(value) if isinstance(value, int | float) else node
 
@@ -177,7 +213,15 @@ class _Folder(ast.NodeTransformer):
         value = _number(node.operand)
         if value is not None and isinstance(node.op, ast.USub):
             return ast.Constant(-value)
+        if value is not None and isinstance(node.op, ast.UAdd):
+            return ast.Constant(value)
         return node
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        self.generic_visit(node)
+        parts = [getattr(part, "value", None) for part in node.values]
+        strings = [part for part in parts if isinstance(part, str)]
+        return ast.Constant("".join(strings)) if len(strings) == len(parts) else node
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         if type(node.value) is int and node.value.bit_length() > _PRINTED_BITS:
@@ -190,6 +234,8 @@ def _bits(op: ast.operator, left: float, right: float) -> int:
     if isinstance(left, float) or isinstance(right, float):
         return 0
     a, b = left.bit_length(), right.bit_length()
+    if isinstance(op, ast.LShift):
+        return a + max(0, right)
     if isinstance(op, ast.Pow):
         return a * max(0, right) if b <= 32 else a << 32
     return a + b + 1
@@ -213,8 +259,38 @@ def _strip_docstrings(tree: ast.AST) -> None:
                 node.body = node.body[1:] or [ast.Pass()]
 
 
+def _strip_idle(tree: ast.AST) -> None:
+    """Take out ``pass`` and literals that stand alone: nothing runs there."""
+    for node in ast.walk(tree):
+        for name in ("body", "orelse", "finalbody"):
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                busy = [s for s in block if not _is_idle(s)]
+                setattr(node, name, busy or ([ast.Pass()] if block and name == "body" else []))
+
+
+def _is_idle(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+        return not isinstance(statement.value.value, str)  # a string may be somebody's docstring
+    return isinstance(statement, ast.Pass)
+
+
 def _is_dynamic(tree: ast.AST) -> bool:
-    return any(isinstance(node, ast.Name) and node.id in _DYNAMIC for node in ast.walk(tree))
+    """Whether a program may look up its own variables by name; a scan is no proof of the rest."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in _DYNAMIC:
+            return True
+        if isinstance(node, ast.Attribute) and node.attr in _DYNAMIC - _METHODS:
+            return True
+        if isinstance(node, ast.Import) and any(_is_reader(a.name) for a in node.names):
+            return True
+        if isinstance(node, ast.ImportFrom) and _is_reader(node.module or ""):
+            return True
+    return False
+
+
+def _is_reader(module: str) -> bool:
+    return module.partition(".")[0] in _READERS
 
 
 def _rename_locals(tree: ast.AST) -> None:

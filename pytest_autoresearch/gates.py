@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 
-from .fingerprint import UNREADABLE, fingerprint, parse
+from .fingerprint import UNREADABLE, fingerprint, parse_file
 from .records import GateNote
 
 MAX_FILE_BYTES = 200_000
@@ -75,7 +75,7 @@ def parses(before: Files, after: Files) -> tuple[bool, str]:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    compile(text, name, "exec", dont_inherit=True)
+                    compile(text.encode(), name, "exec", dont_inherit=True)  # as it is run
             except UNREADABLE as error:
                 line = getattr(error, "lineno", None)
                 where = f" line {line}" if line else ""
@@ -95,7 +95,7 @@ def advisory_scan(before: Files, after: Files) -> tuple[bool, str]:
     found: set[str] = set()
     for name, text in after.items():
         if name.endswith(".py"):
-            found.update(_suspicious(parse(text)))
+            found.update(_suspicious(parse_file(text)))
     return True, f"uses {', '.join(sorted(found))}" if found else ""
 
 
@@ -156,7 +156,7 @@ def _literals(name: str, text: str) -> list[int]:
     if not name.endswith(".py"):
         return []
     try:
-        tree = parse(text)
+        tree = parse_file(text)
     except UNREADABLE:
         return []
     return [_length(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)]

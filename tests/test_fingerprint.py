@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import keyword
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pytest_autoresearch.fingerprint import fingerprint, shape
+from pytest_autoresearch.fingerprint import complexity, fingerprint, shape
 
 PROGRAM = '''\
 """A trainer."""
@@ -93,3 +94,44 @@ def test_near_means_numbers_within_the_share(value: float, ratio: float) -> None
     assume(abs(share - 0.05) > 1e-9)
     assert a.close_to(b, 0.05) == (share < 0.05)
     assert not a.close_to(shape({"train.py": text(lr=value).replace('"SL"', '"SS"')}), 0.05)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("def f():\n    '{}'\n    return f.__doc__\n", "ab"),
+        ("'{}'\nprint(__doc__)\n", "ab"),
+        ("import builtins\ndef f():\n    {} = 1\n    return builtins.eval('a')\n", "ab"),
+        ("def f():\n    {} = 1\n    return dir()\n", "ab"),
+        ("import sys\ndef f():\n    {} = 1\n    return sys._getframe().f_locals\n", "ab"),
+        ("import pandas\ndef f(df):\n    {} = 1\n    return df.query('x > @a')\n", "ab"),
+    ],
+)
+def test_what_code_reads_of_itself_is_part_of_it(one: str, two: str) -> None:
+    assert of(one.format(two[0])) != of(one.format(two[1]))
+
+
+def test_white_space_counts_in_files_that_are_no_python() -> None:
+    for one, two in (("  a: 1\nb: 2\n", "a: 1\nb: 2\n"), ("end  \n", "end\n"), ("a\x0cb", "a\nb")):
+        assert fingerprint({"prompt.txt": one}) != fingerprint({"prompt.txt": two})
+    assert fingerprint({"prompt.txt": "a\r\n"}) == fingerprint({"prompt.txt": "a\n"})
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("A = 1 << 10\n", "A = +1024\n"),
+        ("A = 7 % 4\n", "A = 3\n"),
+        ("A = f'abc'\n", "A = 'abc'\n"),
+        ("def f():\n    pass\n    ...\n    return 1\n", "def f():\n    return 1\n"),
+        ("\ufeffA = 1\n", "A = 1\n"),
+    ],
+)
+def test_what_does_nothing_hides_no_repeat(one: str, two: str) -> None:
+    assert of(one) == of(two)
+
+
+def test_what_is_nested_too_deeply_to_be_normalised_is_not_simple() -> None:
+    deep = text() + "x = scale" + " + scale" * 600 + "\n"
+    assert complexity({"train.py": deep}) > complexity({"train.py": text()})
+    assert complexity({"train.py": "def (\n" * 100}) > 0

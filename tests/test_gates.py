@@ -181,3 +181,14 @@ def test_a_proposal_that_no_parser_can_read_costs_a_slot_and_not_the_night(
     result = project.run("--iterations=3", timeout=60)
     assert result.ret == 0
     assert project.verdicts() == ["invalid", "discard", "discard"]
+
+
+def test_a_byte_order_mark_is_no_fault_of_a_program() -> None:
+    before = {"train.py": "\ufeffA = 1\n"}
+    assert run_gates(before, {"train.py": "\ufeffA = 2\n"})[-1].ok
+    assert run_gates(before, {"train.py": "A = 1\n"})[-1].name == "changes_something"
+
+
+def test_an_unknown_encoding_is_found_before_it_is_run() -> None:
+    note = run_gates({"train.py": "A = 1\n"}, {"train.py": "# coding: nonsense\nA = 2\n"})[-1]
+    assert (note.name, note.ok, "nonsense" in note.detail) == ("parses", False, True)
