@@ -21,7 +21,7 @@ from typing import Any
 
 from .processes import boot_id, is_alive, process_start
 from .proposers import Proposal
-from .records import Champion, GateNote, SessionRecord, SlotRecord, TrialRecord
+from .records import PRUNE, Champion, GateNote, SessionRecord, SlotRecord, TrialRecord
 from .rows import body_of, champion_of, proposal_of, scores_of, slot_of, trial_of
 
 SCHEMA_VERSION = 1
@@ -425,8 +425,9 @@ class Ledger:
             (state, reason, now, slot_id),
         )
         db.execute(
-            "UPDATE proposals SET state = 'drafted' WHERE slot_id = ? AND state = 'leased'",
-            (slot_id,),
+            "UPDATE proposals SET state = CASE WHEN EXISTS (SELECT 1 FROM slots WHERE id = ? AND"
+            " kind = ?) THEN 'spent' ELSE 'drafted' END WHERE slot_id = ? AND state = 'leased'",
+            (slot_id, PRUNE, slot_id),  # what to leave out is asked anew, and is no mutation
         )
         db.execute(
             "UPDATE trials SET state = ?, finished = ? WHERE slot_id = ? AND state = 'running'",

@@ -38,8 +38,8 @@ def prune(campaign: Campaign, say: Callable[[str], object] = lambda line: None) 
         if not rest:
             break  # without its only keep the champion is the baseline, which it has beaten
         champion = campaign.trials.read(campaign.trials.champion().commit)
-        files = _replay(campaign, rest)
-        if files is None:
+        files = without(campaign, keeps, keep, champion)
+        if files is None or files == champion:
             say(f"{keep.name} {keep.title}: later keeps build on it")
             continue
         verdict = _try(campaign, keep, champion, files)
@@ -55,6 +55,27 @@ def _keeps(campaign: Campaign) -> list[SlotRecord]:
     chain = [slots[champion.slot_id] for champion in campaign.ledger.champions()[1:]]
     gone = {slot.meta.get("removes") for slot in chain if slot.kind == PRUNE}
     return [slot for slot in chain if slot.kind != PRUNE and slot.id not in gone]
+
+
+def without(
+    campaign: Campaign, keeps: Sequence[SlotRecord], keep: SlotRecord, champion: Mapping[str, str]
+) -> dict[str, str] | None:
+    """The champion's files without one keep, or None where later keeps build on it.
+
+    Where the keeps' edits add up to the champion, it is all but that one's edits. Where they do
+    not, since one of them began at a near-miss or at a former champion, it is the champion with
+    what that keep had changed in it changed back.
+    """
+    if _replay(campaign, keeps) == champion:
+        return _replay(campaign, [slot for slot in keeps if slot.id != keep.id])
+    assert keep.champion_before is not None
+    after = campaign.trials.read(keep.commit)
+    before = campaign.trials.read(campaign.ledger.slot(keep.champion_before).commit)
+    edits = [edit for name in after for edit in edits_between(after[name], before[name], name)]
+    try:
+        return apply(champion, edits)
+    except EditError:
+        return None
 
 
 def _replay(campaign: Campaign, keeps: Sequence[SlotRecord]) -> dict[str, str] | None:

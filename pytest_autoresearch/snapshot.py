@@ -18,6 +18,7 @@ from typing import Any
 
 from .ledger import BUSY_TIMEOUT_S, SCHEMA_VERSION, Ledger
 from .processes import boot_id
+from .records import PRUNE
 from .spend import Purse
 
 Row = dict[str, Any]
@@ -281,7 +282,8 @@ def _ended(snapshot: Snapshot) -> Snapshot:
                 for t in trials
             ]
             if proposal is not None and proposal["state"] == "leased":
-                proposal = {**proposal, "state": "drafted"}
+                state = "spent" if slot["kind"] == PRUNE else "drafted"
+                proposal = {**proposal, "state": state}
         slots.append(SlotRows(slot, proposal, trials))
     sessions = [{**row, "ended": row["ended"] or at} for row in snapshot.sessions]
     known = {row["id"] for row in sessions}

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 from conftest import Project, git
+from pytest_autoresearch.ledger import Ledger
+from pytest_autoresearch.mutation import Edit
+from pytest_autoresearch.proposers import Proposal
+from pytest_autoresearch.prune import without
+from pytest_autoresearch.records import PRUNE, SlotRecord
 
 BRANCHY = """\
 import os, sys, time
@@ -56,3 +64,61 @@ def test_less_code_that_is_as_good_is_kept(project: Project) -> None:
     assert project.verdicts() == ["keep", "discard"]
     first = next(s for s in project.ledger().slots() if s.kind == "mutation")
     assert first.n == 4
+
+
+FILES = {
+    "base": "A = 0\nx\nB = 0\ny\nC = 0\n",
+    "one": "A = 1\nx\nB = 0\ny\nC = 0\n",
+    "two": "A = 1\nx\nB = 0\ny\nC = 2\n",
+    "three": "A = 1\nx\nB = 3\ny\nC = 2\n",
+}
+
+
+def keep(number: int, commit: str, before: int, edit: tuple[str, str]) -> SlotRecord:
+    return SlotRecord(
+        number, commit, "mutation", number, 1, "main", "done", 0.0, commit=commit,
+        champion_before=before, edits=(Edit("t", *edit),),
+    )  # fmt: skip
+
+
+def campaign_of(*keeps: SlotRecord) -> Any:
+    slots = {0: keep(0, "base", 0, ("", "")), **{slot.id: slot for slot in keeps}}
+    return SimpleNamespace(
+        trials=SimpleNamespace(read=lambda commit: {"t": FILES[commit]}),
+        ledger=SimpleNamespace(slot=slots.get),
+        rules=SimpleNamespace(base_commit="base"),
+    )
+
+
+def test_only_the_keep_itself_is_left_out_where_another_began_elsewhere() -> None:
+    # the second keep was a change of a near-miss that had C = 2, and holds its B = 3 alone
+    keeps = [keep(1, "one", 0, ("A = 0", "A = 1")), keep(2, "three", 1, ("B = 0", "B = 3"))]
+    campaign = cast(Any, campaign_of(*keeps))
+    left = without(campaign, keeps, keeps[0], {"t": FILES["three"]})
+    assert left == {"t": "A = 0\nx\nB = 3\ny\nC = 2\n"}
+    assert without(campaign, keeps, keeps[1], {"t": FILES["three"]}) == {"t": FILES["one"]}
+
+
+def test_what_a_later_keep_has_replaced_cannot_be_left_out() -> None:
+    keeps = [keep(1, "one", 0, ("A = 0", "A = 1")), keep(2, "base", 1, ("A = 0", "A = 0"))]
+    assert without(campaign_of(*keeps), keeps, keeps[0], {"t": "B = 0\n"}) is None
+
+
+def test_a_removal_that_was_cut_off_is_not_tried_as_a_mutation(tmp_path) -> None:
+    ledger = Ledger.open(tmp_path, "t")
+    proposal = Proposal("without it", (Edit("t", "a", "b"),), "why", proposer=PRUNE)
+    for kind, waits in ((PRUNE, False), ("mutation", True)):
+        session = ledger.begin_session(driver=kind)
+        slot = ledger.start_slot(
+            session_id=session, worker="main", name=f"{kind}-1", kind=kind, number=1
+        )
+        ledger.save_proposal(slot.id, proposal, parent=None)
+        ledger.end_session(session, 2)
+        session = ledger.begin_session(driver="next")
+        after = ledger.start_slot(
+            session_id=session, worker="main", name="mutation-2", kind="mutation", number=2
+        )
+        assert (ledger.lease_proposal(after.id) is not None) == waits
+        ledger.finish_slot(after.id, verdict="discard")
+        ledger.end_session(session, 0)
+    ledger.close()
