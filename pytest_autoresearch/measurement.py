@@ -23,6 +23,9 @@ AUDIT_KEEP = 2048
 DOWNSTREAM_EVERY = 10
 """Every how many slots the downstream task is run, besides on every keep."""
 
+CHAMPION_SEEDS = 3
+"""Seeds that the champion may be trained on to get one more pair; it may fail on one."""
+
 
 class Measurement:
     """What stands between a mutation's files and its verdict.
@@ -70,12 +73,12 @@ class Measurement:
                 return self._failed(slot)
             if decision.action != "replicate":
                 break
-            if decision.remeasure_champion:
-                self._measure_champion(slot, decision.seed)
             assert decision.seed is not None
             seed, purpose = decision.seed, "replicate"
+            if decision.remeasure_champion:
+                seed = self._measure_champion(slot, seed, CHAMPION_SEEDS - 1)
         if decision.action != "keep" and slot.record.number % DOWNSTREAM_EVERY == 0:
-            self._downstream(slot)
+            self._look_downstream(slot)
         return Trial(metric, slot_id, sum(slot.scores.values()) / len(slot.scores))
 
     def _champion_curve(self, slot: Slot, seed: int) -> tuple[tuple[float, float], ...]:
@@ -180,27 +183,36 @@ class Measurement:
         return True
 
     def _downstream(self, slot: Slot) -> bool:
-        """Look at what the model can do besides its score; a guard may bound it."""
+        """Hold what the model can do besides its score against the bounds on it."""
+        return _unbroken(slot, self._look_downstream(slot))
+
+    def _look_downstream(self, slot: Slot) -> list[GateNote]:
+        """Look at what the model can do besides its score; it says nothing of the score itself."""
         from .guards import check
         from .trial.rescore import CLOZE
 
         saved = [t for t in self.ledger.slot(slot.record.id).own_trials if t.checkpoint is not None]
         if self.experiment.run is not None or not saved:
-            return True
+            return []
         assert saved[0].checkpoint is not None
         name = saved[0].checkpoint.parent.name
         result = self.trials.run(
             slot, slot.files, saved[0].seed, "downstream", phase="downstream", trial_id=name
         )
-        if result.status != "ok" or CLOZE not in result.metrics:
-            return True
         bounds = [guard for guard in self.experiment.guards if guard.metric == CLOZE]
-        notes = check(result, (), bounds) or [
-            GateNote("downstream", True, f"{CLOZE} {result.metrics[CLOZE]:.4f}")
-        ]
+        if result.status != "ok":
+            # a model that refuses the task must not get around a bound on it
+            name, said = f"guard {CLOZE}" if bounds else "downstream", result.reason
+            notes = [GateNote(name, not bounds, f"{CLOZE} could not be measured: {said}")]
+        elif CLOZE not in result.metrics:
+            notes = [GateNote("downstream", True, "the data set is too small for it")]
+        else:
+            notes = check(result, (), bounds) or [
+                GateNote("downstream", True, f"{CLOZE} {result.metrics[CLOZE]:.4f}")
+            ]
         notes = [replace(note, seconds=result.total_seconds) for note in notes]
         self.ledger.note_gates(slot.record.id, notes)
-        return _unbroken(slot, notes)
+        return notes
 
     def bar(self, slot: Slot) -> Score:
         """The number to beat, against the champion as it stands now."""
@@ -248,17 +260,32 @@ class Measurement:
             return True
         return complexity(slot.files) < complexity(self.trials.read(slot.champion.commit))
 
-    def _measure_champion(self, slot: Slot, seed: int | None) -> None:
-        """Train the champion on a seed it lacks, so that the comparison stays paired."""
+    def _measure_champion(self, slot: Slot, seed: int, others: int = 0) -> int:
+        """Train the champion on a seed it lacks, so that the comparison stays paired.
+
+        Args:
+            slot: Slot it is done for.
+            seed: The seed.
+            others: How many of the next seeds may take its place: that the champion fails on one
+                is no fault of the mutation, and must not cost every night's close calls.
+
+        Returns:
+            The seed that it has a score on.
+
+        Raises:
+            InfrastructureFailure: It has a score on none of them.
+        """
         champion = self.trials.champion()
-        if seed is None or seed in champion.scores:
-            return
-        result = self.trials.run(slot, self.trials.read(champion.commit), seed, "champion")
-        if result.score is None:
-            raise InfrastructureFailure(
-                f"the champion has no score on seed {seed} ({result.status}): {result.reason}"
-            )
-        self.ledger.add_champion_scores(champion.version, {seed: result.score})
+        for at in range(seed, seed + others + 1):
+            if at in champion.scores:
+                return at
+            result = self.trials.run(slot, self.trials.read(champion.commit), at, "champion")
+            if result.score is not None:
+                self.ledger.add_champion_scores(champion.version, {at: result.score})
+                return at
+        raise InfrastructureFailure(
+            f"the champion has no score on seed {at} ({result.status}): {result.reason}"
+        )
 
     def verify(self, record: SlotRecord) -> list[tuple[int, float | None, TrialResult]]:
         """Score a slot's commit once more: from its checkpoints, or by training it again.
@@ -276,8 +303,8 @@ class Measurement:
             if trial.score is None:
                 continue
             changes: dict[str, Any] = {}
-            if trial.checkpoint is not None and trial.checkpoint.is_file():
-                name = trial.checkpoint.parent.name
+            if (checkpoint := self.trials.checkpoint(trial)) is not None:
+                name = checkpoint.parent.name
                 changes = {"phase": "rescore", "trial_id": name, "audit": AUDIT_KEEP}
             result = self.trials.run(slot, files, trial.seed, "verify", **changes)
             found.append((trial.seed, trial.score, result))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -75,6 +76,8 @@ class Trials:
             InfrastructureFailure: The trial could not be run.
             Interrupted: The session was asked to stop.
         """
+        from .trial import TrialResult
+
         spec = replace(self._spec(slot, code, seed, purpose), **changes)
         trial_id = self.ledger.start_trial(
             slot.record.id,
@@ -85,7 +88,13 @@ class Trials:
             budget=str(spec.budget),
         )
         self.running = (slot, purpose)
-        result = self._execute(spec)
+        try:
+            result = self._execute(spec)
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # a finished slot's trial is ended by nobody else
+                ended = TrialResult("interrupted", reason=type(error).__name__)
+                self.ledger.finish_trial(trial_id, ended)
+            raise
         self.ledger.finish_trial(trial_id, result)
         if result.status == "interrupted":
             raise Interrupted(result.reason)
@@ -197,6 +206,14 @@ class Trials:
         if commit not in self._shapes:
             self._shapes[commit] = shape(self.read(commit))
         return self._shapes[commit]
+
+    def checkpoint(self, trial: TrialRecord) -> Path | None:
+        """Where a trial's checkpoint is now, wherever the project was then; None if it is gone."""
+        if trial.checkpoint is None:
+            return None
+        runs = self.root / ".autoresearch" / self.rules.tag / "runs"
+        here = runs / trial.checkpoint.parent.name / trial.checkpoint.name
+        return here if here.is_file() else None
 
     def champion(self) -> Champion:
         """The champion now.
