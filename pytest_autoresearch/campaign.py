@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .measurement import Measurement
 from .mutation import Edit, EditError, apply, changed_lines
+from .night import LONGEST_S, Night
 from .outcome import NoScore, Trial
 from .policy import Course, course
 from .proposers import (
@@ -26,6 +27,7 @@ from .proposers import (
     ProposalInvalid,
     ProposalRefused,
     Proposer,
+    ProposerUnavailable,
     Usage,
 )
 from .proposers.draft import Draft
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 
 NEAR = 0.05
 """Share by which numbers may differ in a near duplicate, which is noted and not refused."""
+
+BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 600.0
+"""Least seconds of a slot's first pause for a provider that is away; doubles up to the second."""
 
 NEAR_LOOK_BACK = 200
 """Slots that are searched for near duplicates."""
@@ -60,6 +65,7 @@ class Campaign:
         proposer: Callable[[], Proposer],
         session_id: int,
         worker: str,
+        night: Night | None = None,
     ) -> None:
         self.trials = trials
         self.measurement = Measurement(trials, judge)
@@ -67,6 +73,7 @@ class Campaign:
         self.ledger, self.repository = trials.ledger, trials.repository
         self.session_id = session_id
         self.worker = worker
+        self.night = night or Night()
         self._make_proposer = proposer
         self._proposer: Proposer | None = None
         self._draft = Draft(self.ledger.drop_draft)
@@ -99,12 +106,26 @@ class Campaign:
         """Fill the slot with a proposal and apply its edits to the champion's files.
 
         A proposal that an interrupted slot gave back comes before a new one, and one that was
-        drafted while the last trial ran before one that must be waited for.
+        drafted while the last trial ran before one that must be waited for. A provider that is
+        away is asked again, as long as the night lasts, and at most for `LONGEST_S`.
 
         Raises:
             ProposerUnavailable: Infrastructure; the slot is not charged.
-            ProposerExhausted: Nothing is left to propose.
+            ProposerExhausted: Nothing is left to propose, or the night is over.
         """
+        waited, backoff = 0.0, BACKOFF_S
+        while True:
+            try:
+                return self._propose(slot)
+            except ProposerUnavailable as error:
+                seconds = max(backoff, error.again_s or 0.0)
+                if error.again_s is None or waited + seconds > LONGEST_S:
+                    raise
+                self.night.pause(seconds, str(error))
+            waited, backoff = waited + seconds, min(2 * backoff, LONGEST_BACKOFF_S)
+
+    def _propose(self, slot: Slot) -> Slot:
+        """Try once to fill the slot."""
         slot.champion = self.trials.champion()
         own = getattr(self.proposer, "insists", False)
         course = self._course(slot.record.number)

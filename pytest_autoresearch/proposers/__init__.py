@@ -25,7 +25,14 @@ class ProposerError(Exception):
 
 
 class ProposerUnavailable(ProposerError):
-    """The provider's fault (network, overload, quota): infrastructure, never a verdict."""
+    """The provider's fault (network, overload, quota): infrastructure, never a verdict.
+
+    Attributes:
+        again_s: Seconds after which asking again is free and may help: the night pauses for so
+            long. None: the slot fails.
+    """
+
+    again_s: float | None = None
 
 
 class ProposalRefused(ProposerError):

@@ -70,7 +70,8 @@ class Patience:
         attempt_s: Seconds for one try.
         silence_s: Seconds without a word within a try; a provider's pings are no words, and the
             newest models do not show what they think: they are silent until they have thought.
-        pause_s: Seconds before the second try; doubles each time, up to a minute's worth.
+        pause_s: Seconds before the second try; doubles each time, up to a minute's worth. After
+            that, or where more is asked for, what costs nothing is left to a pause of the night.
     """
 
     deadline_s: float = 1200.0
@@ -96,7 +97,7 @@ def persist(call: Callable[[], Awaitable[T]], patience: Patience, provider: str)
 
 async def _persist(call: Callable[[], Awaitable[T]], patience: Patience, provider: str) -> T:
     ends = time.monotonic() + patience.deadline_s
-    pause, tries = patience.pause_s, 0
+    pause, longest, tries = patience.pause_s, 30 * patience.pause_s, 0
     while True:
         tries += 1
         left = ends - time.monotonic()
@@ -108,13 +109,16 @@ async def _persist(call: Callable[[], Awaitable[T]], patience: Patience, provide
         except Transient as error:
             trouble = error
         wait = max(pause, trouble.after_s or 0.0)
-        if time.monotonic() + wait >= ends:
+        away = trouble.free and wait >= longest
+        if away or time.monotonic() + wait >= ends:
             asked = f", which asks to wait {trouble.after_s:g} s" if trouble.after_s else ""
-            raise ProposerUnavailable(
+            gone = ProposerUnavailable(
                 f"{provider}{asked}: {trouble} ({tries} tries); the slot is not charged"
             )
+            gone.again_s = wait if trouble.free else None
+            raise gone
         await asyncio.sleep(wait)
-        pause = min(2 * pause, 30 * patience.pause_s)
+        pause = min(2 * pause, longest)
 
 
 def verdict(status: int | None, said: str, error: Exception) -> Exception:

@@ -1,0 +1,158 @@
+"""What is away for a while pauses the night: it fails no slot, and whoever stops it is heard."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from test_llm_campaign import idea
+from wire.server import Wire
+
+from conftest import Project
+from pytest_autoresearch.spend import Purse
+
+IMPATIENT = """
+from pytest_autoresearch.proposers.calls import Patience
+Patience.__init__.__defaults__ = (1200.0, 600.0, 480.0, 0.01)
+"""
+OPTIONS = (
+    "--autoresearch", "--autoresearch-proposer=anthropic", "--autoresearch-control=0",
+    "--autoresearch-model=claude-sonnet-5-5", "--autoresearch-confirm=0", "-p", "no:cacheprovider",
+)  # fmt: skip
+
+
+def busy(seconds: float) -> dict:
+    return {"status": 429, "headers": {"retry-after": f"{seconds}"}}
+
+
+@pytest.fixture
+def serve(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Wire]]:
+    project.write("conftest.py", (project.path / "conftest.py").read_text() + IMPATIENT)
+    project.commit("no patience")
+    wires: list[Wire] = []
+
+    def start(*script: dict) -> Wire:
+        wires.append(Wire(list(script)))
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", wires[-1].url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
+        return wires[-1]
+
+    yield start
+    for wire in wires:
+        wire.close()
+
+
+@contextmanager
+def night(project: Project, *args: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A night that runs beside the test, and what it prints."""
+    printed = project.path / "ideas" / "printed.txt"
+    printed.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "pytest", *OPTIONS, *args]
+    with printed.open("wb") as file:
+        process = subprocess.Popen(command, cwd=project.path, stdout=file, stderr=file)
+    try:
+        yield process, printed
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(what: str, printed: Path) -> None:
+    for _ in range(600):
+        if what in printed.read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no {what!r} in {printed.read_text()}")
+
+
+def test_a_provider_that_asks_to_wait_pauses_the_night(project: Project, serve) -> None:
+    server = serve({"text": idea(0.9)}, busy(2), busy(2), busy(1), {"text": idea(0.8)})
+    began = time.monotonic()
+    result = project.pytester.runpytest_subprocess(*OPTIONS, "--iterations=2", timeout=120)
+    assert time.monotonic() - began > 3
+    assert result.ret == 0
+    assert project.verdicts() == ["keep", "keep"]
+    [*_, last] = re.findall(r"\npaused until \w+ \d\d:\d\d:\d\d: (.*)", result.stdout.str())
+    assert last.startswith("Anthropic's API, which asks to wait 1 s: RateLimitError: Error code: 429")
+    assert len(server.requests) == 5
+
+
+def test_a_storm_is_waited_out_however_long_it_is(project: Project, serve) -> None:
+    server = serve(*[{"status": 529, "type": "overloaded_error"}] * 20, {"text": idea(0.9)})
+    result = project.pytester.runpytest_subprocess(
+        *OPTIONS, "--iterations=1", "--autoresearch-max-failures=1", timeout=120
+    )
+    assert result.ret == 0
+    assert project.verdicts() == ["keep"]
+    assert len(server.requests) == 21
+    result.stdout.fnmatch_lines(["paused until *: Anthropic's API: *OverloadedError*"])
+
+
+@pytest.mark.parametrize(("how", "code"), [("STOP", 0), ("Ctrl-C", 2), ("SIGTERM", 2)])
+def test_whoever_stops_a_pause_is_heard_at_once(
+    project: Project, serve, how: str, code: int
+) -> None:
+    serve(busy(3600))
+    with night(project, "--iterations=3") as (process, printed):
+        wait_for("paused until", printed)
+        began = time.monotonic()
+        if how == "STOP":
+            (project.path / ".autoresearch/main/STOP").touch()
+        else:
+            process.send_signal(signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM)
+        assert process.wait(60) == code
+        assert time.monotonic() - began < 15
+        assert ("STOP exists" in printed.read_text()) == (how == "STOP")
+    assert project.verdicts() == ["interrupted"]
+
+
+def test_a_pause_beyond_the_deadline_ends_the_night_at_once(project: Project, serve) -> None:
+    server = serve({"text": idea(0.9)}, busy(7200))
+    began = time.monotonic()
+    result = project.pytester.runpytest_subprocess(
+        *OPTIONS, "--iterations=5", "--autoresearch-deadline=1h", timeout=120
+    )
+    assert time.monotonic() - began < 60
+    assert result.ret == 1  # nobody wished for that
+    assert project.verdicts() == ["keep", "infra"]
+    result.stdout.fnmatch_lines(["*stopped: Anthropic's API, *7200 s*is after the deadline*"])
+    assert len(server.requests) == 3  # the draft, and once more when its turn came
+
+
+def test_who_asks_for_more_than_half_a_day_fails_the_slot(project: Project, serve) -> None:
+    serve(busy(100_000))
+    result = project.pytester.runpytest_subprocess(
+        *OPTIONS, "--iterations=5", "--autoresearch-max-failures=2", timeout=120
+    )
+    assert result.ret == 1
+    assert project.verdicts() == ["infra", "infra"]
+    result.stdout.fnmatch_lines(["*stopped: 2 slots in a row came to nothing*100000 s*"])
+
+
+def test_money_that_was_spent_meanwhile_ends_a_pause(project: Project, serve) -> None:
+    serve(busy(5), {"text": idea(0.9)})
+    with night(project, "--iterations=3", "--autoresearch-max-cost=1usd") as (process, printed):
+        wait_for("paused until", printed)
+        purse = Purse(project.ledger().path)
+        purse.settle(purse.reserve("another worker's", 1.0), 1.0)
+        assert process.wait(60) == 0
+        wait_for("stopped: $1.00 of $1.00 are spent", printed)
+    assert project.verdicts() == ["interrupted"]
+
+
+@pytest.mark.slow
+def test_a_workers_pause_is_told_by_the_process_that_a_person_started(
+    project: Project, serve
+) -> None:
+    serve(busy(2), {"text": idea(0.9)}, {"text": idea(0.8)})
+    result = project.pytester.runpytest_subprocess(*OPTIONS, "-n1", "--iterations=2", timeout=120)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["paused until *: Anthropic's API, which asks to wait 2 s*"])
+    assert project.verdicts() == ["keep", "keep"]
