@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .experiment import Budget, Experiment
+from .night import Night
 from .options import Config
 from .plan import Plan
 
@@ -35,6 +36,7 @@ class Holdings:
         say: Shows a person a line.
         on_progress: Told how a trial gets on, by its id.
         should_stop: Whether running trials end at once.
+        night: What a pause heeds.
         session_id: This process's row in the ledger, once it has joined.
         campaign: Its hands, once a slot has needed them.
     """
@@ -45,6 +47,7 @@ class Holdings:
     say: Callable[[str], None]
     on_progress: Callable[[str, Progress], None]
     should_stop: Callable[[], bool]
+    night: Night
     session_id: int | None = None
     campaign: Campaign | None = None
     _lease: Any = None
@@ -164,6 +167,7 @@ class Holdings:
             proposer=self.researcher(experiment).proposer,
             session_id=session_id,
             worker=self.worker,
+            night=self.night,
         )
 
     def close(self) -> None:

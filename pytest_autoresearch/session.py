@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -16,6 +17,7 @@ import pytest
 from . import preflight
 from .experiment import Experiment
 from .holdings import Holdings
+from .night import Night, PastDeadline
 from .options import Config
 from .outcome import NoScore, Score, Trial
 from .plan import Plan, make
@@ -94,6 +96,7 @@ class Session:
     more: bool = False
     _slots: dict[str, ActiveSlot] = field(default_factory=dict)
     _signals: Signals = field(default_factory=Signals)
+    _told: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.publisher = Publisher(self) if self.is_driver else None
@@ -104,6 +107,7 @@ class Session:
             say=self._say,
             on_progress=self._progress,
             should_stop=lambda: self.stopping == INTERRUPTED,
+            night=Night(self._over, self.plan.deadline, self._say, self._paused),
         )
 
     # ------------------------------------------------------------------ what it works with
@@ -135,8 +139,22 @@ class Session:
         return self.options.proposer or default()
 
     def _say(self, line: str) -> None:
-        if self.publisher is not None:
+        """Show a line at once; a worker's, or another thread's, with the slot's report."""
+        if self.publisher is None or threading.current_thread() is not threading.main_thread():
+            self._told.append(line)
+            return
+        capture = self.config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             self.publisher.say(line)
+
+    def _paused(self, line: str) -> None:
+        """Show where slots are shown that one waits, a worker's with the reason; '': no more."""
+        from .trial import Progress
+
+        shown = line if self.publisher is None else line.partition(": ")[0]
+        for slot in self._slots.values():
+            phase = shown or ("start" if slot.proposal else "propose")
+            self._show(slot, "", Progress(phase))
 
     def _prepare(self) -> None:
         """See that proposals can be had, before the baseline is measured."""
@@ -169,6 +187,8 @@ class Session:
                 campaign.propose(slot)
             except ProposerExhausted as error:
                 self.stopping = str(error) or "nothing is left to propose"
+                if isinstance(error, PastDeadline):
+                    raise
                 pytest.skip(self.stopping)
             if slot.proposal is not None:
                 self.holdings.researcher(experiment).note(slot.proposal.meta, slot.name)
@@ -180,7 +200,7 @@ class Session:
         campaign.gate(slot)
         if self.more and item.kind == "mutation":
             campaign.draft_ahead(slot)
-        return campaign.measurement.measure(slot)
+        return campaign.measure(slot)
 
     def bar(self, item: Slot) -> Score:
         """The number to beat."""
@@ -244,6 +264,7 @@ class Session:
         self, item: Slot, call: pytest.CallInfo[None], report: pytest.TestReport
     ) -> None:
         """Map the call phase to a verdict; give back what infrastructure cut off."""
+        report.autoresearch_told, self._told = self._told, []  # type: ignore[attr-defined]
         verdict = str(dict(report.user_properties).get("verdict") or "")
         if call.excinfo is None:
             if report.when == "call" and verdict:
@@ -271,6 +292,8 @@ class Session:
         """Driver: count and publish."""
         if self.publisher is None:
             return
+        for line in getattr(report, "autoresearch_told", ()):
+            self._say(line)
         verdict = getattr(report, "autoresearch", None)
         if report.when == "call" and verdict:
             self.counts[verdict] += 1
@@ -322,6 +345,10 @@ class Session:
         elif self.session_id is not None:
             self.stopping = self._policy_stop()
         return f"autoresearch: {self.stopping}" if self.stopping else ""
+
+    def _over(self) -> str:
+        self.stop_reason()
+        return self.stopping
 
     def _policy_stop(self) -> str:
         from .policy import stop
