@@ -26,16 +26,6 @@ HOLDOUT = "holdout"
 """Purpose of scoring a checkpoint on the holdout; shown to nobody before a campaign closes."""
 
 
-def harmless(text: str) -> str:
-    """Return a model's or a candidate's words without what a terminal obeys or reorders."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
-def one_line(text: str) -> str:
-    """Return text as one line that any file, page and terminal can show as it is."""
-    return harmless(" ".join(text.split()))
-
-
 @dataclass(frozen=True)
 class GateNote:
     """What one gate or guard said of a mutation.

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from .mutation import Edit
 from .proposers import Proposal, Usage
-from .records import Champion, GateNote, SlotRecord, TrialRecord, one_line
+from .records import Champion, GateNote, SlotRecord, TrialRecord
+from .trial.output import one_line
 
 
 def scores_of(text: str) -> dict[int, float]:
@@ -26,7 +27,7 @@ def champion_of(row: sqlite3.Row) -> Champion:
 
 def body_of(proposal: Proposal) -> str:
     """Return a proposal as it is stored: its title is one line of plain text, whoever shows it."""
-    return json.dumps(asdict(replace(proposal, title=one_line(proposal.title))))
+    return json.dumps(asdict(replace(proposal, title=one_line(proposal.title) or "untitled")))
 
 
 def proposal_of(body: str) -> Proposal:

@@ -91,3 +91,4 @@ def test_one_line_is_one_bounded_line(text, limit):
     line = one_line(text, limit)
     assert len(line) <= limit
     assert len(line.splitlines()) <= 1
+    assert line.isprintable()

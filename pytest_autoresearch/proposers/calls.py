@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 from ..spend import NoPrice, Purse, SetAside, price
+from ..trial.output import one_line as one_line
 from . import ProposalRefused, ProposerError, ProposerExhausted, ProposerUnavailable, Usage
 from .prompt import estimate_tokens
 
@@ -143,11 +144,6 @@ def verdict(status: int | None, said: str, error: Exception) -> Exception:
     unsent = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
     free = unsent or (status is not None and status >= 400)
     return Transient(f"{type(error).__name__}: {said}", _retry_after(error), free)
-
-
-def one_line(error: Exception) -> str:
-    """Return what an exception says, in one line of at most 200 characters."""
-    return " ".join(str(getattr(error, "message", "") or error).split())[:200]
 
 
 @asynccontextmanager

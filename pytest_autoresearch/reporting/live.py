@@ -20,7 +20,8 @@ import pytest
 
 from .. import atomic
 from ..experiment import Budget
-from ..records import CONFIRM, SMOKE, one_line
+from ..records import CONFIRM, SMOKE
+from ..trial.output import one_line
 from .terminal import EVERY, clock, markup, result_line, standing, write
 
 if TYPE_CHECKING:

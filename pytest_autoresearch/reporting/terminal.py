@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..experiment import Direction
 from ..judge import Judge, preview, show
 from ..outcome import LETTERS
-from ..records import harmless
+from ..trial.output import harmless
 
 if TYPE_CHECKING:
     from ..ledger import Ledger
@@ -36,7 +36,8 @@ def result_line(name: str, facts: Mapping[str, str], direction: Direction) -> st
     """Return ``K 0.971234 (-0.001204, 3.1σ) mutation-0007 halve batch size +1/-1 556 MiB 0:33``.
 
     In brackets: the paired change of the score, and the gain in standard errors. What it cost
-    stands at the end: lines, peak memory, and the time of all its trials.
+    stands at the end: lines, peak memory, and the time of all its trials. What was built on a
+    discard names it: ``… halve batch size on mutation-0004 …``.
     """
     verdict = facts.get("verdict", "")
     letter = LETTERS[verdict][1] if verdict in LETTERS else "?"
@@ -47,6 +48,8 @@ def result_line(name: str, facts: Mapping[str, str], direction: Direction) -> st
         sigma = float(facts["gain_sigma"])  # rounded, and zero has no sign:
         parts.append(f"({round(change, 6) + 0.0:+.6f}, {round(sigma, 1) + 0.0:.1f}σ)")
     parts += [name, " ".join(facts.get("title", "").split())]
+    if facts.get("parent") and facts.get("champion_before") not in (None, "", facts["parent"]):
+        parts.append(f"on {facts['parent']}")
     if verdict not in ("baseline", ""):
         parts.append(f"+{facts.get('lines_added', 0)}/-{facts.get('lines_removed', 0)}")
     if peak := float(facts.get("peak_memory_mb") or 0):

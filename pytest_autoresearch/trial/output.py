@@ -40,9 +40,17 @@ def clean(text: str) -> str:
     return _CREDENTIALS.sub("[credential removed]", text)
 
 
+def harmless(text: str) -> str:
+    """Return `text` without what a terminal obeys or reorders; nothing else is changed."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 def one_line(text: object, limit: int = 300) -> str:
-    """Return `text` cleaned, on one line, at most `limit` characters long."""
-    line = " ".join(clean(str(text)[: 16 * limit]).split())
+    """Return `text` as one line that any file, page and terminal can show as it is.
+
+    It is cleaned, printable, and at most `limit` characters long.
+    """
+    line = harmless(" ".join(clean(str(text)[: 16 * limit]).split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
