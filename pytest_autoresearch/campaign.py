@@ -19,7 +19,7 @@ from .measurement import Measurement
 from .mutation import Edit, EditError, apply, changed_lines
 from .night import LONGEST_S, Night
 from .outcome import NoScore, Trial
-from .policy import Course, course
+from .policy import Course, course, stack
 from .proposers import (
     Attempt,
     Context,
@@ -27,6 +27,7 @@ from .proposers import (
     ProposalInvalid,
     ProposalRefused,
     Proposer,
+    ProposerExhausted,
     ProposerUnavailable,
     Usage,
 )
@@ -44,6 +45,9 @@ NEAR = 0.05
 
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 600.0
 """Least seconds of a slot's first pause for a provider that is away; doubles up to the second."""
+
+RETRY_S = (10.0, 60.0)
+"""Seconds before a mutation is trained again, in the same slot, that the infrastructure failed."""
 
 NEAR_LOOK_BACK = 200
 """Slots that are searched for near duplicates."""
@@ -160,10 +164,13 @@ class Campaign:
                 meta=error.meta,
             )
         if made_for not in (None, slot.parent.id):
-            # thought of for other files than the policy chose: the new champion's, or else those
-            slot.parent = self.ledger.slot(slot.champion.slot_id)
-            slot.parent_commit = slot.champion.commit
-            slot.before = self.trials.read(slot.champion.commit)
+            # thought of for other files than the policy chose: those, while the champion is the
+            # same; else the new champion's, or else those
+            made = self.ledger.slot(made_for)
+            current = made.champion_before == slot.champion.slot_id and made.commit
+            slot.parent = made if current else self.ledger.slot(slot.champion.slot_id)
+            slot.parent_commit = slot.parent.commit
+            slot.before = self.trials.read(slot.parent_commit)
         if waiting is None:
             slot.proposal = _signed(slot.proposal, program)
             self.ledger.save_proposal(slot.record.id, slot.proposal, parent=slot.parent.id)
@@ -223,8 +230,13 @@ class Campaign:
         slot.refusal = refusal
 
     def draft_ahead(self, slot: Slot) -> None:
-        """Have the next proposal thought of while this slot trains, if thinking takes long."""
+        """Have the next proposal thought of while this slot trains, if thinking takes long.
+
+        Not where one waits that was given back: it comes first.
+        """
         if not getattr(self.proposer, "thinks", False) or self._draft.begun:
+            return
+        if self.ledger.proposal_waits(slot.record.id):
             return
         number = slot.record.number + self.rules.concurrency
         course = self._course(number)
@@ -348,6 +360,28 @@ class Campaign:
                 return GateNote("near duplicate", True, detail, time.perf_counter() - started)
         return None
 
+    # ------------------------------------------------------------------ 4-6: measure
+
+    def measure(self, slot: Slot) -> Trial:
+        """Measure it; a trial of a mutation that the infrastructure failed is not the last one.
+
+        Raises:
+            InfrastructureFailure: It failed each time.
+        """
+        for seconds in RETRY_S if slot.record.kind == "mutation" else ():
+            try:
+                return self.measurement.measure(slot)
+            except InfrastructureFailure as error:
+                last = self.ledger.slot(slot.record.id).trials[-1:]
+                if not last or last[0].status != "infra":
+                    raise  # the champion's fault, say: it would be again
+                try:
+                    self.night.pause(seconds, f"{slot.name}: {error}; it is tried again")
+                except ProposerExhausted:
+                    raise error from None
+            slot.scores.clear()
+        return self.measurement.measure(slot)
+
     # ------------------------------------------------------------------ baseline and noise
 
     def calibrated(self) -> Champion:
@@ -423,7 +457,9 @@ class Campaign:
         """
         if slot.record.state == "done":
             return slot.record
-        added, removed = changed_lines(slot.before, slot.files) if slot.files else (0, 0)
+        # like the gain, over the champion, whatever it was built on
+        before = self.trials.read(slot.champion.commit) if slot.champion else slot.before
+        added, removed = changed_lines(before, slot.files) if slot.files else (0, 0)
         decision = slot.decision
         outcome: dict[str, Any] = {
             "verdict": verdict,
@@ -482,6 +518,8 @@ class Campaign:
             lines.append(reason)
         if slot.proposal.hypothesis:
             lines += ["", slot.proposal.hypothesis]
+        if below := self._built_on(slot):
+            lines += ["", f"Built on {below}."]
         parent = slot.champion.commit if verdict == "keep" and slot.champion else slot.parent_commit
         return self.repository.commit(
             parent,
@@ -501,6 +539,15 @@ class Campaign:
                 **of_slot(self.ledger, slot.record.id, outcome, slot.champion),
             },
         )
+
+    def _built_on(self, slot: Slot) -> str:
+        """Name the discards that a mutation was built on and has in it; '' for the champion."""
+        made = {champion.slot_id for champion in self.ledger.champions()}
+        if slot.parent is None or slot.parent.id in made:
+            return ""
+        by_id = {record.id: record for record in self.ledger.slots()}
+        below = stack(slot.parent, by_id, made)
+        return "; ".join(f"{record.name}: {record.title}" for record in below)
 
     def _data_hash(self) -> str:
         return str(self.ledger.meta("data_sha256") or "")

@@ -59,6 +59,14 @@ CREATE TABLE champions (
 CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, body TEXT);
 """
 
+_WAITING = """
+SELECT * FROM proposals p WHERE (state = 'drafted' OR state = 'ahead' AND EXISTS
+    (SELECT 1 FROM slots s JOIN sessions x ON x.id = s.session_id
+    WHERE s.id = p.slot_id AND x.ended IS NOT NULL)) AND (SELECT count(*) FROM slots
+    WHERE proposal_id = p.id AND state = 'infra' AND session_id =
+    (SELECT session_id FROM slots WHERE id = ?)) < ? ORDER BY id LIMIT 1
+"""
+
 
 class LedgerUnavailable(Exception):
     """The file cannot be read or written (full disk, permissions): infrastructure."""
@@ -350,14 +358,7 @@ class Ledger:
             which the infrastructure failed `RETRIES` times waits for the next session.
         """
         with self._write() as db:
-            row = db.execute(
-                "SELECT * FROM proposals p WHERE (state = 'drafted' OR state = 'ahead' AND EXISTS"
-                " (SELECT 1 FROM slots s JOIN sessions x ON x.id = s.session_id"
-                " WHERE s.id = p.slot_id AND x.ended IS NOT NULL)) AND (SELECT count(*) FROM slots"
-                " WHERE proposal_id = p.id AND state = 'infra' AND session_id ="
-                " (SELECT session_id FROM slots WHERE id = ?)) < ? ORDER BY id LIMIT 1",
-                (slot_id, RETRIES),
-            ).fetchone()
+            row = db.execute(_WAITING, (slot_id, RETRIES)).fetchone()
             if row is None:
                 return None
             db.execute(
@@ -369,6 +370,10 @@ class Ledger:
                 (row["id"], row["parent"], slot_id),
             )
             return proposal_of(row["body"]), row["parent"]
+
+    def proposal_waits(self, slot_id: int) -> bool:
+        """Whether `lease_proposal` would find one for a slot of the same session."""
+        return bool(self._rows(_WAITING, slot_id, RETRIES))
 
     def note_gates(self, slot_id: int, notes: Sequence[GateNote]) -> None:
         """Add what gates and guards said."""

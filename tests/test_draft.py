@@ -188,6 +188,8 @@ def test_a_killed_session_loses_no_finished_draft(project: Project) -> None:
     subprocess.run([*command, "--iterations=2"], cwd=project.path, check=True, timeout=120)
     slots = [slot for slot in project.ledger().slots() if slot.kind == "mutation"]
     assert sorted(slot.title for slot in slots if slot.state == "done") == ["idea 1", "idea 2"]
+    calls = (project.path / "calls.txt").read_text().splitlines()
+    assert len(calls) == 2  # none was drafted while one waited
 
 
 def drafts(project: Project) -> list[str]:
