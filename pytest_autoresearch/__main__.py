@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,13 +109,15 @@ def _main(arguments: Sequence[str] | None) -> int:
     if options.command == "transfer":
         from .transfer import transfer as run_transfer
 
-        if options.budget <= 0 or options.seeds < 1:
+        if not (0 < options.budget < math.inf) or options.seeds < 1:
             parser.error("--budget and --seeds must be positive")
         scale = {}
         for text in options.scale:
             name, _, factor = text.partition("=")
             try:
                 scale[name] = float(factor)
+                if not math.isfinite(scale[name]):
+                    raise ValueError(factor)
             except ValueError:
                 parser.error(f"--scale {text}: write NAME=FACTOR, e.g. WIDTH=2")
         return run_transfer(Path.cwd(), options.tag, options.budget, scale, options.seeds)

@@ -14,14 +14,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .judge import Noise
-from .records import CONFIRM, HOLDOUT, OWN
-from .slots import InfrastructureFailure, Slot
+from .experiment import Metric
+from .judge import SIMPLER, Noise, Prior, estimate_noise
+from .records import CONFIRM, HOLDOUT, OWN, PRUNE
+from .slots import Slot
 
 if TYPE_CHECKING:
     from .campaign import Campaign
     from .ledger import Ledger
-    from .records import Champion, TrialRecord
+    from .records import Champion, SlotRecord, TrialRecord
 
 FRESH = 500
 """Offset of the fresh seeds from the campaign's; calibration and replicates never get so far."""
@@ -55,7 +56,8 @@ class Survival:
         name, title: Of the slot.
         claimed: Gain it was kept with.
         gain: Mean gain over the champion before it, on fresh seeds; None if it has no score there.
-        held: Whether that gain is positive.
+        held: Whether that gain is positive; of what was kept for being equal and simpler, whether
+            it is not behind by more than what counted as equal.
     """
 
     slot: int
@@ -90,11 +92,14 @@ class Closing:
 
 
 def paired_gain(differences: Sequence[float], noise: Noise) -> Gain | None:
-    """Mean of paired gains with its 95 % interval, by the campaign's pooled noise.
+    """Mean of paired gains with its 95 % interval.
+
+    The campaign's noise was pooled from mutations that differ a little from their champion. What
+    the first and the last one differ by may scatter more, so these pairs are pooled with it.
 
     Args:
         differences: Gains seed by seed, positive is better.
-        noise: Standard deviation of one of them.
+        noise: Standard deviation of one of them, as the campaign knows it.
 
     Returns:
         None without differences.
@@ -103,6 +108,7 @@ def paired_gain(differences: Sequence[float], noise: Noise) -> Gain | None:
         return None
     n = len(differences)
     mean = math.fsum(differences) / n
+    noise = estimate_noise([dict(enumerate(differences))], Prior(noise.sigma, noise.freedom))
     half = noise.bar(NORMAL_95) * noise.sigma / math.sqrt(n)
     return Gain(mean, mean - half, mean + half, n)
 
@@ -158,7 +164,7 @@ def close(
                     slot.title,
                     slot.gain or 0.0,
                     again.gain if again else None,
-                    again is not None and again.gain > 0,
+                    again is not None and _holds(slot, again, noise, campaign.experiment.metric),
                 )
             )
     closing = Closing(
@@ -174,6 +180,15 @@ def close(
     return closing
 
 
+def _holds(slot: SlotRecord, again: Gain, noise: Noise, metric: Metric) -> bool:
+    """Whether a keep is still what it was kept for: better, or equal and simpler."""
+    equal = slot.kind == PRUNE
+    if slot.score is not None and slot.bar is not None and slot.gain is not None:
+        # such a bar lies behind the champion's score
+        equal |= metric.gain(slot.score, slot.bar) > slot.gain + 1e-9 * abs(slot.score)
+    return again.gain > (SIMPLER * noise.sigma / math.sqrt(again.n) if equal else 0.0)
+
+
 def kept_gain(ledger: Ledger) -> float:
     """Return the sum of the paired gains that the champion's keeps were kept with."""
     slots = [ledger.slot(champion.slot_id) for champion in ledger.champions()[1:]]
@@ -187,7 +202,9 @@ def _on_fresh_seeds(
     say: Callable[[str], object],
     trouble: list[str],
 ) -> dict[int, float]:
-    done = _scores(_trials(campaign, champion), CONFIRM)
+    on_cuda = campaign.trials.device.kind == "cuda"
+    known = [t for t in _trials(campaign, champion) if t.device.startswith("cuda") == on_cuda]
+    done = _scores(known, CONFIRM)
     slot, name = _slot(campaign, champion)
     for seed in seeds:
         if seed in done:
@@ -214,7 +231,8 @@ def _on_holdout(
         saved = trial.purpose in OWN and trial.status == "ok"
         if not saved or trial.seed in done:
             continue
-        if trial.checkpoint is None or not trial.checkpoint.is_file():
+        checkpoint = campaign.trials.checkpoint(trial)
+        if checkpoint is None:
             trouble.append(f"{name}, seed {trial.seed}: its checkpoint is gone, no holdout score")
             continue
         result = campaign.trials.run(
@@ -224,7 +242,7 @@ def _on_holdout(
             HOLDOUT,
             phase="rescore",
             split="holdout",
-            trial_id=trial.checkpoint.parent.name,
+            trial_id=checkpoint.parent.name,
             champion_losses=None,
         )
         if result.score is None:
@@ -284,6 +302,8 @@ def forgiving(say: Callable[[str], object]) -> Iterator[None]:
     """Let a closing that cannot be done leave the night's results alone, with a word why."""
     try:
         yield
-    except (InfrastructureFailure, KeyboardInterrupt) as error:
-        reason = str(error) or "interrupted"
+    except (Exception, KeyboardInterrupt) as error:  # a full disk, a commit that is gone, …
+        reason = str(error) or type(error).__name__
+        if isinstance(error, KeyboardInterrupt):
+            reason = "interrupted"
         say(f"closing not finished: {reason}; go on with: python -m pytest_autoresearch verify")

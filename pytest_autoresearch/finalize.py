@@ -18,7 +18,7 @@ import pytest
 
 from . import atomic
 from .experiment import Experiment, Metric
-from .ledger import CampaignBusy, Ledger
+from .ledger import CampaignBusy, Ledger, LedgerUnavailable
 from .mutation import EditError, apply
 from .preflight import check, default_tag, experiment_at
 from .records import PRUNE, SlotRecord
@@ -56,7 +56,7 @@ def finalize(
     """
     try:
         _finalize(root, tag, branch, groups, squash)
-    except (pytest.UsageError, RepositoryError, CampaignBusy) as error:
+    except (pytest.UsageError, RepositoryError, CampaignBusy, LedgerUnavailable) as error:
         print(error, file=sys.stderr)
         return 4
     except OSError as error:
@@ -87,6 +87,8 @@ def _finalize(
             raise pytest.UsageError("nothing was kept, so there is nothing to finalize")
         repository.check_branch(tag, [champion.commit for champion in champions])
         last = champions[-1]
+        if closing.get("champion") != last.version:  # what was measured of an earlier champion
+            closing = {"keeps": closing.get("keeps", ())}
         slots = [ledger.slot(champion.slot_id) for champion in champions[1:]]
         keeps = plan(repository, experiment, facts["base_commit"], slots)
         steps = group(keeps, [[slot.name for step in keeps for slot in step.slots]] if squash

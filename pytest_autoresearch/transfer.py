@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 
 from .campaign import Campaign
-from .closing import Gain, paired_gain
+from .closing import FRESH, Gain, paired_gain
 from .experiment import Budget
-from .ledger import CampaignBusy
-from .offline import opened
+from .offline import FAILURES, opened
 from .proposers.knobs import find, turn
-from .slots import InfrastructureFailure, Slot
+from .slots import Slot
 
 TRANSFER = "transfer"
 
@@ -45,8 +44,8 @@ def transfer(
     try:
         with opened(root, tag, TRANSFER) as campaign:
             gain = measure(campaign, longer, scale, seeds)
-    except (pytest.UsageError, CampaignBusy, InfrastructureFailure, RuntimeError) as error:
-        print(error, file=sys.stderr)
+    except FAILURES as error:
+        print(str(error) or "interrupted; run it again", file=sys.stderr)
         return 4
     return 0 if gain is not None and gain.gain > 0 else 1
 
@@ -54,10 +53,11 @@ def transfer(
 def measure(
     campaign: Campaign, longer: float, scale: Mapping[str, float], seeds: int
 ) -> Gain | None:
-    """Measure the paired gain under the scaled conditions; None if one of the two has no score.
+    """Measure the paired gain under the scaled conditions; None if the champion has no score there.
 
     Raises:
-        pytest.UsageError: Nothing was kept, or a constant cannot be scaled.
+        pytest.UsageError: Nothing was kept, a constant cannot be scaled, or the baseline itself has
+            no score there.
     """
     champions = campaign.ledger.champions()
     if len(champions) < 2:
@@ -72,12 +72,16 @@ def measure(
         for champion in (first, last)
     }
     gains: list[float] = []
-    for seed in sorted(first.scores)[:seeds]:
+    fresh = (1000 * campaign.rules.seed + FRESH + i for i in range(seeds))
+    for seed in [*sorted(first.scores), *fresh][:seeds]:
         scores = []
         for champion in (first, last):
             slot = Slot(campaign.ledger.slot(champion.slot_id), parent_commit=champion.commit)
             score = _train(campaign, slot, files[champion.version], seed, budget, longer)
+            if score is None and champion is first:
+                raise pytest.UsageError("the baseline has no score there, so nothing is compared")
             if score is None:
+                print(f"does not transfer: the champion has no score on seed {seed}")
                 return None
             scores.append(score)
         gains.append(metric.gain(scores[1], scores[0]))

@@ -11,10 +11,9 @@ import pytest
 
 from .campaign import Campaign
 from .closing import close, lines
-from .ledger import CampaignBusy, Ledger
-from .offline import opened
+from .ledger import Ledger
+from .offline import FAILURES, opened
 from .records import SlotRecord
-from .slots import InfrastructureFailure
 
 AGREES = 1e-4
 """Share by which a score from the same checkpoint may differ: the audits draw other positions."""
@@ -59,8 +58,8 @@ def _command(root: Path, tag: str | None, name: str, work: Callable[[Campaign], 
     try:
         with opened(root, tag, name) as campaign:
             return STANDS if work(campaign) else FALLS
-    except (pytest.UsageError, CampaignBusy, InfrastructureFailure, RuntimeError) as error:
-        print(error, file=sys.stderr)
+    except FAILURES as error:
+        print(str(error) or "interrupted; run it again to go on", file=sys.stderr)
         return NOT_TRIED
 
 
@@ -78,14 +77,17 @@ def _find(ledger: Ledger, commit: str) -> SlotRecord:
 def _score_again(campaign: Campaign, record: SlotRecord) -> bool:
     name = campaign.experiment.metric.name
     print(f"{record.name} {record.title} ({record.commit[:10]})")
-    stands = True
-    for seed, before, result in campaign.measurement.verify(record):
-        how = "trained again" if result.steps else "from its checkpoint"
+    stands, found = True, campaign.measurement.verify(record)
+    if not found:
+        raise pytest.UsageError(f"none of the runs of {record.name} is known, so none is repeated")
+    for seed, before, result in found:
+        again = result.train_seconds > 0  # a command counts no steps
+        how = "trained again" if again else "from its checkpoint"
         if result.score is None or before is None:
             print(f"  seed {seed}: {result.status}: {result.reason} ({how})")
             stands = False
             continue
-        allowed = 4 * campaign.trials.noise().sigma if result.steps else AGREES * abs(before)
+        allowed = 4 * campaign.trials.noise().sigma if again else AGREES * abs(before)
         agrees = math.isclose(before, result.score, rel_tol=0.0, abs_tol=allowed)
         stands = stands and agrees
         print(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Project
-from pytest_autoresearch.closing import paired_gain
+from pytest_autoresearch.closing import forgiving, paired_gain
 from pytest_autoresearch.judge import Noise
+from pytest_autoresearch.ledger import LedgerUnavailable
 
 LUCKY = 'SCORE = 0.9 if int(os.environ["AUTORESEARCH_SEED"]) < 400 else 1.5'
 
@@ -134,3 +137,101 @@ def test_the_interval_holds_the_mean_and_narrows_with_pairs(gains, sigma, freedo
 
 def test_there_is_no_gain_without_pairs() -> None:
     assert paired_gain([], Noise(0.1, 8)) is None
+
+
+def test_pairs_that_scatter_more_than_the_campaigns_widen_the_interval() -> None:
+    calm = paired_gain([0.1, 0.1, 0.1, 0.1], Noise(0.01, 8))
+    wild = paired_gain([0.3, -0.1, 0.3, -0.1], Noise(0.01, 8))
+    assert calm is not None
+    assert wild is not None
+    assert wild.high - wild.low > 5 * (calm.high - calm.low)
+    assert wild.low < 0 < calm.low
+
+
+def test_a_simplification_that_is_still_equal_holds(project: Project) -> None:
+    # it is behind by 0.000001 on every seed, and simpler by a statement
+    worse = (
+        "Title: no sleep\n\ntrain.py\n<<<<<<< SEARCH\nSCORE = 1.0\n=======\nSCORE = 1.000001\n"
+        ">>>>>>> REPLACE\n<<<<<<< SEARCH\ntime.sleep(SLEEP)\n=======\n>>>>>>> REPLACE\n"
+    )
+    project.propose(worse)
+    result = project.run("--iterations=1")
+    assert project.verdicts() == ["keep"]
+    result.stdout.fnmatch_lines(["*holds  mutation-0001 no sleep: kept with -0.000001*"])
+
+
+def test_whatever_ends_a_closing_leaves_the_night_alone() -> None:
+    said: list[str] = []
+    for error in (LedgerUnavailable("disk full"), KeyboardInterrupt(), OSError(28, "No space")):
+        with forgiving(said.append):
+            raise error
+    assert [line.partition(";")[0] for line in said] == [
+        "closing not finished: disk full",
+        "closing not finished: interrupted",
+        "closing not finished: [Errno 28] No space",
+    ]
+
+
+def test_a_command_that_is_run_again_may_differ_as_runs_do(make_project) -> None:
+    noisy = (
+        "import os, time\nSCORE = 1.0\n# ideas go here\n"
+        'print("METRIC:", SCORE + (int(os.environ["AUTORESEARCH_SEED"]) + time.time_ns() % 97)'
+        " * 0.00003)\n"
+    )
+    project: Project = make_project(train=noisy)
+    project.propose(0.5)
+    project.run("--iterations=1", "--autoresearch-confirm=0")
+    done = command(project, "verify", "mutation-0001")
+    assert done.returncode == 0, done.stdout
+    assert "now (trained again): stands" in done.stdout
+
+
+def test_a_score_of_which_no_run_is_known_does_not_stand(project: Project) -> None:
+    project.propose(0.5)
+    project.run("--iterations=1", "--autoresearch-confirm=0")
+    ledger = project.ledger()
+    with ledger._write() as db:
+        db.execute("DELETE FROM trials WHERE purpose != 'calibrate'")
+    ledger.close()
+    done = command(project, "verify", "mutation-0001")
+    assert (done.returncode, "none of the runs" in done.stderr) == (4, True)
+
+
+def test_a_campaign_that_never_began_is_named(project: Project) -> None:
+    project.ledger().close()
+    done = command(project, "verify")
+    assert (done.returncode, "ended before it began" in done.stderr) == (4, True)
+    assert "Traceback" not in done.stderr
+
+
+def test_other_files_or_another_metric_are_not_compared(project: Project) -> None:
+    project.propose(0.5)
+    project.run("--iterations=1", "--autoresearch-confirm=0")
+    declared = (project.path / "conftest.py").read_text()
+    project.write("conftest.py", declared.replace("'min'", "'max'"))
+    done = command(project, "verify")
+    assert (done.returncode, "another metric" in done.stderr) == (4, True)
+
+
+def test_a_verification_that_is_interrupted_says_so_and_goes_on(project: Project) -> None:
+    slow = 'SLEEP = 60.0 if int(os.environ["AUTORESEARCH_SEED"]) == 501 and not os.path.exists(FLAG) else 0.0'
+    project.propose(idea(f"FLAG = {str(project.path / 'go')!r}\n{slow}\nSCORE = 0.5"))
+    project.run("--iterations=1", "--autoresearch-confirm=0")
+    assert project.verdicts() == ["keep"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest_autoresearch", "verify"],
+        cwd=project.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    ledger, ends = project.ledger(), time.monotonic() + 60
+    while not any(
+        t.seed == 501 and t.state == "running" and t.slot_id > 3 for t in ledger.trials()
+    ):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.strip()) == (4, "interrupted; run it again to go on")
+    assert {t.state for t in ledger.trials()} == {"done", "interrupted"}
+    (project.path / "go").touch()
+    assert command(project, "verify").returncode == 0
+    ledger.close()

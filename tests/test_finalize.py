@@ -154,3 +154,16 @@ def test_a_failure_leaves_no_branch(night: Project) -> None:
     assert done.returncode == 4
     assert "pull-request.md: Is a directory; nothing was created" in done.stderr
     assert git(night.path, "for-each-ref") == before
+
+
+def test_a_gain_that_was_confirmed_of_an_earlier_champion_is_not_claimed(make_project) -> None:
+    project: Project = make_project(train=TRAIN)
+    project.propose(setting("A", 0.1), setting("C", 0.2))
+    project.run("--iterations=1", "--autoresearch-confirm=1")
+    project.run("--iterations=1", "--autoresearch-confirm=0")
+    assert project.verdicts() == ["keep", "keep"]
+    assert finalize(project).returncode == 0
+    body = (project.path / ".autoresearch/main/pull-request.md").read_text()
+    assert "- not confirmed on fresh seeds" in body
+    assert "- gain on fresh seeds" not in body
+    assert "on fresh seeds +0.1" in body  # of the first keep, which is still what it was

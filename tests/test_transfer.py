@@ -54,3 +54,30 @@ def test_without_a_keep_there_is_nothing_to_transfer(project: Project) -> None:
     project.run("--iterations=1")
     done = transfer(project)
     assert (done.returncode, "nothing was kept" in done.stderr) == (4, True)
+
+
+@pytest.mark.parametrize(
+    "args", [["--budget=nan"], ["--budget=inf"], ["--scale=SCORE=nan"], ["--scale=SCORE=inf"]]
+)
+def test_numbers_that_are_none_are_refused(project: Project, args: list[str]) -> None:
+    done = transfer(project, *args)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_more_seeds_than_the_calibration_had_are_trained(night: Project) -> None:
+    done = transfer(night, "--budget=1", "--seeds=4")
+    assert done.returncode == 0, done.stderr
+    assert "over 4 seed(s)" in done.stdout
+
+
+def test_where_the_baseline_fails_nothing_is_compared(make_project) -> None:
+    train = "import os\nWIDTH = 8\nSCORE = 1.0\nprint('METRIC:', SCORE / (WIDTH < 9))\n"
+    project: Project = make_project(train=train)
+    project.propose(
+        "Title: better\n\ntrain.py\n<<<<<<< SEARCH\nSCORE = 1.0\n=======\nSCORE = 0.9\n"
+        ">>>>>>> REPLACE\n"
+    )
+    project.run("--iterations=1", "--autoresearch-confirm=0")
+    done = transfer(project, "--scale=WIDTH=2")
+    assert (done.returncode, "the baseline has no score there" in done.stderr) == (4, True)
