@@ -134,8 +134,9 @@ class Measurement:
         bounds = guards.built_in(self.experiment, wall, baseline, self._memory_bound())
         own = [guard for guard in self.experiment.guards if guard.metric != CLOZE]
         notes = guards.check(result, baseline, [*bounds, *own])
-        if len(slot.scores) == 1:
-            self.ledger.note_gates(slot.record.id, notes)
+        if len(slot.scores) > 1:  # the first trial said what there is to say, but for this
+            notes = [note for note in notes if not note.ok]
+        self.ledger.note_gates(slot.record.id, notes)
         return _unbroken(slot, notes)
 
     def _checked(self, slot: Slot) -> bool:
@@ -161,7 +162,7 @@ class Measurement:
         if not ok:
             said = last_lines(result)
             reason = f"the experiment's checks: {result.reason}" + (f"\n{said}" if said else "")
-            slot.refusal = NoScore(_verdict_of(result), reason)
+            slot.refusal = NoScore("guard", reason)  # one that hangs is no fault of the training
         return ok
 
     def _audit(self, slot: Slot) -> bool:

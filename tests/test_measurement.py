@@ -41,7 +41,7 @@ class Bench:
 
     experiment = Experiment()
     rules = SimpleNamespace(budget=Budget("work", 1000.0), concurrency=1)
-    repository = None
+    repository = SimpleNamespace(export=lambda commit: {})
     device = SimpleNamespace(kind="cpu", name="cpu")
 
     def champion(self) -> Any:
@@ -134,3 +134,30 @@ def test_a_champion_that_always_fails_is_no_verdict(tmp_path: Path) -> None:
     bench = Bench(tmp_path, run)
     with pytest.raises(InfrastructureFailure, match="the champion has no score on seed 5"):
         bench.measurement.measure(bench.slot)
+
+
+def test_checks_that_hang_are_a_guard_and_the_score_stays(tmp_path: Path) -> None:
+    def run(code: Mapping[str, str], seed: int, purpose: str) -> TrialResult:
+        if purpose == "check":
+            return TrialResult("timeout", reason="over its limit of 630 s in all", log_head="one\n")
+        return scored(0.5)
+
+    bench = Bench(tmp_path, run)
+    bench.measurement.experiment = Experiment(checks="sleep 9999")
+    trial = bench.measurement.measure(bench.slot)
+    assert (trial.value, trial.verdict) == (None, "guard")
+    assert trial.reason == "the experiment's checks: over its limit of 630 s in all\none"
+
+
+def test_a_bound_that_a_replicate_breaks_is_noted(tmp_path: Path) -> None:
+    def run(code: Mapping[str, str], seed: int, purpose: str) -> TrialResult:
+        latency = 9.0 if purpose == "replicate" else 1.0
+        return TrialResult("ok", score=0.98, metrics={"latency": latency})
+
+    bench = Bench(tmp_path, run, 1, (Guard("latency", at_most=2.0),))
+    assert bench.measurement.measure(bench.slot).verdict == "guard"
+    notes = bench.ledger.slot(bench.slot.record.id).gates
+    assert [(n.ok, n.detail) for n in notes if n.name == "guard latency"] == [
+        (True, "latency 1"),
+        (False, "latency 9 is above its bound 2"),
+    ]
