@@ -168,7 +168,9 @@ class _Trial:
             ended = child.kill()
         head, tail = child.log()
         device_memory = training.metrics.pop("device_memory_bytes", None)
-        peak = ended.peak_memory_bytes if device_memory is None else int(device_memory)
+        peak = ended.peak_memory_bytes  # on a CPU, what a process says of itself counts for nothing
+        if self.spec.device == "cuda" and device_memory is not None:
+            peak = int(device_memory)
         self.values.update(
             log_head=head, log_tail=tail, metrics=training.metrics, peak_memory_bytes=peak
         )
