@@ -9,11 +9,15 @@ import contextlib
 import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from .experiment import Budget
+
+GROUPS = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,29 @@ def default_budget(kind: str) -> Budget:
 
 
 def memory_bytes() -> int:
-    """Return the memory of this machine, or of the control group that confines us if less."""
+    """Return the memory of this machine, or of a control group that confines us if less.
+
+    Containers see their own group at the root; a service or a batch job is some folders below it.
+    """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+    for path in _memory_limits():
         with contextlib.suppress(OSError, ValueError):
-            total = min(total, int((Path("/sys/fs/cgroup") / name).read_text()))
+            total = min(total, int(path.read_text()))
     return total
+
+
+def _memory_limits() -> Iterator[Path]:
+    """Files that may hold a bound on our memory, of either version of control groups."""
+    roots = {"": (GROUPS, "memory.max"), "memory": (GROUPS / "memory", "memory.limit_in_bytes")}
+    for root, name in roots.values():
+        yield root / name
+    with contextlib.suppress(OSError, ValueError):
+        for line in OWN_GROUPS.read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            for controller in {*controllers.split(",")} & roots.keys():
+                root, name = roots[controller]
+                below = Path(group.strip("/"))
+                yield from (root / folder / name for folder in (below, *below.parents))
 
 
 def cpu_name() -> str:
