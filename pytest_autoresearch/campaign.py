@@ -32,6 +32,7 @@ from .proposers import (
     Usage,
 )
 from .proposers.draft import Draft
+from .proposers.frontmatter import FrontMatterError, knobs
 from .records import GateNote
 from .slots import InfrastructureFailure, Slot
 
@@ -81,6 +82,8 @@ class Campaign:
         self._make_proposer = proposer
         self._proposer: Proposer | None = None
         self._draft = Draft(self.ledger.drop_draft)
+        self._brief: str | None = None
+        self._complaint = ""
 
     # ------------------------------------------------------------------ 1-2: propose and mutate
 
@@ -286,9 +289,26 @@ class Campaign:
         )
 
     def _program(self) -> str:
-        """The brief as it is now: a person steers by editing it while a campaign runs."""
+        """The brief as it is now: a person steers by editing it while a campaign runs.
+
+        While it cannot be read, half edited, the last one holds that could.
+        """
         path = self.root / self.experiment.program
-        return path.read_text(encoding="utf-8", errors="replace")
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            knobs(text)
+        except (OSError, FrontMatterError) as error:
+            if (before := self.ledger.meta("brief")) is None:
+                raise
+            if self._complaint != str(error):
+                self.night.say(f"{error}; until it is mended, proposals follow the text before")
+            self._complaint = str(error)
+            return str(before)
+        self._complaint = ""
+        if text != self._brief:
+            self.ledger.set_meta("brief", text)  # all workers fall back on the same
+            self._brief = text
+        return text
 
     def history(self) -> list[Attempt]:
         """Every slot of the campaign as a proposer sees it, oldest first."""

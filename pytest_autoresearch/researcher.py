@@ -100,7 +100,12 @@ class Researcher:
 
         Raises:
             ProposerUnavailable: None can be had.
+            ValueError: The program's front matter cannot be read.
         """
+        from .proposers.frontmatter import knobs
+
+        with contextlib.suppress(OSError):
+            knobs((self.root / self.experiment.program).read_text("utf-8", "replace"))
         proposer = self.proposer()
         warning = getattr(self.main, "check", lambda: "")()
         if not self.thinks:

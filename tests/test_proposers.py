@@ -99,7 +99,15 @@ def test_front_matter_overrides_the_ranges() -> None:
     assert "BETA" not in found
 
 
-@pytest.mark.parametrize("bad", ["---\nknobs: [1\n---\n", "---\nknobs: 3\n---\n", "---\nknobs:\n"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "---\nknobs: [1\n---\n", "---\nknobs: 3\n---\n", "---\nknobs:\n",
+        "---\nknobs:\n  LR: {low: 2, high: 1}\n---\n", "---\nknobs:\n  LR: 3\n---\n",
+        "---\nknobs:\n  LR: {low: few, high: many}\n---\n",
+        "---\nknobs:\n  LR: {low: 0, high: 1, log: true}\n---\n",
+    ],
+)  # fmt: skip
 def test_bad_front_matter_is_one_line(bad: str) -> None:
     with pytest.raises(FrontMatterError, match=r"^program\.md"):
         knobs(bad)

@@ -231,3 +231,40 @@ def test_a_control_arm_that_would_take_every_slot_is_refused() -> None:
 def test_who_has_no_list_price_is_said_to_have_none(proposer, says: str) -> None:
     assert says in forecast(proposer, context(), 10)
     assert "$" not in forecast(proposer, context(), MAX_SLOTS)
+
+
+HALF_EDITED = """
+import pathlib
+
+def pytest_runtest_setup(item):
+    brief = pathlib.Path("program.md")
+    if item.name == "mutation-0002":
+        brief.write_text("---\\nknobs: {LR: [0.1\\n---\\n")
+    elif item.name == "mutation-0003":
+        brief.unlink()
+    elif item.name == "mutation-0004":
+        brief.write_text("# now this\\n")
+"""
+
+
+def test_a_brief_that_cannot_be_read_for_a_while_takes_no_slot(project: Project) -> None:
+    conftest = (project.path / "conftest.py").read_text()
+    project.write("conftest.py", conftest + HALF_EDITED)
+    project.commit("somebody edits")
+    result = project.run("--autoresearch-proposer=ratchet", "--iterations=4")
+    assert result.ret == 0
+    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    assert [s.state for s in slots] == ["done"] * 4
+    briefs = [s.meta["brief"] for s in slots]
+    assert briefs[0] == briefs[1] == briefs[2] != briefs[3]
+    printed = result.stdout.str()
+    assert printed.count("program.md line 2: the front matter is not YAML; until") == 1
+    assert printed.count("No such file or directory: '") == 1
+
+
+def test_a_brief_that_cannot_be_read_at_the_start_is_bad_usage(project: Project) -> None:
+    project.write("program.md", "---\nknobs: {LR: 3}\n---\n")
+    project.commit("half a brief")
+    result = project.run("--autoresearch-proposer=ratchet", "--iterations=4")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*program.md: knobs: LR: write *"])

@@ -45,9 +45,7 @@ class Draft:
         """Whether one is in the making, or waits to be taken."""
         return self._thought is not None
 
-    def start(
-        self, proposer: Proposer, context: Context, keep: Callable[[Proposal], int]
-    ) -> None:
+    def start(self, proposer: Proposer, context: Context, keep: Callable[[Proposal], int]) -> None:
         """Begin to ask, unless an answer is awaited already.
 
         Args:

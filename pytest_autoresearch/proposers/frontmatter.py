@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .knobs import Knob, ranged
+
 
 class FrontMatterError(ValueError):
     """The front matter cannot be read; one line with the remedy."""
@@ -14,7 +16,7 @@ def knobs(program: str) -> Mapping[str, Any]:
     """Return the ``knobs:`` mapping of a program's front matter, or an empty one.
 
     Raises:
-        FrontMatterError: It is not YAML, or not a mapping.
+        FrontMatterError: It is not YAML, not a mapping, or a range has another form.
     """
     if not program.startswith("---\n"):
         return {}
@@ -32,4 +34,10 @@ def knobs(program: str) -> Mapping[str, Any]:
     found = data.get("knobs", {}) if isinstance(data, dict) else None
     if not isinstance(found, dict):
         raise FrontMatterError("program.md: knobs must map names to [choices] or {low, high}")
+    for name, override in found.items():
+        if override != "fixed":
+            try:
+                ranged(Knob(name, 0, (0, 0, 0, 0)), override)
+            except ValueError as error:
+                raise FrontMatterError(str(error)) from None
     return found

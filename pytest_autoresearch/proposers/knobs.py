@@ -11,6 +11,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,9 +88,9 @@ def find(source: str, overrides: Mapping[str, Any] | None = None, cuda: bool = F
             continue
         span = (node.lineno, node.col_offset, node.end_lineno or 0, node.end_col_offset or 0)
         knob = Knob(name, value, span, upper=upper)
-        ranged = _override(knob, override) if override is not None else _infer(knob)
-        if ranged is not None:
-            found[name] = ranged
+        turned = ranged(knob, override) if override is not None else _infer(knob)
+        if turned is not None:
+            found[name] = turned
     return list(found.values())
 
 
@@ -174,14 +175,20 @@ def _infer(knob: Knob) -> Knob | None:
     return reach(value / 4, value * 4, True) if value > 0 else None
 
 
-def _override(knob: Knob, override: Any) -> Knob:
+def ranged(knob: Knob, override: Any) -> Knob:
+    """Return a knob with the range that a researcher gave it.
+
+    Raises:
+        ValueError: It has another form.
+    """
     if isinstance(override, list) and override:
         return Knob(knob.name, knob.value, knob.span, tuple(override), upper=knob.upper)
     if isinstance(override, dict) and {"low", "high"} <= set(override):
-        low, high = float(override["low"]), float(override["high"])
-        if low < high:
+        with suppress(TypeError, ValueError):
+            low, high = float(override["low"]), float(override["high"])
             log = bool(override.get("log", False))
-            return Knob(knob.name, knob.value, knob.span, (), low, high, log, knob.upper)
+            if low < high and (low > 0 or not log):
+                return Knob(knob.name, knob.value, knob.span, (), low, high, log, knob.upper)
     raise ValueError(f"program.md: knobs: {knob.name}: write [a, b], {{low: a, high: b}} or fixed")
 
 
