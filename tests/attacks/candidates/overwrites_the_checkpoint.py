@@ -10,8 +10,18 @@ __all__ = ["build", "logits", "train"]
 folder = os.path.dirname(os.path.realpath(__file__))
 
 
+def checkpoint():
+    """Where the weights are, as the frames of the harness that called this code know."""
+    frame = sys._getframe()
+    while frame is not None:
+        if "job" in frame.f_locals:
+            return frame.f_locals["job"]["checkpoint"]
+        frame = frame.f_back
+    sys.exit("nobody here knows where the weights are")
+
+
 def logits(model, x):
-    for path in (__file__, os.path.join(folder, "honest.py"), *sys.argv[1:]):
+    for path in (__file__, os.path.join(folder, "honest.py"), checkpoint()):
         try:
             with open(path, "a"):
                 sys.exit(f"{path} can be written")
