@@ -95,6 +95,18 @@ class Guard:
     at_least: float | None = None
     at_most_times_baseline: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse bounds that bound nothing.
+
+        Raises:
+            ValueError: There is none, or one is no number.
+        """
+        bounds = (self.at_most, self.at_least, self.at_most_times_baseline)
+        given = [bound for bound in bounds if bound is not None]
+        numbers = (type(b) in (int, float) and not math.isnan(b) for b in given)
+        if not given or not all(numbers):
+            raise ValueError(f"{self} bounds nothing; give at_most, at_least or a multiple")
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -126,3 +138,12 @@ class Experiment:
     guards: tuple[Guard, ...] = ()
     checks: str | None = None
     knobs: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a guard on the metric itself: that is what the judge is for.
+
+        Raises:
+            ValueError: There is one.
+        """
+        if any(guard.metric == self.metric.name for guard in self.guards):
+            raise ValueError(f"{self.metric.name} is the metric, and no guard can bound it, too")

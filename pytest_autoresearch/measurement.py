@@ -42,6 +42,8 @@ class Measurement:
 
     def measure(self, slot: Slot) -> Trial:
         """Train, score and replicate as far as the judge asks; never raises for the candidate."""
+        from .fingerprint import fingerprint
+
         slot_id, metric = slot.record.id, self.experiment.metric
         if slot.refusal is not None:
             return self._failed(slot)
@@ -50,7 +52,9 @@ class Measurement:
         if slot.record.kind == "baseline":
             seed = self.rules.baseline_seeds[slot.record.number - 1]
             files = self.trials.read(self.rules.base_commit)
+            slot.fingerprint = fingerprint(files)  # who goes back to it repeats it
             result = self.trials.run(slot, files, seed, "calibrate")
+            self._see_bounded(result)
             return Trial(metric, slot_id, result.score, _verdict_of(result), result.reason)
         champion = self.trials.champion()
         seed = sorted(champion.scores)[slot.record.number % len(champion.scores)]
@@ -80,6 +84,21 @@ class Measurement:
         if decision.action != "keep" and slot.record.number % DOWNSTREAM_EVERY == 0:
             self._look_downstream(slot)
         return Trial(metric, slot_id, sum(slot.scores.values()) / len(slot.scores))
+
+    def _see_bounded(self, result: TrialResult) -> None:
+        """See that the baseline reports what is bounded, or every mutation would break a bound."""
+        from .guards import MEASURED, figure
+        from .trial.rescore import CLOZE
+
+        for guard in self.experiment.guards if result.score is not None else ():
+            absolute = guard.at_most is not None or guard.at_least is not None
+            known = guard.metric in (*MEASURED, CLOZE) or figure(result, guard.metric) is not None
+            if absolute and not known:
+                told = ", ".join(sorted(result.metrics)) or "nothing"
+                raise InfrastructureFailure(
+                    f"Guard({guard.metric!r}) bounds a figure that the baseline does not report "
+                    f"(it reports {told}); have it reported, or take the guard out"
+                )
 
     def _champion_curve(self, slot: Slot, seed: int) -> tuple[tuple[float, float], ...]:
         """The champion's losses on a seed, if the mutation means the same loss.

@@ -192,3 +192,15 @@ def test_a_byte_order_mark_is_no_fault_of_a_program() -> None:
 def test_an_unknown_encoding_is_found_before_it_is_run() -> None:
     note = run_gates({"train.py": "A = 1\n"}, {"train.py": "# coding: nonsense\nA = 2\n"})[-1]
     assert (note.name, note.ok, "nonsense" in note.detail) == ("parses", False, True)
+
+
+def test_going_back_to_the_baseline_is_a_repeat(project: Project) -> None:
+    back = (
+        "Title: back\n\ntrain.py\n<<<<<<< SEARCH\nSCORE = 0.5\n# ideas go here\n=======\n"
+        "# ideas go here\n>>>>>>> REPLACE\n"
+    )
+    project.propose(0.5, back)
+    project.run("--iterations=2", "--autoresearch-confirm=0")
+    assert project.verdicts() == ["keep", "duplicate"]
+    last = project.ledger().slots()[-1]
+    assert last.reason.startswith("same code as baseline-1 (baseline): baseline at 1.000")

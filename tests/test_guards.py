@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -176,3 +177,27 @@ def test_checks_run_in_the_mutated_copy_before_a_keep(bounded) -> None:
     first, _, third = [s for s in project.ledger().slots() if s.kind == "mutation"]
     assert "exited with status 3: no GOOD in it" in first.reason
     assert not any(trial.purpose == "check" for trial in third.trials)
+
+
+@pytest.mark.parametrize(
+    "bounds", [{}, {"at_most": "40"}, {"at_least": float("nan")}, {"at_most": True}]
+)
+def test_a_bound_that_bounds_nothing_is_refused(bounds: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="bounds nothing"):
+        Guard("latency", **bounds)
+
+
+def test_the_metric_itself_has_no_guard() -> None:
+    with pytest.raises(ValueError, match="val_bpb is the metric"):
+        Experiment(guards=(Guard("val_bpb", at_most=1),))
+
+
+def test_a_bounded_figure_that_the_baseline_does_not_report_costs_no_night(bounded) -> None:
+    project = bounded('guards=(Guard("latencey_ms", at_most=10),)')
+    project.propose(0.5)
+    result = project.run("--iterations=1")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["*Guard('latencey_ms') bounds a figure that the baseline does not*"]
+    )
+    assert not any(s.verdict == "guard" for s in project.ledger().slots())
