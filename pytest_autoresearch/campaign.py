@@ -124,9 +124,12 @@ class Campaign:
         while True:
             try:
                 return self._propose(slot)
-            except ProposerUnavailable as error:
-                seconds = max(backoff, error.again_s or 0.0)
-                if error.again_s is None or waited + seconds > LONGEST_S:
+            except (ProposerUnavailable, ProposerExhausted) as error:
+                if error.usage not in (None, Usage()):
+                    self.ledger.charge(slot.record.id, error.usage)
+                again = error.again_s if isinstance(error, ProposerUnavailable) else None
+                seconds = max(backoff, again or 0.0)
+                if again is None or waited + seconds > LONGEST_S:
                     raise
                 self.night.pause(seconds, str(error))
             waited, backoff = waited + seconds, min(2 * backoff, LONGEST_BACKOFF_S)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .processes import boot_id, is_alive, process_start
-from .proposers import Proposal
+from .proposers import Proposal, Usage
 from .records import PRUNE, Champion, GateNote, SessionRecord, SlotRecord, TrialRecord
 from .rows import body_of, champion_of, proposal_of, scores_of, slot_of, trial_of
 
@@ -66,6 +66,13 @@ SELECT * FROM proposals p WHERE (state = 'drafted' OR state = 'ahead' AND EXISTS
     WHERE proposal_id = p.id AND state = 'infra' AND session_id =
     (SELECT session_id FROM slots WHERE id = ?)) < ? ORDER BY id LIMIT 1
 """
+
+_OTHERS = """
+SELECT p.slot_id, p.body FROM proposals p JOIN slots s ON s.id = p.slot_id
+    JOIN sessions x ON x.id = s.session_id
+    WHERE s.proposal_id IS NOT p.id AND (p.state != 'ahead' OR x.ended IS NOT NULL) ORDER BY p.id
+"""
+"""Proposals that count for a slot besides its own: made during it, and not another's (yet)."""
 
 
 class LedgerUnavailable(Exception):
@@ -259,6 +266,23 @@ class Ledger:
             "SELECT id FROM slots WHERE session_id = ? AND state = 'running'", (session_id,)
         ).fetchall():
             self._abandon(db, row["id"], "interrupted", "the process died")
+        if not db.execute("SELECT 1 FROM sessions WHERE ended IS NULL").fetchone():
+            self._balance(db)
+
+    @staticmethod
+    def _balance(db: sqlite3.Connection) -> None:
+        """Charge the last slot with what was spent and is in no proposal: calls that were cut off.
+
+        So what the slots cost adds up to what was spent.
+        """
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'spend'").fetchone():
+            return
+        [(spent,)] = db.execute("SELECT sum(coalesce(settled, reserved)) FROM spend").fetchall()
+        rows = db.execute("SELECT body FROM proposals").fetchall()
+        known = sum(json.loads(row["body"])["usage"].get("cost_usd") or 0.0 for row in rows)
+        [(last,)] = db.execute("SELECT max(id) FROM slots WHERE kind = 'mutation'").fetchall()
+        if last is not None and (spent or 0.0) - known > 1e-6:
+            _charge(db, last, Usage(cost_usd=spent - known))
 
     def end_session(self, session_id: int, exit_code: int | None) -> None:
         """Note that a session ended in order."""
@@ -345,10 +369,19 @@ class Ledger:
             )  # fmt: skip
             return _id(cursor)
 
-    def drop_draft(self, row: int) -> None:
-        """Forget a proposal that was made ahead: a slot has it now, or nobody wants it."""
+    def drop_draft(self, row: int, taken: bool) -> None:
+        """Forget a proposal that was made ahead: a slot has it now, or else nobody wants it.
+
+        What was paid for one that nobody wants stays with the slot during which it was made.
+        """
+        drop = "DELETE FROM proposals" if taken else "UPDATE proposals SET state = 'spent'"
         with self._write() as db:
-            db.execute("DELETE FROM proposals WHERE id = ? AND state = 'ahead'", (row,))
+            db.execute(f"{drop} WHERE id = ? AND state = 'ahead'", (row,))
+
+    def charge(self, slot_id: int, usage: Usage) -> None:
+        """Add what was paid for nothing to a slot."""
+        with self._write() as db:
+            _charge(db, slot_id, usage)
 
     def lease_proposal(self, slot_id: int) -> tuple[Proposal, int | None] | None:
         """Give the oldest proposal that waits for a slot to this one.
@@ -414,7 +447,10 @@ class Ledger:
             columns.pop("parent", None)
         assignments = ", ".join(f'"{name}" = ?' for name in columns)
         db.execute(f"UPDATE slots SET {assignments} WHERE id = ?", (*columns.values(), slot_id))
-        db.execute("UPDATE proposals SET state = 'spent' WHERE slot_id = ?", (slot_id,))
+        db.execute(
+            "UPDATE proposals SET state = 'spent' WHERE slot_id = ? AND state = 'leased'",
+            (slot_id,),
+        )
         _event(db, "verdict", {"id": slot_id, "verdict": outcome["verdict"]})
 
     def abandon_slot(self, slot_id: int, state: str, reason: str) -> None:
@@ -457,10 +493,13 @@ class Ledger:
 
     def _slots(self, where: str, *values: object) -> list[SlotRecord]:
         rows = self._rows(
-            "SELECT s.*, p.body AS body FROM slots s LEFT JOIN proposals p ON p.id = s.proposal_id "
-            f"{where} ORDER BY s.id",
+            "SELECT s.*, p.body AS body, p.slot_id AS owner FROM slots s"
+            f" LEFT JOIN proposals p ON p.id = s.proposal_id {where} ORDER BY s.id",
             *values,
         )
+        others: dict[int, list[Usage]] = {}
+        for row in self._rows(_OTHERS):
+            others.setdefault(row["slot_id"], []).append(proposal_of(row["body"]).usage)
         trials: dict[int, list[TrialRecord]] = {}
         if len(rows) == 1:
             found = self._trials("WHERE slot_id = ?", rows[0]["id"])
@@ -468,7 +507,10 @@ class Ledger:
             found = self._trials("") if rows else []
         for trial in found:
             trials.setdefault(trial.slot_id, []).append(trial)
-        return [slot_of(row, tuple(trials.get(row["id"], ()))) for row in rows]
+        return [
+            slot_of(row, tuple(trials.get(row["id"], ())), others.get(row["id"], ()))
+            for row in rows
+        ]
 
     # ------------------------------------------------------------------ trials
 
@@ -566,6 +608,13 @@ class Ledger:
 def _id(cursor: sqlite3.Cursor) -> int:
     assert cursor.lastrowid is not None
     return cursor.lastrowid
+
+
+def _charge(db: sqlite3.Connection, slot_id: int, usage: Usage) -> None:
+    db.execute(
+        "INSERT INTO proposals (state, slot_id, body, created) VALUES ('spent', ?, ?, ?)",
+        (slot_id, body_of(Proposal("came to nothing", (), usage=usage)), time.time()),
+    )
 
 
 def _event(db: sqlite3.Connection, kind: str, body: Mapping[str, object]) -> None:

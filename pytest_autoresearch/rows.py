@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from functools import reduce
 from pathlib import Path
 
 from .mutation import Edit
 from .proposers import Proposal, Usage
+from .proposers.repair import add
 from .records import Champion, GateNote, SlotRecord, TrialRecord
 from .trial.output import one_line
 
@@ -42,23 +45,37 @@ _SLOT_COLUMNS = {field.name for field in fields(SlotRecord)}
 _TRIAL_FIELDS = {field.name for field in fields(TrialRecord)}
 
 
-def slot_of(row: sqlite3.Row, trials: tuple[TrialRecord, ...]) -> SlotRecord:
-    """Return a slot from its row, which is joined with its proposal's body."""
+def slot_of(
+    row: sqlite3.Row, trials: tuple[TrialRecord, ...], others: Sequence[Usage]
+) -> SlotRecord:
+    """Return a slot from its row, which is joined with its proposal.
+
+    Args:
+        row: Of the slot, with the proposal's ``body``, and its ``owner``: the slot that pays.
+        trials: Its trials.
+        others: What else was paid in its name.
+    """
     values = {k: row[k] for k in row.keys() if k in _SLOT_COLUMNS}  # noqa: SIM118
     values["gates"] = tuple(GateNote(**note) for note in json.loads(row["gates"]))
+    paid = [*others]
     if row["body"]:
         proposal = proposal_of(row["body"])
+        if row["owner"] == row["id"]:
+            paid.append(proposal.usage)
         values |= {
             "title": proposal.title,
             "hypothesis": proposal.hypothesis,
             "proposer": proposal.proposer,
             "edits": proposal.edits,
-            "usage": proposal.usage,
             "meta": proposal.meta,
         }
     elif row["kind"] == "baseline":
         values["title"] = "baseline"
-    return SlotRecord(trials=trials, **values)
+    return SlotRecord(trials=trials, usage=_total(paid), **values)
+
+
+def _total(paid: Sequence[Usage]) -> Usage:
+    return reduce(add, [usage for usage in paid if usage != Usage()], Usage())
 
 
 def trial_of(row: sqlite3.Row) -> TrialRecord:

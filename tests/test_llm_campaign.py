@@ -105,3 +105,50 @@ def test_every_kth_slot_is_the_searchs(project: Project, wire) -> None:
     assert result.ret == 0
     slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
     assert [s.proposer for s in slots] == ["anthropic", "gp"]
+
+
+def slowly(text: str) -> str:
+    """An idea that trains long enough for the next one to be drafted meanwhile."""
+    first, rest = text.split("train.py\n")
+    slow = "<<<<<<< SEARCH\nSLEEP = 0.0\n=======\nSLEEP = 3.0\n>>>>>>> REPLACE\n"
+    return f"{first}train.py\n{slow}{rest}"
+
+
+def paid_by_slots(project: Project) -> float:
+    return sum(s.usage.cost_usd or 0.0 for s in project.ledger().slots())
+
+
+def test_a_draft_that_a_session_leaves_is_the_next_ones_and_paid_once(
+    project: Project, wire
+) -> None:
+    server = wire({"text": slowly(idea(0.9))}, {"text": idea(0.8)})
+    assert night(project, "--iterations=3", "--autoresearch-target=0.95").ret == 0
+    assert project.verdicts() == ["keep"]
+    assert paid_by_slots(project) == pytest.approx(2 * ANSWER)
+    assert night(project, "--iterations=1").ret == 0
+    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    assert [s.title for s in slots] == ["score 0.9", "score 0.8"]
+    assert [s.usage.cost_usd for s in slots] == pytest.approx([ANSWER, ANSWER])
+    assert len(server.requests) == 2
+
+
+def test_what_came_to_nothing_is_in_the_price_of_a_slot(project: Project, wire) -> None:
+    unusable = idea(0.8).replace("# ideas go here\n===", "# ideas went there\n===")
+    down = {"status": 401, "type": "authentication_error"}
+    wire({"text": slowly(idea(0.9))}, down, {"text": unusable}, down)
+    result = night(project, "--iterations=2", "--autoresearch-max-failures=1")
+    assert result.ret == 1
+    keep, infra = (s for s in project.ledger().slots() if s.kind == "mutation")
+    assert (keep.verdict, infra.state) == ("keep", "infra")
+    assert [s.usage.cost_usd for s in (keep, infra)] == pytest.approx([ANSWER, ANSWER])
+    assert Purse(project.ledger().path).spent() == pytest.approx(2 * ANSWER)
+
+
+def test_a_call_that_the_end_of_a_session_cut_off_is_in_the_price_of_its_last_slot(
+    project: Project, wire
+) -> None:
+    wire({"text": slowly(idea(0.9))}, {"fault": "stall"})
+    assert night(project, "--iterations=3", "--autoresearch-target=0.95").ret == 0
+    spent = Purse(project.ledger().path).spent()
+    assert spent > 2 * ANSWER  # nobody knows how far it got
+    assert paid_by_slots(project) == pytest.approx(spent)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_llm_campaign import idea, night
+from test_llm_campaign import ANSWER, idea, night
 from test_papers import Server, nowhere
 from test_prompt import context
 from wire.server import Wire
@@ -18,6 +18,7 @@ from pytest_autoresearch.proposers.anthropic import Claude
 from pytest_autoresearch.proposers.forecast import forecast
 from pytest_autoresearch.proposers.keyless import Keyless, ratchet
 from pytest_autoresearch.proposers.openai import Chat
+from pytest_autoresearch.spend import Purse
 
 
 class Steered(Wire):
@@ -90,6 +91,9 @@ def test_ideas_come_and_go_papers_are_read_and_a_person_steers(
     assert [s.title for s in slots] == ["score 0.9", "score 0.8", "score 0.7"]
     briefs = [s.meta["brief"] for s in slots]
     assert briefs[0] != briefs[1] == briefs[2]
+    spent = Purse(project.ledger().path).spent()
+    assert spent == pytest.approx(4 * ANSWER)  # the forgotten draft's price is the first slot's
+    assert [s.usage.cost_usd for s in slots] == pytest.approx([2 * ANSWER, ANSWER, ANSWER])
     result.stdout.fnmatch_lines(["program.md changed; mutation-0002 is the first to see it (*)"])
     assert result.stdout.str().count("program.md changed") == 1
     properties = [

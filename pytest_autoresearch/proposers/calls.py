@@ -258,7 +258,11 @@ class Asker(ABC):
                 self._settle(reservation, amount)
                 raise
 
-        answer, reservation = persist(attempt, self.patience, self.api)
+        try:
+            answer, reservation = persist(attempt, self.patience, self.api)
+        except ProposerError as error:
+            error.usage = Usage(self.model, cost_usd=lost) if lost else None
+            raise
         usage = replace(told(answer), requests=1, seconds=time.monotonic() - began)
         if usage.input_tokens or usage.output_tokens:
             cost = self._price(usage)

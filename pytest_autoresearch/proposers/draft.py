@@ -33,10 +33,10 @@ class Draft:
     """At most one proposal in the making; used by one thread.
 
     Args:
-        drop: Forgets what was kept, by its row.
+        drop: Forgets what was kept, by its row, and whether it was taken.
     """
 
-    def __init__(self, drop: Callable[[int], object]) -> None:
+    def __init__(self, drop: Callable[[int, bool], object]) -> None:
         self._thought: _Thought | None = None
         self._drop = drop
 
@@ -86,14 +86,14 @@ class Draft:
         if thought is not None and program == thought.program:
             wait([thought.answer])  # Ctrl-C leaves it to the ledger
             self._thought = None
-            self._forget(thought)
+            self._forget(thought, taken=True)
             try:
                 return thought.answer.result(), thought.parent
             except ProposerUnavailable:
                 return None
         self._thought = None
         if thought is not None:
-            self._forget(thought)
+            self._forget(thought, taken=False)
         return None
 
     def give_up(self) -> None:
@@ -101,7 +101,7 @@ class Draft:
         if self._thought is not None:
             self._thought.wanted = False
 
-    def _forget(self, thought: _Thought) -> None:
+    def _forget(self, thought: _Thought, taken: bool) -> None:
         thought.wanted = False
         if thought.row is not None:
-            self._drop(thought.row)
+            self._drop(thought.row, taken)

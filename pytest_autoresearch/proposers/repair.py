@@ -9,7 +9,7 @@ from ..fingerprint import UNREADABLE, fingerprint
 from ..fingerprint import parse as read_program
 from ..mutation import EditError, apply
 from ..trial.output import one_line
-from . import Context, Proposal, ProposalInvalid, ProposalRefused, Usage
+from . import Context, Proposal, ProposalInvalid, ProposerError, Usage
 from .edits import Parsed, parse
 from .memory import remarks
 
@@ -53,8 +53,8 @@ def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer:
     for _ in range(REPAIRS + 1):
         try:
             reply = ask(turns)
-        except (ProposalInvalid, ProposalRefused) as error:
-            error.usage = add(spent, error.usage or Usage())
+        except ProposerError as error:
+            error.usage = add(spent, error.usage) if error.usage else spent
             raise
         spent = add(spent, reply.usage)
         text = _whole(reply.text)
