@@ -21,10 +21,10 @@ research: setup            ## prepare the corpus once, then run ITERATIONS mutat
 test: setup                ## the default tier: under ten minutes on two cores
 	$(BIN)/pytest -n 2 -m "not slow" $(ARGS)
 
-test-slow: setup           ## attacks, long runs: as long again
+test-slow: setup           ## the slow tier (attacks, browser, long runs): as long again
 	$(BIN)/pytest -n 2 -m slow $(ARGS)
 
-test-all: setup            ## everything
+test-all: setup            ## both tiers, as .ci/run has them one after the other
 	$(BIN)/pytest -n 2 $(ARGS)
 
 lint: setup
