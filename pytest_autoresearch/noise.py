@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .experiment import Experiment
@@ -61,7 +62,10 @@ def pooled(
             }
         )
     if champions and not shipped:
-        return estimate_noise(groups, prior_from(champions[0].scores.values()))
-    first = next((trial for slot in slots for trial in slot.trials), None)
-    on_cuda = first is not None and first.device.startswith("cuda")
+        # what three seeds tell of the scale is worth two degrees of freedom; taken for eight, 0.55
+        # of 100 mutations that do nothing were kept instead of 0.25
+        first = champions[0].scores.values()
+        return estimate_noise(groups, replace(prior_from(first), freedom=max(1, len(first) - 1)))
+    any_trial = next((trial for slot in slots for trial in slot.trials), None)
+    on_cuda = any_trial is not None and any_trial.device.startswith("cuda")
     return estimate_noise(groups, CUDA_PRIOR if on_cuda else Prior())
