@@ -47,6 +47,13 @@ def _dollars(text: str) -> float:
     return float(match[1])
 
 
+def _rates(text: str) -> tuple[float, float]:
+    match = re.fullmatch(r"\$?(\d+(?:\.\d+)?)/\$?(\d+(?:\.\d+)?)", text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no price; write INPUT/OUTPUT per million tokens, e.g. 0.5/2")
+    return float(match[1]), float(match[2])
+
+
 def _duration(text: str) -> float:
     budget = Budget.parse(text if re.search(r"[a-z]", text) else f"{text}s")
     if budget.kind != "wall":
@@ -163,6 +170,14 @@ OPTIONS = (
         None,
         "AMOUNT",
         "Most that a campaign may spend on proposals, e.g. 5usd; an estimate from list prices",
+    ),
+    _Option(
+        "price",
+        "--autoresearch-price",
+        _rates,
+        None,
+        "IN/OUT",
+        "Dollars per million tokens of the model's input and output, e.g. 0.5/2; default: listed",
     ),
     _Option(
         "control",
@@ -334,6 +349,7 @@ class Config:
     effort: str | None
     client: str | None
     max_cost: float | None
+    price: tuple[float, float] | None
     control: int
     papers: str | None
     budget: Budget | None

@@ -58,7 +58,13 @@ class Researcher:
         options = self.options
         purse = Purse(self.ledger, options.max_cost)
         settings = Settings(
-            options.model, options.effort, options.client, options.control, purse, options.sandbox
+            options.model,
+            options.effort,
+            options.client,
+            options.control,
+            purse,
+            options.sandbox,
+            options.price,
         )
         made = with_settings(self.main, settings)
         if not self.thinks:

@@ -33,19 +33,23 @@ class SetAside(ProposerExhausted):
     """There is money, but calls in flight hold it: worth asking again when they have ended."""
 
 
-def price(provider: str, usage: Usage) -> float:
+def price(provider: str, usage: Usage, rates: tuple[float, float] | None = None) -> float:
     """Return what a call costs in US dollars.
 
     Args:
         provider: As genai-prices names it, e.g. ``anthropic``.
         usage: With its model. Tokens written to a cache are taken to live for an hour.
+        rates: Dollars per million tokens of input, cached or not, and of output, where a person
+            knows better than the list.
 
     Raises:
         NoPrice: The model is unknown.
     """
+    whole = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+    if rates is not None:
+        return (rates[0] * whole + rates[1] * usage.output_tokens) / 1e6
     import genai_prices
 
-    whole = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
     try:
         found = genai_prices.calc_price(
             genai_prices.Usage(

@@ -152,3 +152,16 @@ def test_a_call_that_the_end_of_a_session_cut_off_is_in_the_price_of_its_last_sl
     spent = Purse(project.ledger().path).spent()
     assert spent > 2 * ANSWER  # nobody knows how far it got
     assert paid_by_slots(project) == pytest.approx(spent)
+
+
+def test_a_cap_on_what_has_no_price_is_bad_usage(project: Project, wire) -> None:
+    server = wire({"text": idea(0.9)})
+    unknown = ("--autoresearch-model=a-gateways-own", "--autoresearch-max-cost=5usd")
+    result = night(project, "--iterations=1", *unknown)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*the price of 'a-gateways-own'*--autoresearch-price IN/OUT*"])
+    assert server.requests == []
+    result = night(project, "--iterations=1", *unknown, "--autoresearch-price=2/10")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*proposals: 1 slots, about *(a-gateways-own, your price; *"])
+    assert Purse(project.ledger().path).spent() == pytest.approx((6000 * 2 + 400 * 10) / 1e6)

@@ -211,3 +211,21 @@ def test_a_try_that_broke_off_is_paid_by_an_upper_estimate(
     alone = price("openai", replace(usage, cost_usd=None))
     assert usage.cost_usd == pytest.approx(purse.spent())
     assert (purse.spent() > alone + 0.001) == costs
+
+
+def test_a_model_that_no_list_knows_is_used_and_capped_at_the_users_price(serve, tmp_path) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
+    wire, chat = serve({"text": GOOD}, model="local", purse=purse)
+    with pytest.raises(ProposerUnavailable, match=r"'local'.*--autoresearch-price IN/OUT"):
+        chat.check()
+    chat.rates = (0.5, 2.0)
+    assert chat.check() == ""
+    usage = chat.propose(context()).usage
+    assert usage.cost_usd == pytest.approx((4000 * 0.5 + 400 * 2.0) / 1e6) == purse.spent()
+    chat.purse = replace(purse, cap=0.003)
+    with pytest.raises(ProposerExhausted, match=r"of \$0\.00"):
+        chat.propose(context())
+    assert len(wire.requests) == 1
+    chat.rates, chat.purse = None, replace(purse, cap=None)
+    assert chat.check() == ""
+    assert chat.propose(context()).usage.cost_usd is None

@@ -175,6 +175,7 @@ class Asker(ABC):
         client: ``module:factory`` of an async client, or None.
         purse: The campaign's money, or None.
         patience: Limits of one answer.
+        rates: Dollars per million tokens of input and output; None: the list's.
     """
 
     model: str
@@ -183,6 +184,7 @@ class Asker(ABC):
     purse: Purse | None = None
     patience: Patience = field(default_factory=Patience)
     thinks: bool = True
+    rates: tuple[float, float] | None = None
     _refusals: int = 0
     _notice: str = ""
 
@@ -214,8 +216,11 @@ class Asker(ABC):
             A fault that may pass, or the model's near end, in one line; or ''.
 
         Raises:
-            Rejected: It cannot be had: no credentials, no such model, a server of another kind.
+            Rejected: It cannot be had: no credentials, no such model, a server of another kind, or
+                a cap on what has no price.
         """
+        if self.purse is not None and self.purse.cap is not None:
+            self._bound(Usage(self.model))
         try:
             self._check_model(replace(self.patience, deadline_s=START_S))
         except Rejected:
@@ -283,9 +288,18 @@ class Asker(ABC):
 
     def _price(self, usage: Usage) -> float | None:
         try:
-            return price(self.vendor, usage)
+            return price(self.vendor, usage, self.rates)
         except NoPrice:
             return None
+
+    def _bound(self, most: Usage) -> float:
+        """Return the most that a try may cost, for a cap to be held."""
+        if (amount := self._price(most)) is None:
+            raise Rejected(
+                f"the price of {self.model!r} ({self.vendor}) is unknown; give it with "
+                "--autoresearch-price IN/OUT, or leave --autoresearch-max-cost out"
+            )
+        return amount
 
     def _settle(self, reservation: int | None, amount: float | None) -> None:
         if self.purse is not None and reservation is not None and amount is not None:
@@ -294,16 +308,10 @@ class Asker(ABC):
     def _reserve(self, most: Usage) -> int | None:
         if self.purse is None:
             return None
-        amount = self._price(most)
-        if amount is None:
-            if self.purse.cap is None:
-                return None
-            raise ProposerUnavailable(
-                f"the price of {self.model!r} ({self.vendor}) is unknown; leave "
-                "--autoresearch-max-cost out"
-            )
+        if self.purse.cap is None and self._price(most) is None:
+            return None
         try:
-            return self.purse.reserve(self.model, amount)
+            return self.purse.reserve(self.model, self._bound(most))
         except SetAside as error:
             raise Transient(str(error), free=True) from None
 

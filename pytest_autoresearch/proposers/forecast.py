@@ -45,16 +45,18 @@ def forecast(
     model, vendor = getattr(proposer, "model", None), getattr(proposer, "vendor", None)
     if not model or not vendor:
         return f"proposals: {what}, unknown price ({proposer.name})"
+    rates = getattr(proposer, "rates", None)
     prompt = compose(context)
     stable = sum(map(estimate_tokens, (*prompt.system, *prompt.user[:1])))
     rest = sum(map(estimate_tokens, prompt.user[1:])) + LINE_TOKENS * (known + slots // 2)
     hit = Usage(model, input_tokens=rest, cache_read_tokens=stable, output_tokens=ANSWER_TOKENS)
     miss = Usage(model, input_tokens=rest, cache_write_tokens=stable, output_tokens=ANSWER_TOKENS)
     try:
-        each = (1 - MISSES) * price(vendor, hit) + MISSES * price(vendor, miss)
+        each = (1 - MISSES) * price(vendor, hit, rates) + MISSES * price(vendor, miss, rates)
     except NoPrice:
         return f"proposals: {what}, unknown price ({model} has no list price)"
+    source = prices_version() if rates is None else "your price"
     return (
-        f"proposals: {what}, about ${own * each:.2f} ({model}, {prices_version()}; prompts of "
+        f"proposals: {what}, about ${own * each:.2f} ({model}, {source}; prompts of "
         f"{stable + rest:,} tokens by an upper estimate, answers of {ANSWER_TOKENS:,} assumed)"
     )

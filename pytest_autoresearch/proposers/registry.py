@@ -37,6 +37,7 @@ class Settings:
         control: Every how many slots `gp` gets one; 0: none.
         purse: The campaign's money, or None.
         sandbox: Mode of confinement of an agent.
+        rates: Dollars per million tokens of input and output, where they are not the list's.
     """
 
     model: str | None = None
@@ -45,6 +46,7 @@ class Settings:
     control: int = 0
     purse: Purse | None = None
     sandbox: Mode = "auto"
+    rates: tuple[float, float] | None = None
 
 
 def default() -> str:
@@ -58,7 +60,7 @@ def with_settings(proposer: Proposer, settings: Settings) -> Proposer:
         return proposer
     wanted = {
         name: value
-        for name in ("model", "effort", "client", "purse", "sandbox")
+        for name in ("model", "effort", "client", "purse", "sandbox", "rates")
         if (value := getattr(settings, name)) is not None and hasattr(proposer, name)
     }
     for name, value in wanted.items():
