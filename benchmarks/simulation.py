@@ -1,8 +1,9 @@
-"""Simulated campaigns under the production judge, shared by null.py and progress.py.
+"""Simulated campaigns under the production judge and policy, shared by null.py and progress.py.
 
 A score is (true level of the code) + (luck of the seed, shared by all code) + (luck of this code
-on this seed). Verdicts come from `judge.Judge.decide`, sigma from `judge.estimate_noise` with the
-shipped prior, both called exactly as a campaign calls them; only training is made up.
+on this seed), and what mutations gain adds up. Verdicts come from `judge.Judge.decide`, sigma from
+`judge.estimate_noise` with the shipped prior, parents, retests and merges from `policy.course`, all
+called as a campaign calls them; only training is made up.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pytest_autoresearch.judge import Judge, Prior, estimate_noise
+from pytest_autoresearch.mutation import Edit
+from pytest_autoresearch.policy import Policy, course
+from pytest_autoresearch.records import Champion, SlotRecord
 
 SEED_SD = 0.010
 """Between seeds; cancels in pairs, and is here so that a judge that forgets to pair is caught."""
 
 Effect = Callable[[random.Random, int], float]
-"""Draws the true gain of a slot's mutation over its champion, positive is better."""
+"""Draws the true gain of a slot's mutation over its parent, positive is better."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Night:
         not_real: Keeps whose true gain over the champion before them is not positive;
             simplifications are not counted here.
         simplified: Keeps that only a simpler program gets.
+        carried: Keeps of which the newest mutation gains nothing itself.
         true_gain: Of the last champion over the baseline.
         claimed_gain: The same by the scores they were kept with.
         lost: True loss that simplifications added up to.
@@ -57,6 +62,7 @@ class Night:
     keeps: int = 0
     not_real: int = 0
     simplified: int = 0
+    carried: int = 0
     true_gain: float = 0.0
     claimed_gain: float = 0.0
     lost: float = 0.0
@@ -75,6 +81,7 @@ def night(
     gates: Gates | None = None,
     seeds: int = 1,
     simpler: float = 0.0,
+    policy: Policy = "archive",
 ) -> Night:
     """Simulate one campaign.
 
@@ -90,6 +97,7 @@ def night(
         gates: What they cost and save.
         seeds: A new champion is trained until it has so many.
         simpler: Share of mutations that are the simpler program.
+        policy: Whose files the next mutation changes.
     """
     own, prior, gates = sigma / math.sqrt(2), prior or Prior(), gates or Gates()
     ideas = random.Random(rng.getrandbits(64))  # the same ones whatever a rule spends its luck on
@@ -101,23 +109,28 @@ def night(
             seed_luck[seed] = rng.gauss(0, SEED_SD)
         return level + seed_luck[seed] + rng.gauss(0, own)
 
-    result, level = Night(), 0.0
-    champion = {seed: train(level, seed) for seed in range(1, calibrate + 1)}
-    groups: list[dict[int, float]] = []
+    result = Night()
+    champion = {seed: train(0.0, seed) for seed in range(1, calibrate + 1)}
+    lineage, groups = _Lineage(), list[dict[int, float]]()
     while result.slots < slots and result.cost < cost:
         if gates.duplicates and rng.random() < gates.duplicates:
             result.cost += 1
             continue
         result.slots += 1
         result.cost += gates.smoke
-        gain, less = effect(ideas, result.slots), ideas.random() < simpler
+        at, (parent, fresh, parts) = lineage.level(), lineage.next(policy, result.slots)
+        less = False
+        if fresh:
+            lineage.gains[fresh] = effect(ideas, result.slots)
+            less = ideas.random() < simpler
+        gain = lineage.level(parts) - at
         ordered = sorted(champion)
         seed = ordered[result.slots % len(ordered)]
         candidate: dict[int, float] = {}
         earned = result.keeps - result.simplified
         while True:
             first = not candidate
-            candidate[seed] = train(level - gain, seed, 1 - gates.saved if first else 1)
+            candidate[seed] = train(-at - gain, seed, 1 - gates.saved if first else 1)
             noise = estimate_noise(groups, prior)
             decision = judge.decide(candidate, champion, noise, result.slots, less, earned)
             if decision.action != "replicate":
@@ -125,20 +138,74 @@ def night(
             assert decision.seed is not None
             seed = decision.seed
             if decision.remeasure_champion:
-                champion[seed] = train(level, seed)
+                champion[seed] = train(-at, seed)
         if len(candidate) > 1:
             groups.append({s: candidate[s] - champion[s] for s in candidate if s in champion})
-        if decision.action == "keep":
+        kept = decision.action == "keep"
+        lineage.settle(parent, parts, kept, decision.gain_sigma)
+        if kept:
             equal = decision.simplification
             result.keeps += 1
             result.simplified += equal
+            result.carried += bool(fresh) and lineage.gains[fresh] <= 0 and not equal
             result.not_real += gain <= 0 and not equal
             result.lost -= min(gain, 0.0) * equal
             result.claimed_gain += decision.gain
-            level -= gain
             champion = candidate
             while len(champion) < seeds:
                 seed = max(champion) + 1
-                champion[seed] = train(level, seed)
-    result.true_gain = -level
+                champion[seed] = train(-at - gain, seed)
+    result.true_gain = lineage.level()
     return result
+
+
+class _Lineage:
+    """Which mutations a version of the code consists of, in the records that the policy reads.
+
+    A mutation is one edit that is named after it, and applies where it is not applied yet.
+
+    Attributes:
+        gains: Mutation to its true gain.
+    """
+
+    def __init__(self) -> None:
+        self.gains: dict[int, float] = {}
+        self._parts: dict[int, frozenset[int]] = {1: frozenset()}
+        self._slots: list[SlotRecord] = []
+        self._champions = [Champion(1, 1, "base", {}, 0.0)]
+        self._edits: tuple[Edit, ...] = ()
+        self._meta: dict[str, object] = {}
+
+    def level(self, parts: frozenset[int] | None = None) -> float:
+        """True gain over the baseline, of the champion or of given mutations together."""
+        if parts is None:
+            parts = self._parts[self._champions[-1].slot_id]
+        return math.fsum(self.gains[one] for one in parts)
+
+    def next(self, policy: Policy, number: int) -> tuple[int, int, frozenset[int]]:
+        """Return the parent, the new mutation (0: an old idea comes first), and what is tried."""
+        best = self._parts[self._champions[-1].slot_id]
+        chosen = course(
+            policy, self._slots, self._champions, number, 0,
+            lambda edits: len({int(e.search) for e in edits} - best) == len(edits),
+        )  # fmt: skip
+        if chosen.proposal is None:
+            fresh = len(self._slots) + 2
+            self._meta, self._edits = {}, (Edit("train.py", str(fresh), ""),)
+            return chosen.parent, fresh, self._parts[chosen.parent] | {fresh}
+        self._meta, self._edits = dict(chosen.proposal.meta), tuple(chosen.proposal.edits)
+        return chosen.parent, 0, best | {int(edit.search) for edit in self._edits}
+
+    def settle(self, parent: int, parts: frozenset[int], kept: bool, sigmas: float) -> None:
+        """Write the slot's record."""
+        number = len(self._slots) + 2
+        self._parts[number] = parts
+        self._slots.append(
+            SlotRecord(
+                number, "", "mutation", number - 1, 1, "", "done", 0.0, parent=parent,
+                verdict="keep" if kept else "discard", gain_sigma=sigmas, commit="made",
+                champion_before=self._champions[-1].slot_id, edits=self._edits, meta=self._meta,
+            )
+        )  # fmt: skip
+        if kept:
+            self._champions.append(Champion(len(self._champions) + 1, number, "made", {}, 0.0))

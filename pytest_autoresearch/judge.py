@@ -23,10 +23,10 @@ Action = Literal["keep", "replicate", "discard"]
 # 100 null mutations, among those that gain most per training. A high HOPE is what pays: replicates
 # of mutations that do nothing were the largest cost of a lower one.
 KEEP = (2.8, 2.3, 2.0, 1.8)
-HOPE = (1.2, 1.5, 1.7, 1.8)
+HOPE = (1.4, 1.5, 1.7, 1.8)
 
 
-EARNED = 0.6
+EARNED = 1.0
 """How much a session's keeps loosen its bounds: the chance that luck passes the first one rises by
 this times the share of slots that were kept. A campaign of mutations that do nothing earns nothing,
 and one that keeps finding gains may risk a false keep among many (alpha-investing: Foster and Stine
@@ -38,12 +38,12 @@ EARNED_AFTER = 5
 EARNED_MOST = 0.1
 """Chance of the first bound that is never exceeded."""
 
-EARNED_HOPE = 0.7
+EARNED_HOPE = 0.5
 """Share of the easing by which the lower bounds follow."""
 
-NEAR_MISS = 0.5
-"""Standard errors above which a discard is worth another look; half of what does nothing is above
-zero."""
+NEAR_MISS = 1.0
+"""Standard errors above which a discard is worth a training of its own later; a mutation that does
+nothing gets there one time in six."""
 
 SIMPLER = -0.5
 """Standard errors by which a simpler mutation may fall short after all replicates and still be

@@ -6,7 +6,7 @@ The bar is always the champion's; a parent only says whose files the edits apply
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -19,11 +19,23 @@ from .records import Champion, SlotRecord
 
 Policy = Literal["greedy", "archive"]
 
-CHAMPION_SHARE = 0.7
-"""Share of slots that start from the champion; the rest from near-misses and former champions."""
+PROMISING = 0.25
+"""Standard errors above the champion from which on a discard is built upon. Half of what does
+nothing is above zero: it is a bet, and the judge holds the whole of it against the champion."""
+
+STACKED = 0.8
+"""Share of slots that build on a promising discard, where there is one. Small gains add up that way
+until they are surely one, which costs no training of its own; benchmarks/progress.py compares."""
+
+BEST = 3
+"""Promising discards among which the one to build on is drawn."""
 
 PATIENCE = 15
 """Slots without a keep after which near-misses are merged and a structural change is wanted."""
+
+FORMER = 0.05
+"""Share of slots in a drought that start from a former champion: a way out of a dead end, and dear,
+since what it lacks must be gained again first."""
 
 MERGED = 4
 """Near-misses, the best ones, of which pairs are merged; so at most six slots for each champion."""
@@ -49,12 +61,17 @@ class Course:
     hint: str = ""
 
 
-def near_misses(slots: Sequence[SlotRecord]) -> list[SlotRecord]:
-    """Discards that were better than the champion, but not surely; the best first."""
+def near_misses(slots: Sequence[SlotRecord], above: float = NEAR_MISS) -> list[SlotRecord]:
+    """Discards that were better than the champion, but not surely; the best first.
+
+    Args:
+        slots: Of the campaign so far.
+        above: Standard errors.
+    """
     found = [
         slot
         for slot in slots
-        if slot.verdict == "discard" and (slot.gain_sigma or 0.0) > NEAR_MISS and slot.commit
+        if slot.verdict == "discard" and (slot.gain_sigma or 0.0) > above and slot.commit
     ]
     return sorted(found, key=lambda s: (-(s.gain_sigma or 0.0), s.id))
 
@@ -81,17 +98,39 @@ def course(
     if policy == "greedy":
         return Course(champion.slot_id)
     rng = random.Random(f"{seed}/{number}/policy")
-    missed = near_misses(slots)
-    if number % 2 == 0 and (again := _retest(slots, missed, champion, applies)) is not None:
-        return Course(champion.slot_id, again)
-    if since_keep(slots) >= PATIENCE:
-        # every other slot, so that the proposer hears of the drought, too
-        merged = _merge(slots, missed, champion, applies) if number % 2 else None
-        return Course(champion.slot_id, merged, "" if merged else STRUCTURAL)
-    if rng.random() < CHAMPION_SHARE:
-        return Course(champion.slot_id)
-    archive = [s.id for s in missed[:8]] + [c.slot_id for c in champions[:-1]]
-    return Course(rng.choice(archive) if archive else champion.slot_id)
+    drought = since_keep(slots)
+    if missed := near_misses(slots):
+        past = _Past(slots, champions)
+        if number % 2 == 0 and (again := _retest(past, missed, champion, applies)) is not None:
+            return Course(champion.slot_id, again)
+        # one for every stretch of patience, so that the proposer hears of the drought, too
+        late = past.merges() < drought // PATIENCE
+        if late and (merged := _merge(past, missed, champion, applies)) is not None:
+            return Course(champion.slot_id, merged)
+    hint = STRUCTURAL if drought >= PATIENCE else ""
+    here = [s for s in near_misses(slots, PROMISING) if s.champion_before == champion.slot_id]
+    lot = rng.random()
+    if here and lot < STACKED:
+        return Course(rng.choice(here[:BEST]).id, hint=hint)
+    if drought >= PATIENCE and champions[:-1] and lot > 1 - FORMER:
+        return Course(rng.choice(champions[:-1]).slot_id, hint=hint)
+    return Course(champion.slot_id, hint=hint)
+
+
+def stack(
+    slot: SlotRecord, by_id: Mapping[int, SlotRecord], made: Collection[int]
+) -> list[SlotRecord]:
+    """Return what a mutation consists of: the discards it was built on, oldest first, and itself.
+
+    Args:
+        slot: The mutation.
+        by_id: All it may descend from.
+        made: Slots that made a champion.
+    """
+    found = [slot]
+    while (below := found[0].parent) is not None and below not in made and below in by_id:
+        found.insert(0, by_id[below])
+    return found
 
 
 def since_keep(slots: Sequence[SlotRecord]) -> int:
@@ -104,21 +143,58 @@ def since_keep(slots: Sequence[SlotRecord]) -> int:
     return count
 
 
+class _Past:
+    """What the slots of a campaign say of the policy's own doing."""
+
+    def __init__(self, slots: Sequence[SlotRecord], champions: Sequence[Champion]) -> None:
+        self._slots = slots
+        self._by_id = {slot.id: slot for slot in slots}
+        self._made = {champion.slot_id for champion in champions}
+        self._inside: set[int] = set()
+        self._take_in(self._made)
+        self.retested = {slot.meta.get("retest") for slot in slots}
+        self.merged = {tuple(slot.meta.get("merged", ())) for slot in slots}
+
+    def _take_in(self, ids: Iterable[int]) -> None:
+        """Note what the champion is made of: what was kept, with what it was built on."""
+        for slot in (self._by_id[one] for one in ids if one in self._by_id):
+            for one in self._stack(slot):
+                if one.id not in self._inside:
+                    self._inside.add(one.id)
+                    self._take_in(one.meta.get("merged", ()))
+                    self._take_in([one.meta["retest"]] if "retest" in one.meta else [])
+
+    def _stack(self, slot: SlotRecord) -> list[SlotRecord]:
+        return stack(slot, self._by_id, self._made)
+
+    def lacking(self, slot: SlotRecord) -> dict[int, SlotRecord]:
+        """What a mutation consists of and the champion lacks, oldest first."""
+        return {one.id: one for one in self._stack(slot) if one.id not in self._inside}
+
+    def merges(self) -> int:
+        """Merges that were tried since the last keep."""
+        count = 0
+        for slot in reversed(self._slots):
+            if slot.kind == "baseline" or slot.verdict == "keep":
+                break
+            count += "merged" in slot.meta
+        return count
+
+
 def _retest(
-    slots: Sequence[SlotRecord],
+    past: _Past,
     missed: Sequence[SlotRecord],
     champion: Champion,
     applies: Callable[[Sequence[Edit]], bool],
 ) -> Proposal | None:
     """A near-miss against a former champion, once more on the new one."""
-    done = {slot.meta.get("retest") for slot in slots}
     for slot in missed:
         old = slot.champion_before not in (None, champion.slot_id)
-        new = slot.id not in done and "retest" not in slot.meta
-        if old and new and applies(slot.edits):
+        new = slot.id not in past.retested and "retest" not in slot.meta
+        if old and new and (edits := _edits(past.lacking(slot))) and applies(edits):
             return Proposal(
                 f"again on the new champion: {slot.title}"[:100],
-                slot.edits,
+                edits,
                 slot.hypothesis,
                 proposer="policy",
                 meta={"retest": slot.id},
@@ -127,20 +203,21 @@ def _retest(
 
 
 def _merge(
-    slots: Sequence[SlotRecord],
+    past: _Past,
     missed: Sequence[SlotRecord],
     champion: Champion,
     applies: Callable[[Sequence[Edit]], bool],
 ) -> Proposal | None:
     """The two best near-misses of this champion together, each pair once, in an order that fits."""
-    done = {tuple(slot.meta.get("merged", ())) for slot in slots}
-    here = [s for s in missed if s.parent == champion.slot_id and "merged" not in s.meta][:MERGED]
-    for one, two in combinations(here, 2):
+    own = [s for s in missed if s.champion_before == champion.slot_id and "merged" not in s.meta]
+    for one, two in combinations(own[:MERGED], 2):
         pair = tuple(sorted((one.id, two.id)))
-        if pair in done:
+        first, second = past.lacking(one), past.lacking(two)
+        nested = first.keys() <= second.keys() or second.keys() <= first.keys()
+        if pair in past.merged or nested:
             continue
-        for edits in ((*one.edits, *two.edits), (*two.edits, *one.edits)):
-            if applies(edits):
+        for parts in ({**first, **second}, {**second, **first}):
+            if applies(edits := _edits(parts)):
                 return Proposal(
                     f"both: {one.title} | {two.title}"[:100],
                     edits,
@@ -149,6 +226,10 @@ def _merge(
                     meta={"merged": list(pair)},
                 )
     return None
+
+
+def _edits(parts: Mapping[int, SlotRecord]) -> tuple[Edit, ...]:
+    return tuple(edit for one in parts.values() for edit in one.edits)
 
 
 def stop(

@@ -8,17 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import Project
+from conftest import Project, git
 from pytest_autoresearch.experiment import Metric
 from pytest_autoresearch.mutation import Edit
 from pytest_autoresearch.policy import (
-    CHAMPION_SHARE,
+    BEST,
+    FORMER,
     MERGED,
     PATIENCE,
+    PROMISING,
+    STACKED,
     STRUCTURAL,
     course,
     near_misses,
     since_keep,
+    stack,
     stop,
 )
 from pytest_autoresearch.records import Champion, SlotRecord
@@ -41,39 +45,113 @@ def slot(
 
 
 def test_near_misses_are_better_but_not_surely_so_best_first() -> None:
-    slots = [slot(2, "discard", 0.7), slot(3, "discard", 1.1), slot(4, "discard", 0.4), slot(5, "keep", 3)]
+    slots = [
+        slot(2, "discard", 1.7),
+        slot(3, "discard", 2.1),
+        slot(4, "discard", 0.4),
+        slot(5, "keep", 3),
+    ]
     assert [s.id for s in near_misses(slots)] == [3, 2]
+    assert [s.id for s in near_misses(slots, PROMISING)] == [3, 2, 4]
 
 
 @given(st.integers(0, 5), st.integers(1, 400))
 def test_greedy_always_starts_from_the_champion(seed: int, number: int) -> None:
-    slots = [slot(n, "discard", 0.6) for n in range(2, 30)]
+    slots = [slot(n, "discard", 1.6) for n in range(2, 30)]
     assert course("greedy", slots, [BASE], number, seed).parent == 1
     assert course("greedy", slots, [BASE], number, seed).proposal is None
 
 
-def test_most_slots_start_from_the_champion_and_the_same_slot_always_from_the_same() -> None:
-    slots = [slot(2, "discard", 0.6, champion=5), slot(5, "keep", 4.0)]
-    chosen = [course("archive", slots, [BASE, BETTER], n, 3) for n in range(1, 801)]
-    share = sum(c.parent == 5 for c in chosen) / len(chosen)
-    assert CHAMPION_SHARE - 0.06 < share < CHAMPION_SHARE + 0.06
-    assert {c.parent for c in chosen} == {5, 2, 1}
-    assert chosen == [course("archive", slots, [BASE, BETTER], n, 3) for n in range(1, 801)]
+def shares(slots: list[SlotRecord], champions: list[Champion]) -> dict[int, float]:
+    """How often each slot is the parent, where no old idea comes first."""
+    chosen = [course("archive", slots, champions, n, 3) for n in range(1, 2001, 2)]
+    assert chosen == [course("archive", slots, champions, n, 3) for n in range(1, 2001, 2)]
+    return {p: sum(c.parent == p for c in chosen) / len(chosen) for p in {c.parent for c in chosen}}
+
+
+def test_without_a_promising_discard_every_slot_starts_from_the_champion() -> None:
+    slots = [slot(2, "discard", PROMISING), slot(3, "crash"), slot(4, None), slot(5, "keep", 4.0)]
+    assert shares(slots[:3], [BASE]) == {1: 1.0}
+    assert shares([*slots, slot(6, "discard", -0.1, champion=5)], [BASE, BETTER]) == {5: 1.0}
+
+
+def test_most_slots_build_on_one_of_the_best_promising_discards_of_this_champion() -> None:
+    old = [slot(2, "discard", 2.0), slot(5, "keep", 4.0)]
+    new = [slot(n, "discard", n / 10, champion=5) for n in range(6, 12)]
+    found = shares([*old, *new], [BASE, BETTER])
+    assert set(found) == {5, *range(12 - BEST, 12)}
+    assert found[5] == pytest.approx(1 - STACKED, abs=0.05)
+    for number in range(12 - BEST, 12):
+        assert found[number] == pytest.approx(STACKED / BEST, abs=0.05)
+
+
+def test_only_in_a_drought_a_slot_may_start_from_a_former_champion() -> None:
+    slots = [
+        slot(5, "keep", 4.0),
+        *(slot(n, "discard", champion=5) for n in range(6, 6 + PATIENCE)),
+    ]
+    assert shares(slots[:-1], [BASE, BETTER]) == {5: 1.0}
+    found = shares(slots, [BASE, BETTER])
+    assert set(found) == {5, 1}
+    assert found[1] == pytest.approx(FORMER, abs=0.025)
+
+
+def test_a_mutation_consists_of_the_discards_it_was_built_on_and_itself() -> None:
+    slots = [
+        slot(2, "discard", 1.0),
+        slot(3, "discard", 1.5, parent=2),
+        slot(4, "discard", parent=3),
+    ]
+    by_id = {one.id: one for one in slots}
+    assert [one.id for one in stack(slots[2], by_id, {1})] == [2, 3, 4]
+    assert [one.id for one in stack(slots[2], by_id, {1, 2})] == [3, 4]
+    assert [one.id for one in stack(slots[2], {}, {1})] == [4]
 
 
 def test_a_near_miss_is_retested_once_when_the_champion_moved() -> None:
-    slots = [slot(2, "discard", 1.0), slot(5, "keep", 3.0)]
+    slots = [slot(2, "discard", 1.1), slot(5, "keep", 3.0)]
     again = course("archive", slots, [BASE, BETTER], 6, 0)
     assert again.proposal is not None
     assert again.proposal.edits == slots[0].edits
     assert again.proposal.meta == {"retest": 2}
-    assert course("archive", slots, [BASE], 6, 0).proposal is None
+    assert again.parent == 5
+    assert course("archive", slots[:1], [BASE], 6, 0).proposal is None
     slots.append(slot(6, "discard", 0.9, champion=5, meta={"retest": 2}))
     assert course("archive", slots, [BASE, BETTER], 8, 0).proposal is None
 
 
+def test_a_retest_takes_along_what_it_was_built_on_but_not_what_was_kept() -> None:
+    slots = [
+        slot(2, "discard", 0.5),
+        slot(3, "discard", 1.2, parent=2),
+        slot(4, "discard", 0.7),
+        slot(5, "keep", 3.0, parent=4),
+        slot(6, "discard", 1.4, parent=4),
+    ]
+    tried = []
+    while (again := course("archive", slots, [BASE, BETTER], 100, 0).proposal) is not None:
+        tried.append([edit.search for edit in again.edits])
+        slots.append(slot(len(slots) + 10, "discard", -1.0, champion=5, meta=again.meta))
+    assert tried == [["s6"], ["s2", "s3"]]
+
+
+def test_what_was_kept_as_a_merge_or_a_retest_is_not_tried_again() -> None:
+    slots = [
+        slot(2, "discard", 1.2),
+        slot(3, "discard", 1.3),
+        slot(4, "discard", 1.4),
+        slot(5, "keep", 3.0, meta={"merged": [2, 3]}),
+    ]
+    again = course("archive", slots, [BASE, BETTER], 100, 0).proposal
+    assert again is not None
+    assert again.meta == {"retest": 4}
+    slots.append(slot(6, "keep", 3.0, champion=5, meta=again.meta))
+    champions = [BASE, BETTER, Champion(3, 6, "c6", {1: 0.8}, 0.0)]
+    assert course("archive", slots, champions, 100, 0).proposal is None
+
+
 def test_what_no_longer_applies_is_passed_over() -> None:
-    slots = [slot(2, "discard", 1.0), slot(3, "discard", 0.6), slot(5, "keep", 3.0)]
+    slots = [slot(2, "discard", 1.2), slot(3, "discard", 1.1), slot(5, "keep", 3.0)]
     first = slots[0].edits
     again = course("archive", slots, [BASE, BETTER], 6, 0, lambda edits: tuple(edits) != first)
     assert again.proposal is not None
@@ -81,32 +159,50 @@ def test_what_no_longer_applies_is_passed_over() -> None:
     assert course("archive", slots, [BASE, BETTER], 6, 0, lambda edits: False).proposal is None
 
 
-def test_after_a_drought_near_misses_are_merged_and_then_structure_is_asked_for() -> None:
-    slots = [slot(n, "discard", 0.6 if n < 4 else -1.0) for n in range(2, 2 + PATIENCE)]
+def dry(*sigmas: float) -> list[SlotRecord]:
+    """A drought: discards with these gains, and others that lost."""
+    gains = [*sigmas, *[-1.0] * (PATIENCE - len(sigmas))]
+    return [slot(n, "discard", gain) for n, gain in enumerate(gains, 2)]
+
+
+def test_in_a_drought_near_misses_are_merged_and_structure_is_asked_for() -> None:
+    slots = dry(1.6, 1.6)
+    assert course("archive", slots[:-1], [BASE], 101, 0).proposal is None
+    assert course("archive", slots[:-1], [BASE], 101, 0).hint == ""
     merged = course("archive", slots, [BASE], 101, 0)
     assert merged.proposal is not None
     assert merged.proposal.edits == (*slots[0].edits, *slots[1].edits)
-    slots.append(slot(40, "discard", -1.0, meta={"merged": [2, 3]}))
+    assert merged.parent == BASE.slot_id
+    slots.append(slot(40, "discard", -1.0, meta=merged.proposal.meta))
     after = course("archive", slots, [BASE], 101, 0)
     assert (after.proposal, after.hint) == (None, STRUCTURAL)
-    assert course("archive", slots[:5], [BASE], 101, 0).hint == ""
 
 
-def test_in_a_drought_merges_take_turns_with_the_proposer_and_end() -> None:
-    slots = [slot(n, "discard", 0.6 + 1.0 / n) for n in range(2, 22)]
-    seen = []
-    for number in range(101, 131):
+def test_merges_come_once_for_each_stretch_of_patience_and_end() -> None:
+    slots, seen = dry(*(1.6 + 1.0 / n for n in range(2, 10))), []
+    for number in range(101, 101 + 20 * PATIENCE):
         chosen = course("archive", slots, [BASE], number, 0)
-        assert (chosen.proposal is None) == (chosen.hint == STRUCTURAL)
-        assert chosen.parent == BASE.slot_id
         if chosen.proposal is not None:
             seen.append(tuple(chosen.proposal.meta["merged"]))
-            slots.append(slot(number, "discard", -1.0, meta=chosen.proposal.meta))
+        else:
+            assert chosen.hint == STRUCTURAL
+        meta = chosen.proposal.meta if chosen.proposal else {}
+        slots.append(slot(number, "discard", -1.0, meta=meta))
+        assert len(seen) <= since_keep(slots) // PATIENCE
     assert seen == list(itertools.combinations(range(2, 2 + MERGED), 2))
 
 
+def test_a_near_miss_is_not_merged_with_what_it_was_built_on() -> None:
+    slots = [slot(2, "discard", 1.5), slot(3, "discard", 1.7, parent=2), slot(4, "discard", 1.2)]
+    slots += [slot(n, "discard") for n in range(5, 5 + PATIENCE)]
+    merged = course("archive", slots, [BASE], 101, 0).proposal
+    assert merged is not None
+    assert merged.meta == {"merged": [3, 4]}
+    assert [edit.search for edit in merged.edits] == ["s2", "s3", "s4"]
+
+
 def test_two_ideas_are_merged_in_the_order_in_which_they_fit() -> None:
-    slots = [slot(n, "discard", 0.6 if n < 4 else -1.0) for n in range(2, 2 + PATIENCE)]
+    slots = dry(1.6, 1.6)
     other_way = (*slots[1].edits, *slots[0].edits)
     merged = course("archive", slots, [BASE], 101, 0, lambda edits: tuple(edits) == other_way)
     assert merged.proposal is not None
@@ -130,7 +226,7 @@ def test_whatever_happened_the_next_step_is_known_and_the_same_again(
                          for n, s in enumerate((s for s in slots if s.verdict == "keep"), 2))]  # fmt: skip
     chosen = course("archive", slots, champions, number, seed)
     assert chosen == course("archive", slots, champions, number, seed)
-    known = {c.slot_id for c in champions} | {s.id for s in near_misses(slots)}
+    known = {c.slot_id for c in champions} | {s.id for s in near_misses(slots, PROMISING)}
     assert chosen.parent in known
     if chosen.proposal is not None:
         assert chosen.parent == champions[-1].slot_id
@@ -154,7 +250,10 @@ def test_stops_are_named() -> None:
 
 
 def test_a_keep_ends_the_drought() -> None:
-    assert since_keep([slot(2, "discard"), slot(3, "keep", 3.0), slot(4, "discard"), slot(5, None)]) == 1
+    assert (
+        since_keep([slot(2, "discard"), slot(3, "keep", 3.0), slot(4, "discard"), slot(5, None)])
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,6 +274,54 @@ def test_a_stop_condition_ends_the_night_in_order(
     result.stdout.fnmatch_lines([f"*{said}*"])
 
 
+STACKER = """
+from pytest_autoresearch.mutation import Edit
+from pytest_autoresearch.proposers import Proposal
+
+class Stacker:
+    name = "stacker"
+    def __init__(self, *_):
+        pass
+    def propose(self, context):
+        at = f"# slot {context.slot}"
+        edit = Edit("train.py", "seed = int", f"SCORE -= 0.00009 {at}\\nseed = int")
+        return Proposal(f"a little {at}", (edit,), proposer="stacker")
+    def close(self):
+        pass
+"""
+
+
+def test_small_gains_are_built_on_until_they_are_surely_one(project: Project) -> None:
+    project.write("stacker.py", STACKER)
+    project.write(
+        "conftest.py",
+        (project.path / "conftest.py").read_text()
+        + "\nfrom pytest_autoresearch import policy\npolicy.STACKED, policy.BEST = 1.0, 1\n",
+    )
+    project.commit("one that adds up")
+    project.pytester.syspathinsert()
+    result = project.run(
+        "--iterations=4", "--autoresearch-proposer=stacker:Stacker", "--autoresearch-confirm=0"
+    )
+    assert result.ret == 0
+    ledger = project.ledger()
+    slots = [slot for slot in ledger.slots() if slot.kind == "mutation"]
+    kept = next(slot for slot in slots if slot.verdict == "keep")
+    below = slots[: slots.index(kept)]
+    assert below, "two thirds of sigma alone are no keep"
+    assert [slot.verdict for slot in below] == ["discard"] * len(below)
+    assert [slot.parent for slot in (*below, kept)] == [1, *(slot.id for slot in below)]
+    assert kept.gain == pytest.approx(0.00009 * (len(below) + 1))
+    # the commit is the whole of it, on the champion, and says what it consists of
+    assert (kept.lines_added, kept.lines_removed) == (len(below) + 1, 0)
+    base = ledger.champions()[0].commit
+    assert git(project.path, "rev-parse", f"{kept.commit}^") == base
+    body = git(project.path, "log", "-1", "--format=%b", kept.commit)
+    for slot in below:
+        assert f"{slot.name}: {slot.title}" in body
+    result.stdout.fnmatch_lines([f"*K *{kept.name} {kept.title} on {below[-1].name} +*"])
+
+
 def test_a_streak_of_failures_ends_the_night(project: Project) -> None:
     project.propose(1.5, "undefined_name", "undefined_other", 0.9)
     result = project.run("--iterations=4", "--autoresearch-max-failures=2")
@@ -183,9 +330,7 @@ def test_a_streak_of_failures_ends_the_night(project: Project) -> None:
 
 
 def test_an_experiment_that_scatters_too_much_is_refused_with_the_remedy(project: Project) -> None:
-    project.write(
-        "train.py", (project.path / "train.py").read_text().replace("* 0.0001", "* 0.1")
-    )
+    project.write("train.py", (project.path / "train.py").read_text().replace("* 0.0001", "* 0.1"))
     project.commit("noisy")
     project.propose(0.5)
     result = project.run("--iterations=1")

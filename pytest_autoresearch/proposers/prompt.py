@@ -295,6 +295,12 @@ def _task(context: Context) -> str:
     champion = context.champion
     if champion.score is not None:
         parts.append(f"The champion is {champion.name} with {champion.score:.6f}.")
+    if context.parent.verdict == "discard" and context.parent.gain is not None:
+        parts.append(
+            f"The files above are of {context.parent.name}, a gain of {context.parent.gain:+.6f} "
+            "that is not surely one: build on it. What you propose is judged with it, together, "
+            "against the champion."
+        )
     if context.sigma is not None:
         parts.append(f"One paired comparison scatters by {context.sigma:.6f} (sigma).")
     parts += _figures(context)
