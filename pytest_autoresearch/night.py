@@ -11,8 +11,12 @@ from .proposers import ProposerExhausted
 LONGEST_S = 12 * 3600.0
 """Seconds that one slot waits for a provider; a night without a deadline must end, too."""
 
-TICK_S = 1.0
-"""How often a pause looks whether the night is over."""
+SHORT_S = 600.0
+"""Seconds at the end of a night that may be lost without its being called a failure."""
+
+TICK_S = 2.0
+"""How often a pause looks whether the night is over; a look reads the ledger (0.1 s for 1,000
+slots)."""
 
 
 class PastDeadline(ProposerExhausted):
@@ -44,12 +48,14 @@ class Night:
 
         Raises:
             PastDeadline: It would be longer than the night; nothing was waited for.
-            ProposerExhausted: The night is over.
+            ProposerExhausted: The night is over, or as good as over.
         """
         until = time.time() + seconds
         at = time.strftime("%a %H:%M:%S", time.localtime(until))
         if self.ends is not None and until >= self.ends:
-            raise PastDeadline(f"{why}; {at} is after the deadline")
+            lost = self.ends - time.time() > SHORT_S
+            end = PastDeadline if lost else ProposerExhausted
+            raise end(f"{why}; {at} is after the deadline")
         self.say(line := f"paused until {at}: {why}")
         self.paused(line)
         while (left := until - time.time()) > 0:

@@ -94,6 +94,19 @@ def test_a_cut_off_slot_gives_its_proposal_to_the_next(tmp_path: Path) -> None:
     assert ledger.lease_proposal(begin(ledger, 3)) is None
 
 
+def test_a_proposal_that_was_given_back_is_paid_for_by_one_slot(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path, "t")
+    first = begin(ledger)
+    ledger.save_proposal(first, replace(PROPOSAL, usage=Usage(cost_usd=0.5)), parent=None)
+    ledger.abandon_slot(first, "infra", "no GPU")
+    assert [slot.usage.cost_usd for slot in ledger.slots()] == [0.5]
+    second = begin(ledger, 2)
+    ledger.lease_proposal(second)
+    ledger.charge(second, Usage(cost_usd=0.25))
+    assert [slot.usage.cost_usd for slot in ledger.slots()] == [None, 0.75]
+    assert ledger.slot(first).title == ledger.slot(second).title == PROPOSAL.title
+
+
 def test_a_proposal_that_brings_the_infrastructure_down_does_not_take_every_slot(
     tmp_path: Path,
 ) -> None:

@@ -116,15 +116,20 @@ def test_whoever_stops_a_pause_is_heard_at_once(
     assert project.verdicts() == ["interrupted"]
 
 
-def test_a_pause_beyond_the_deadline_ends_the_night_at_once(project: Project, serve) -> None:
+@pytest.mark.parametrize(
+    ("deadline", "code", "state"), [("1h", 1, "infra"), ("5min", 0, "interrupted")]
+)
+def test_a_pause_beyond_the_deadline_ends_the_night_at_once(
+    project: Project, serve, deadline: str, code: int, state: str
+) -> None:
     server = serve({"text": idea(0.9)}, busy(7200))
     began = time.monotonic()
     result = project.pytester.runpytest_subprocess(
-        *OPTIONS, "--iterations=5", "--autoresearch-deadline=1h", timeout=120
+        *OPTIONS, "--iterations=5", f"--autoresearch-deadline={deadline}", timeout=120
     )
     assert time.monotonic() - began < 60
-    assert result.ret == 1  # nobody wished for that
-    assert project.verdicts() == ["keep", "infra"]
+    assert result.ret == code  # nobody wished for an hour less
+    assert project.verdicts() == ["keep", state]
     result.stdout.fnmatch_lines(["*stopped: Anthropic's API, *7200 s*is after the deadline*"])
     assert len(server.requests) == 3  # the draft, and once more when its turn came
 
