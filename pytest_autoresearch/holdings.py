@@ -6,6 +6,7 @@ Each is made when it is first needed, and released whatever happened.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -78,9 +79,9 @@ class Holdings:
         """Register this process with the campaign; the lock of the driver is the first.
 
         Raises:
-            pytest.UsageError: Somebody else works on it.
+            pytest.UsageError: Somebody else works on it, or it cannot be written.
         """
-        from .ledger import CampaignBusy
+        from .ledger import CampaignBusy, LedgerUnavailable
 
         if self.session_id is None:
             config = {
@@ -91,9 +92,23 @@ class Holdings:
                 self.session_id = self.ledger.begin_session(
                     driver=self.plan.driver, worker=self.worker, config=config
                 )
-            except CampaignBusy as error:
+            except (CampaignBusy, LedgerUnavailable) as error:
                 raise pytest.UsageError(str(error)) from None
         return self.session_id
+
+    def workers(self) -> list[int]:
+        """Return the processes of this pytest run that have joined and live, but this one."""
+        from .processes import is_alive
+
+        return [
+            one.pid
+            for one in self.ledger.sessions()
+            if one.driver == self.plan.driver
+            and one.id != self.session_id
+            and one.ended is None
+            and one.host == platform.node()
+            and is_alive(one.host, one.boot_id, one.pid, one.pid_start)
+        ]
 
     def researcher(self, experiment: Experiment) -> Researcher:
         """Who proposes in this process."""

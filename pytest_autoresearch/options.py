@@ -281,8 +281,8 @@ OPTIONS = (
         _one_of("archive", "greedy"),
         "archive",
         "RULE",
-        "Whose files are changed: archive (a promising discard's or the champion's; near-misses are "
-        "retried and merged) or greedy (always the champion's)",
+        "Whose files are changed: archive (a promising discard's or the champion's; near-misses "
+        "are retried and merged) or greedy (always the champion's)",
     ),
     _Option(
         "plateau",

@@ -112,7 +112,8 @@ class DriverHooks:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """Confirm what was kept: after xdist's workers are gone, before the summary is printed."""
+        """Give back and confirm: after xdist's workers are gone, before the summary is printed."""
+        self.session.give_back()
         self.session.confirm()
 
 
@@ -175,9 +176,8 @@ class Hooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Pass Ctrl-C on to trials at once; our own stop arrives here too, and is none."""
-        if not excinfo.errisinstance(pytest.Session.Interrupted):
-            self.session.interrupted()
+        """Pass Ctrl-C on to trials at once; every other stop arrives here too, and is none."""
+        self.session.interrupted(excinfo.value)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:

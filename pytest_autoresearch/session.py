@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,15 @@ import pytest
 from . import preflight
 from .experiment import Experiment
 from .holdings import Holdings
+from .ledger import ChampionMoved, LedgerUnavailable
 from .night import Night, PastDeadline
 from .options import Config
 from .outcome import NoScore, Score, Trial
 from .plan import Plan, make
 from .reporting import testreports
 from .reporting.publisher import Publisher
-from .signals import Signals
+from .signals import Signals, terminate
+from .trial.output import one_line
 
 if TYPE_CHECKING:
     from .campaign import Campaign
@@ -34,6 +36,11 @@ if TYPE_CHECKING:
 SESSION = pytest.StashKey["Session"]()
 STOP_FILE = "STOP"
 INTERRUPTED = "interrupted"
+OURS = "autoresearch: "
+"""Before the reason of a stop of our own; xdist carries it from a worker."""
+
+PROPOSER = ("name", "propose", "close")
+"""What a proposer must have; see `proposers.Proposer`."""
 
 
 def start(config: pytest.Config) -> Session:
@@ -82,6 +89,7 @@ class Session:
         plan: What the driver decided.
         is_driver: False in an xdist worker.
         counts: Verdicts of this session (driver).
+        failures: Reports of this session that failed (driver).
         stopping: Why no further slot starts, or ''.
         more: Whether this process has another slot to fill after the one that runs.
     """
@@ -92,6 +100,7 @@ class Session:
     plan: Plan
     is_driver: bool
     counts: Counter[str] = field(default_factory=Counter)
+    failures: int = 0
     stopping: str = ""
     more: bool = False
     _slots: dict[str, ActiveSlot] = field(default_factory=dict)
@@ -147,6 +156,15 @@ class Session:
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             self.publisher.say(line)
 
+    @contextlib.contextmanager
+    def _attempt(self, what: str) -> Iterator[None]:
+        """What can be done without ends no night, and is one warning line."""
+        try:
+            yield
+        except Exception as error:
+            if self.publisher is not None:
+                self.publisher.warn(what, error)
+
     def _paused(self, line: str) -> None:
         """Show where slots are shown that one waits, a worker's with the reason; '': no more."""
         from .trial import Progress
@@ -163,10 +181,13 @@ class Session:
         plan = self.plan
         try:
             researcher = self.holdings.researcher(self.experiment)
+            lacks = [part for part in PROPOSER if not hasattr(researcher.main, part)]
+            if lacks:
+                raise ValueError(f"it has no {' and no '.join(lacks)}; see docs/proposers.md")
             lines = researcher.prepare(plan.first, plan.slots, plan.first - 1)
         except Exception as error:  # a factory of one's own may raise anything
             known = isinstance(error, ProposerUnavailable | ValueError)
-            said = str(error) if known else f"{type(error).__name__}: {error}"
+            said = one_line(error, 1000) if known else testreports.words(error)
             raise pytest.UsageError(f"--autoresearch-proposer={self.proposer}: {said}") from None
         for line in lines:
             self._say(line)
@@ -186,7 +207,7 @@ class Session:
             try:
                 campaign.propose(slot)
             except ProposerExhausted as error:
-                self.stopping = str(error) or "nothing is left to propose"
+                self.stopping = one_line(error) or "nothing is left to propose"
                 if isinstance(error, PastDeadline):
                     raise
                 pytest.skip(self.stopping)
@@ -233,8 +254,6 @@ class Session:
         return result
 
     def _settle_keep(self, item: Slot, slot: ActiveSlot, trial: Any, verdict: str) -> None:
-        from .ledger import ChampionMoved
-
         while True:
             try:
                 self._settle(item, slot, trial, verdict, "")
@@ -256,7 +275,8 @@ class Session:
         record = self.campaign().settle(slot, trial, verdict, reason)
         self._slots.pop(item.nodeid, None)
         self.idle()
-        item.user_properties.extend(properties(record, self.experiment.metric))
+        names = {known.id: known.name for known in self.campaign().ledger.slots()}
+        item.user_properties.extend(properties(record, self.experiment.metric, names))
 
     # ------------------------------------------------------------------ reports
 
@@ -272,17 +292,23 @@ class Session:
             return
         slot = self._slots.pop(item.nodeid, None)
         if slot is not None and self.holdings.campaign is not None:
-            reason = f"{call.excinfo.typename}: {call.excinfo.value}"
             interrupted = call.excinfo.errisinstance((KeyboardInterrupt, pytest.skip.Exception))
             with contextlib.suppress(Exception):
                 state = "interrupted" if interrupted else "infra"
-                self.holdings.campaign.give_back(slot, state, reason[:500])
+                reason = testreports.words(call.excinfo.value)
+                self.holdings.campaign.give_back(slot, state, reason)
+        elif verdict:
+            self._shape_verdict(item, call.excinfo.value, report, verdict)
             return
-        if not verdict:
-            return
+        if report.failed:
+            testreports.shorten(report, call.excinfo)
+
+    def _shape_verdict(
+        self, item: Slot, error: BaseException, report: pytest.TestReport, verdict: str
+    ) -> None:
         runxfail = self.config.getoption("runxfail", False)
         fails = self.options.strict or runxfail or item.kind == "baseline"
-        testreports.shape(report, call.excinfo.value, verdict, fails=fails)
+        testreports.shape(report, error, verdict, fails=fails)
 
     def teststatus(self, report: pytest.TestReport) -> Any:
         """Category, letter and word of a verdict."""
@@ -294,6 +320,7 @@ class Session:
             return
         for line in getattr(report, "autoresearch_told", ()):
             self._say(line)
+        self.failures += report.failed
         verdict = getattr(report, "autoresearch", None)
         if report.when == "call" and verdict:
             self.counts[verdict] += 1
@@ -315,7 +342,8 @@ class Session:
         if self.publisher is not None:
             self._prepare()
             self.holdings.join()
-            self._signals.listen()
+        self._signals.listen()
+        if self.publisher is not None:
             self.publisher.start()
 
     def _progress(self, trial_id: str, progress: Progress) -> None:
@@ -337,14 +365,18 @@ class Session:
     def stop_reason(self) -> str:
         """Why no further slot should start here, or ''."""
         if self.stopping:
-            return f"autoresearch: {self.stopping}"
+            return OURS + self.stopping
         if self.plan.deadline is not None and time.time() >= self.plan.deadline:
             self.stopping = "deadline reached"
         elif (self.folder / STOP_FILE).exists():
             self.stopping = f"{self.folder / STOP_FILE} exists"
         elif self.session_id is not None:
-            self.stopping = self._policy_stop()
-        return f"autoresearch: {self.stopping}" if self.stopping else ""
+            try:
+                self.stopping = self._policy_stop()
+            except LedgerUnavailable as error:
+                self.stopping = str(error)
+                self.failures += 1
+        return OURS + self.stopping if self.stopping else ""
 
     def _over(self) -> str:
         self.stop_reason()
@@ -368,10 +400,34 @@ class Session:
         ours = [s.id for s in self.ledger.sessions() if s.driver == self.plan.driver]
         return min(ours, default=0)
 
-    def interrupted(self) -> None:
-        """Ctrl-C: running trials end at once and give their proposals back."""
+    def interrupted(self, error: BaseException) -> None:
+        """Ctrl-C: running trials end at once and give their proposals back.
+
+        Args:
+            error: What pytest caught. Its own stop and xdist's are kinds of `KeyboardInterrupt`,
+                too; they come when the slots that ran have ended.
+        """
+        said = str(error)
+        if isinstance(error, pytest.Session.Interrupted):
+            return  # by `stop_reason`, or by another plugin
+        by_xdist = isinstance(error, KeyboardInterrupt) and type(error) is not KeyboardInterrupt
+        if by_xdist and not said.endswith("received keyboard-interrupt"):
+            self.stopping = said.removeprefix(OURS).removeprefix("stopping ")
+            return
         self._signals.ignore()
         self.stopping = INTERRUPTED
+        if self.publisher is not None:  # who signals the driver alone means its workers, too
+            with self._attempt("not every worker was told to end"):
+                terminate(self.holdings.workers())
+
+    def give_back(self) -> None:
+        """Let what was cut off wait for another slot, before anybody is told how it stands."""
+        slots, self._slots = self._slots, {}
+        with self._attempt("not everything that was cut off was given back"):
+            for slot in slots.values():
+                self.campaign().give_back(slot, "interrupted", "the session was interrupted")
+            if self.session_id is not None:
+                self.ledger.recover()
 
     def exit_status(self, status: int) -> int:
         """0: the campaign ran; 1: baseline failed, all crashed, or too few keeps."""
@@ -387,11 +443,10 @@ class Session:
             return int(status)
         tried = sum(n for v, n in self.counts.items() if v not in ("baseline", "infra"))
         crashed = sum(self.counts[v] for v in ("crash", "timeout", "infra"))
-        failed = self.counts["infra"] > 0 or bool(self.options.strict and status)
+        failed = self.failures > 0 or status == pytest.ExitCode.TESTS_FAILED
         all_crashed = tried > 0 and crashed >= tried
         too_few = self.counts["keep"] < self.options.min_keep
-        baseline_failed = status == pytest.ExitCode.TESTS_FAILED
-        return int(failed or all_crashed or too_few or baseline_failed)
+        return int(failed or all_crashed or too_few)
 
     def confirm(self) -> None:
         """Leave out keeps that cost nothing, then see on fresh seeds whether the rest holds."""
@@ -417,14 +472,14 @@ class Session:
         if self._dry:
             return
         if self.holdings.campaign is not None:
-            with contextlib.suppress(Exception):
+            with self._attempt("the campaign's branch and refs are not up to date"):
                 self.holdings.campaign.project()
         if self.session_id is not None:
-            self.ledger.end_session(self.session_id, status)
-        if self.publisher is not None and self.session_id is not None:
-            self.ledger.recover()
-            self.publisher.write_logs(last=True)
-            self.publisher.summarise_for_ci()
+            self.give_back()
+            with self._attempt("the end of this session is not recorded"):
+                self.ledger.end_session(self.session_id, status)
+            if self.publisher is not None:
+                self.publisher.write_logs(last=True)
 
     def header(self) -> list[str]:
         """What is in force, for pytest's header."""
@@ -437,10 +492,9 @@ class Session:
 
     def close(self) -> None:
         """Release what is held, whatever happened; safe to call twice."""
-        try:
+        with self._attempt("not everything was released in order"):
             self.holdings.close()
-        finally:
-            self._signals.restore()
+        self._signals.restore()
 
     @property
     def _dry(self) -> bool:

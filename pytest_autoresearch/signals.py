@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -33,6 +34,13 @@ class Signals:
     def _terminated(self, number: int, frame: object) -> None:
         self.ignore()
         raise KeyboardInterrupt
+
+
+def terminate(processes: Iterable[int]) -> None:
+    """Ask processes to end as Ctrl-C would end them; one that is gone already has."""
+    for process in processes:
+        with contextlib.suppress(OSError):
+            os.kill(process, signal.SIGTERM)
 
 
 def _handle(handlers: Mapping[signal.Signals, Any]) -> dict[signal.Signals, Any]:

@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from ..ledger import Ledger, LedgerUnavailable
+from ..ledger import Ledger
 from . import html
 from .live import read_status
 
@@ -24,7 +24,7 @@ class LivePage:
     """A thread that writes the page when something ended, and now and then for what still runs.
 
     It reads the ledger over a connection of its own, so that a long read holds up no trial. What
-    cannot be written is left: the ledger has everything, and the next attempt is seconds away.
+    cannot be written is left until the next attempt: the ledger has everything.
     """
 
     def __init__(self, path: Path, root: Path, tag: str) -> None:
@@ -42,18 +42,25 @@ class LivePage:
         self._changed.set()
 
     def finish(self) -> None:
-        """Stop, and write the page of a campaign that runs no more."""
+        """Stop, and write the page of a campaign that runs no more.
+
+        Raises:
+            Exception: It cannot be written; the ledger still holds everything.
+        """
         self._stop.set()
         self._changed.set()
         if self._thread.ident is not None:
             self._thread.join()
-        self._write(live=False)
-        self._ledger.close()
+        try:
+            self._write(live=False)
+        finally:
+            self._ledger.close()
 
     def _loop(self) -> None:
         while True:
             started = time.monotonic()
-            self._write(live=True)
+            with contextlib.suppress(Exception):  # the next attempt is seconds away
+                self._write(live=True)
             rest = pause(time.monotonic() - started)
             if self._stop.wait(rest):
                 return
@@ -63,8 +70,7 @@ class LivePage:
                 return
 
     def _write(self, live: bool) -> None:
-        with contextlib.suppress(OSError, LedgerUnavailable):
-            facts = html.gather(self._ledger, read_status(self._ledger.path.parent))
-            slots, champions = self._ledger.slots(), self._ledger.champions()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            html.write(self.path, slots, champions, facts, live=live)
+        facts = html.gather(self._ledger, read_status(self._ledger.path.parent))
+        slots, champions = self._ledger.slots(), self._ledger.champions()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        html.write(self.path, slots, champions, facts, live=live)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +25,8 @@ SHARE = 0.05
 class Logs:
     """The files that one session keeps up to date.
 
-    A file that cannot be written is left as it is: the ledger holds everything, and a full disk
-    must not end a night.
+    A file that cannot be written is left as it is, with a warning: the ledger holds everything,
+    and a full disk must not end a night.
 
     Attributes:
         root: The project.
@@ -34,6 +35,7 @@ class Logs:
         junit: Where the junit log goes, if anywhere.
         first_session: This run's session; slots of earlier ones are marked.
         page: The HTML page, which is written by a thread of its own.
+        warn: Told what was not written, and why.
     """
 
     root: Path
@@ -42,6 +44,7 @@ class Logs:
     junit: Path | None
     first_session: int
     page: LivePage | None = None
+    warn: Callable[[str, Exception], object] = lambda what, error: None
     _next: float = 0.0
 
     def write(self, last: bool = False) -> None:
@@ -57,19 +60,28 @@ class Logs:
             self._next = time.monotonic() + (took / SHARE if took > QUICK_S else 0.0)
         if self.page is not None:
             if last:
-                self.page.finish()
+                with self._attempt("the report page"):
+                    self.page.finish()
             else:
                 self.page.changed()
+
+    @contextlib.contextmanager
+    def _attempt(self, file: str) -> Iterator[None]:
+        """Let neither a full disk, nor a locked ledger, nor a fault of ours end a night."""
+        try:
+            yield
+        except Exception as error:
+            self.warn(f"{file} is not written", error)
 
     def _write(self) -> None:
         from .. import snapshot
         from . import junit, tsv
 
-        slots, champions = self.ledger.slots(), self.ledger.champions()
-        with contextlib.suppress(OSError):
-            tsv.write(self.root / "results.tsv", slots)
+        with self._attempt("results.tsv"):
+            tsv.write(self.root / "results.tsv", self.ledger.slots())
         if self.junit is not None:
-            with contextlib.suppress(OSError):
+            with self._attempt(self.junit.name):
+                slots, champions = self.ledger.slots(), self.ledger.champions()
                 junit.write(
                     self.junit,
                     slots,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .. import preflight
+from ..trial.output import one_line
+from . import testreports
 from .live import LiveView
 from .logs import Logs
 
@@ -29,6 +32,7 @@ class Publisher:
         self._page: LivePage | None = None
         self._logs: Logs | None = None
         self._waiting: list[str] = []
+        self._warned: set[str] = set()
 
     def start(self) -> None:
         """Begin to show what runs, on the terminal and on the page."""
@@ -46,7 +50,6 @@ class Publisher:
         """Take the live lines away."""
         if self._live is not None:
             self._live.stop()
-            self._live = None
 
     @property
     def speaks(self) -> bool:
@@ -62,6 +65,23 @@ class Publisher:
         else:
             self._waiting.append(line)
 
+    def warn(self, what: str, error: Exception) -> None:
+        """Show, with ``-q``, too, and once, what was not done: it ends no night."""
+        said = getattr(error, "strerror", None) or testreports.words(error)
+        line = one_line(f"warning: {what}: {said}")
+        if line in self._warned:
+            return
+        self._warned.add(line)
+        if self._live is not None:
+            self._live.tell(line, yellow=True)
+
+    @contextlib.contextmanager
+    def _attempt(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.warn(what, error)
+
     def header(self) -> list[str]:
         """What is in force, for pytest's header."""
         from .terminal import header
@@ -75,18 +95,21 @@ class Publisher:
         if self.session.config.option.verbose < -1:
             return
         reporter.section("autoresearch")
-        for line in summary(self.session):
-            write(reporter, line)
+        with self._attempt("no summary"):
+            for line in summary(self.session):
+                write(reporter, line)
 
     # ------------------------------------------------------------------ a slot
 
     def finished(self, report: pytest.TestReport) -> None:
         """A slot has its verdict: print its line, write the logs, tell plugins."""
-        self._mention_steering(dict(report.user_properties))
-        if self._live is not None:
-            self._live.finished(report)
+        with self._attempt("not everything was said of a slot"):
+            self._mention_steering(dict(report.user_properties))
+            if self._live is not None:
+                self._live.finished(report)
         self.write_logs()
-        self._announce(report)
+        with self._attempt("plugins did not hear of a slot"):
+            self._announce(report)
 
     def failed(self, report: pytest.TestReport) -> None:
         """Infrastructure took a slot: print what broke."""
@@ -125,8 +148,14 @@ class Publisher:
     # ------------------------------------------------------------------ files
 
     def write_logs(self, last: bool = False) -> None:
-        """Project the ledger into the files that people and machines read."""
+        """Project the ledger into the files that people and machines read.
+
+        Args:
+            last: Nothing comes after it; what failed before is said again if it still does.
+        """
         session = self.session
+        if last:
+            self._warned.clear()
         if self._logs is None:
             self._logs = Logs(
                 session.config.rootpath,
@@ -135,10 +164,14 @@ class Publisher:
                 preflight.junit_log(session.config),
                 session.session_id or 0,
                 self._page,
+                self.warn,
             )
         self._logs.write(last)
+        if last:
+            with self._attempt(f"{session.options.summary} is not written"):
+                self._summarise_for_ci()
 
-    def summarise_for_ci(self) -> None:
+    def _summarise_for_ci(self) -> None:
         """Append the Markdown summary where it was asked for."""
         session = self.session
         if not session.options.summary:
@@ -152,5 +185,4 @@ class Publisher:
             session.experiment.metric,
             session.ledger.meta("closing"),
         )
-        with contextlib.suppress(OSError):
-            markdown.append(session.config.rootpath / session.options.summary, text)
+        markdown.append(session.config.rootpath / session.options.summary, text)
