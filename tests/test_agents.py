@@ -564,7 +564,7 @@ def test_under_a_cap_what_nobody_can_price_stays_set_aside(hire: Hire, tmp_path:
     priced.propose(context())
     assert purse.spent() == pytest.approx(0.1)
     unpriced = hire(RAISE, purse=purse)
-    assert unpriced.propose(context()).usage.cost_usd is None
+    assert unpriced.propose(context()).usage.cost_usd == BUDGET_USD  # the slots add up to it
     assert purse.spent() == pytest.approx(0.1 + BUDGET_USD)
     with pytest.raises(ProposerExhausted, match="--autoresearch-max-cost"):
         unpriced.propose(context())
@@ -681,6 +681,8 @@ def test_a_night_with_an_agent_keeps_what_is_better_and_charges_no_failure(
     assert champion.slot_id == slots[5].id
     assert "SCORE = 0.7" in git(project.path, "show", f"{champion.commit}:train.py")
     # slot 3 was asked twice; the first answer of slot 5 has no price
+    paid = [s.usage.cost_usd for s in slots.values()]
+    assert sum(paid) == pytest.approx(6 * 0.1 + BUDGET_USD)
     result.stdout.fnmatch_lines([f"*spent on proposals: ${6 * 0.1 + BUDGET_USD:.4f}*"])
 
 

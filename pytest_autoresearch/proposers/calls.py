@@ -269,13 +269,10 @@ class Asker(ABC):
             error.usage = Usage(self.model, cost_usd=lost) if lost else None
             raise
         usage = replace(told(answer), requests=1, seconds=time.monotonic() - began)
-        if usage.input_tokens or usage.output_tokens:
-            cost = self._price(usage)
-            self._settle(reservation, cost)
-            if cost is not None:
-                usage = replace(usage, cost_usd=cost + lost)
-        else:
-            self._settle(reservation, self._price(most))
+        cost = self._price(usage if usage.input_tokens or usage.output_tokens else most)
+        self._settle(reservation, cost)
+        if cost is not None:
+            usage = replace(usage, cost_usd=cost + lost)
         return answer, usage
 
     def _broken(self, error: Exception, heard: Heard, most: Usage) -> float:

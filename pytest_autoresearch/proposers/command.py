@@ -334,6 +334,7 @@ class Command:
                 reservation = self.purse.reserve(model or self.name, usage.cost_usd)
             self.purse.settle(reservation, usage.cost_usd)
         elif self.purse is not None and reservation is not None:
+            usage = replace(usage, cost_usd=BUDGET_USD)
             self.purse.settle(reservation, BUDGET_USD)
         return usage
 
