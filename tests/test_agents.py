@@ -30,6 +30,7 @@ from pytest_autoresearch.proposers import (
 from pytest_autoresearch.proposers.command import (
     _CERTIFICATES,
     _PROXIES,
+    AGAIN_S,
     BUDGET_USD,
     OUTPUT_BYTES,
     Command,
@@ -315,6 +316,24 @@ def wait_until(condition: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize(
+    ("said", "again"),
+    [
+        ("Cost: $0.00; API Error: 529 overloaded", AGAIN_S),
+        ("Cost: $0.10; API Error: 529 overloaded", None),  # it would be paid each time
+        ("API Error: 529 overloaded", None),  # nobody knows
+        ("Cost: $0.00; no option 4290", None),
+    ],
+)
+def test_a_provider_that_is_busy_pauses_the_night_where_that_is_free(
+    hire: Hire, said: str, again: float | None
+) -> None:
+    lines = "".join(f"echo '{line}'\n" for line in said.split("; "))
+    with pytest.raises(ProposerUnavailable) as caught:
+        hire(f"{lines}exit 1\n").propose(context())
+    assert caught.value.again_s == again
+
+
 @pytest.mark.parametrize("ending", ["wait", "exit 0"])
 def test_nothing_that_an_agent_started_outlives_it(hire: Hire, ending: str) -> None:
     mark = f"9{os.getpid()}.{len(ending)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -55,9 +56,13 @@ VERSION_S = 60.0
 BUDGET_USD = 2.0
 """What one proposal may cost, where the CLI can be told; set aside under a cap, wherever."""
 
+AGAIN_S = 60.0
+"""Seconds before an agent is asked again whose provider is busy, where that cost nothing."""
+
 MEMORY_BYTES = 8 << 30
 OUTPUT_BYTES = 4 << 20
 _SCAN_S = 1.0
+_BUSY = re.compile(r"\b(429|503|529)\b|overloaded|rate.?limit", re.IGNORECASE)
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE")
 _LIMITS = Limits(file_bytes=256 << 20)
@@ -306,6 +311,8 @@ class Command:
         elif told.failure or ran.code:
             why = told.failure or f"it ended with status {ran.code}: {ran.complaint}"
             error = ProposerUnavailable(f"{self.name}: {why}; the slot is not charged")
+            if usage.cost_usd == 0 and _BUSY.search(why):
+                error.again_s = AGAIN_S
         if error is not None:
             error.usage = usage
             raise error
