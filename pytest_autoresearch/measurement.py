@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,8 @@ class Measurement:
             slot.fingerprint = fingerprint(files)  # who goes back to it repeats it
             result = self.trials.run(slot, files, seed, "calibrate")
             self._see_bounded(result)
+            if slot.record.number == 1 and result.score is not None:
+                self._see_checks_pass(slot, files)
             return Trial(metric, slot_id, result.score, _verdict_of(result), result.reason)
         champion = self.trials.champion()
         seed = sorted(champion.scores)[slot.record.number % len(champion.scores)]
@@ -160,29 +162,37 @@ class Measurement:
 
     def _checked(self, slot: Slot) -> bool:
         """Run the user's checks in the mutated copy of the whole project."""
-        from .guards import last_lines
-
         if self.experiment.checks is None:
             return True
-        copy = dict(self.repository.export(slot.parent_commit))
-        copy.update({name: text.encode() for name, text in slot.files.items()})
-        result = self.trials.run(
-            slot,
-            slot.files,
-            next(iter(slot.scores)),
-            "check",
-            phase="check",
-            files=copy,
-            command=("sh", "-c", self.experiment.checks),
-        )
-        ok = result.status == "ok"
-        note = GateNote("checks", ok, result.reason, result.total_seconds)
+        result, reason = self._check(slot, slot.files, next(iter(slot.scores)))
+        note = GateNote("checks", not reason, result.reason, result.total_seconds)
         self.ledger.note_gates(slot.record.id, [note])
-        if not ok:
-            said = last_lines(result)
-            reason = f"the experiment's checks: {result.reason}" + (f"\n{said}" if said else "")
+        if reason:
             slot.refusal = NoScore("guard", reason)  # one that hangs is no fault of the training
-        return ok
+        return not reason
+
+    def _see_checks_pass(self, slot: Slot, files: Mapping[str, str]) -> None:
+        """See that the unchanged code passes the user's checks, or nothing would ever be kept."""
+        if self.experiment.checks is None:
+            return
+        _, reason = self._check(slot, files, self.rules.baseline_seeds[0])
+        if reason:
+            raise InfrastructureFailure(f"the unchanged code does not pass {reason}")
+
+    def _check(self, slot: Slot, files: Mapping[str, str], seed: int) -> tuple[TrialResult, str]:
+        """Run the checks on some files; returns the result, and '' or why they failed."""
+        from .guards import last_lines
+
+        copy = dict(self.repository.export(slot.parent_commit or self.rules.base_commit))
+        copy.update({name: text.encode() for name, text in files.items()})
+        result = self.trials.run(
+            slot, files, seed, "check", phase="check", files=copy,
+            command=("sh", "-c", self.experiment.checks),
+        )  # fmt: skip
+        if result.status == "ok":
+            return result, ""
+        said = last_lines(result)
+        return result, f"the experiment's checks: {result.reason}" + (f"\n{said}" if said else "")
 
     def _audit(self, slot: Slot) -> bool:
         """Audit every replicate's claims again, at many more places, before it may be kept."""

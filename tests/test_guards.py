@@ -170,12 +170,12 @@ def test_a_broken_bound_is_the_verdict_guard(bounded) -> None:
 
 
 def test_checks_run_in_the_mutated_copy_before_a_keep(bounded) -> None:
-    project = bounded('checks="grep -q GOOD train.py || { echo no GOOD in it; exit 3; }"')
+    project = bounded('checks="grep -q BAD train.py && { echo BAD in it; exit 3; } || true"')
     project.propose(idea("BAD = 1\nSCORE = 0.5"), idea("GOOD = 1\nSCORE = 0.6"), 1.5)
     project.run("--iterations=3", "--autoresearch-confirm=0")
     assert project.verdicts() == ["guard", "keep", "discard"]
     first, _, third = [s for s in project.ledger().slots() if s.kind == "mutation"]
-    assert "exited with status 3: no GOOD in it" in first.reason
+    assert "exited with status 3: BAD in it" in first.reason
     assert not any(trial.purpose == "check" for trial in third.trials)
 
 
@@ -200,4 +200,23 @@ def test_a_bounded_figure_that_the_baseline_does_not_report_costs_no_night(bound
     result.stdout.fnmatch_lines(
         ["*Guard('latencey_ms') bounds a figure that the baseline does not*"]
     )
+    assert not any(s.verdict == "guard" for s in project.ledger().slots())
+
+
+def test_checks_that_are_a_script_can_be_run(bounded) -> None:
+    project = bounded('checks="./check.sh"')
+    project.write("check.sh", "#!/bin/sh\ngrep -q SCORE train.py\n")
+    (project.path / "check.sh").chmod(0o755)
+    project.commit("a script")
+    project.propose(0.5)
+    project.run("--iterations=1", "--autoresearch-confirm=0")
+    assert project.verdicts() == ["keep"]
+
+
+def test_checks_that_the_unchanged_code_does_not_pass_cost_no_night(bounded) -> None:
+    project = bounded('checks="echo no such tool; exit 127"')
+    project.propose(0.5)
+    result = project.run("--iterations=1")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*the unchanged code does not pass the experiment's checks*127*"])
     assert not any(s.verdict == "guard" for s in project.ledger().slots())

@@ -40,7 +40,7 @@ class Bench:
         self.measurement.experiment = Experiment(guards=guards)
 
     experiment = Experiment()
-    rules = SimpleNamespace(budget=Budget("work", 1000.0), concurrency=1)
+    rules = SimpleNamespace(budget=Budget("work", 1000.0), concurrency=1, base_commit="base")
     repository = SimpleNamespace(export=lambda commit: {})
     device = SimpleNamespace(kind="cpu", name="cpu")
 

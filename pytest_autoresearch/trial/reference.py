@@ -142,7 +142,7 @@ class Reference:
 
 
 def materialise(files: Mapping[str, bytes], directory: Path) -> None:
-    """Write `files` into a new folder.
+    """Write `files` into a new folder; scripts, which begin with ``#!``, can be run.
 
     Raises:
         ValueError: If a path leaves the folder.
@@ -155,6 +155,8 @@ def materialise(files: Mapping[str, bytes], directory: Path) -> None:
             raise ValueError(f"the file {name} lies outside of the candidate's folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+        if content.startswith(b"#!"):
+            path.chmod(0o755)
 
 
 def fingerprint(files: Mapping[str, bytes]) -> str:
