@@ -61,7 +61,11 @@ def test_unknown_proposer(project: Project) -> None:
         ("--iterations=-1", "--iterations=-1: must be 0 or more"),
         ("--autoresearch-tag=a/../b", "a tag has letters"),
         ("--autoresearch-judge=me", "choose one of confirm, greedy, strict"),
-        ("--autoresearch-deadline=never", "'never' is not a budget"),
+        ("--iterations=x", "--iterations=x: write a whole number"),
+        ("--autoresearch-control=x", "--autoresearch-control=x: write a whole number"),
+        ("--autoresearch-target=low", "--autoresearch-target=low: write a number"),
+        ("--autoresearch-max-noise=low", "--autoresearch-max-noise=low: write a number"),
+        ("--autoresearch-deadline=never", "'never' is not a duration; write 8h, 30min or 90s"),
         ("--autoresearch-sandbox=maybe", "choose one of require, auto, off"),
     ],
 )
