@@ -1,30 +1,36 @@
 """How much of a reachable gain the proposers without a key find, on a surrogate of a trainer.
 
-    python benchmarks/search.py [--quick]
+    python benchmarks/search.py [--quick] [--proposers NAME ...] [--policies NAME ...]
 
 The real proposers edit a real file of constants. Its "score" is a made-up smooth function of them,
 in the shape of what knobs do to a small trainer: most do nearly nothing, a few help when moved in
-one direction, most hurt when moved far, two interact, one crashes beyond a limit. Noise and verdict
-are the production judge's: scores of one seed share that seed's luck, and close calls are
-replicated. It compares proposers at equal slots; it says nothing of any trainer's true optimum.
+one direction, most hurt when moved far, two interact, one crashes beyond a limit. Verdicts are the
+production judge's and parents the production policy's: scores of one seed share that seed's luck,
+close calls are replicated. It compares proposers and policies, at equal slots and at equal
+trainings; it says nothing of any trainer's true optimum.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import random
 import statistics
-from dataclasses import replace
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 from pytest_autoresearch.experiment import Experiment
 from pytest_autoresearch.judge import Judge, Prior, estimate_noise
-from pytest_autoresearch.mutation import apply
+from pytest_autoresearch.mutation import Edit, EditError, apply
+from pytest_autoresearch.policy import Policy, course
 from pytest_autoresearch.proposers import Attempt, Context, Proposer
 from pytest_autoresearch.proposers.knobs import find
 from pytest_autoresearch.proposers.registry import create
+from pytest_autoresearch.records import Champion, SlotRecord
 
 SOURCE = """\
 DEPTH = 2
@@ -84,43 +90,58 @@ def landscape(rng: random.Random) -> dict[str, float]:
     return near
 
 
-def campaign(proposer: str, slots: int, seed: int) -> list[float]:
-    """Share of the reachable gain that the champion holds, after each slot."""
+def campaign(proposer: str, slots: int, seed: int, policy: Policy) -> list[tuple[float, int]]:
+    """After each slot: share of the reachable gain that the champion holds, trainings so far."""
     rng = random.Random(seed)
     optimum = landscape(rng)
     luck = {s: rng.gauss(0, SEED_SD) for s in range(1, 40)}
-    judge, groups = Judge(), []
+    judge, groups, trainings = Judge(), [], 0
     experiment = Experiment()
 
     def truth(text: str) -> float | None:
         return loss({knob.name: knob.value for knob in find(text)}, optimum)
 
     def measure(text: str, s: int) -> float | None:
+        nonlocal trainings
+        trainings += 1
         true = truth(text)
         return None if true is None else true + luck[s] + rng.gauss(0, PAIR_SD / math.sqrt(2))
 
+    def applies(edits: Sequence[Edit]) -> bool:
+        before = {"train.py": texts[champions[-1].slot_id]}
+        try:
+            return apply(before, edits) != before
+        except EditError:
+            return False
+
     start = truth(SOURCE)
     assert start is not None
-    best = SOURCE
-    scores = {s: start + luck[s] + rng.gauss(0, PAIR_SD / math.sqrt(2)) for s in SEEDS}
+    first = [measure(SOURCE, s) for s in SEEDS]
+    scores = {s: score for s, score in zip(SEEDS, first, strict=True) if score is not None}
     base = Attempt(
         1, "baseline-1", None, "baseline", "", "", "baseline", "",
         statistics.mean(scores.values()), None, None, 0, 0, {}, lambda: {"train.py": SOURCE},
     )  # fmt: skip
-    history, parent, found = [base], base, []
+    history, records, found = [base], list[SlotRecord](), []
+    texts, champions = {1: SOURCE}, [Champion(1, 1, "base", {}, 0.0)]
     search: Proposer = create(proposer, experiment=experiment, root=Path("."))
     try:
         for slot in range(1, slots + 1):
+            chosen = course(policy, records, champions, slot, seed, applies)
+            before, best = texts[chosen.parent], texts[champions[-1].slot_id]
             context = Context(
-                experiment, "", slot, seed, parent, {"train.py": best}, {}, history, parent, None
-            )
-            proposal = search.propose(context)
-            text = apply({"train.py": best}, proposal.edits)["train.py"]
+                experiment, "", slot, seed, history[chosen.parent - 1], {"train.py": before}, {},
+                history, history[champions[-1].slot_id - 1], None,
+            )  # fmt: skip
+            proposal = chosen.proposal or search.propose(context)
+            text = apply({"train.py": before}, proposal.edits)["train.py"]
             candidate: dict[int, float] = {}
             decision, s = None, sorted(scores)[slot % len(scores)]
+            keeps = len(champions) - 1
             while (score := measure(text, s)) is not None:
                 candidate[s] = score
-                decision = judge.decide(candidate, scores, estimate_noise(groups, Prior()), slot)
+                noise = estimate_noise(groups, Prior())
+                decision = judge.decide(candidate, scores, noise, slot, keeps=keeps)
                 if decision.action != "replicate":
                     break
                 assert decision.seed is not None
@@ -130,40 +151,62 @@ def campaign(proposer: str, slots: int, seed: int) -> list[float]:
                     assert extra is not None
                     scores[s] = extra
             kept = decision is not None and decision.action == "keep"
-            attempt = Attempt(
-                slot + 1, f"mutation-{slot:04d}", parent.slot_id, proposal.title, "", proposer,
-                "crash" if decision is None else "keep" if kept else "discard", "",
-                statistics.mean(candidate.values()) if candidate else None,
-                decision.gain if decision else None, decision.gain_sigma if decision else None,
-                1, 1, proposal.meta, lambda text=text: {"train.py": text},
+            verdict = "crash" if decision is None else "keep" if kept else "discard"
+            number, gain_sigma = slot + 1, decision.gain_sigma if decision else None
+            history.append(
+                Attempt(
+                    number, f"mutation-{slot:04d}", chosen.parent, proposal.title, "", proposer,
+                    verdict, "", statistics.mean(candidate.values()) if candidate else None,
+                    decision.gain if decision else None, gain_sigma, 1, 1, proposal.meta,
+                    lambda text=text: {"train.py": text},
+                )
             )  # fmt: skip
-            history.append(attempt)
+            records.append(
+                SlotRecord(
+                    number, "", "mutation", slot, 1, "", "done", 0.0, parent=chosen.parent,
+                    verdict=verdict, gain_sigma=gain_sigma, commit="made", meta=proposal.meta,
+                    champion_before=champions[-1].slot_id, edits=proposal.edits,
+                )
+            )  # fmt: skip
+            texts[number] = text
             if candidate:
                 groups.append({k: candidate[k] - scores[k] for k in candidate if k in scores})
             if kept:
-                best, scores, parent = text, candidate, replace(attempt)
-            now = truth(best)
+                scores = candidate
+                champions.append(Champion(len(champions) + 1, number, "made", {}, 0.0))
+            now = truth(texts[champions[-1].slot_id])
             assert now is not None
-            found.append((start - now) / (start - 1.9))
+            found.append(((start - now) / (start - 1.9), trainings))
     finally:
         search.close()
     return found
+
+
+def simulate(job: tuple[str, int, int, Policy]) -> list[tuple[float, int]]:
+    """Run one campaign, in a process of its own."""
+    return campaign(*job)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--proposers", nargs="+", default=["random", "ratchet", "gp"])
+    parser.add_argument("--policies", nargs="+", default=get_args(Policy), choices=get_args(Policy))
     options = parser.parse_args()
-    slots, nights = (20, 4) if options.quick else (100, 12)
+    slots, nights = (20, 4) if options.quick else (100, 24)
     shown = [n for n in (20, 50, 100) if n <= slots]
     result: dict[str, dict[str, float]] = {}
-    print(f"share of the reachable gain, median of {nights} landscapes")
-    print(f"{'':10}" + "".join(f"{f'{n} slots':>12}" for n in shown))
-    for name in options.proposers:
-        runs = [campaign(name, slots, seed) for seed in range(nights)]
-        result[name] = {str(n): statistics.median(run[n - 1] for run in runs) for n in shown}
-        print(f"{name:10}" + "".join(f"{result[name][str(n)]:12.0%}" for n in shown), flush=True)
+    print(f"share of the reachable gain, mean of {nights} landscapes, and trainings")
+    print(f"{'':18}" + "".join(f"{f'{n} slots':>16}" for n in shown))
+    with ProcessPoolExecutor() as pool:
+        for name, policy in itertools.product(options.proposers, options.policies):
+            jobs = [(name, slots, seed, policy) for seed in range(nights)]
+            runs = list(pool.map(simulate, jobs))
+            row = {n: statistics.fmean(run[n - 1][0] for run in runs) for n in shown}
+            cost = {n: statistics.fmean(run[n - 1][1] for run in runs) for n in shown}
+            cells = "".join(f"{f'{row[n]:.1%} ({cost[n]:.0f})':>16}" for n in shown)
+            print(f"{f'{name}, {policy}':18}{cells}", flush=True)
+            result[f"{name}, {policy}"] = {str(n): round(row[n], 4) for n in shown}
     print(json.dumps({"share_of_gain": result, "landscapes": nights}))
 
 
