@@ -181,10 +181,10 @@ class Session:
         plan = self.plan
         try:
             researcher = self.holdings.researcher(self.experiment)
+            lines = researcher.prepare(plan.first, plan.slots, plan.first - 1)
             lacks = [part for part in PROPOSER if not hasattr(researcher.main, part)]
             if lacks:
                 raise ValueError(f"it has no {' and no '.join(lacks)}; see docs/proposers.md")
-            lines = researcher.prepare(plan.first, plan.slots, plan.first - 1)
         except Exception as error:  # a factory of one's own may raise anything
             known = isinstance(error, ProposerUnavailable | ValueError)
             said = one_line(error, 1000) if known else testreports.words(error)

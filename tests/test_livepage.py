@@ -84,13 +84,14 @@ def test_page_is_written_at_the_end_even_if_nothing_was_started(tmp_path, ledger
     assert says(page.path, "mutation-0001")
 
 
-def test_place_that_cannot_be_written_stops_nothing(tmp_path, ledger):
+def test_place_that_cannot_be_written_is_told_at_the_end(tmp_path, ledger):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     page = LivePage(blocked / "night.html", tmp_path, "night")
     page.start()
     page.changed()
-    page.finish()
+    with pytest.raises(OSError, match="File exists"):
+        page.finish()
     assert blocked.read_text() == "in the way"
 
 
