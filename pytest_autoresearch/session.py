@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import preflight
+from .ending import exit_code, why_now
 from .experiment import Experiment
 from .holdings import Holdings
 from .ledger import ChampionMoved, LedgerUnavailable
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from .trial import Progress
 
 SESSION = pytest.StashKey["Session"]()
-STOP_FILE = "STOP"
 INTERRUPTED = "interrupted"
 OURS = "autoresearch: "
 """Before the reason of a stop of our own; xdist carries it from a worker."""
@@ -364,15 +363,12 @@ class Session:
 
     def stop_reason(self) -> str:
         """Why no further slot should start here, or ''."""
-        if self.stopping:
-            return OURS + self.stopping
-        if self.plan.deadline is not None and time.time() >= self.plan.deadline:
-            self.stopping = "deadline reached"
-        elif (self.folder / STOP_FILE).exists():
-            self.stopping = f"{self.folder / STOP_FILE} exists"
-        elif self.session_id is not None:
+        if not self.stopping:
+            ledger = self.ledger if self.session_id is not None else None
             try:
-                self.stopping = self._policy_stop()
+                self.stopping = why_now(
+                    self.plan, self.options, self.experiment.metric, self.folder, ledger
+                )
             except LedgerUnavailable as error:
                 self.stopping = str(error)
                 self.failures += 1
@@ -381,24 +377,6 @@ class Session:
     def _over(self) -> str:
         self.stop_reason()
         return self.stopping
-
-    def _policy_stop(self) -> str:
-        from .policy import stop
-
-        options = self.options
-        return stop(
-            [s for s in self.ledger.slots() if s.session_id >= self._first_session()],
-            self.ledger.champions(),
-            self.experiment.metric,
-            plateau=options.plateau,
-            target=options.target,
-            failures=options.max_failures,
-        )
-
-    def _first_session(self) -> int:
-        """The first session of this pytest run: what earlier nights failed at stops nothing."""
-        ours = [s.id for s in self.ledger.sessions() if s.driver == self.plan.driver]
-        return min(ours, default=0)
 
     def interrupted(self, error: BaseException) -> None:
         """Ctrl-C: running trials end at once and give their proposals back.
@@ -430,23 +408,12 @@ class Session:
                 self.ledger.recover()
 
     def exit_status(self, status: int) -> int:
-        """0: the campaign ran; 1: baseline failed, all crashed, or too few keeps."""
-        if not self.is_driver or status in (
-            pytest.ExitCode.USAGE_ERROR,
-            pytest.ExitCode.INTERNAL_ERROR,
-        ):
+        """What the night deserves; a worker's is pytest's."""
+        if not self.is_driver:
             return int(status)
         own_stop = bool(self.stop_reason()) and self.stopping != INTERRUPTED
-        if status == pytest.ExitCode.INTERRUPTED and not own_stop:
-            return int(status)
-        if status == pytest.ExitCode.NO_TESTS_COLLECTED:
-            return int(status)
-        tried = sum(n for v, n in self.counts.items() if v not in ("baseline", "infra"))
-        crashed = sum(self.counts[v] for v in ("crash", "timeout", "infra"))
-        failed = self.failures > 0 or status == pytest.ExitCode.TESTS_FAILED
-        all_crashed = tried > 0 and crashed >= tried
-        too_few = self.counts["keep"] < self.options.min_keep
-        return int(failed or all_crashed or too_few)
+        least = self.options.min_keep
+        return exit_code(status, self.counts, self.failures, min_keep=least, own_stop=own_stop)
 
     def confirm(self) -> None:
         """Leave out keeps that cost nothing, then see on fresh seeds whether the rest holds."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Project
+from pytest_autoresearch.ending import exit_code
 from pytest_autoresearch.experiment import Metric
 from pytest_autoresearch.ledger import Ledger, LedgerUnavailable
 from pytest_autoresearch.proposers import ProposerUnavailable
@@ -132,6 +133,28 @@ def test_without_failures_a_strict_night_that_stops_itself_is_one(project: Proje
     project.propose(0.9)
     options = ("--autoresearch-strict", "--autoresearch-plateau=5", "--autoresearch-confirm=0")
     assert project.run("--iterations=0", "--autoresearch-target=0.95", *options).ret == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "counts", "failures", "own_stop", "code"),
+    [
+        (0, {"baseline": 3, "discard": 2}, 0, False, 0),
+        (0, {"crash": 2}, 0, False, 1),
+        (0, {"crash": 2, "discard": 1}, 0, False, 0),
+        (0, {"discard": 2, "infra": 1}, 1, False, 1),
+        (1, {}, 0, False, 1),
+        (2, {"discard": 2}, 0, False, 2),
+        (2, {"discard": 2}, 0, True, 0),
+        (2, {"discard": 2}, 1, True, 1),
+        (3, {"keep": 1}, 0, True, 3),
+        (4, {"keep": 1}, 0, True, 4),
+        (5, {}, 0, True, 5),
+    ],
+)
+def test_the_exit_code_is_what_the_night_deserves(
+    status: int, counts: dict[str, int], failures: int, own_stop: bool, code: int
+) -> None:
+    assert exit_code(status, counts, failures, min_keep=0, own_stop=own_stop) == code
 
 
 # ---------------------------------------------------------------------- what others' code says

@@ -181,7 +181,8 @@ def summary(session: Session) -> list[str]:
     said = tally(slots)
     lines = [f"campaign {session.plan.tag}: {len(slots)} slots" + (f" ({said})" if said else "")]
     if not champions:
-        return [*lines, "the baseline is not measured yet"]
+        stopped = [f"stopped: {session.stopping}"] if session.stopping else []
+        return [*lines, "the baseline is not measured yet", *stopped]
     metric, first, last = session.experiment.metric, champions[0], champions[-1]
     lines.append(f"baseline  {metric.name} {show(first.scores.values())}")
     lines.append(preview(noise_of(ledger, session.experiment), metric.name))
