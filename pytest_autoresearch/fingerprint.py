@@ -10,6 +10,7 @@ cost.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import heapq
 import operator
@@ -60,6 +61,9 @@ _PARSING = threading.Lock()
 """Held while a tree is made: Python 3.11 counts its depth for all threads together, and a draft is
 checked in a thread of its own."""
 
+OTHERS = 20
+"""Times that somebody else's tree, made without the lock, may spoil one."""
+
 
 def parse(text: str) -> ast.Module:
     """Parse a program, silently.
@@ -69,6 +73,9 @@ def parse(text: str) -> ast.Module:
     """
     with _PARSING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        for _ in range(OTHERS):
+            with contextlib.suppress(SystemError):
+                return ast.parse(text)
         return ast.parse(text)
 
 

@@ -135,3 +135,19 @@ def test_what_is_nested_too_deeply_to_be_normalised_is_not_simple() -> None:
     deep = text() + "x = scale" + " + scale" * 600 + "\n"
     assert complexity({"train.py": deep}) > complexity({"train.py": text()})
     assert complexity({"train.py": "def (\n" * 100}) > 0
+
+
+def test_a_tree_that_another_threads_tree_spoiled_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, calls = ast.parse, []
+
+    def spoiled(text: str) -> ast.Module:  # as Python 3.11 was seen to do beside a draft
+        calls.append(text)
+        if len(calls) < 3:
+            raise SystemError("AST constructor recursion depth mismatch (before=30, after=130)")
+        return real(text)
+
+    monkeypatch.setattr(ast, "parse", spoiled)
+    assert fingerprint({"a.py": "x = 1\n"})
+    assert len(calls) == 3
