@@ -71,8 +71,9 @@ def near_misses(slots: Sequence[SlotRecord], above: float = NEAR_MISS) -> list[S
     found = [
         slot
         for slot in slots
-        if slot.verdict == "discard" and (slot.gain_sigma or 0.0) > above and slot.commit
-    ]
+        if slot.kind == "mutation" and slot.verdict == "discard" and slot.commit
+        and (slot.gain_sigma or 0.0) > above
+    ]  # fmt: skip
     return sorted(found, key=lambda s: (-(s.gain_sigma or 0.0), s.id))
 
 

@@ -53,6 +53,7 @@ def test_near_misses_are_better_but_not_surely_so_best_first() -> None:
     ]
     assert [s.id for s in near_misses(slots)] == [3, 2]
     assert [s.id for s in near_misses(slots, PROMISING)] == [3, 2, 4]
+    assert near_misses([slot(6, "discard", 2.0, kind="prune")]) == []
 
 
 @given(st.integers(0, 5), st.integers(1, 400))
