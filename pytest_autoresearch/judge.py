@@ -21,12 +21,13 @@ Action = Literal["keep", "replicate", "discard"]
 # gain exceeds KEEP standard errors, give up when it falls below HOPE, train one more seed between.
 # Chosen on benchmarks/null.py and benchmarks/progress.py: of the bounds that keep at most 0.3 of
 # 100 null mutations, among those that gain most per training. A high HOPE is what pays: replicates
-# of mutations that do nothing were the largest cost of a lower one.
+# of mutations that do nothing were the largest cost of a lower one, and a close call is not lost,
+# since the next mutations build on it. Where nothing is built on it, PATIENT is better.
 KEEP = (2.8, 2.3, 2.0, 1.8)
-HOPE = (1.4, 1.5, 1.7, 1.8)
+HOPE = (1.8, 1.8, 1.8, 1.8)
+PATIENT = (1.2, 1.5, 1.7, 1.8)
 
-
-EARNED = 1.0
+EARNED = 1.5
 """How much a session's keeps loosen its bounds: the chance that luck passes the first one rises by
 this times the share of slots that were kept. A campaign of mutations that do nothing earns nothing,
 and one that keeps finding gains may risk a false keep among many (alpha-investing: Foster and Stine
@@ -37,9 +38,6 @@ EARNED_AFTER = 5
 
 EARNED_MOST = 0.1
 """Chance of the first bound that is never exceeded."""
-
-EARNED_HOPE = 0.5
-"""Share of the easing by which the lower bounds follow."""
 
 NEAR_MISS = 1.0
 """Standard errors above which a discard is worth a training of its own later; a mutation that does
@@ -313,7 +311,7 @@ class Judge:
 def eased(
     keep: tuple[float, ...], hope: tuple[float, ...], risk: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Lower the bounds of a sequential test by what earlier keeps have earned.
+    """Lower the upper bounds of a sequential test by what earlier keeps have earned.
 
     Args:
         keep: Bounds for keeping, stage by stage, in standard errors.
@@ -326,7 +324,7 @@ def eased(
     risked = max(level, min(EARNED_MOST, level + risk))
     by = round(keep[0] + float(ndtri(risked)), 2)
     lower = tuple(bound - by for bound in keep)
-    return lower, tuple(min(h - EARNED_HOPE * by, k) for h, k in zip(hope, lower, strict=True))
+    return lower, tuple(min(h, k) for h, k in zip(hope, lower, strict=True))
 
 
 def earned(gain: float, score: float, bar: float, direction: Direction) -> bool:

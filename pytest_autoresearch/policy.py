@@ -19,16 +19,14 @@ from .records import Champion, SlotRecord
 
 Policy = Literal["greedy", "archive"]
 
-PROMISING = 0.25
-"""Standard errors above the champion from which on a discard is built upon. Half of what does
-nothing is above zero: it is a bet, and the judge holds the whole of it against the champion."""
-
-STACKED = 0.8
-"""Share of slots that build on a promising discard, where there is one. Small gains add up that way
-until they are surely one, which costs no training of its own; benchmarks/progress.py compares."""
+STACKED = 0.95
+"""Share of slots that build on a discard that was better than the champion, where there is one. It
+is a bet, since half of what does nothing is better, and the judge holds the whole of it against the
+champion. Small gains add up that way until they are surely one, at no training of its own; compared
+in benchmarks/progress.py and benchmarks/search.py."""
 
 BEST = 3
-"""Promising discards among which the one to build on is drawn."""
+"""Such discards, the best ones, among which the one to build on is drawn."""
 
 PATIENCE = 15
 """Slots without a keep after which near-misses are merged and a structural change is wanted."""
@@ -109,7 +107,7 @@ def course(
         if late and (merged := _merge(past, missed, champion, applies)) is not None:
             return Course(champion.slot_id, merged)
     hint = STRUCTURAL if drought >= PATIENCE else ""
-    here = [s for s in near_misses(slots, PROMISING) if s.champion_before == champion.slot_id]
+    here = [s for s in near_misses(slots, above=0.0) if s.champion_before == champion.slot_id]
     lot = rng.random()
     if here and lot < STACKED:
         return Course(rng.choice(here[:BEST]).id, hint=hint)

@@ -16,7 +16,6 @@ from pytest_autoresearch.policy import (
     FORMER,
     MERGED,
     PATIENCE,
-    PROMISING,
     STACKED,
     STRUCTURAL,
     course,
@@ -52,7 +51,7 @@ def test_near_misses_are_better_but_not_surely_so_best_first() -> None:
         slot(5, "keep", 3),
     ]
     assert [s.id for s in near_misses(slots)] == [3, 2]
-    assert [s.id for s in near_misses(slots, PROMISING)] == [3, 2, 4]
+    assert [s.id for s in near_misses(slots, 0.0)] == [3, 2, 4]
     assert near_misses([slot(6, "discard", 2.0, kind="prune")]) == []
 
 
@@ -70,13 +69,13 @@ def shares(slots: list[SlotRecord], champions: list[Champion]) -> dict[int, floa
     return {p: sum(c.parent == p for c in chosen) / len(chosen) for p in {c.parent for c in chosen}}
 
 
-def test_without_a_promising_discard_every_slot_starts_from_the_champion() -> None:
-    slots = [slot(2, "discard", PROMISING), slot(3, "crash"), slot(4, None), slot(5, "keep", 4.0)]
+def test_without_a_better_discard_every_slot_starts_from_the_champion() -> None:
+    slots = [slot(2, "discard", 0.0), slot(3, "crash"), slot(4, None), slot(5, "keep", 4.0)]
     assert shares(slots[:3], [BASE]) == {1: 1.0}
     assert shares([*slots, slot(6, "discard", -0.1, champion=5)], [BASE, BETTER]) == {5: 1.0}
 
 
-def test_most_slots_build_on_one_of_the_best_promising_discards_of_this_champion() -> None:
+def test_most_slots_build_on_one_of_the_best_discards_of_this_champion() -> None:
     old = [slot(2, "discard", 2.0), slot(5, "keep", 4.0)]
     new = [slot(n, "discard", n / 10, champion=5) for n in range(6, 12)]
     found = shares([*old, *new], [BASE, BETTER])
@@ -227,7 +226,7 @@ def test_whatever_happened_the_next_step_is_known_and_the_same_again(
                          for n, s in enumerate((s for s in slots if s.verdict == "keep"), 2))]  # fmt: skip
     chosen = course("archive", slots, champions, number, seed)
     assert chosen == course("archive", slots, champions, number, seed)
-    known = {c.slot_id for c in champions} | {s.id for s in near_misses(slots, PROMISING)}
+    known = {c.slot_id for c in champions} | {s.id for s in near_misses(slots, 0.0)}
     assert chosen.parent in known
     if chosen.proposal is not None:
         assert chosen.parent == champions[-1].slot_id

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..experiment import Direction
-from ..judge import Judge, preview, show
+from ..judge import HOPE, PATIENT, Judge, preview, show
 from ..outcome import LETTERS
 from ..trial.output import harmless
 
@@ -102,7 +102,9 @@ def header(session: Session) -> list[str]:
     if contract or not plan.baselines:
         from ..noise import noise_of
 
-        judge = Judge(options.judge, session.experiment.metric.direction)
+        alone = options.policy == "greedy" or session.proposer.startswith("replay:")
+        hope = PATIENT if alone else HOPE
+        judge = Judge(options.judge, session.experiment.metric.direction, hope=hope)
         noise = noise_of(session.ledger, session.experiment)
         lines.append(preview(noise, plan.metric, judge, options.iterations))
     return lines
