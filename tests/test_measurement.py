@@ -35,7 +35,7 @@ class Bench:
             if kind == "baseline":
                 self.ledger.finish_slot(record.id, verdict="baseline", score=1.0)
                 self.ledger.crown(0, record.id, "base", {1: 1.0, 2: 1.0})
-        self.slot = Slot(record, files=dict(MUTANT), before=dict(BASE)
+        self.slot = Slot(record, files=dict(MUTANT), before=dict(BASE), alone=True)
         self.measurement = Measurement(cast(Any, self), Judge("confirm", "min"))
         self.measurement.experiment = Experiment(guards=guards)
 
