@@ -265,8 +265,30 @@ def test_a_candidates_file_cannot_close_its_fence() -> None:
     assert "````python\n" + source.rstrip() + "\n````" in text
 
 
-def test_files_of_a_near_miss_are_named_as_such() -> None:
+LONG = "".join(f"X{n} = {n}\n" for n in range(40))
+
+
+def test_what_is_built_on_a_near_miss_is_told_as_its_changes_to_the_champion() -> None:
     near = attempt(2, gain=0.0042, gain_sigma=0.8)
-    said = "The files above are of mutation-0002, a gain of +0.004200 that is not surely one"
-    assert said in whole(context(near, parent=near))
-    assert "not surely one" not in whole(context(near))
+    best = replace(BASE, read_files=lambda: {"train.py": LONG})
+    files = {"train.py": LONG.replace("X7 = 7", "X7 = 8")}
+    on_it = compose(context(near, parent=near, champion=best, files=files))
+    plain = compose(context(near, champion=best, files={"train.py": LONG}))
+    assert on_it.user[0] == plain.user[0]  # the same bytes, so that they are cached
+    last = on_it.user[-1]
+    assert (
+        "You change the files of mutation-0002, a gain of +0.004200 that is not surely one" in last
+    )
+    assert "-X7 = 7\n+X7 = 8\n" in last
+    assert "You change the files of" not in plain.user[-1]
+    agent = compose(context(near, parent=near, champion=best, files=files), agent=True)
+    assert "You change the files of mutation-0002" in agent.user[-1]
+    assert "X7" not in "".join(agent.user)  # it has them before it
+
+
+def test_a_parent_that_differs_by_much_is_shown_whole() -> None:
+    other = attempt(2, "keep")
+    shown = compose(context(other, parent=other, files={"train.py": LONG}))
+    assert LONG.rstrip() in shown.user[0]
+    assert "Current train.py (of mutation-0002)" in shown.user[0]
+    assert shown.user[-1].count("You change the files of mutation-0002.") == 1

@@ -152,7 +152,7 @@ class Context:
         program: Text of program.md as it is now, front matter included.
         slot: Number of the slot to fill, from 1; also the source of reproducible randomness.
         seed: Campaign seed; ``(seed, slot)`` determines a keyless proposal.
-        parent: Slot whose files the edits apply to (usually the champion's).
+        parent: Slot whose files the edits apply to: the champion, or a discard to build on.
         files: The parent's editable files, path to text.
         fixed_files: The experiment's context files, path to text.
         history: Every attempt of the campaign so far, oldest first, running ones included.

@@ -1,4 +1,4 @@
-"""Gaussian-process search over the literals of the champion's file (Optuna's GPSampler).
+"""Gaussian-process search over the literals of the parent's file (Optuna's GPSampler).
 
 The study is rebuilt from the ledger's history for every proposal, so there is one truth. The
 sampler imports torch and therefore runs in a helper process with one thread.
@@ -24,7 +24,7 @@ WARM_UP = 9
 AT_ONCE = 3
 """Knobs turned in one step: with a few dozen trials in so many dimensions, a whole point of the
 sampler is mostly extrapolation, so a drawn few of its coordinates are taken and the others stay as
-the champion has them (the coordinate perturbation of DYCORS: Regis and Shoemaker, 2013)."""
+the parent has them (the coordinate perturbation of DYCORS: Regis and Shoemaker, 2013)."""
 TRIES = 20
 ANSWER_S = 120.0
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..judge import NEAR_MISS
-from ..mutation import Edit
+from ..mutation import Edit, unified
 from . import Attempt, Context
 
 LIMIT_TOKENS = 60_000
@@ -90,7 +90,8 @@ class Prompt:
 
     Attributes:
         system: Rules, brief, fixed files: the same for a whole campaign until the brief is edited.
-        user: The parent's files; the history, which only grows; the task.
+        user: The champion's files; the history, which only grows; what the parent's files differ by
+            if it is another, and the task.
     """
 
     system: tuple[str, ...]
@@ -112,7 +113,7 @@ def compose(
     """Compose the prompt for one slot.
 
     Where it would be longer than the limit, parts are left out in the order of `DROPPED`. The
-    rules, the brief, the parent's files, what was kept and the task are always told.
+    rules, the brief, the files, what was kept and the task are always told.
 
     Args:
         context: What the proposer may know.
@@ -126,7 +127,7 @@ def compose(
     rules = "\n\n".join((_ROLE, form, _CARE))
     brief = f"The brief:\n\n{context.program.strip()}"
     fixed = "" if agent else _fixed(context.fixed_files)
-    files = "" if agent else _files(context)
+    files, changes = _files(context, agent)
     head, lines = "All attempts so far, oldest first:", _history(context)
     task = _task(context)
     optional = {
@@ -138,7 +139,7 @@ def compose(
     }
 
     sizes = [count(line) for line, _ in lines]
-    always = (rules, brief, fixed, files, head, task)
+    always = (rules, brief, fixed, files, head, changes, task)
     left = limit - sum(sizes) - sum(count(p) for p in (*always, *optional.values()) if p)
     for name in DROPPED:
         if left < 0 and optional[name]:
@@ -153,7 +154,7 @@ def compose(
     if left < 0:
         fixed = ""
     system = tuple(part for part in (rules, brief, fixed) if part)
-    last = "\n\n".join(part for part in (*optional.values(), task) if part)
+    last = "\n\n".join(part for part in (*optional.values(), changes, task) if part)
     return Prompt(system, tuple(p for p in (files, "\n".join([head, *kept]), last) if p))
 
 
@@ -218,10 +219,35 @@ def _fixed(files: Mapping[str, str]) -> str:
     return "\n\n".join(parts)
 
 
-def _files(context: Context) -> str:
+def _files(context: Context, agent: bool) -> tuple[str, str]:
+    """The champion's files, and what the parent's differ by if it is another.
+
+    The champion stays the same for many slots, so that its files are paid for as what a provider
+    has cached; the parent changes from slot to slot, and differs by little.
+    """
+    parent, champion = context.parent, context.champion
+    if parent.slot_id == champion.slot_id:
+        return "" if agent else _whole(context.files, parent.name), ""
+    known = {name: champion.read_files().get(name, "") for name in context.files}
+    diff = unified(known, context.files)
+    note = f"You change the files of {parent.name}"
+    if parent.verdict == "discard" and parent.gain is not None:
+        note += (
+            f", a gain of {parent.gain:+.6f} that is not surely one: build on it. What you propose "
+            "is judged with it, together, against the champion"
+        )
+    if agent:
+        return "", f"{note}."
+    whole = _whole(context.files, parent.name)
+    if 2 * len(diff) > len(whole):
+        return whole, f"{note}."
+    note += ". They are the champion's, above, with these changes made"
+    return _whole(known, champion.name), f"{note}:\n\n{_fence(diff.rstrip())}"
+
+
+def _whole(files: Mapping[str, str], owner: str) -> str:
     return "\n\n".join(
-        f"Current {name} (of {context.parent.name}):\n\n{_fence(text.rstrip())}"
-        for name, text in context.files.items()
+        f"Current {name} (of {owner}):\n\n{_fence(text.rstrip())}" for name, text in files.items()
     )
 
 
@@ -295,12 +321,6 @@ def _task(context: Context) -> str:
     champion = context.champion
     if champion.score is not None:
         parts.append(f"The champion is {champion.name} with {champion.score:.6f}.")
-    if context.parent.verdict == "discard" and context.parent.gain is not None:
-        parts.append(
-            f"The files above are of {context.parent.name}, a gain of {context.parent.gain:+.6f} "
-            "that is not surely one: build on it. What you propose is judged with it, together, "
-            "against the champion."
-        )
     if context.sigma is not None:
         parts.append(f"One paired comparison scatters by {context.sigma:.6f} (sigma).")
     parts += _figures(context)
