@@ -102,12 +102,17 @@ def header(session: Session) -> list[str]:
     if contract or not plan.baselines:
         from ..noise import noise_of
 
-        alone = options.policy == "greedy" or session.proposer.startswith("replay:")
-        hope = PATIENT if alone else HOPE
-        judge = Judge(options.judge, session.experiment.metric.direction, hope=hope)
         noise = noise_of(session.ledger, session.experiment)
-        lines.append(preview(noise, plan.metric, judge, options.iterations))
+        lines.append(preview(noise, plan.metric, _judge(session), options.iterations))
     return lines
+
+
+def _judge(session: Session) -> Judge:
+    """The rule as it is for most slots of the session."""
+    options = session.options
+    alone = options.policy == "greedy" or session.proposer.startswith("replay:")
+    hope = PATIENT if alone else HOPE
+    return Judge(options.judge, session.experiment.metric.direction, hope=hope)
 
 
 def tally(slots: Sequence[SlotRecord]) -> str:
@@ -187,7 +192,7 @@ def summary(session: Session) -> list[str]:
         return [*lines, "the baseline is not measured yet", *stopped]
     metric, first, last = session.experiment.metric, champions[0], champions[-1]
     lines.append(f"baseline  {metric.name} {show(first.scores.values())}")
-    lines.append(preview(noise_of(ledger, session.experiment), metric.name))
+    lines.append(preview(noise_of(ledger, session.experiment), metric.name, _judge(session)))
     if last.version > 1:
         kept = ledger.slot(last.slot_id)
         gain = kept_gain(ledger)
