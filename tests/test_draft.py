@@ -135,6 +135,49 @@ def test_a_draft_that_no_longer_fits_is_trained_on_the_files_it_was_made_for(
     assert second.champion_before == first.id
 
 
+LITTLE = """\
+from pytest_autoresearch.mutation import Edit
+from pytest_autoresearch.proposers import Proposal
+
+class Little:
+    name = "little"
+    thinks = True
+
+    def __init__(self, experiment):
+        pass
+
+    def propose(self, context):
+        gain = 0.00008 + 0.00001 * context.slot
+        edit = Edit("train.py", "seed = int", f"SCORE -= {gain:.5f}\\nseed = int")
+        return Proposal(f"a little, {context.slot}", (edit,), meta={"on": context.parent.name})
+
+    def close(self):
+        pass
+"""
+
+
+def test_a_draft_made_for_a_discard_is_built_on_it_while_the_champion_is_the_same(
+    project: Project,
+) -> None:
+    project.write("little.py", LITTLE)
+    project.write(
+        "conftest.py",
+        (project.path / "conftest.py").read_text()
+        + "\nfrom pytest_autoresearch import policy\npolicy.STACKED, policy.BEST = 1.0, 1\n",
+    )
+    project.commit()
+    project.pytester.syspathinsert()
+    result = project.run(
+        "--iterations=3", "--autoresearch-proposer=little:Little", "--autoresearch-confirm=0"
+    )
+    assert result.ret == 0
+    first, second, third = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    # drafted while the first trained, and while the second did, which turned out better
+    assert (second.meta["on"], second.parent) == ("baseline-1", first.parent)
+    assert (third.meta["on"], third.parent) == (first.name, first.id)
+    assert (second.gain or 0) > (first.gain or 0) > 0
+
+
 def test_a_provider_that_failed_ahead_is_asked_again_when_its_turn_comes(project: Project) -> None:
     calls = night(project, 2, fail=True)
     assert [call["ahead"] for call in calls] == [False, True, False]
