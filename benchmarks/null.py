@@ -25,7 +25,7 @@ from typing import get_args
 from simulation import night
 
 from pytest_autoresearch.experiment import Budget
-from pytest_autoresearch.judge import PATIENT, Judge, Prior, Rule, estimate_noise
+from pytest_autoresearch.judge import Judge, Prior, Rule, estimate_noise
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_SLOTS = 200
@@ -121,7 +121,7 @@ class Real:
 
 def real(pool: Pool, rule: Rule, slots: int) -> Real:
     """Judge `slots` real null mutations as a campaign does; a keep is the next champion."""
-    judge, prior = Judge(rule, hope=PATIENT), Prior()
+    judge, prior = Judge(rule), Prior()
     seeds = (1,) if rule == "greedy" else (1, 2, 3)
     best, champion = 0, {seed: pool.score(0, seed) for seed in seeds}
     groups: list[Mapping[int, float]] = []

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from simulation import Effect, Gates, Night, night
 
-from pytest_autoresearch.judge import HOPE, KEEP, PATIENT, Judge, Prior
+from pytest_autoresearch.judge import HOPE, KEEP, Judge, Prior
 from pytest_autoresearch.policy import Policy
 
 COST = 125.0
@@ -166,7 +166,7 @@ def arms() -> dict[str, Arm]:
             for title, (keep, hope) in FRONTIER.items()
         },
         "keeps earn nothing": Arm(Judge("confirm", credit=0)),
-        "from the champion only": Arm(Judge(hope=PATIENT), policy="greedy"),
+        "from the champion only": Arm(shipped, policy="greedy"),
         "2 seeds a champion": Arm(shipped, seeds=2),
     }
 

@@ -19,7 +19,7 @@ from .measurement import Measurement
 from .mutation import Edit, EditError, apply, changed_lines
 from .night import LONGEST_S, Night
 from .outcome import NoScore, Trial
-from .policy import Course, Policy, course, stack
+from .policy import Course, course, stack
 from .proposers import (
     Attempt,
     Context,
@@ -138,7 +138,6 @@ class Campaign:
         """Try once to fill the slot."""
         slot.champion = self.trials.champion()
         own = getattr(self.proposer, "insists", False)
-        slot.alone = self._policy() == "greedy"
         course = self._course(slot.record.number)
         slot.parent = self.ledger.slot(course.parent)
         slot.parent_commit = slot.parent.commit
@@ -197,6 +196,7 @@ class Campaign:
 
     def _course(self, number: int) -> Course:
         """Whose files are changed, and whether an old idea comes first."""
+        recorded = getattr(self.proposer, "recorded", False)  # is mixed with nothing else
         champion = self.trials.read(self.trials.champion().commit)
 
         def applies(edits: Sequence[Edit]) -> bool:
@@ -206,17 +206,13 @@ class Campaign:
                 return False
 
         return course(
-            self._policy(),
+            "greedy" if recorded else self.rules.policy,
             self.ledger.slots(),
             self.ledger.champions(),
             number,
             self.rules.seed,
             applies,
         )
-
-    def _policy(self) -> Policy:
-        """The campaign's; recordings, and a person's own idea, are mixed with nothing else."""
-        return "greedy" if getattr(self.proposer, "recorded", False) else self.rules.policy
 
     def _mutate(self, slot: Slot, made_for: int | None) -> None:
         """Apply the edits to the champion, or else to the files that they were made for."""

@@ -22,10 +22,9 @@ Action = Literal["keep", "replicate", "discard"]
 # Chosen on benchmarks/null.py and benchmarks/progress.py: of the bounds that keep at most 0.3 of
 # 100 null mutations, among those that gain most per training. A high HOPE is what pays: replicates
 # of mutations that do nothing were the largest cost of a lower one, and a close call is not lost,
-# since the next mutations build on it. Where nothing is built on it, PATIENT is better.
+# since the next mutations build on it. Replicates are also what noise is learnt from.
 KEEP = (2.8, 2.3, 2.0, 1.8)
-HOPE = (1.8, 1.8, 1.8, 1.8)
-PATIENT = (1.2, 1.5, 1.7, 1.8)
+HOPE = (1.4, 1.5, 1.7, 1.8)
 
 EARNED = 1.5
 """How much a session's keeps loosen its bounds: the chance that luck passes the first one rises by

@@ -254,16 +254,13 @@ class Measurement:
         return Score(decision.bar, direction, decision.explanation)
 
     def _decide(self, slot: Slot) -> Decision:
-        from .judge import PATIENT
-
         slot.champion = self.trials.champion()
         while not set(slot.scores) & set(slot.champion.scores):
             # another mutation was kept meanwhile, on other seeds: pair it with this one's; and
             # while that one is trained, yet another may be kept
             self._measure_champion(slot, next(iter(slot.scores)))
             slot.champion = self.trials.champion()
-        judge = replace(self.judge, hope=PATIENT) if slot.alone else self.judge
-        slot.decision = judge.decide(
+        slot.decision = self.judge.decide(
             slot.scores,
             slot.champion.scores,
             self.trials.noise(),

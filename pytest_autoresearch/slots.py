@@ -38,7 +38,6 @@ class Slot:
         scores: Seed to score, of every replicate so far.
         decision: The judge's last word.
         champion: The champion that `decision` compared with.
-        alone: Nothing is going to be built on it, so a close call is worth more replicates.
     """
 
     record: SlotRecord
@@ -52,7 +51,6 @@ class Slot:
     decision: Decision | None = None
     champion: Champion | None = None
     fingerprint: str = ""
-    alone: bool = False
 
     @property
     def name(self) -> str:

@@ -178,7 +178,7 @@ def test_the_preview_says_what_can_be_told_apart() -> None:
     line = preview(Noise(0.007, 8), "val_bpb", slots=20)
     assert line.startswith("noise: sigma 0.007 of a paired difference (8 degrees of freedom)")
     assert f"a gain of {Judge().told_apart(Noise(0.007, 8)):.2g} val_bpb is kept half" in line
-    assert line.endswith("of 20 mutations that do nothing at most 0.096 are kept")
+    assert line.endswith("of 20 mutations that do nothing at most 0.16 are kept")
     assert "mutations" not in preview(Noise(0.007, 8), "val_bpb")
     greedy = preview(Noise(0.007, 8), "val_bpb", Judge("greedy"), 20)
     assert greedy.endswith("at most 10 are kept")

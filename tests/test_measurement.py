@@ -35,7 +35,7 @@ class Bench:
             if kind == "baseline":
                 self.ledger.finish_slot(record.id, verdict="baseline", score=1.0)
                 self.ledger.crown(0, record.id, "base", {1: 1.0, 2: 1.0})
-        self.slot = Slot(record, files=dict(MUTANT), before=dict(BASE), alone=True)
+        self.slot = Slot(record, files=dict(MUTANT), before=dict(BASE))
         self.measurement = Measurement(cast(Any, self), Judge("confirm", "min"))
         self.measurement.experiment = Experiment(guards=guards)
 
@@ -109,17 +109,6 @@ def test_refusing_the_downstream_task_is_no_way_around_its_bound(tmp_path: Path)
     assert trial.reason == "cloze_accuracy could not be measured: logits() failed"
     bench = Bench(tmp_path / "b", run)
     assert bench.measurement.measure(bench.slot).value == 0.5
-
-
-def test_a_close_call_is_replicated_where_nothing_is_built_on_it(tmp_path: Path) -> None:
-    asked = {}
-    for alone in (True, False):
-        bench = Bench(tmp_path / str(alone), lambda *_: scored(0.986))  # 1.4 sigma
-        bench.slot.alone = alone
-        bench.measurement.measure(bench.slot)
-        asked[alone] = [purpose for purpose, _ in bench.asked]
-    assert "replicate" in asked[True]
-    assert "replicate" not in asked[False]
 
 
 def test_a_champion_that_fails_on_one_seed_is_compared_on_another(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..experiment import Direction
-from ..judge import HOPE, PATIENT, Judge, preview, show
+from ..judge import Judge, preview, show
 from ..outcome import LETTERS
 from ..trial.output import harmless
 
@@ -108,11 +108,7 @@ def header(session: Session) -> list[str]:
 
 
 def _judge(session: Session) -> Judge:
-    """The rule as it is for most slots of the session."""
-    options = session.options
-    alone = options.policy == "greedy" or session.proposer.startswith("replay:")
-    hope = PATIENT if alone else HOPE
-    return Judge(options.judge, session.experiment.metric.direction, hope=hope)
+    return Judge(session.options.judge, session.experiment.metric.direction)
 
 
 def tally(slots: Sequence[SlotRecord]) -> str:
