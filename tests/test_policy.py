@@ -320,6 +320,8 @@ def test_small_gains_are_built_on_until_they_are_surely_one(project: Project) ->
     for slot in below:
         assert f"{slot.name}: {slot.title}" in body
     result.stdout.fnmatch_lines([f"*K *{kept.name} {kept.title} on {below[-1].name} +*"])
+    page = (project.path / ".autoresearch/report.html").read_text()
+    assert f"Built on {', '.join(slot.name for slot in below)}, which" in page
 
 
 def test_a_streak_of_failures_ends_the_night(project: Project) -> None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from markupsafe import Markup
 
 from ..outcome import LETTERS
+from ..policy import stack
 from ..records import HOLDOUT, Champion, SlotRecord, TrialRecord
 from . import svg, texts
 
@@ -73,6 +74,7 @@ class Row:
         slot: Its record.
         word, letter: Its verdict for people.
         parent: Name of its parent, or ''.
+        below: Names of the discards that a keep was built on and has in it; `diff` has them, too.
         seconds: Of all its trials, or None.
         memory_mb: Peak, or None.
         parameters: Of the model, or 0.
@@ -86,6 +88,7 @@ class Row:
     word: str
     letter: str
     parent: str
+    below: tuple[str, ...]
     seconds: float | None
     memory_mb: float | None
     parameters: int
@@ -116,7 +119,14 @@ class Table:
 
     def rows(self) -> list[Row]:
         """Return every slot, its texts cut to what the page has room for."""
-        told = [(slot.hypothesis, texts.diff(slot.edits), log_of(slot)) for slot in self.slots]
+        told = [
+            (
+                slot.hypothesis,
+                texts.diff([e for one in self._whole(slot) for e in one.edits]),
+                log_of(slot),
+            )
+            for slot in self.slots
+        ]
         sizes = [
             (texts.weight(why), texts.weight(code, texts.coloured), texts.weight(log))
             for why, code, log in told
@@ -143,6 +153,7 @@ class Table:
             word=word(slot),
             letter=letter(slot),
             parent=short(parent) if parent else "",
+            below=tuple(one.name for one in self._whole(slot)[:-1]),
             seconds=sum(t.total_seconds for t in slot.trials) if slot.trials else None,
             memory_mb=max((t.peak_memory_bytes for t in slot.trials), default=0) / 2**20 or None,
             parameters=max((t.parameters for t in slot.own_trials), default=0),
@@ -160,6 +171,12 @@ class Table:
             rival=f"c{rival}" if rival and own else "",
             trials=tuple(outcome(trial) for trial in slot.trials if trial.purpose != HOLDOUT),
         )
+
+    def _whole(self, slot: SlotRecord) -> list[SlotRecord]:
+        """Return what a keep consists of; of what was not kept, its own part is shown."""
+        if slot.verdict != "keep":
+            return [slot]
+        return stack(slot, self._by_id, self._champion_slots)
 
     def choices(self) -> list[tuple[str, str]]:
         """Return every verdict that occurs, with its word."""
