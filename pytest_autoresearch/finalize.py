@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from . import atomic
 from .experiment import Experiment, Metric
 from .ledger import CampaignBusy, Ledger, LedgerUnavailable
 from .mutation import EditError, apply
+from .policy import stack
 from .preflight import check, default_tag, experiment_at
 from .records import PRUNE, SlotRecord
 from .reporting.markdown import cell
@@ -89,7 +90,8 @@ def _finalize(
         last = champions[-1]
         if closing.get("champion") != last.version:  # what was measured of an earlier champion
             closing = {"keeps": closing.get("keeps", ())}
-        slots = [ledger.slot(champion.slot_id) for champion in champions[1:]]
+        by_id, made = {s.id: s for s in ledger.slots()}, {c.slot_id for c in champions}
+        slots = [_whole(stack(by_id[c.slot_id], by_id, made)) for c in champions[1:]]
         keeps = plan(repository, experiment, facts["base_commit"], slots)
         steps = group(keeps, [[slot.name for step in keeps for slot in step.slots]] if squash
                       else groups)  # fmt: skip
@@ -114,6 +116,16 @@ def _finalize(
     print(f"\nbranch {branch} holds the champion's files: git log -p {base}..{branch}")
     print(f"push it:       {shlex.join(['git', 'push', '-u', 'origin', branch])}")
     print(f"pull request:  {shlex.join(create)}")  # titles are a model's words: quoted for a shell
+
+
+def _whole(parts: Sequence[SlotRecord]) -> SlotRecord:
+    """Return a keep as one change: with the edits of what it was built on, which it names."""
+    *below, keep = parts
+    if not below:
+        return keep
+    said = "; ".join(f"{one.name}: {one.title}" for one in below)
+    edits = tuple(edit for one in parts for edit in one.edits)
+    return replace(keep, edits=edits, hypothesis=f"Built on {said}.\n{keep.hypothesis}".strip())
 
 
 def plan(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import pytest
 from hypothesis import given
@@ -320,6 +321,10 @@ def test_small_gains_are_built_on_until_they_are_surely_one(project: Project) ->
     for slot in below:
         assert f"{slot.name}: {slot.title}" in body
     result.stdout.fnmatch_lines([f"*K *{kept.name} {kept.title} on {below[-1].name} +*"])
+    done = project.pytester.run(sys.executable, "-m", "pytest_autoresearch", "finalize")
+    assert done.ret == 0
+    steps = git(project.path, "log", "--format=%s%n%b", f"{base}..research/main")
+    assert f"Built on {below[0].name}: {below[0].title}" in steps
     page = (project.path / ".autoresearch/report.html").read_text()
     assert f"Built on {', '.join(slot.name for slot in below)}, which" in page
 
