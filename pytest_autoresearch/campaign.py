@@ -11,18 +11,16 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from .briefing import Briefing
 from .measurement import Measurement
 from .mutation import Edit, EditError, apply, changed_lines
 from .night import LONGEST_S, Night
 from .outcome import NoScore, Trial
-from .policy import Course, course, stack
+from .policy import Course, built_on, course, stack
 from .proposers import (
-    Attempt,
-    Context,
     Proposal,
     ProposalInvalid,
     ProposalRefused,
@@ -32,13 +30,12 @@ from .proposers import (
     Usage,
 )
 from .proposers.draft import Draft
-from .proposers.frontmatter import FrontMatterError, knobs
 from .records import GateNote
 from .slots import InfrastructureFailure, Slot
 
 if TYPE_CHECKING:
     from .judge import Judge
-    from .records import Champion, SlotRecord, TrialRecord
+    from .records import Champion, SlotRecord
     from .trials import Trials
 
 NEAR = 0.05
@@ -82,8 +79,7 @@ class Campaign:
         self._make_proposer = proposer
         self._proposer: Proposer | None = None
         self._draft = Draft(self.ledger.drop_draft)
-        self._brief: str | None = None
-        self._complaint = ""
+        self._briefing = Briefing(trials, self.night.say)
 
     # ------------------------------------------------------------------ 1-2: propose and mutate
 
@@ -144,7 +140,7 @@ class Campaign:
         slot.before = self.trials.read(slot.parent.commit)
         waiting = None if own else self.ledger.lease_proposal(slot.record.id)
         made_for: int | None = slot.parent.id
-        program = self._program()
+        program = self._briefing.program()
         try:
             if waiting is not None:
                 slot.proposal, made_for = waiting
@@ -152,7 +148,7 @@ class Campaign:
                 slot.proposal = course.proposal
             else:
                 slot.proposal, made_for = self._draft.take(program) or (
-                    self.proposer.propose(self.context(slot, course.hint)),
+                    self.proposer.propose(self._briefing.context(slot, course.hint)),
                     made_for,
                 )
         except ProposalRefused as error:
@@ -250,7 +246,7 @@ class Campaign:
         ahead = Slot(
             replace(slot.record, number=number), parent, before=self.trials.read(parent.commit)
         )
-        context, during = self.context(ahead, course.hint), slot.record.id
+        context, during = self._briefing.context(ahead, course.hint), slot.record.id
         self._draft.start(
             self.proposer,
             context,
@@ -265,85 +261,6 @@ class Campaign:
         if self._proposer is None:
             self._proposer = self._make_proposer()
         return self._proposer
-
-    def context(self, slot: Slot, hint: str = "") -> Context:
-        """Everything the proposer may know; holdout scores are not in the rows it is made of."""
-        history = self.history()
-        assert slot.parent is not None
-        by_id = {attempt.slot_id: attempt for attempt in history}
-        champion = by_id[self.trials.champion().slot_id]
-        fixed = [name for name in self.experiment.context if (self.root / name).is_file()]
-        last = slot.parent.own_trials[-1] if slot.parent.own_trials else None
-        return Context(
-            experiment=self.experiment,
-            program=self._program(),
-            slot=slot.record.number,
-            seed=self.rules.seed,
-            parent=by_id[slot.parent.id],
-            files=slot.before,
-            fixed_files=self.repository.read(self.rules.base_commit, fixed),
-            history=history,
-            champion=champion,
-            sigma=self.trials.noise().sigma,
-            figures=_figures(last) if last else {},
-            log_tail=last.log_tail if last else "",
-            hint=hint,
-            curve=last.curve if last else (),
-        )
-
-    def _program(self) -> str:
-        """The brief as it is now: a person steers by editing it while a campaign runs.
-
-        While it cannot be read, half edited, the last one holds that could.
-        """
-        path = self.root / self.experiment.program
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-            knobs(text)
-        except (OSError, FrontMatterError) as error:
-            if (before := self.ledger.meta("brief")) is None:
-                raise
-            if self._complaint != str(error):
-                self.night.say(f"{error}; until it is mended, proposals follow the text before")
-            self._complaint = str(error)
-            return str(before)
-        self._complaint = ""
-        if text != self._brief:
-            self.ledger.set_meta("brief", text)  # all workers fall back on the same
-            self._brief = text
-        return text
-
-    def history(self) -> list[Attempt]:
-        """Every slot of the campaign as a proposer sees it, oldest first."""
-        return [self._attempt(record) for record in self.ledger.slots()]
-
-    def _attempt(self, record: SlotRecord) -> Attempt:
-        return Attempt(
-            slot_id=record.id,
-            name=record.name,
-            parent=record.parent,
-            title=record.title,
-            hypothesis=record.hypothesis,
-            proposer=record.proposer,
-            verdict=record.verdict or ("running" if record.state == "running" else record.state),
-            reason=record.reason,
-            score=record.score,
-            gain=record.gain,
-            gain_sigma=record.gain_sigma,
-            lines_added=record.lines_added,
-            lines_removed=record.lines_removed,
-            meta=record.meta,
-            read_files=partial(self._files_of, record),
-            edits=record.edits,
-            log_tail=record.trials[-1].log_tail if record.trials and record.score is None else "",
-        )
-
-    def _files_of(self, record: SlotRecord) -> Mapping[str, str]:
-        if record.commit:
-            return self.trials.read(record.commit)
-        parent = self.ledger.slot(record.parent) if record.parent else None
-        commit = parent.commit if parent else self.rules.base_commit
-        return apply(self.trials.read(commit), record.edits)
 
     # ------------------------------------------------------------------ 3: gate
 
@@ -541,8 +458,8 @@ class Campaign:
             lines.append(reason)
         if slot.proposal.hypothesis:
             lines += ["", slot.proposal.hypothesis]
-        if below := self._built_on(slot):
-            lines += ["", f"Built on {below}."]
+        if below := self._below(slot):
+            lines += ["", built_on(below)]
         parent = slot.champion.commit if verdict == "keep" and slot.champion else slot.parent_commit
         return self.repository.commit(
             parent,
@@ -563,14 +480,13 @@ class Campaign:
             },
         )
 
-    def _built_on(self, slot: Slot) -> str:
-        """Name the discards that a mutation was built on and has in it; '' for the champion."""
+    def _below(self, slot: Slot) -> list[SlotRecord]:
+        """Return the discards that a mutation was built on and has in it."""
         made = {champion.slot_id for champion in self.ledger.champions()}
         if slot.parent is None or slot.parent.id in made:
-            return ""
+            return []
         by_id = {record.id: record for record in self.ledger.slots()}
-        below = stack(slot.parent, by_id, made)
-        return "; ".join(f"{record.name}: {record.title}" for record in below)
+        return stack(slot.parent, by_id, made)
 
     def _data_hash(self) -> str:
         return str(self.ledger.meta("data_sha256") or "")
@@ -601,17 +517,3 @@ def _signed(proposal: Proposal, program: str) -> Proposal:
     """Note which brief a proposal was made from."""
     brief = {"brief": hashlib.sha256(program.encode()).hexdigest()[:8]}
     return replace(proposal, meta={**proposal.meta, **brief})
-
-
-def _figures(trial: TrialRecord) -> dict[str, float]:
-    figures = {
-        "train_seconds": trial.train_seconds,
-        "total_seconds": trial.total_seconds,
-        "steps": float(trial.steps),
-        "parameters": float(trial.parameters),
-        "peak_memory_mb": trial.peak_memory_bytes / 2**20,
-        "work": trial.work,
-    }
-    if trial.train_seconds:
-        figures["work_per_second"] = trial.work / trial.train_seconds
-    return figures

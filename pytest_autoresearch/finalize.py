@@ -20,7 +20,7 @@ from . import atomic
 from .experiment import Experiment, Metric
 from .ledger import CampaignBusy, Ledger, LedgerUnavailable
 from .mutation import EditError, apply
-from .policy import stack
+from .policy import built_on, stack
 from .preflight import check, default_tag, experiment_at
 from .records import PRUNE, SlotRecord
 from .reporting.markdown import cell
@@ -123,9 +123,8 @@ def _whole(parts: Sequence[SlotRecord]) -> SlotRecord:
     *below, keep = parts
     if not below:
         return keep
-    said = "; ".join(f"{one.name}: {one.title}" for one in below)
     edits = tuple(edit for one in parts for edit in one.edits)
-    return replace(keep, edits=edits, hypothesis=f"Built on {said}.\n{keep.hypothesis}".strip())
+    return replace(keep, edits=edits, hypothesis=f"{built_on(below)}\n{keep.hypothesis}".strip())
 
 
 def plan(

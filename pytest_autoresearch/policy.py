@@ -132,6 +132,11 @@ def stack(
     return found
 
 
+def built_on(below: Iterable[SlotRecord]) -> str:
+    """Say in a commit what a mutation has in it besides its own change."""
+    return "Built on " + "; ".join(f"{one.name}: {one.title}" for one in below) + "."
+
+
 def since_keep(slots: Sequence[SlotRecord]) -> int:
     """Finished mutations since the last keep."""
     count = 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from wire.server import Wire
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
@@ -122,3 +123,19 @@ def project(make_project: Callable[..., Project]) -> Project:
 
 
 PYTHON = sys.executable
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Wire]]:
+    """Start servers that answer as Anthropic's would, each by its script."""
+    wires: list[Wire] = []
+
+    def start(*script: dict) -> Wire:
+        wires.append(Wire(list(script)))
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", wires[-1].url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
+        return wires[-1]
+
+    yield start
+    for one in wires:
+        one.close()

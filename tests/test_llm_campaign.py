@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from wire.server import Wire
 
 from conftest import Project
 from pytest_autoresearch.spend import Purse
@@ -22,21 +19,6 @@ def idea(score: float) -> str:
         f"Title: score {score}\nHypothesis: it is lower\n\ntrain.py\n<<<<<<< SEARCH\n"
         f"# ideas go here\n=======\nSCORE = {score}\n# ideas go here\n>>>>>>> REPLACE\n"
     )
-
-
-@pytest.fixture
-def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[type]:
-    wires: list[Wire] = []
-
-    def start(*script: dict) -> Wire:
-        wires.append(Wire(list(script)))
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", wires[-1].url)
-        monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
-        return wires[-1]
-
-    yield start
-    for one in wires:
-        one.close()
 
 
 def night(project: Project, *args: str):

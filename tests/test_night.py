@@ -33,20 +33,10 @@ def busy(seconds: float) -> dict:
 
 
 @pytest.fixture
-def serve(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Wire]]:
+def serve(project: Project, wire: Callable[..., Wire]) -> Callable[..., Wire]:
     project.write("conftest.py", (project.path / "conftest.py").read_text() + IMPATIENT)
     project.commit("no patience")
-    wires: list[Wire] = []
-
-    def start(*script: dict) -> Wire:
-        wires.append(Wire(list(script)))
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", wires[-1].url)
-        monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
-        return wires[-1]
-
-    yield start
-    for wire in wires:
-        wire.close()
+    return wire
 
 
 @contextmanager
