@@ -7,7 +7,7 @@ Fixed: no mutation edits this file.
     python prepare.py --corpus notes/                   # your own text or parquet files
 
 Everything lands in .autoresearch/data/<corpus> beside this file (or --out); the format and its
-reader are in pytest_autoresearch/scoring/dataset.py.
+reader are in pytest_autoresearch/data/dataset.py.
 """
 
 from __future__ import annotations
@@ -27,15 +27,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_autoresearch.experiment import Budget
-from pytest_autoresearch.scoring import corpora, writer
-from pytest_autoresearch.scoring import dataset as layout
-from pytest_autoresearch.scoring.bits import bits_per_byte
-from pytest_autoresearch.scoring.dataset import Dataset, DatasetError
-from pytest_autoresearch.scoring.download import DownloadError
-from pytest_autoresearch.trial.channel import ProtocolError
-from pytest_autoresearch.trial.clock import BudgetTooSmall, WallClock, WorkClock
-from pytest_autoresearch.trial.feed import BatchRequest, Windows
+from pytest_autoresearch.core.experiment import Budget
+from pytest_autoresearch.data import corpora, writer
+from pytest_autoresearch.data.dataset import (
+    MANIFEST,
+    MAX_VOCAB_SIZE,
+    Dataset,
+    DatasetError,
+)
+from pytest_autoresearch.data.download import DownloadError
+from pytest_autoresearch.forkserver.channel import ProtocolError
+from pytest_autoresearch.scoring.evaluator import bits_per_byte
+from pytest_autoresearch.training.clock import BudgetTooSmall, WallClock, WorkClock
+from pytest_autoresearch.training.dataloader import BatchRequest, Windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,7 +160,7 @@ def run(build: Callable[[int, int], Module], train: Callable[[Module, Batches], 
     """
     import torch
 
-    from pytest_autoresearch.trial import child
+    from pytest_autoresearch.training import worker
 
     cuda = torch.cuda.is_available()
     try:
@@ -174,7 +178,7 @@ def run(build: Callable[[int, int], Module], train: Callable[[Module, Batches], 
         print(f"{budget} needs the harness's baseline; training for {budget.amount:,.0f} tokens")
     if not cuda:  # a second thread costs more than it brings on a shared machine
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
-    child.seed(int(seed))
+    worker.seed(int(seed))
     model = build(data.vocab_size, data.seq_len)
     batches = Batches(data, budget, int(seed))
     started = time.perf_counter()
@@ -231,7 +235,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def prepared(out: Path) -> Dataset | None:
     """The whole and undamaged data set in a folder, if there is one."""
-    if not (out / layout.MANIFEST).exists():
+    if not (out / MANIFEST).exists():
         return None
     try:
         dataset = Dataset.open(out)
@@ -251,10 +255,10 @@ def prepare(options: argparse.Namespace, command: str) -> Dataset:
     """
     name, source = options.corpus, Path(options.corpus)
     known = name in ("stdlib", *corpora.REMOTE)
-    if not 257 <= options.vocab_size <= layout.MAX_VOCAB_SIZE:
+    if not 257 <= options.vocab_size <= MAX_VOCAB_SIZE:
         raise DatasetError(
             f"--vocab-size {options.vocab_size} is out of range: 256 bytes and a separator at "
-            f"least, {layout.MAX_VOCAB_SIZE} at most (tokens are stored in 16 bits)"
+            f"least, {MAX_VOCAB_SIZE} at most (tokens are stored in 16 bits)"
         )
     if options.seq_len < 1 or options.num_shards < 1 or options.workers < 1:
         raise DatasetError("--seq-len, --num-shards and --workers must be positive")
@@ -291,7 +295,7 @@ def prepare(options: argparse.Namespace, command: str) -> Dataset:
             corpus = corpora.remote_corpus(
                 name, out, options.num_shards, options.base_url, options.workers
             )
-        (out / layout.MANIFEST).unlink(missing_ok=True)
+        (out / MANIFEST).unlink(missing_ok=True)
         return writer.build(corpus, out, request, command)
 
 

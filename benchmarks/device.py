@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_autoresearch.devices import visible_gpus
-from pytest_autoresearch.experiment import Budget
-from pytest_autoresearch.scoring.bits import bits_per_byte
-from pytest_autoresearch.scoring.dataset import Dataset
-from pytest_autoresearch.trial import TrialSpec
-from pytest_autoresearch.trial.launch import Launcher
-from pytest_autoresearch.trial.run import run_trial
+from pytest_autoresearch.core.experiment import Budget
+from pytest_autoresearch.core.run import TrialSpec
+from pytest_autoresearch.data.dataset import Dataset
+from pytest_autoresearch.forkserver.launch import Launcher
+from pytest_autoresearch.scoring.evaluator import bits_per_byte
+from pytest_autoresearch.training.devices import visible_gpus
+from pytest_autoresearch.training.run import run_trial
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".autoresearch/data/stdlib"

@@ -21,12 +21,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_autoresearch.fingerprint import shape
-from pytest_autoresearch.ledger import Ledger
-from pytest_autoresearch.records import SlotRecord, TrialRecord
-from pytest_autoresearch.repository import Repository, RepositoryError
-from pytest_autoresearch.trial import earlystop
-from pytest_autoresearch.trial.earlystop import Curve
+from pytest_autoresearch.core.records import SlotRecord, TrialRecord
+from pytest_autoresearch.ledger.git import Repository, RepositoryError
+from pytest_autoresearch.ledger.store import Ledger
+from pytest_autoresearch.source.fingerprint import shape
+from pytest_autoresearch.training import earlystop
+from pytest_autoresearch.training.earlystop import Curve
 
 MARGINS = (0.15, 0.10, earlystop.MARGIN, 0.02, 0.0)
 

@@ -20,12 +20,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pytest_autoresearch.campaign import Campaign
-from pytest_autoresearch.mutation import edits_between
-from pytest_autoresearch.offline import opened
-from pytest_autoresearch.proposers.edits import format_blocks
-from pytest_autoresearch.records import SlotRecord
-from pytest_autoresearch.slots import Slot
+from pytest_autoresearch.campaign.attempt import Slot
+from pytest_autoresearch.campaign.loop import Campaign
+from pytest_autoresearch.campaign.open import opened
+from pytest_autoresearch.core.records import SlotRecord
+from pytest_autoresearch.source.blocks import format_blocks
+from pytest_autoresearch.source.edits import edits_between
 
 ROOT = Path(__file__).resolve().parent.parent
 TRUTH = "truth"

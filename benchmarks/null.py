@@ -24,8 +24,8 @@ from typing import get_args
 
 from simulation import night
 
-from pytest_autoresearch.experiment import Budget
-from pytest_autoresearch.judge import Judge, Prior, Rule, estimate_noise
+from pytest_autoresearch.core.experiment import Budget
+from pytest_autoresearch.judge.verdicts import Judge, Prior, Rule, estimate_noise
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_SLOTS = 200
@@ -76,9 +76,9 @@ class Pool:
 
     def score(self, mutation: int, seed: int, budget: str = REAL_BUDGET) -> float:
         """Train and score, in the sandbox, with the trusted evaluator."""
-        from pytest_autoresearch.trial import TrialSpec
-        from pytest_autoresearch.trial.launch import Launcher
-        from pytest_autoresearch.trial.run import run_trial
+        from pytest_autoresearch.core.run import TrialSpec
+        from pytest_autoresearch.forkserver.launch import Launcher
+        from pytest_autoresearch.training.run import run_trial
 
         key = budget, mutation, seed
         if key in self.known:

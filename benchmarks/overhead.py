@@ -18,15 +18,14 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from pytest_autoresearch.experiment import Budget, Metric
-from pytest_autoresearch.ledger import Ledger
-from pytest_autoresearch.mutation import Edit
-from pytest_autoresearch.proposers import Proposal
-from pytest_autoresearch.reporting import junit
-from pytest_autoresearch.repository import Repository
-from pytest_autoresearch.trial import TrialResult, TrialSpec
-from pytest_autoresearch.trial.launch import Launcher
-from pytest_autoresearch.trial.run import run_trial
+from pytest_autoresearch.core.experiment import Budget, Metric
+from pytest_autoresearch.core.proposal import Edit, Proposal
+from pytest_autoresearch.core.run import TrialResult, TrialSpec
+from pytest_autoresearch.forkserver.launch import Launcher
+from pytest_autoresearch.ledger.git import Repository
+from pytest_autoresearch.ledger.store import Ledger
+from pytest_autoresearch.report import junit
+from pytest_autoresearch.training.run import run_trial
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 from simulation import Effect, Gates, Night, night
 
-from pytest_autoresearch.judge import HOPE, KEEP, Judge, Prior
-from pytest_autoresearch.policy import Policy
+from pytest_autoresearch.judge.parents import Policy
+from pytest_autoresearch.judge.verdicts import HOPE, KEEP, Judge, Prior
 
 COST = 125.0
 GATES = Gates(smoke=0.03, saved=0.002)

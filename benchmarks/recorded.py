@@ -33,11 +33,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from wire.recorded import Bill, Recorded, dollars, outcome, read  # noqa: E402
+from support.wire.recorded import Bill, Recorded, dollars, outcome, read  # noqa: E402
 
-from pytest_autoresearch.ledger import Ledger  # noqa: E402
-from pytest_autoresearch.records import SlotRecord  # noqa: E402
-from pytest_autoresearch.spend import Purse, prices_version  # noqa: E402
+from pytest_autoresearch.core.money import prices_version  # noqa: E402
+from pytest_autoresearch.core.records import SlotRecord  # noqa: E402
+from pytest_autoresearch.ledger.spend import Purse  # noqa: E402
+from pytest_autoresearch.ledger.store import Ledger  # noqa: E402
 
 DATA = ROOT / ".autoresearch/data/stdlib"
 PRICED = ("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5")

@@ -21,12 +21,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from pytest_autoresearch.ledger import Ledger
-from pytest_autoresearch.mutation import Edit
-from pytest_autoresearch.proposers import Proposal, Usage
-from pytest_autoresearch.records import GateNote
-from pytest_autoresearch.reporting import html
-from pytest_autoresearch.trial import TrialResult
+from pytest_autoresearch.core.proposal import Edit, Proposal, Usage
+from pytest_autoresearch.core.records import GateNote
+from pytest_autoresearch.core.run import TrialResult
+from pytest_autoresearch.ledger.store import Ledger
+from pytest_autoresearch.report import html
 
 LIMITS = {500: 1.0, 1000: 3.0}
 """Most megabytes of a page of so many slots."""

@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from pytest_autoresearch.scoring import dataset as layout
+from pytest_autoresearch.data import dataset
+from pytest_autoresearch.data.dataset import Dataset
+from pytest_autoresearch.forkserver.launch import Child, Job, Launcher
 from pytest_autoresearch.scoring import evaluator
-from pytest_autoresearch.scoring.bits import bits_per_byte
-from pytest_autoresearch.scoring.dataset import Dataset
-from pytest_autoresearch.trial.child import keep_memory
-from pytest_autoresearch.trial.launch import Child, Job, Launcher
+from pytest_autoresearch.scoring.evaluator import bits_per_byte
+from pytest_autoresearch.training.worker import keep_memory
 
 SEQ_LEN = 256
 VOCABULARIES = (1024, 4096, 8192)
@@ -99,11 +99,11 @@ def make_dataset(folder: Path, vocab_size: int, rows: int) -> Dataset:
             tokens[i] = token = int(successors[token, choices[i]])
         tokens.tofile(folder / f"{split}.bin")
     names = [chr(i % 256) + chr(i // 256) * (i >= 256) for i in range(vocab_size - 1)]
-    (folder / layout.TOKENIZER).write_text(json.dumps({"pattern": ".", "tokens": names}))
-    np.array([*map(len, names), 0], "<u2").tofile(folder / layout.TOKEN_BYTES)
-    hashes = {name: layout.file_sha256(folder / name) for name in layout.FILES}
+    (folder / dataset.TOKENIZER).write_text(json.dumps({"pattern": ".", "tokens": names}))
+    np.array([*map(len, names), 0], "<u2").tofile(folder / dataset.TOKEN_BYTES)
+    hashes = {name: dataset.file_sha256(folder / name) for name in dataset.FILES}
     manifest = {
-        "format": layout.FORMAT,
+        "format": dataset.FORMAT,
         "vocab_size": vocab_size,
         "seq_len": SEQ_LEN,
         "python": sys.version.split()[0],
@@ -112,9 +112,9 @@ def make_dataset(folder: Path, vocab_size: int, rows: int) -> Dataset:
             name: {"sha256": sha256, "bytes": (folder / name).stat().st_size}
             for name, sha256 in hashes.items()
         },
-        "data_sha256": layout.identity(vocab_size, SEQ_LEN, hashes),
+        "data_sha256": dataset.identity(vocab_size, SEQ_LEN, hashes),
     }
-    (folder / layout.MANIFEST).write_text(json.dumps(manifest))
+    (folder / dataset.MANIFEST).write_text(json.dumps(manifest))
     return Dataset.open(folder)
 
 

@@ -17,9 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pytest_autoresearch.ledger import Ledger
-from pytest_autoresearch.records import SlotRecord
-from pytest_autoresearch.reporting import html
+from pytest_autoresearch.core.records import SlotRecord
+from pytest_autoresearch.ledger.store import Ledger
+from pytest_autoresearch.report import html
 
 WIDTH = 1200
 CHARACTER, ROW, MARGIN = 7.83, 18.85, 36

@@ -23,14 +23,14 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import get_args
 
-from pytest_autoresearch.experiment import Experiment
-from pytest_autoresearch.judge import Judge, Prior, estimate_noise
-from pytest_autoresearch.mutation import Edit, EditError, apply
-from pytest_autoresearch.policy import Policy, course
-from pytest_autoresearch.proposers import Attempt, Context, Proposer
-from pytest_autoresearch.proposers.knobs import find
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.proposal import Attempt, Context, Edit, EditError, Proposer
+from pytest_autoresearch.core.records import Champion, SlotRecord
+from pytest_autoresearch.judge.parents import Policy, course
+from pytest_autoresearch.judge.verdicts import Judge, Prior, estimate_noise
 from pytest_autoresearch.proposers.registry import create
-from pytest_autoresearch.records import Champion, SlotRecord
+from pytest_autoresearch.source.edits import apply
+from pytest_autoresearch.source.search_space import find
 
 SOURCE = """\
 DEPTH = 2

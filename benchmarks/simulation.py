@@ -13,10 +13,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pytest_autoresearch.judge import Judge, Prior, estimate_noise
-from pytest_autoresearch.mutation import Edit
-from pytest_autoresearch.policy import Policy, course
-from pytest_autoresearch.records import Champion, SlotRecord
+from pytest_autoresearch.core.proposal import Edit
+from pytest_autoresearch.core.records import Champion, SlotRecord
+from pytest_autoresearch.judge.parents import Policy, course
+from pytest_autoresearch.judge.verdicts import Judge, Prior, estimate_noise
 
 SEED_SD = 0.010
 """Between seeds; cancels in pairs, and is here so that a judge that forgets to pair is caught."""

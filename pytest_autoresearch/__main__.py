@@ -11,7 +11,7 @@ from pathlib import Path
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    from .ledger import LedgerUnavailable
+    from .ledger.store import LedgerUnavailable
 
     try:
         return _main(arguments)
@@ -84,20 +84,20 @@ def _main(arguments: Sequence[str] | None) -> int:
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.command == "import":
-        from .restore import import_log
+        from .cli.restore import import_log
 
         return import_log(Path.cwd(), options.tag, options.log)
     if options.command == "finalize":
-        from .finalize import finalize
+        from .cli.finalize import finalize
 
         groups = [text.split(",") for text in options.group]
         return finalize(Path.cwd(), options.tag, options.branch, groups, options.squash)
     if options.command == "doctor":
-        from .doctor import doctor
+        from .cli.doctor import doctor
 
         return doctor(Path.cwd())
     if options.command == "verify":
-        from .verify import verify_campaign, verify_commit
+        from .cli.verify import verify_campaign, verify_commit
 
         if options.campaign and options.commit:
             parser.error("give a commit or --campaign, not both")
@@ -107,7 +107,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             return verify_commit(Path.cwd(), options.tag, options.commit)
         return verify_campaign(Path.cwd(), options.tag, options.seeds)
     if options.command == "transfer":
-        from .transfer import transfer as run_transfer
+        from .cli.transfer import transfer as run_transfer
 
         if not (0 < options.budget < math.inf) or options.seeds < 1:
             parser.error("--budget and --seeds must be positive")
@@ -140,16 +140,16 @@ def _try(idea: Path, rest: Sequence[str]) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from .experiment import Metric
-    from .ledger import Ledger
-    from .preflight import default_tag
-    from .reporting import exports, junit, tsv
-    from .repository import Repository, RepositoryError
-    from .snapshot import take
+    from .campaign.project import default_tag
+    from .core.experiment import Metric
+    from .ledger.git import Repository, RepositoryError
+    from .ledger.snapshot import take
+    from .ledger.store import Ledger
+    from .report import exports, junit, tsv
 
     root = Path.cwd()
     if options.rebuild:
-        from .restore import rebuild
+        from .cli.restore import rebuild
 
         if code := rebuild(root, options.tag):
             return code
@@ -174,7 +174,7 @@ def _report(options: argparse.Namespace) -> int:
         for path in options.export:
             exports.write(path, slots)
         if options.html:
-            from .reporting import html
+            from .report import html
 
             html.write(options.html, slots, ledger.champions(), html.gather(ledger), live=False)
     except OSError as error:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from .records import SlotRecord
+    from .core.records import SlotRecord
 
 TRIAL_FINISHED = "pytest_autoresearch_trial_finished"
+
 FAILURES = (Exception, SystemExit, pytest.fail.Exception, pytest.skip.Exception)
+
 log = logging.getLogger("pytest_autoresearch")
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from .experiment import Budget
+from .core.experiment import Budget
 
 MAX_SLOTS = 10_000
 """Slots collected for ``--iterations 0``; measured at 2 s and 69 MB of collection."""
@@ -129,7 +129,6 @@ class _Option:
     @property
     def ini(self) -> str:
         return self.dest
-
 
 OPTIONS = (
     _Option(

@@ -14,9 +14,9 @@ import pytest
 from .options import add_options
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .session.session import Session
 
-pytest.register_assert_rewrite("pytest_autoresearch.collector")
+pytest.register_assert_rewrite("pytest_autoresearch.session.items")
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -37,8 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "autoresearch: a slot of a research campaign")
     if not config.getoption("autoresearch"):
         return
-    from . import fixtures
-    from .session import SESSION, start
+    from .session import fixtures
+    from .session.session import SESSION, start
 
     session = start(config)
     config.stash[SESSION] = session
@@ -64,14 +64,14 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     config = parent.config
     if not config.getoption("autoresearch") or file_path.name != _program(config):
         return None
-    from .collector import ProgramFile
+    from .session.items import ProgramFile
 
     program: pytest.Collector = ProgramFile.from_parent(parent, path=file_path)
     return program
 
 
 def _program(config: pytest.Config) -> str:
-    from .session import SESSION
+    from .session.session import SESSION
 
     return Path(config.stash[SESSION].plan.program).name
 
@@ -92,13 +92,13 @@ class HtmlHooks:
 
     def pytest_html_results_table_header(self, cells: list[str]) -> None:
         """Name our columns."""
-        from .reporting import columns
+        from .report import columns
 
         cells[columns.AT : columns.AT] = columns.header()
 
     def pytest_html_results_table_row(self, report: pytest.TestReport, cells: list[str]) -> None:
         """Fill them."""
-        from .reporting import columns
+        from .report import columns
 
         facts = {name: str(value) for name, value in report.user_properties}
         cells[columns.AT : columns.AT] = columns.row(facts)
@@ -147,7 +147,7 @@ class Hooks:
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
         """Let the assertion decide, and record what it decided within the call phase."""
-        from .collector import Slot
+        from .session.items import Slot
 
         if not isinstance(pyfuncitem, Slot):
             return (yield)
@@ -159,7 +159,7 @@ class Hooks:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Turn a verdict into its outcome: not to be kept is expected, infrastructure an error."""
         report = yield
-        from .collector import Slot
+        from .session.items import Slot
 
         if isinstance(item, Slot):
             self.session.shape_report(item, call, report)

@@ -9,12 +9,12 @@ from pathlib import Path
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from support.project import Project
 
-from conftest import Project
-from pytest_autoresearch.experiment import Metric
+from pytest_autoresearch.core.experiment import Metric
+from pytest_autoresearch.core.records import SlotRecord
 from pytest_autoresearch.options import OPTIONS
-from pytest_autoresearch.records import SlotRecord
-from pytest_autoresearch.reporting.markdown import cell, sparkline
+from pytest_autoresearch.report.markdown import cell, sparkline
 
 ROOT = Path(__file__).resolve().parent.parent
 NIGHTLY = ROOT / ".github/workflows/nightly.yml"

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from support.project import Project
 
-from conftest import Project
 from pytest_autoresearch.options import OPTIONS, options_table
 
 ROOT = Path(__file__).resolve().parent.parent

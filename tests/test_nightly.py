@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from conftest import Project, git
+from support.project import Project, git
 
 WORKFLOW = Path(__file__).resolve().parent.parent / ".github/workflows/nightly.yml"
 JOB = yaml.safe_load(WORKFLOW.read_text())["jobs"]["research"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from . import Context, Proposal, Proposer, ProposerUnavailable
+from ..core.proposal import Context, Proposal, Proposer, ProposerExhausted, ProposerUnavailable
+from .memory import Notebook
+from .papers import Library
 
 
 @dataclass
@@ -105,3 +108,59 @@ class Draft:
         thought.wanted = False
         if thought.row is not None:
             self._drop(thought.row, taken)
+
+
+class WithControl:
+    """Asks `main`, and `control` for every `every`-th slot."""
+
+    def __init__(self, main: Proposer, control: Proposer, every: int) -> None:
+        """Combine two proposers.
+
+        Raises:
+            ValueError: `every` is less than 2: nothing would be left to `main`.
+        """
+        if every < 2:
+            raise ValueError("a control arm takes every 2nd slot at most")
+        self.name = main.name
+        self.thinks = True
+        self.recorded = getattr(main, "recorded", False)
+        self._main, self._control, self._every = main, control, every
+
+    def propose(self, context: Context) -> Proposal:
+        """Ask the arm whose turn it is, `main` where `control` has nothing left to turn."""
+        if context.slot % self._every == 0:
+            with contextlib.suppress(ProposerExhausted):
+                return self._control.propose(context)
+        return self._main.propose(context)
+
+    def close(self) -> None:
+        """Release both."""
+        self._main.close()
+        self._control.close()
+
+
+class Informed:
+    """Adds ideas, lessons and literature to what `main` is told."""
+
+    def __init__(self, main: Proposer, notebook: Notebook, library: Library) -> None:
+        self.name = main.name
+        self.thinks = True
+        self.recorded = getattr(main, "recorded", False)
+        self._main, self._notebook, self._library = main, notebook, library
+
+    def propose(self, context: Context) -> Proposal:
+        """Return what `main` proposes; see `Proposer.propose`."""
+        return self._main.propose(self.inform(context))
+
+    def inform(self, context: Context) -> Context:
+        """Return the context with what is in the files now."""
+        return replace(
+            context,
+            ideas=self._notebook.ideas(),
+            lessons=self._notebook.lessons(context.history),
+            literature=self._library.text(context.slot),
+        )
+
+    def close(self) -> None:
+        """Release `main`."""
+        self._main.close()

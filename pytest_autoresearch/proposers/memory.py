@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import atomic
-from ..judge import NEAR_MISS
-from . import Attempt
-from .prompt import LESSON_EVERY, constants, line
+from ..core.files import write_atomic
+from ..core.proposal import Attempt
+from ..judge.verdicts import NEAR_MISS
+from .llm.prompt import LESSON_EVERY, constants, line
 
 IDEAS, LESSONS = "ideas.md", "lessons.md"
 
@@ -31,13 +31,18 @@ MOST_OPEN = 100
 _REMARK = re.compile(
     r"^[^\w\n]{0,4}(idea|done|lesson)[^\w\n]{0,2}:[^\w\n]{0,3}(\S.*)$", re.I | re.M
 )
+
 _TASK = re.compile(r"^\s*[-*] \[( |x|X)\] (.*?)(?: \(from [^()]*\))?\s*$")
+
 _BEGIN = "<!-- from the ledger after {} attempts; rewritten every {} -->"
+
 _PART = re.compile(
     r"<!-- from the ledger after (\d+) attempts(?:(?!<!-- from the ledger).)*?<!-- end -->\n?",
     re.DOTALL,
 )
+
 _KEYS = {"idea": "ideas", "done": "done", "lesson": "lessons"}
+
 _OVER = ("keep", "discard", "crash", "timeout", "invalid", "duplicate", "guard", "cheat")
 
 
@@ -129,7 +134,7 @@ class Notebook:
 
     def _write(self, name: str, before: str, after: str) -> None:
         if after != before:
-            atomic.write(self.folder / name, after.encode("utf-8", "surrogateescape"))
+            write_atomic(self.folder / name, after.encode("utf-8", "surrogateescape"))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -21,9 +21,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .. import atomic
+from ..core.files import write_atomic
 
 ARXIV = "https://export.arxiv.org/api/query"
+
 EVERY = 20
 """Slots after which papers are looked for again."""
 
@@ -34,9 +35,13 @@ PAUSE_S = 3.0
 """Seconds between two requests, as arXiv asks."""
 
 TIMEOUT_S = 15.0
+
 MAX_BYTES = 4 << 20
+
 ABSTRACT = 700
+
 NOTE = 4_000
+
 NOTES = ("*.md", "*.txt")
 
 _ATOM = "{http://www.w3.org/2005/Atom}"
@@ -220,7 +225,7 @@ class Library:
                 entry["papers"] = known["papers"]
             self._complain(str(error))
         entry["asked"] = time.time()
-        atomic.write(self.cache, json.dumps(entry, indent=1))
+        write_atomic(self.cache, json.dumps(entry, indent=1))
         return entry
 
     def _complain(self, why: str) -> None:

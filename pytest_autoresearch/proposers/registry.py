@@ -10,12 +10,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..experiment import Experiment
-from . import Proposer
+from ..core.experiment import Experiment
+from ..core.proposal import Proposer
 
 if TYPE_CHECKING:
-    from ..sandbox import Mode
-    from ..spend import Purse
+    from ..ledger.spend import Purse
+    from ..sandbox.policy import Mode
 
 ENTRY_POINTS = "pytest_autoresearch.proposers"
 
@@ -67,7 +67,7 @@ def with_settings(proposer: Proposer, settings: Settings) -> Proposer:
         setattr(proposer, name, value)
     if settings.control < 2:
         return proposer
-    from .arms import WithControl
+    from .draft import WithControl
 
     return WithControl(proposer, _gp("", Path()), settings.control)
 
@@ -77,19 +77,19 @@ class UnknownProposer(ValueError):
 
 
 def _gp(argument: str, root: Path) -> Proposer:
-    from .gp import GaussianProcess
+    from .search.gp import GaussianProcess
 
     return GaussianProcess()
 
 
 def _ratchet(argument: str, root: Path) -> Proposer:
-    from .keyless import Keyless, ratchet
+    from .search.keyless import Keyless, ratchet
 
     return Keyless("ratchet", ratchet)
 
 
 def _random(argument: str, root: Path) -> Proposer:
-    from .keyless import Keyless, uniform
+    from .search.keyless import Keyless, uniform
 
     return Keyless("random", uniform)
 
@@ -101,19 +101,19 @@ def _replay(argument: str, root: Path) -> Proposer:
 
 
 def _anthropic(argument: str, root: Path) -> Proposer:
-    from .anthropic import DEFAULT_MODEL, Claude
+    from .llm.anthropic import DEFAULT_MODEL, Claude
 
     return Claude(model=argument or DEFAULT_MODEL)
 
 
 def _openai(argument: str, root: Path) -> Proposer:
-    from .openai import Chat
+    from .llm.openai import Chat
 
     return Chat(model=argument)
 
 
 def _command(argument: str, root: Path) -> Proposer:
-    from .command import make
+    from .agents.command import make
 
     return make(argument, root)
 
@@ -122,7 +122,6 @@ def _file(argument: str, root: Path) -> Proposer:
     from .replay import OwnIdea
 
     return OwnIdea(root / argument)
-
 
 BUILT_IN: dict[str, Callable[[str, Path], Proposer]] = {
     "anthropic": _anthropic,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..mutation import EditError
-from . import Context, Proposal, ProposalInvalid, ProposerExhausted
-from .edits import parse
+from ..core.proposal import Context, EditError, Proposal, ProposalInvalid, ProposerExhausted
+from ..source.blocks import parse
 
 
 def read(path: Path, default_file: str, name: str = "replay") -> Proposal:

@@ -9,16 +9,7 @@ from __future__ import annotations
 from .confine import Announce, enter, prepare
 from .launch import Sandboxed, launch, survey
 from .limits import candidate_environment
-from .policy import (
-    COUNTED,
-    LAYERS,
-    Limits,
-    Mode,
-    Policy,
-    Report,
-    SandboxError,
-    SandboxUnavailable,
-)
+from .policy import COUNTED, LAYERS, Limits, Mode, Policy, Report, SandboxError, SandboxUnavailable
 
 __all__ = [
     "COUNTED",

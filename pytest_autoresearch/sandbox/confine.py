@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from . import landlock, limits, namespaces, paths, root, seccomp, syscalls
 from .landlock import Rule
-from .policy import (
-    LAYERS,
-    NETWORK_ALLOWED,
-    Mode,
-    Policy,
-    Report,
-    SandboxError,
-    SandboxUnavailable,
-)
+from .policy import LAYERS, NETWORK_ALLOWED, Mode, Policy, Report, SandboxError, SandboxUnavailable
 
 Announce = int | Callable[[int], object] | None
 
@@ -39,7 +31,6 @@ def enter(
     *,
     announce: Announce = None,
     layout: paths.Layout | None = None,
-    given: Mapping[str, str] | None = None,
 ) -> Report:
     """Confine the calling process: freshly forked, single-threaded, about to run untrusted code.
 
@@ -60,7 +51,6 @@ def enter(
             process is seen from outside: a callable gets it as its argument; to a descriptor it is
             written as ASCII digits and a newline. Runs before any descriptor is closed.
         layout: The readable files, where another process has worked them out already.
-        given: Layers that are enforced from outside, with their states; not attempted.
 
     Returns:
         The report, in the confined process.
@@ -70,7 +60,7 @@ def enter(
         SandboxError: The process is multi-threaded, the policy contradicts itself, or a private
             root failed half-way; the caller must exit without running anything.
     """
-    return _Entry(policy, mode, announce, layout, given or {}).run()
+    return _Entry(policy, mode, announce, layout).run()
 
 
 class _Entry:
@@ -82,14 +72,12 @@ class _Entry:
         mode: Mode,
         announce: Announce,
         layout: paths.Layout | None,
-        given: Mapping[str, str],
     ) -> None:
         self._policy = policy
         self._mode = mode
         self._announce = announce
-        self._given = given
         self._states: dict[str, str] = {}
-        self._private_proc = "pid" in given and "mount" in given
+        self._private_proc = False
         unsupported = syscalls.supported()
         self._confining = mode != "off" and not unsupported
         self._idle = "skipped: the sandbox is off" if mode == "off" else f"skipped: {unsupported}"
@@ -104,7 +92,7 @@ class _Entry:
         self._attempt("limits", lambda: limits.apply_limits(policy.limits))
         self._leave_namespaces()
         self._attempt("descriptors", lambda: limits.close_descriptors(policy.keep_fds))
-        if self._on("mount") and "mount" not in self._given:
+        if self._on("mount"):
             self._attempt("mount", self._build_root)
         self._attempt("environment", lambda: limits.replace_environment(policy.env))
         self._confine("privileges", limits.drop_privileges)
@@ -133,9 +121,6 @@ class _Entry:
         if layer in self._policy.skip:
             self._states[layer] = "skipped: the policy leaves it out"
             return
-        if layer in self._given:
-            self._states[layer] = self._given[layer]
-            return
         try:
             self._states[layer] = action()
         except (OSError, ValueError) as error:
@@ -153,7 +138,7 @@ class _Entry:
                 self._states[layer] = NETWORK_ALLOWED
             else:
                 self._confine(layer, lambda layer=layer: namespaces.unshare(layer))  # type: ignore[misc]
-        if self._on("pid") and "pid" not in self._given:
+        if self._on("pid"):
             try:
                 namespaces.enter_pid_namespace(self._tell)
             except OSError as error:

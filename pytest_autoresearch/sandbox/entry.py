@@ -25,7 +25,7 @@ def main(spec_fd: int, report_fd: int) -> None:
     policy = Policy.from_json(spec["policy"])
     kept = dataclasses.replace(policy, keep_fds=(*policy.keep_fds, report_fd))
     try:
-        report = enter(kept, spec["mode"], layout=_layout(spec["layout"]), given=spec["given"])
+        report = enter(kept, spec["mode"], layout=_layout(spec["layout"]))
     except SandboxError as error:
         refused = isinstance(error, SandboxUnavailable)
         _say(report_fd, {"refused" if refused else "error": str(error)})

@@ -15,20 +15,31 @@ from dataclasses import dataclass
 from . import syscalls
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+
 _MAKE_CHAR, _MAKE_BLOCK = 1 << 6, 1 << 11
+
 _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 
 READ = EXECUTE | READ_FILE | READ_DIR
+
 LIST = READ_DIR
+
 DEVICE = READ_FILE | READ_DIR | WRITE_FILE | _IOCTL_DEV
+
 WRITE = 0xFFFF & ~(_MAKE_CHAR | _MAKE_BLOCK | _IOCTL_DEV)
+
 OVERWRITE = READ_FILE | READ_DIR | WRITE_FILE
+
 _FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | _TRUNCATE | _IOCTL_DEV
 
 _FIRST_BITS = {1: 13, 2: 14, 3: 15, 4: 15}  # of the file rights an ABI knows; 16 from 5 on
+
 _NET_TCP = 3  # bind and connect
+
 _SCOPE_ABSTRACT_UNIX, _SCOPE_SIGNAL = 1, 2
+
 _RULE_PATH_BENEATH = 1
+
 _CREATE_RULESET_VERSION = 1
 
 

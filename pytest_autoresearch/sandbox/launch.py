@@ -13,9 +13,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from . import bwrap, paths, syscalls
+from . import paths, syscalls
 from .policy import Mode, Policy, Report, SandboxError, SandboxUnavailable
 
 Stream = int | Any
@@ -45,7 +45,7 @@ class Sandboxed(subprocess.Popen[Any]):
 def launch(
     argv: Sequence[str],
     policy: Policy,
-    mode: Mode | Literal["bwrap"] = "auto",
+    mode: Mode = "auto",
     *,
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
@@ -63,7 +63,7 @@ def launch(
         argv: Program and arguments; a program without a slash is looked up on the PATH of its
             environment. The program file itself is readable; what else it needs, `policy` names.
         policy: What it may reach.
-        mode: As for `enter`; ``"bwrap"`` lets bubblewrap make the namespaces.
+        mode: As for `enter`.
         cwd: Working directory, instead of the policy's.
         env: Whole environment, instead of the policy's; where both are None, the caller's.
         stdin: Standard input, as for `subprocess.Popen`; nothing by default.
@@ -114,7 +114,7 @@ def _find(program: str, policy: Policy) -> str:
 def _start(
     command: list[str],
     policy: Policy,
-    mode: Mode | Literal["bwrap"],
+    mode: Mode,
     streams: Mapping[str, Any],
 ) -> Sandboxed:
     """Start the entry for ``[program, *argv]``, or for nothing; wait for its report."""
@@ -122,11 +122,10 @@ def _start(
     layout = paths.layout(policy) if confine else None
     spec = {
         "policy": policy.to_json(),
-        "mode": "auto" if mode == "bwrap" else mode,
+        "mode": mode,
         "program": command[0] if command else "",
         "argv": command[1:],
         "layout": layout and _plain(layout),
-        "given": bwrap.layers(policy) if mode == "bwrap" else {},
     }
     report_read, report_write = os.pipe()
     with tempfile.TemporaryFile() as spec_file, open(report_read) as report:
@@ -136,11 +135,8 @@ def _start(
             code = _ENTRY.format(
                 root=os.path.dirname(paths.PACKAGE), spec=spec_file.fileno(), report=report_write
             )
-            argv = [sys.executable, "-I", "-S", "-c", code]
-            if mode == "bwrap":
-                argv = [*bwrap.command(policy, layout), *argv]
             process = Sandboxed(
-                argv,
+                [sys.executable, "-I", "-S", "-c", code],
                 pass_fds=(spec_file.fileno(), report_write, *policy.keep_fds),
                 start_new_session=True,
                 **streams,

@@ -15,7 +15,9 @@ from . import syscalls
 from .policy import Limits, SandboxError
 
 _CAPABILITY_VERSION_3 = 0x20080522
+
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
+
 _FROM_CALLER = ("LANG", "LC_ALL", "TZ")
 
 

@@ -22,9 +22,11 @@ from .landlock import LIST, READ, Rule
 from .policy import Policy, SandboxError
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+
 STATE_FOLDER = ".autoresearch"
 
 DEVICES = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
+
 GPU_DEVICES = tuple(
     f"/dev/nvidia{name}" for name in ("ctl", "-uvm", "-uvm-tools", "-modeset", "-caps")
 )
@@ -35,7 +37,9 @@ _SYSTEM = (
     "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/ld.so.conf",
     "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime", "/sys/devices/system",
 )  # fmt: skip
+
 _GPU = ("/sys", "/usr/local/nvidia", "/run/opengl-driver", *sorted(glob.glob("/usr/local/cuda*")))
+
 _NETWORK = tuple(
     f"/etc/{name}"
     for name in (
@@ -48,9 +52,11 @@ _MACHINE_WIDE = (
     "cpuinfo", "meminfo", "stat", "version", "filesystems", "loadavg", "uptime", "vmstat",
     "sys/kernel", "sys/vm",
 )  # fmt: skip
+
 _GPU_PROC = ("driver", "devices", "modules", "interrupts")
 
 _LIBRARY_MARKS = ({"os.py", "abc.py", "types.py"}, {"os.pyc", "abc.pyc", "types.pyc"})
+
 _ZIPPED_LIBRARY = re.compile(r"python\d+t?\.zip")
 
 
@@ -294,7 +300,6 @@ def _walk(root: str, hidden: frozenset[str], strict: bool) -> _Granted:
         granted.rules = [Rule(root, READ)]
     granted.holes |= {path for path in hidden if within(path, root) and os.path.lexists(path)}
     return granted
-
 
 _secrets = functools.lru_cache(maxsize=16)(_Secrets)
 

@@ -15,14 +15,21 @@ from . import paths, syscalls
 from .policy import Policy, SandboxError
 
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT = 1, 2, 4, 8, 32
+
 _BIND, _REC, _PRIVATE = 4096, 16384, 1 << 18
+
 _NOATIME, _NODIRATIME, _RELATIME = 1024, 2048, 1 << 21
+
 _DETACH = 2
+
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
+
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
+
 _STATVFS_RELATIME = 4096
 
 _BASES = ("/mnt", "/media", "/srv", "/opt", "/tmp", "/run", "/var", "/home", "/boot", "/dev/shm")
+
 _STANDARD_LINKS = {"fd": "fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 
 _libc = ctypes.CDLL(None, use_errno=True)

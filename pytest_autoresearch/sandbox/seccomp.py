@@ -45,16 +45,23 @@ _OTHERS_PRIORITY = {
 """Calls that slow another process down, with the argument that names it (0 is oneself)."""
 
 _SIGNALLING = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
+
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+
 _NEW_NAMESPACE = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x60000000
 
 _LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
+
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
+
 _NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
+
 _X32 = 0x40000000
 
 _SECCOMP_SET_MODE_FILTER = 1
+
 _SPEC_ALLOW = 1 << 2  # without it kernels before 5.16 slow the whole process down
 
 Instruction = tuple[int, int, int, int]
@@ -135,8 +142,8 @@ class Filter:
             )  # fmt: skip
         return code + on(machine, "openat2", fail(errno.ENOSYS))
 
-
 LOAD_NUMBER: Instruction = (_LOAD, 0, 0, _NUMBER)
+
 PASS: Instruction = (_RETURN, 0, 0, _ALLOW)
 
 

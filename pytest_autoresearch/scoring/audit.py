@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.dataset import Dataset
 from . import CheatDetected, ScoringCrash
-from .dataset import Dataset
-from .remote import Losses, Scorer, Tokens
+from .process import Losses, Scorer, Tokens
 from .sampling import Sample, draw, rounds, secret_generator
 
 Floats = npt.NDArray[np.float64]
+
 Ints = npt.NDArray[np.int64]
 
 _HIGHEST_SIZE = 100.0
+
 _SHOWN = 5
+
 _POSITIONS_A_REQUEST = 2048
 
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .dataset import Dataset
+from ..data.dataset import Dataset
 from .evaluator import Start
-from .remote import Allowance, Scorer
+from .process import Allowance, Scorer
 
 ROWS = 512
 """Contexts of the cloze test: an accuracy of 0.3 has a standard error of 0.02."""
 
 SAMPLE_TOKENS = 48
+
 PROMPT = "def "
 
 

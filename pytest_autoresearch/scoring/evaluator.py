@@ -10,6 +10,7 @@ difference beyond rounding is a cheat.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -20,19 +21,19 @@ from typing import Any
 
 import numpy as np
 
-from ..trial.launch import Child
+from ..data.dataset import Dataset
+from ..forkserver.launch import Child
 from . import CheatDetected, ScoringCrash
 from .audit import Tolerance, plan_audit, run_audit
-from .bits import bits_per_byte
-from .dataset import Dataset
-from .identity import score_hashes
+from .process import Allowance, Losses, Scorer
 from .properties import check_properties
-from .remote import Allowance, Losses, Scorer
+from .provenance import score_hashes
 
 Start = Callable[[], Child]
 """Returns a fresh confined child of phase ``score`` that has been given its job."""
 
 AUDIT = 512
+
 AUDIT_KEEP = 2048
 """Positions audited with every score, and before a mutation is kept."""
 
@@ -321,3 +322,23 @@ def _weakest(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]
         layer: state if other.get(layer, state).startswith("ok") else other[layer]
         for layer, state in one.items()
     }
+
+
+def bits_per_byte(nats: float, n_bytes: int) -> float:
+    """Convert a summed cross entropy to bits per byte.
+
+    Args:
+        nats: Sum over scored tokens of -ln p(token), in nats.
+        n_bytes: UTF-8 bytes those tokens stand for; special tokens count 0 and are not scored.
+
+    Returns:
+        nats / (ln 2 * n_bytes).
+
+    Raises:
+        ValueError: If `n_bytes` is not positive, or `nats` is negative or not finite.
+    """
+    if n_bytes <= 0:
+        raise ValueError(f"bits per byte of {n_bytes} bytes; score at least one token with bytes")
+    if not math.isfinite(nats) or nats < 0:
+        raise ValueError(f"a summed loss of {nats} nats is no cross entropy; it must be >= 0")
+    return nats / (math.log(2) * n_bytes)

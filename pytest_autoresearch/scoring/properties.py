@@ -23,14 +23,18 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from . import CheatDetected, ScoringCrash
-from .remote import Losses, Tokens
+from .process import Losses, Tokens
 
 Logits = Callable[[Tokens], Losses]
 
 EXAMPLES = 40
+
 EXAMPLES_FIXED_SHAPE = 8
+
 SECONDS = 1.5
+
 SHRINK_SECONDS = 4.0
+
 _AT_LEAST = 4
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..records import SlotRecord
+from ..core.records import SlotRecord
 
 
 def figures(record: SlotRecord) -> dict[str, float]:
@@ -24,7 +24,6 @@ def figures(record: SlotRecord) -> dict[str, float]:
         **{name: float(getattr(trial, name)) for trial in last for name in _TRIAL},
     }
     return {name: float(value) for name, value in values.items() if value is not None}
-
 
 _TRIAL = ("train_seconds", "total_seconds", "steps", "parameters", "peak_memory_bytes")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow  # type: ignore[import-not-found, unused-ignore]
 import pytest
 
-from ..records import SlotRecord
+from ..core.records import SlotRecord
 from . import campaign, figures, home, words
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it would write across the live lines

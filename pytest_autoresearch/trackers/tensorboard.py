@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tensorboardX import SummaryWriter  # type: ignore[import-not-found, unused-ignore]
 
-from ..records import SlotRecord
+from ..core.records import SlotRecord
 from . import campaign, figures, home, words
 
 

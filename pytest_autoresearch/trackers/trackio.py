@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..records import SlotRecord
+from ..core.records import SlotRecord
 from . import campaign, figures, home, words
 
 

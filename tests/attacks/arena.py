@@ -16,22 +16,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pytest_autoresearch.experiment import Budget
-from pytest_autoresearch.gates import run_gates
-from pytest_autoresearch.sandbox import Mode
-from pytest_autoresearch.scoring import (
-    CheatDetected,
-    ScoringCrash,
-    ScoringError,
-    ScoringTimeout,
-    corpora,
-    writer,
-)
-from pytest_autoresearch.scoring.dataset import Dataset
+from pytest_autoresearch.core.experiment import Budget
+from pytest_autoresearch.core.run import TrialResult, TrialSpec
+from pytest_autoresearch.data import corpora, writer
+from pytest_autoresearch.data.dataset import Dataset
+from pytest_autoresearch.forkserver.launch import Child, Job, Launcher
+from pytest_autoresearch.sandbox.policy import Mode
+from pytest_autoresearch.scoring import CheatDetected, ScoringCrash, ScoringError, ScoringTimeout
 from pytest_autoresearch.scoring.evaluator import Score, evaluate
-from pytest_autoresearch.trial import TrialResult, TrialSpec
-from pytest_autoresearch.trial.launch import Child, Job, Launcher
-from pytest_autoresearch.trial.run import run_trial
+from pytest_autoresearch.source.checks import run_gates
+from pytest_autoresearch.training.run import run_trial
 
 HERE = Path(__file__).parent
 HONEST = HERE / "honest.py"

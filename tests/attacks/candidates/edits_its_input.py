@@ -6,11 +6,11 @@ import sys
 
 from honest import build, train
 
-from pytest_autoresearch.scoring import candidate_side
+from pytest_autoresearch.scoring import worker
 
 __all__ = ["build", "logits", "train"]
 
-honest_map = candidate_side._map
+honest_map = worker._map
 
 
 def _map(fd, dtype, *, write):
@@ -22,7 +22,7 @@ def _map(fd, dtype, *, write):
     return honest_map(fd, dtype, write=write)
 
 
-candidate_side._map = _map
+worker._map = _map
 
 
 def logits(model, x):

@@ -10,12 +10,12 @@ import numpy
 import torch
 from honest import build, logits, train
 
-from pytest_autoresearch.scoring import candidate_side
+from pytest_autoresearch.scoring import worker
 
 __all__ = ["build", "logits", "train"]
 
 own = os.path.dirname(os.path.realpath(__file__))
-package = os.path.dirname(os.path.dirname(os.path.realpath(candidate_side.__file__)))
+package = os.path.dirname(os.path.dirname(os.path.realpath(worker.__file__)))
 folders = [*site.getsitepackages(), sysconfig.get_path("stdlib"), os.path.dirname(torch.__file__)]
 targets = [os.path.join(folder, "attack.pth") for folder in folders]
 for module in (torch, numpy):

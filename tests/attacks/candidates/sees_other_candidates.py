@@ -11,5 +11,5 @@ if "attack_was_here" in vars(sys):
     sys.exit("this process ran another candidate before")
 sys.attack_was_here = True
 for thing in gc.get_objects():
-    if type(thing).__module__.startswith(("pytest_autoresearch.scoring.dataset",)):
+    if type(thing).__module__.startswith(("pytest_autoresearch.data.dataset",)):
         sys.exit("the process holds the data set")

@@ -6,7 +6,7 @@ import socket
 
 from honest import build, logits, train
 
-from pytest_autoresearch.trial import channel
+from pytest_autoresearch.forkserver import channel
 
 __all__ = ["build", "logits", "train"]
 

@@ -5,7 +5,7 @@ import struct
 
 from honest import build, logits, train
 
-from pytest_autoresearch.trial.channel import Channel
+from pytest_autoresearch.forkserver.channel import Channel
 
 __all__ = ["build", "logits", "train"]
 

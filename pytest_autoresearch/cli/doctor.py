@@ -1,0 +1,175 @@
+"""Is this machine, this project and this campaign in order? Each answer with its remedy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+State = Literal["ok", "warn", "fix"]
+
+MIN_FREE_BYTES = 2 * 2**30
+
+MIN_PYTHON = (3, 11)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One answer.
+
+    Attributes:
+        name: What was looked at.
+        state: ``ok``; ``warn``: it works, with less; ``fix``: it does not work.
+        detail: What was found and, unless ok, the remedy.
+    """
+
+    name: str
+    state: State
+    detail: str
+
+
+def doctor(root: Path, say: Callable[[str], object] = print) -> int:
+    """Look at everything that a night needs.
+
+    Returns:
+        Exit code: 1 if something must be fixed, else 0.
+    """
+    worst = 0
+    for finding in examine(root):
+        say(f"{finding.state:5}{finding.name:10}{finding.detail}")
+        worst |= finding.state == "fix"
+    return int(worst)
+
+
+def examine(root: Path) -> Iterator[Finding]:
+    """Yield every finding, the machine's first."""
+    for check in (_python, _torch, _device, _clock, _disk, _sandbox):
+        yield _careful(check, root)
+    yield from _project(root)
+    yield _keys()
+
+
+def _careful(check: Callable[[Path], Finding], root: Path) -> Finding:
+    try:
+        return check(root)
+    except Exception as error:
+        return Finding(check.__name__.strip("_"), "fix", f"{type(error).__name__}: {error}")
+
+
+def _python(root: Path) -> Finding:
+    found = platform.python_version()
+    if sys.version_info < MIN_PYTHON:
+        return Finding("python", "fix", f"{found}; use 3.11 or newer")
+    return Finding("python", "ok", f"{found}, pytest {pytest.__version__}")
+
+
+def _torch(root: Path) -> Finding:
+    try:
+        return Finding("torch", "ok", version("torch"))
+    except PackageNotFoundError:
+        return Finding("torch", "fix", "not installed; run: pip install -c constraints.txt torch")
+
+
+def _device(root: Path) -> Finding:
+    from ..training.devices import cpu_name, default_budget, memory_bytes, visible_gpus
+
+    memory = f"{memory_bytes() / 2**30:.0f} GiB"
+    if gpus := visible_gpus():
+        return Finding("device", "ok", f"{len(gpus)} GPU(s), {memory}; {default_budget('cuda')}")
+    return Finding(
+        "device", "ok", f"{os.cpu_count()} x {cpu_name()}, {memory}; {default_budget('cpu')}"
+    )
+
+
+def _clock(root: Path) -> Finding:
+    began, wall = time.monotonic(), time.time()
+    time.sleep(0.2)
+    drift = abs((time.time() - wall) - (time.monotonic() - began))
+    if drift > 0.05:
+        return Finding(
+            "clock", "warn", f"the wall clock moved by {drift:.2f} s in 0.2 s; is it set?"
+        )
+    return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S %Z"))
+
+
+def _disk(root: Path) -> Finding:
+    free = shutil.disk_usage(root).free
+    if free < MIN_FREE_BYTES:
+        return Finding("disk", "warn", f"{free / 2**30:.1f} GiB free; kept weights need room")
+    return Finding("disk", "ok", f"{free / 2**30:.0f} GiB free")
+
+
+def _sandbox(root: Path) -> Finding:
+    from ..sandbox.launch import survey
+
+    report = survey()
+    missing = [f"{name}: {state}" for name, state in report.layers.items() if "fail" in state]
+    if not report.verified:
+        return Finding(
+            "sandbox", "warn",
+            f"{report.headline()}; scores will be unverified ({'; '.join(missing)[:200]})",
+        )  # fmt: skip
+    return Finding("sandbox", "ok", report.headline())
+
+
+def _project(root: Path) -> Iterator[Finding]:
+    from ..campaign.project import check, default_tag, experiment_at
+
+    try:
+        experiment = experiment_at(root)
+        repository = check(root, experiment)
+    except pytest.UsageError as error:
+        yield Finding("project", "fix", str(error))
+        return
+    except Exception as error:
+        yield Finding("project", "fix", f"conftest.py: {type(error).__name__}: {error}")
+        return
+    tag = default_tag(repository)
+    yield Finding("git", "ok", f"commit {repository.head()[:10]}, campaign {tag}")
+    if experiment.data is not None and experiment.run is None:
+        yield _data(root / experiment.data)
+    yield _campaign(root, tag)
+
+
+def _data(folder: Path) -> Finding:
+    from ..data.dataset import Dataset, DatasetError
+
+    try:
+        dataset = Dataset.open(folder)
+        dataset.verify()
+    except DatasetError as error:
+        return Finding("data", "fix", str(error))
+    return Finding("data", "ok", f"{folder.name}, every file as prepared ({dataset.sha256[:12]})")
+
+
+def _campaign(root: Path, tag: str) -> Finding:
+    from ..ledger.store import Ledger, LedgerUnavailable
+
+    if not Ledger.exists(root, tag):
+        return Finding("campaign", "ok", f"{tag} is not begun")
+    try:
+        ledger = Ledger.open(root, tag)
+        slots, champion = ledger.slots(), ledger.champion()
+        ledger.close()
+    except LedgerUnavailable as error:
+        return Finding("campaign", "fix", str(error))
+    best = f", champion {champion.mean:.6f}" if champion else ", no baseline yet"
+    return Finding("campaign", "ok", f"{tag}: {len(slots)} slots{best}")
+
+
+def _keys() -> Finding:
+    from ..proposers.registry import CREDENTIALS
+
+    present = [name for name in (*CREDENTIALS, "OPENAI_API_KEY") if os.environ.get(name)]
+    if not present:
+        return Finding("keys", "ok", "none; gp proposes")
+    return Finding("keys", "ok", f"{', '.join(present)} set (not shown, not checked)")

@@ -1,0 +1,248 @@
+"""From a campaign's branch to history that a person can review.
+
+A new branch starts where the campaign did and has one commit a keep, each with its own measured
+gain, without keeps that were taken out again. Nothing is created before the last commit is seen to
+hold exactly the champion's files; the working tree is never touched.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..campaign.project import check, default_tag, experiment_at
+from ..core.experiment import Experiment, Metric
+from ..core.files import write_atomic
+from ..core.proposal import EditError
+from ..core.records import PRUNE, SlotRecord
+from ..judge.parents import built_on, stack
+from ..ledger.git import Repository, RepositoryError
+from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
+from ..report.markdown import cell
+from ..source.edits import apply
+
+
+@dataclass(frozen=True)
+class Step:
+    """One commit to be.
+
+    Attributes:
+        slots: Keeps that it holds, in order.
+        files: The editable files after it.
+    """
+
+    slots: tuple[SlotRecord, ...]
+    files: Mapping[str, str]
+
+
+def finalize(
+    root: Path, tag: str | None, branch: str | None, groups: Sequence[Sequence[str]], squash: bool
+) -> int:
+    """Make the branch and say what to do with it.
+
+    Args:
+        root: The project.
+        tag: Of the campaign; None: the name of the current git branch.
+        branch: To be created; None: ``research/<tag>``.
+        groups: Names of keeps that become one commit each; neighbours only.
+        squash: All keeps become one commit.
+
+    Returns:
+        Exit code: 0, or 4 if it was refused; then nothing was created.
+    """
+    try:
+        _finalize(root, tag, branch, groups, squash)
+    except (pytest.UsageError, RepositoryError, CampaignBusy, LedgerUnavailable) as error:
+        print(error, file=sys.stderr)
+        return 4
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}; nothing was created", file=sys.stderr)
+        return 4
+    return 0
+
+
+def _finalize(
+    root: Path, tag: str | None, branch: str | None, groups: Sequence[Sequence[str]], squash: bool
+) -> None:
+    experiment = experiment_at(root)
+    repository = check(root, experiment)
+    tag = tag or default_tag(repository)
+    branch = branch or f"research/{tag}"
+    if not Ledger.exists(root, tag):
+        raise pytest.UsageError(f"no campaign {tag!r} in {root}; give --tag")
+    if dirty := repository.changes():
+        raise pytest.UsageError(
+            f"the working tree has changes ({', '.join(dirty[:3])}); commit or stash them first"
+        )
+    ledger = Ledger.open(root, tag)
+    session = ledger.begin_session(driver="finalize", worker="finalize")
+    try:
+        facts, closing = ledger.meta("campaign"), ledger.meta("closing") or {}
+        champions = ledger.champions()
+        if len(champions) < 2:
+            raise pytest.UsageError("nothing was kept, so there is nothing to finalize")
+        repository.check_branch(tag, [champion.commit for champion in champions])
+        last = champions[-1]
+        if closing.get("champion") != last.version:  # what was measured of an earlier champion
+            closing = {"keeps": closing.get("keeps", ())}
+        by_id, made = {s.id: s for s in ledger.slots()}, {c.slot_id for c in champions}
+        slots = [_whole(stack(by_id[c.slot_id], by_id, made)) for c in champions[1:]]
+        keeps = plan(repository, experiment, facts["base_commit"], slots)
+        steps = group(keeps, [[slot.name for step in keeps for slot in step.slots]] if squash
+                      else groups)  # fmt: skip
+        tip = build(repository, facts["base_commit"], steps, experiment.metric, closing)
+        wanted = repository.read(last.commit, experiment.files)
+        if repository.read(tip, experiment.files) != wanted:
+            raise pytest.UsageError(
+                "the commits do not add up to the champion; nothing was created"
+            )
+        if ledger.champion() != last:
+            raise pytest.UsageError("the champion moved meanwhile; run it again")
+        page = root / ".autoresearch" / tag / "pull-request.md"
+        write_atomic(page, pull_request(tag, steps, experiment.metric, closing))
+        repository.create_branch(branch, tip)  # last, so that a failure leaves no branch behind
+    finally:
+        ledger.end_session(session, None)
+        ledger.close()
+    for number, step in enumerate(steps, 1):
+        print(f"{number}. {subject(step)}")
+    base, title = facts["base_commit"][:10], subject(steps[-1])
+    create = ["gh", "pr", "create", "--head", branch, "--title", title, "--body-file", str(page)]
+    print(f"\nbranch {branch} holds the champion's files: git log -p {base}..{branch}")
+    print(f"push it:       {shlex.join(['git', 'push', '-u', 'origin', branch])}")
+    print(f"pull request:  {shlex.join(create)}")  # titles are a model's words: quoted for a shell
+
+
+def _whole(parts: Sequence[SlotRecord]) -> SlotRecord:
+    """Return a keep as one change: with the edits of what it was built on, which it names."""
+    *below, keep = parts
+    if not below:
+        return keep
+    edits = tuple(edit for one in parts for edit in one.edits)
+    return replace(keep, edits=edits, hypothesis=f"{built_on(below)}\n{keep.hypothesis}".strip())
+
+
+def plan(
+    repository: Repository, experiment: Experiment, base: str, slots: Sequence[SlotRecord]
+) -> list[Step]:
+    """Return one step a keep, without keeps that were taken out again where that adds up.
+
+    Args:
+        repository: Of the project.
+        experiment: Its editable files are what changes.
+        base: Commit that the campaign began at.
+        slots: The champion's line, oldest first, removals included.
+    """
+    gone = {slot.meta.get("removes") for slot in slots if slot.kind == PRUNE}
+    alive = [slot for slot in slots if slot.kind != PRUNE and slot.id not in gone]
+    files = repository.read(base, experiment.files)
+    steps = []
+    try:
+        for slot in alive:
+            files = apply(files, slot.edits)
+            steps.append(Step((slot,), files))
+    except EditError:
+        steps = []
+    if not steps or files != repository.read(slots[-1].commit, experiment.files):
+        return [Step((slot,), repository.read(slot.commit, experiment.files)) for slot in slots]
+    return steps
+
+
+def group(steps: Sequence[Step], groups: Sequence[Sequence[str]]) -> list[Step]:
+    """Join neighbours.
+
+    Raises:
+        pytest.UsageError: A name is no keep, or the keeps of a group are not neighbours.
+    """
+    names = [step.slots[0].name for step in steps]
+    joined = list(steps)
+    for wanted in groups:
+        unknown = [name for name in wanted if name not in names]
+        if unknown:
+            raise pytest.UsageError(
+                f"--group {','.join(wanted)}: {unknown[0]} is no keep; there are {', '.join(names)}"
+            )
+        places = sorted(
+            i for i, step in enumerate(joined) if any(s.name in wanted for s in step.slots)
+        )
+        if places != list(range(places[0], places[-1] + 1)):
+            raise pytest.UsageError(
+                f"--group {','.join(wanted)}: only neighbours can be one commit; their order is "
+                + ", ".join(names)
+            )
+        parts = joined[places[0] : places[-1] + 1]
+        whole = Step(tuple(slot for part in parts for slot in part.slots), parts[-1].files)
+        joined[places[0] : places[-1] + 1] = [whole]
+    return joined
+
+
+def build(
+    repository: Repository,
+    base: str,
+    steps: Sequence[Step],
+    metric: Metric,
+    closing: Mapping[str, Any],
+) -> str:
+    """Create the commit objects; no ref points at them yet. Returns the last one's id."""
+    tip = base
+    for step in steps:
+        tip = repository.commit(
+            tip,
+            step.files,
+            subject=subject(step),
+            body="\n\n".join(describe(slot, metric, closing) for slot in step.slots),
+            trailers={
+                "Slots": " ".join(slot.name for slot in step.slots),
+                "Measured-Commits": " ".join(slot.commit for slot in step.slots),
+            },
+        )
+    return tip
+
+
+def subject(step: Step) -> str:
+    """Return a commit's first line."""
+    first = step.slots[0].title or step.slots[0].name
+    return first if len(step.slots) == 1 else f"{len(step.slots)} steps: {first}, …"[:72]
+
+
+def describe(slot: SlotRecord, metric: Metric, closing: Mapping[str, Any]) -> str:
+    """Return what is known of one keep."""
+    lines = [f"{slot.name}: {slot.title}"]
+    if slot.gain is not None and slot.score is not None:
+        lines.append(
+            f"{metric.name} {slot.score:.6f}, gain {slot.gain:+.6f} ({slot.gain_sigma or 0:+.1f} "
+            f"sigma) over {slot.n} paired seed(s)"
+        )
+    for keep in closing.get("keeps", ()):
+        if keep["slot"] == slot.id and keep["gain"] is not None:
+            held = "holds" if keep["held"] else "does NOT hold"
+            lines.append(f"on fresh seeds {keep['gain']:+.6f}: {held}")
+    if slot.hypothesis:
+        lines.append(slot.hypothesis)
+    return "\n".join(lines)
+
+
+def pull_request(
+    tag: str, steps: Sequence[Step], metric: Metric, closing: Mapping[str, Any]
+) -> str:
+    """Return the text of a pull request."""
+    lines = [f"Research campaign `{tag}`: {metric.name}", ""]
+    for name, said in (("confirmed", "on fresh seeds"), ("holdout", "on the holdout")):
+        if gain := closing.get(name):
+            lines.append(
+                f"- gain {said}: {gain['gain']:+.6f} [{gain['low']:+.6f}, {gain['high']:+.6f}]"
+            )
+    if not closing.get("confirmed"):
+        lines.append("- not confirmed on fresh seeds")
+    lines.append("")
+    for step in steps:
+        lines += [f"### {cell(subject(step))}", ""]
+        for slot in step.slots:
+            lines += [*map(cell, describe(slot, metric, closing).splitlines()), ""]
+    return "\n".join(lines)

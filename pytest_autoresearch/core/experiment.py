@@ -1,0 +1,153 @@
+"""What is researched: the declaration a user writes in ``conftest.py``.
+
+Plain frozen data; nothing here runs anything or imports anything of ours.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Direction = Literal["min", "max"]
+
+BudgetKind = Literal["wall", "work", "equal"]
+
+_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+_TOKENS = {"tok": 1, "ktok": 1_000, "mtok": 1_000_000, "gtok": 1_000_000_000}
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h)")
+
+_WORK = re.compile(r"(equal:)?(\d+(?:\.\d+)?)\s*(tok|ktok|mtok|gtok)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The number a campaign moves.
+
+    Attributes:
+        name: Name of the metric, and of the attribute of ``trial`` that holds it.
+        direction: ``"min"`` when lower is better, ``"max"`` when higher is.
+        unit: Shown beside the number; never interpreted.
+    """
+
+    name: str = "val_bpb"
+    direction: Direction = "min"
+    unit: str = "bits/byte"
+
+    def gain(self, new: float, old: float) -> float:
+        """How much better `new` is than `old`: positive is better in either direction."""
+        return old - new if self.direction == "min" else new - old
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long one trial may train.
+
+    Attributes:
+        kind: ``"wall"``: seconds of the outside clock; ``"work"``: units of training data
+            (tokens) handed out; ``"equal"``: as long as the campaign's baseline code would need
+            for `amount` units on this machine now, counted in CPU work, not in wall time.
+        amount: Seconds for ``"wall"``, units of work otherwise.
+    """
+
+    kind: BudgetKind
+    amount: float
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read ``300s``, ``5min``, ``2h``, ``600ktok`` or ``equal:600ktok``.
+
+        Raises:
+            ValueError: If the text has another form or the amount is not positive.
+        """
+        lowered = text.strip().lower()
+        if match := _DURATION.fullmatch(lowered):
+            budget = cls("wall", float(match[1]) * _SECONDS[match[2]])
+        elif match := _WORK.fullmatch(lowered):
+            budget = cls("equal" if match[1] else "work", float(match[2]) * _TOKENS[match[3]])
+        else:
+            raise ValueError(f"{text!r} is not a budget; write 300s, 600ktok or equal:600ktok")
+        if not (math.isfinite(budget.amount) and budget.amount > 0):
+            raise ValueError(f"a budget of {text!r} trains nothing; write a positive amount")
+        return budget
+
+    def __str__(self) -> str:
+        if self.kind == "wall":
+            return f"{self.amount:g}s"
+        work = f"{self.amount / 1000:g}ktok" if self.amount >= 1000 else f"{self.amount:g}tok"
+        return f"equal:{work}" if self.kind == "equal" else work
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A bound on a secondary metric of a finished trial.
+
+    Attributes:
+        metric: Name in the trial's metrics, e.g. ``"total_seconds"``.
+        at_most: Upper bound, absolute.
+        at_least: Lower bound, absolute.
+        at_most_times_baseline: Upper bound as a multiple of the baseline's mean.
+    """
+
+    metric: str
+    at_most: float | None = None
+    at_least: float | None = None
+    at_most_times_baseline: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that bound nothing.
+
+        Raises:
+            ValueError: There is none, or one is no number.
+        """
+        bounds = (self.at_most, self.at_least, self.at_most_times_baseline)
+        given = [bound for bound in bounds if bound is not None]
+        numbers = (type(b) in (int, float) and not math.isnan(b) for b in given)
+        if not given or not all(numbers):
+            raise ValueError(f"{self} bounds nothing; give at_most, at_least or a multiple")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One line of research.
+
+    Attributes:
+        files: Editable files, relative to the root directory; a mutation may change only these.
+        context: Fixed files a proposer may read (never edit).
+        program: The researcher's brief, whose slots pytest collects.
+        metric: What is measured and which way is better.
+        budget: Training budget of one trial; None lets the device decide
+            (``equal:600ktok`` on a CPU, ``300s`` on CUDA).
+        data: Folder of the prepared data set; required by the training contract.
+        run: None: the first editable file obeys the training contract (``build``, ``train``,
+            ``logits``; docs/contract.md) and the harness computes the score. Otherwise a command
+            whose output holds ``name: value`` lines; its score is *self-reported*.
+        guards: Bounds on secondary metrics.
+        checks: Shell command that must succeed in the mutated copy before a keep, or None.
+        knobs: Search ranges of literals, by name, that override the inferred ones.
+    """
+
+    files: tuple[str, ...] = ("train.py",)
+    context: tuple[str, ...] = ("prepare.py",)
+    program: str = "program.md"
+    metric: Metric = field(default_factory=Metric)
+    budget: Budget | None = None
+    data: Path | None = None
+    run: tuple[str, ...] | None = None
+    guards: tuple[Guard, ...] = ()
+    checks: str | None = None
+    knobs: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a guard on the metric itself: that is what the judge is for.
+
+        Raises:
+            ValueError: There is one.
+        """
+        if any(guard.metric == self.metric.name for guard in self.guards):
+            raise ValueError(f"{self.metric.name} is the metric, and no guard can bound it, too")

@@ -1,0 +1,247 @@
+"""The proposer contract: who suggests the next mutation, and what it is told.
+
+A proposer sees a `Context` and returns a `Proposal`; it never touches files, git or the ledger.
+One backend a file; `create` in ``registry.py`` finds them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from .experiment import Experiment
+
+
+class ProposerError(Exception):
+    """Base of everything that a proposer may raise.
+
+    Attributes:
+        usage: What was spent before it, or None.
+    """
+
+    usage: Usage | None = None
+
+
+class ProposerUnavailable(ProposerError):
+    """The provider's fault (network, overload, quota): infrastructure, never a verdict.
+
+    Attributes:
+        again_s: Seconds after which asking again is free and may help: the night pauses for so
+            long. None: the slot fails.
+    """
+
+    again_s: float | None = None
+
+
+class ProposalRefused(ProposerError):
+    """The model declined. Never resent, never reworded."""
+
+
+class ProposalInvalid(ProposerError):
+    """Text came back that holds no applicable edits, after all repairs: verdict ``invalid``.
+
+    Attributes:
+        title: What the proposal called itself, for the record.
+        meta: The backend's notes, as a `Proposal` would carry them.
+    """
+
+    def __init__(
+        self, message: str, title: str = "", meta: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.title = title
+        self.meta = dict(meta or {})
+
+
+class ProposerExhausted(ProposerError):
+    """Nothing is left to propose (the end of a recorded list): the campaign stops, exit 0."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one proposal cost.
+
+    Attributes:
+        model: Model that answered, or ''.
+        input_tokens, cache_read_tokens, cache_write_tokens, output_tokens: As billed.
+        requests: Calls made, repairs included.
+        cost_usd: Price in US dollars, or None when unknown.
+        seconds: Wall seconds until the proposal was complete.
+    """
+
+    model: str = ""
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    requests: int = 0
+    cost_usd: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An idea with its edits, not yet applied.
+
+    Attributes:
+        title: One line, at most 100 characters.
+        hypothesis: Why it should help; may be ''.
+        edits: Applied to the parent's files in order.
+        proposer: Name of the backend, e.g. ``"gp"``.
+        usage: Its price.
+        meta: JSON-serialisable notes of the backend (e.g. the knob values it set).
+    """
+
+    title: str
+    edits: tuple[Edit, ...]
+    hypothesis: str = ""
+    proposer: str = ""
+    usage: Usage = field(default_factory=Usage)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One finished or running slot, as history shows it to a proposer.
+
+    Attributes:
+        slot_id: Ledger id.
+        name: Item name, e.g. ``"mutation-0007"`` or ``"baseline-1"``.
+        parent: Ledger id of the slot whose files it was applied to; None for a baseline.
+        title, hypothesis, proposer: Of its proposal.
+        verdict: ``keep``, ``discard``, ``crash``, ``timeout``, ``invalid``, ``duplicate``,
+            ``guard``, ``cheat``, ``baseline`` or ``running``.
+        reason: One line saying why.
+        score: Mean of its replicates in the metric's unit, or None.
+        gain: Gain over its bar's champion mean (positive is better), or None.
+        gain_sigma: `gain` in units of the noise, or None.
+        lines_added, lines_removed: Size of the change.
+        meta: The proposal's `meta`.
+        read_files: Returns the resulting editable files, path to text (read lazily from git).
+        edits: What was changed.
+        log_tail: Last lines of its log (untrusted) where it has no score, else ''.
+    """
+
+    slot_id: int
+    name: str
+    parent: int | None
+    title: str
+    hypothesis: str
+    proposer: str
+    verdict: str
+    reason: str
+    score: float | None
+    gain: float | None
+    gain_sigma: float | None
+    lines_added: int
+    lines_removed: int
+    meta: Mapping[str, Any]
+    read_files: Callable[[], Mapping[str, str]]
+    edits: tuple[Edit, ...] = ()
+    log_tail: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a proposer may know. Holdout scores are never in it.
+
+    Attributes:
+        experiment: The declaration.
+        program: Text of program.md as it is now, front matter included.
+        slot: Number of the slot to fill, from 1; also the source of reproducible randomness.
+        seed: Campaign seed; ``(seed, slot)`` determines a keyless proposal.
+        parent: Slot whose files the edits apply to: the champion, or a discard to build on.
+        files: The parent's editable files, path to text.
+        fixed_files: The experiment's context files, path to text.
+        history: Every attempt of the campaign so far, oldest first, running ones included.
+        champion: The champion's attempt.
+        sigma: Standard deviation of one trial's score near the champion, or None.
+        figures: The parent's measured figures (tokens/s, parameters, memory, …).
+        log_tail: Last lines of the parent's training log (untrusted bytes, decoded).
+        hint: A word of the campaign's policy, e.g. that a structural change is wanted; or ''.
+        curve: The parent's training loss, as (share of the budget, loss).
+        ideas, lessons: The campaign's files of that name, or ''; models and people write them.
+        literature: Titles and abstracts of papers, and a person's notes, or ''.
+    """
+
+    experiment: Experiment
+    program: str
+    slot: int
+    seed: int
+    parent: Attempt
+    files: Mapping[str, str]
+    fixed_files: Mapping[str, str]
+    history: Sequence[Attempt]
+    champion: Attempt
+    sigma: float | None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    log_tail: str = ""
+    hint: str = ""
+    curve: Sequence[tuple[float, float]] = ()
+    ideas: str = ""
+    lessons: str = ""
+    literature: str = ""
+
+
+class Proposer(Protocol):
+    """Suggests mutations; one instance serves one pytest process.
+
+    What may be added: ``thinks = True`` where an answer takes long and may be asked for from
+    another thread while a trial runs (such a proposer is also told ideas, lessons and literature);
+    ``recorded = True`` where the order of proposals is given, so that the campaign's policy must
+    not mix its own in; a method ``check()``, which is called once before anything is spent, and
+    raises `ProposerUnavailable` if nothing can be proposed, or returns a word of warning or ''.
+    """
+
+    name: str
+
+    def propose(self, context: Context) -> Proposal:
+        """Return one proposal for `context.slot`.
+
+        Raises:
+            ProposerUnavailable: The provider cannot answer now; the slot is not charged.
+            ProposalRefused: The model declined.
+            ProposalInvalid: No applicable edits after all repairs.
+            ProposerExhausted: Nothing left to propose.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release processes and connections; safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Replace one passage of one file.
+
+    Attributes:
+        file: Path relative to the root.
+        search: Text that occurs exactly once in the file.
+        replace: Text that takes its place.
+    """
+
+    file: str
+    search: str
+    replace: str
+
+
+class EditError(ValueError):
+    """An edit does not apply; the message says which, why, and shows the nearest real lines."""
+
+
+def add(one: Usage, two: Usage) -> Usage:
+    """Add up the cost of two turns; an unknown price makes the sum unknown."""
+    both = one.cost_usd is not None or one.requests == 0
+    cost = (one.cost_usd or 0.0) + two.cost_usd if both and two.cost_usd is not None else None
+    return replace(
+        two,
+        input_tokens=one.input_tokens + two.input_tokens,
+        cache_read_tokens=one.cache_read_tokens + two.cache_read_tokens,
+        cache_write_tokens=one.cache_write_tokens + two.cache_write_tokens,
+        output_tokens=one.output_tokens + two.output_tokens,
+        requests=one.requests + two.requests,
+        cost_usd=cost,
+        seconds=one.seconds + two.seconds,
+    )

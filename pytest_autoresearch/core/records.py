@@ -1,0 +1,202 @@
+"""What the ledger holds, as frozen rows that every other room reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .proposal import Edit, Usage
+
+OWN = ("calibrate", "first", "replicate")
+"""Purposes of the trials that a slot's score is made of."""
+
+SMOKE = "smoke"
+"""Purpose of the seconds-long run before the first training."""
+
+PRUNE = "prune"
+"""Kind of a slot that leaves one keep out."""
+
+CONFIRM = "confirm"
+"""Purpose of a champion's trial on a fresh seed, when a campaign closes."""
+
+HOLDOUT = "holdout"
+"""Purpose of scoring a checkpoint on the holdout; shown to nobody before a campaign closes."""
+
+
+@dataclass(frozen=True)
+class GateNote:
+    """What one gate or guard said of a mutation.
+
+    Attributes:
+        name: Of the gate.
+        ok: False if it refused the mutation.
+        detail: One line, or ''.
+        seconds: What the check cost.
+    """
+
+    name: str
+    ok: bool
+    detail: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One training run; the fields of `trial.TrialResult` and where it belongs.
+
+    Attributes:
+        id: Ledger row.
+        slot_id: Slot it was run for.
+        seed: Its seed.
+        purpose: One of `OWN`, ``champion`` (measured again to stay paired), `SMOKE`, ``audit``,
+            `CONFIRM`, `HOLDOUT`, ``verify``, ``transfer``.
+        state: ``running``, ``done``, ``interrupted`` or ``infra``.
+        device, concurrency, budget: Conditions that a noise estimate must not mix.
+        started, finished: Unix seconds.
+    """
+
+    id: int
+    slot_id: int
+    seed: int
+    purpose: str
+    state: str
+    device: str = ""
+    concurrency: int = 1
+    budget: str = ""
+    started: float = 0.0
+    finished: float | None = None
+    status: str = ""
+    reason: str = ""
+    score: float | None = None
+    score_se: float | None = None
+    score_kind: str = ""
+    train_seconds: float = 0.0
+    total_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    work: float = 0.0
+    steps: int = 0
+    parameters: int = 0
+    peak_memory_bytes: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    curve: tuple[tuple[float, float], ...] = ()
+    log_head: str = ""
+    log_tail: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    causes: Mapping[str, float] = field(default_factory=dict)
+    sandbox: Mapping[str, str] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    losses: Path | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SlotRecord:
+    """One numbered place of a campaign and what came of it.
+
+    Attributes:
+        id: Ledger row.
+        name: Item name.
+        kind: ``baseline``, ``mutation`` or `PRUNE`.
+        number: Counts over the campaign, per kind.
+        session_id, worker: Who ran it.
+        state: ``running``, ``done``, ``interrupted`` or ``infra``.
+        verdict: None until done.
+        parent: Slot whose files were changed; None for a baseline.
+        bar: What its mean had to beat.
+        score: Mean over `n` replicates.
+        gain, gain_sigma: Over the champion's mean, in the metric's unit and in sigma.
+        commit: Commit object that holds the resulting files, or ''.
+        trials: Its training runs, oldest first.
+    """
+
+    id: int
+    name: str
+    kind: str
+    number: int
+    session_id: int
+    worker: str
+    state: str
+    started: float
+    finished: float | None = None
+    verdict: str | None = None
+    reason: str = ""
+    title: str = ""
+    hypothesis: str = ""
+    proposer: str = ""
+    edits: tuple[Edit, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    parent: int | None = None
+    champion_before: int | None = None
+    champion_after: int | None = None
+    fingerprint: str = ""
+    bar: float | None = None
+    score: float | None = None
+    n: int = 0
+    gain: float | None = None
+    gain_sigma: float | None = None
+    lines_added: int = 0
+    lines_removed: int = 0
+    commit: str = ""
+    gates: tuple[GateNote, ...] = ()
+    trials: tuple[TrialRecord, ...] = ()
+
+    @property
+    def own_trials(self) -> tuple[TrialRecord, ...]:
+        """The trials that its score is made of, without what was run in its name later."""
+        return tuple(trial for trial in self.trials if trial.purpose in OWN)
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The best kept commit.
+
+    Attributes:
+        version: From 1; each keep adds one. The only compare-and-swap of a campaign.
+        slot_id: Slot that made it.
+        commit: Its commit.
+        scores: Seed to score, re-measurements included.
+        at: Unix seconds.
+    """
+
+    version: int
+    slot_id: int
+    commit: str
+    scores: Mapping[int, float]
+    at: float
+
+    @property
+    def mean(self) -> float:
+        """Mean over all measured seeds; never the running minimum."""
+        return sum(self.scores.values()) / len(self.scores)
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """One process that worked on a campaign.
+
+    Attributes:
+        id: Ledger row.
+        host, boot_id, pid, pid_start: Identify a process for as long as it lives.
+        worker: xdist worker name, or ``main``.
+        config: What it was asked to do.
+        started, ended: Unix seconds.
+        exit: Exit code, or None when it did not end in order.
+        driver: Token that the processes of one pytest run share.
+    """
+
+    id: int
+    host: str
+    boot_id: str
+    pid: int
+    pid_start: str
+    worker: str
+    config: Mapping[str, Any]
+    started: float
+    ended: float | None = None
+    exit: int | None = None
+    driver: str = ""

@@ -1,0 +1,148 @@
+"""The far side of the process boundary: one training run of one mutation, and what came of it.
+
+`TrialSpec` goes in, `TrialResult` comes out; nothing else crosses. Knows nothing of pytest, of
+git or of the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from .experiment import Budget
+
+TrialStatus = Literal[
+    "ok", "crash", "timeout", "invalid", "cheat", "guard", "hopeless", "interrupted", "infra"
+]
+
+ScoreKind = Literal["trusted", "unverified", "self-reported"]
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One training run.
+
+    Attributes:
+        trial_id: Unique in the campaign; names the run directory.
+        files: The candidate's private copy, path to contents; the first is the entry file.
+        entry: Path of the file that holds ``build``, ``train`` and ``logits``.
+        seed: Given to the candidate; replicates differ in nothing else.
+        budget: How long it may train.
+        data: Folder of the prepared data set; None for a `command`.
+        command: None for the training contract; else argv run in the copy.
+        metric: Name of the score in a command's output.
+        phase: ``"full"``; ``"smoke"``: two steps and one scored batch; ``"audit"``: no training,
+            the claims of this trial's earlier run are audited again; ``"rescore"``: no training,
+            its checkpoint is scored anew; ``"downstream"``: no training, the downstream task on
+            its checkpoint; ``"check"``: `command` must only succeed.
+        split: Part of the data that is scored.
+        device: ``"cpu"`` or ``"cuda"``.
+        threads: CPU threads of the candidate.
+        startup_limit_s: CPU seconds allowed before the first training batch.
+        wall_limit_s: Hard limit for the process group, everything included.
+        memory_limit_bytes: Resident memory of the group; above it the run is stopped.
+        audit: Audited positions.
+        reference_files: The campaign's baseline files, for ``equal`` budgets; None otherwise.
+        champion_losses: File of the champion's stored per-token losses, or None.
+        scoring_cpu_limit_s: CPU seconds one scoring pass may take, or None for no cap.
+        champion_curve: The champion's `TrialResult.curve` on this seed, where the same loss is
+            meant; a run that is hopelessly behind it is stopped. Empty: none is.
+    """
+
+    trial_id: str
+    files: Mapping[str, bytes]
+    entry: str
+    seed: int
+    budget: Budget
+    data: Path | None = None
+    command: tuple[str, ...] | None = None
+    metric: str = "val_bpb"
+    phase: Literal["full", "smoke", "audit", "rescore", "downstream", "check"] = "full"
+    split: Literal["val", "holdout"] = "val"
+    device: str = "cpu"
+    threads: int = 1
+    startup_limit_s: float = 120.0
+    wall_limit_s: float = 600.0
+    memory_limit_bytes: int | None = None
+    audit: int = 512
+    reference_files: Mapping[str, bytes] | None = None
+    champion_losses: Path | None = None
+    scoring_cpu_limit_s: float | None = None
+    champion_curve: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What one training run came to.
+
+    Attributes:
+        status: ``"ok"`` when a score exists; ``"infra"`` is never a property of the mutation.
+        reason: One line for people: why there is no score, or ''.
+        score: The metric, finite; None unless `status` is ``"ok"``.
+        score_se: Standard error of `score` from auditing alone, or None.
+        score_kind: Who computed the score, and whether it could have been forged.
+        train_seconds: Wall seconds from the first batch asked for to the end of the budget.
+        total_seconds: Wall seconds of everything.
+        cpu_seconds: CPU seconds of the candidate's group while training.
+        work: Units of training data handed out (tokens).
+        steps: Batches handed out.
+        parameters: Model parameters, or 0 when unknown.
+        peak_memory_bytes: Peak resident memory of the group (device memory on CUDA).
+        exit_code: Exit status of the training process; None when it was killed by us.
+        signal: Signal that ended it, or None.
+        curve: Pairs (fraction of the budget, training loss) as the candidate reported them.
+        log_head, log_tail: Bounded beginning and end of its output, scrubbed, decoded.
+        metrics: Other ``name: value`` figures (self-reported, but finite).
+        causes: Wall seconds outside training by cause (``start``, ``score``, ``audit``, …).
+        sandbox: Layer to state, as enforced for this run.
+        hashes: Evaluator, data set, tokenizer and package identities behind the score.
+        checkpoint: Saved weights in the run directory, or None.
+        losses: File of per-token losses (float32 nats, row-major), or None.
+        evidence: What a verdict rests on (a property's counterexample, audit mismatches, …).
+    """
+
+    status: TrialStatus
+    reason: str = ""
+    score: float | None = None
+    score_se: float | None = None
+    score_kind: ScoreKind = "unverified"
+    train_seconds: float = 0.0
+    total_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    work: float = 0.0
+    steps: int = 0
+    parameters: int = 0
+    peak_memory_bytes: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    curve: tuple[tuple[float, float], ...] = ()
+    log_head: str = ""
+    log_tail: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    causes: Mapping[str, float] = field(default_factory=dict)
+    sandbox: Mapping[str, str] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    losses: Path | None = None
+    evidence: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a running trial is, for people watching.
+
+    Attributes:
+        phase: ``"start"``, ``"train"``, ``"score"`` or ``"audit"``.
+        fraction: Of the budget, 0 to 1.
+        elapsed_s: Wall seconds since the phase began.
+        loss: Last training loss that the candidate reported, or None.
+        work: Units of training data handed out.
+    """
+
+    phase: str
+    fraction: float = 0.0
+    elapsed_s: float = 0.0
+    loss: float | None = None
+    work: float = 0.0

@@ -1,0 +1,207 @@
+"""The harness's handle on one zygote process: requests out, events in, a watchdog over groups."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.text import one_line
+from . import usage
+from .channel import Channel, PeerGone, PeerTimeout, ProtocolError, pair
+from .group import Group
+from .server import TRUSTED_LIMIT
+
+START_S = 300.0
+
+ANSWER_S = 60.0
+
+_WATCH_S = 0.25
+
+_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+
+_MAIN = (
+    "import sys; sys.path.insert(0, sys.argv[2]); "
+    "import pytest_autoresearch.forkserver.server as server; "
+    "del sys.path[0]; server.main(int(sys.argv[1]), sys.argv[3:])"
+)
+
+_KEPT_ENVIRONMENT = (
+    "PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "TZ", "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
+
+
+class LaunchFailed(Exception):
+    """The machinery failed, not the candidate: an infrastructure failure, in one line."""
+
+
+class Server:
+    """One zygote. `launch` may be called from several threads.
+
+    Args:
+        preload: Modules for it to import; they are being imported when this returns.
+
+    Raises:
+        OSError: No process could be started.
+    """
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        here, there = pair()
+        self._channel = Channel(here, limit=TRUSTED_LIMIT, accept_fds=True)
+        self._sending = threading.Lock()
+        self._tags = itertools.count()
+        self._asked: dict[int, tuple[threading.Event, list[Group | str]]] = {}
+        self._groups: dict[int, Group] = {}
+        self._ready = threading.Event()
+        self._over = threading.Event()
+        self._failure = ""
+        with there:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-s", "-P", "-c", _MAIN),
+                    *(str(there.fileno()), _PACKAGE_PARENT),
+                    *preload,
+                ],
+                pass_fds=[there.fileno()],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+        threading.Thread(target=self._listen, name="zygote", daemon=True).start()
+        if sys.platform == "linux":
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked for children."""
+        return not self._over.is_set()
+
+    def wait_ready(self) -> None:
+        """Wait until its imports are done.
+
+        Raises:
+            LaunchFailed: They failed, or took too long.
+        """
+        if not self._ready.wait(START_S):
+            self.close()
+            raise LaunchFailed(f"the zygote did not start within {START_S:.0f} s")
+        if self._over.is_set():
+            raise LaunchFailed(self._failure)
+
+    def launch(self, policy: Mapping[str, Any], mode: str, channel_fd: int, stdout: int) -> Group:
+        """Fork a child that confines itself by `policy` and talks on `channel_fd`.
+
+        Raises:
+            LaunchFailed: The zygote has died, or the fork failed.
+        """
+        tag, answered, answer = next(self._tags), threading.Event(), list[Group | str]()
+        self._asked[tag] = (answered, answer)
+        try:
+            self._send(
+                {"op": "launch", "tag": tag, "policy": policy, "mode": mode}, (channel_fd, stdout)
+            )
+            if not self._over.is_set():
+                answered.wait(ANSWER_S)
+        finally:
+            del self._asked[tag]
+        if not answer:
+            raise LaunchFailed(self._failure or "the zygote does not answer")
+        if isinstance(answer[0], str):
+            raise LaunchFailed(answer[0])
+        return answer[0]
+
+    def kill(self, pid: int) -> None:
+        """Have a group killed by the zygote, which knows whether its id is still its own."""
+        with contextlib.suppress(LaunchFailed):
+            self._send({"op": "kill", "pid": pid})
+
+    def forget(self, group: Group) -> None:
+        """Watch `group` no more."""
+        self._groups.pop(group.pid, None)
+        group.close()
+
+    def close(self) -> None:
+        """End the zygote and, with it, every child; idempotent."""
+        # Not channel.close(): the listening thread still waits on that descriptor.
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(fileno=os.dup(self._channel.fileno())) as duplicate,
+        ):
+            duplicate.shutdown(socket.SHUT_RDWR)
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _send(self, message: Mapping[str, object], fds: Sequence[int] = ()) -> None:
+        with self._sending:
+            try:
+                self._channel.send(message, fds, timeout_s=ANSWER_S)
+            except (PeerGone, PeerTimeout, ValueError) as error:
+                raise LaunchFailed(self._failure or f"the zygote is gone ({error})") from None
+
+    def _listen(self) -> None:
+        failure = "the zygote died"
+        try:
+            while True:
+                event = self._channel.receive()
+                if event["event"] == "failed":
+                    failure = f"the zygote failed: {one_line(event['error'])}"
+                else:
+                    self._take(event)
+        except (PeerGone, ProtocolError):
+            pass
+        self._failure = failure
+        self._over.set()
+        self._ready.set()
+        for answered, _ in list(self._asked.values()):
+            answered.set()
+        for group in list(self._groups.values()):
+            group.take_end(None)
+        with self._sending:
+            self._channel.close()
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "ready":
+            self._ready.set()
+        elif event["event"] == "exit":
+            if (group := self._groups.get(event["pid"])) is not None:
+                group.take_end(event)
+        else:
+            answered, answer = self._asked.get(event["tag"]) or (threading.Event(), [])
+            if event["event"] == "refused":
+                answer.append(one_line(event["error"]))
+            else:
+                fds = self._channel.take_fds()
+                group = Group(event["pid"], fds[0] if fds else None, self.kill)
+                # Registered here, on the thread that will hear of its end: no end is missed.
+                self._groups[group.pid] = group
+                answer.append(group)
+                if event["tag"] not in self._asked:  # nobody waits for it any more
+                    self.kill(group.pid)
+            answered.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(_WATCH_S):
+            groups = dict(self._groups)
+            if groups:
+                for pid, members in usage.scan_groups(groups).items():
+                    groups[pid].take_scan(members)
+
+
+def _environment() -> dict[str, str]:
+    """An allow-list: the fork's memory, and so what is in it, is the candidate's."""
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    single = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    return {**kept, **single, "PYTHONHASHSEED": "0"}

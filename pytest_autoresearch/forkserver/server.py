@@ -1,0 +1,228 @@
+"""The warm server that candidates are forked from: trusted, single-threaded, outside the sandbox.
+
+It imports torch once, then waits. A launch request forks; the fork confines itself before it runs
+anything (`sandbox.enter`) and only then becomes the candidate (`trial.child`). The server itself
+never runs candidate code, never initialises CUDA and holds no secret. It reaps, reports exits,
+and when its socket closes (its harness has ended, however) it kills every group and ends.
+
+Run by `trial.launch` as ``python -s -P -c …``; standard library only until the imports it is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NoReturn
+
+from .. import sandbox
+from .channel import Channel, PeerGone, PeerTimeout, pair
+from .usage import open_cpu_counter
+
+TRUSTED_LIMIT = 8 << 20
+"""Bytes of the largest frame between harness and zygote; both are trusted."""
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+_SWEEP_MS = 5
+
+_END_SECONDS = 10.0
+
+
+def main(fd: int, preload: Iterable[str]) -> None:
+    """Import `preload`, then serve launch requests on socket `fd` until it closes."""
+    channel = Channel(socket.socket(fileno=fd), limit=TRUSTED_LIMIT, accept_fds=True)
+    try:
+        began = time.process_time()
+        for name in preload:
+            importlib.import_module(name)
+        gc.collect()
+        gc.freeze()  # keeps the collector from touching, and so copying, shared pages
+        channel.send({"event": "ready", "cpu_seconds": time.process_time() - began})
+        Zygote(channel).serve()
+    except PeerGone:
+        pass
+    except Exception as error:
+        with contextlib.suppress(PeerGone, PeerTimeout):
+            channel.send({"event": "failed", "error": f"{type(error).__name__}: {error}"})
+        raise
+
+
+class Zygote:
+    """Forks on request, and reports how each fork ended once its whole group is gone."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._running: set[int] = set()
+        self._ended: dict[int, dict[str, object]] = {}
+        # Orphans of a group come to this process, so a group is known to be empty.
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._wake, wake = (
+            os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+        )
+        os.set_blocking(self._wake, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def serve(self) -> None:
+        """Answer requests until the other side has gone; then end every group."""
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        try:
+            while True:
+                poll.poll(_SWEEP_MS if self._ended else None)
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+                self._reap()
+                self._sweep()
+                with contextlib.suppress(PeerTimeout):
+                    while True:
+                        self._answer(self._channel.receive(0))
+        finally:
+            self._end_all()
+
+    def _answer(self, request: Mapping[str, Any]) -> None:
+        if request["op"] == "kill":
+            if request["pid"] in self._running:
+                _kill(request["pid"])
+            return
+        fds = self._channel.take_fds()
+        try:
+            self._launch(request, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _launch(self, request: Mapping[str, Any], fds: list[int]) -> None:
+        policy = sandbox.Policy.from_json(request["policy"])
+        gate_here, gate_there = pair()
+        try:
+            sandbox.prepare(policy)
+            pid = os.fork()
+        except (OSError, sandbox.SandboxError) as error:
+            gate_here.close()
+            gate_there.close()
+            self._channel.send({"event": "refused", "tag": request["tag"], "error": str(error)})
+            return
+        if pid == 0:
+            gate_here.close()
+            _become_child(policy, request["mode"], fds, gate_there)
+        gate_there.close()
+        self._running.add(pid)
+        # The fork waits for this: a counter sees only what is started after it was opened.
+        counter = open_cpu_counter(pid)
+        opened = [] if counter is None else [counter]
+        self._channel.send({"event": "launched", "tag": request["tag"], "pid": pid}, opened)
+        for fd in opened:
+            os.close(fd)
+        gate_here.send(b"1")
+        gate_here.close()
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                if pid in self._running:
+                    code = os.waitstatus_to_exitcode(status)
+                    self._ended[pid] = {
+                        "event": "exit",
+                        "pid": pid,
+                        "code": code if code >= 0 else None,
+                        "signal": -code if code < 0 else None,
+                        "peak_memory_bytes": usage.ru_maxrss * _RSS_UNIT,
+                        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+                    }
+
+    def _sweep(self) -> None:
+        """Kill what is left of ended groups; report those that are empty."""
+        if self._ended:
+            self._kill_strays()
+        for pid, event in list(self._ended.items()):
+            try:
+                os.killpg(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                del self._ended[pid]
+                self._running.discard(pid)
+                self._channel.send(event)
+            except PermissionError:  # macOS: every member is a zombie by now
+                self._reap()
+
+    def _kill_strays(self) -> None:
+        """Kill orphans that left their group, which only a missing sandbox permits."""
+        me = os.getpid()
+        for pid, parent, group in _process_table():
+            if parent == me and pid not in self._running and group not in self._running:
+                _kill(pid)
+
+    def _end_all(self) -> None:
+        deadline = time.monotonic() + _END_SECONDS
+        with contextlib.suppress(ChildProcessError):
+            while time.monotonic() < deadline:
+                for pid in self._running:
+                    _kill(pid)
+                self._running.clear()
+                self._kill_strays()
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+                time.sleep(_SWEEP_MS / 1000)
+
+
+def _process_table() -> Iterator[tuple[int, int, int]]:
+    """Process id, parent and group of every process, where ``/proc`` tells."""
+    for name in os.listdir("/proc") if sys.platform == "linux" else ():
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+                yield int(name), int(fields[1]), int(fields[2])
+
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+def _kill(pid: int) -> None:
+    for end in (os.kill, os.killpg):  # the group may not exist yet, or not any more
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            end(pid, signal.SIGKILL)
+
+
+def _become_child(
+    policy: sandbox.Policy, mode: sandbox.Mode, fds: list[int], gate: socket.socket
+) -> NoReturn:
+    code = 70
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        stdin = os.open(os.devnull, os.O_RDONLY)
+        for target, source in enumerate((stdin, fds[1], fds[1])):
+            os.dup2(source, target)
+        if not gate.recv(1):
+            os._exit(code)
+        channel = Channel(socket.socket(fileno=fds[0]), accept_fds=True)
+        try:
+            report = sandbox.enter(dataclasses.replace(policy, keep_fds=(channel.fileno(),)), mode)
+        except sandbox.SandboxError as error:
+            channel.send({"type": "refused", "error": str(error)})
+        else:
+            channel.send({"type": "sandbox", "layers": dict(report.layers)})
+            from ..training import worker
+
+            code = worker.main(channel)
+    except (PeerGone, PeerTimeout):
+        pass
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(code)

@@ -1,0 +1,86 @@
+"""Between the ledger's rows and the records that every other room reads."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from functools import reduce
+from pathlib import Path
+
+from ..core.proposal import Edit, Proposal, Usage, add
+from ..core.records import Champion, GateNote, SlotRecord, TrialRecord
+from ..core.text import one_line
+
+
+def scores_of(text: str) -> dict[int, float]:
+    """Return seed to score."""
+    return {int(seed): score for seed, score in json.loads(text).items()}
+
+
+def champion_of(row: sqlite3.Row) -> Champion:
+    """Return a champion from its row."""
+    return Champion(
+        row["version"], row["slot_id"], row["commit"], scores_of(row["scores"]), row["at"]
+    )
+
+
+def body_of(proposal: Proposal) -> str:
+    """Return a proposal as it is stored: its title is one line of plain text, whoever shows it."""
+    return json.dumps(asdict(replace(proposal, title=one_line(proposal.title) or "untitled")))
+
+
+def proposal_of(body: str) -> Proposal:
+    """Return a proposal as `body_of` stored it."""
+    data = json.loads(body)
+    data["edits"] = tuple(Edit(**edit) for edit in data["edits"])
+    data["usage"] = Usage(**data["usage"])
+    return Proposal(**data)
+
+_SLOT_COLUMNS = {field.name for field in fields(SlotRecord)}
+
+_TRIAL_FIELDS = {field.name for field in fields(TrialRecord)}
+
+
+def slot_of(
+    row: sqlite3.Row, trials: tuple[TrialRecord, ...], others: Sequence[Usage]
+) -> SlotRecord:
+    """Return a slot from its row, which is joined with its proposal.
+
+    Args:
+        row: Of the slot, with the proposal's ``body``, and its ``owner``: the slot that pays.
+        trials: Its trials.
+        others: What else was paid in its name.
+    """
+    values = {k: row[k] for k in row.keys() if k in _SLOT_COLUMNS}  # noqa: SIM118
+    values["gates"] = tuple(GateNote(**note) for note in json.loads(row["gates"]))
+    paid = [*others]
+    if row["body"]:
+        proposal = proposal_of(row["body"])
+        if row["owner"] == row["id"]:
+            paid.append(proposal.usage)
+        values |= {
+            "title": proposal.title,
+            "hypothesis": proposal.hypothesis,
+            "proposer": proposal.proposer,
+            "edits": proposal.edits,
+            "meta": proposal.meta,
+        }
+    elif row["kind"] == "baseline":
+        values["title"] = "baseline"
+    return SlotRecord(trials=trials, usage=_total(paid), **values)
+
+
+def _total(paid: Sequence[Usage]) -> Usage:
+    return reduce(add, [usage for usage in paid if usage != Usage()], Usage())
+
+
+def trial_of(row: sqlite3.Row) -> TrialRecord:
+    """Return a trial from its row."""
+    result = {k: v for k, v in json.loads(row["result"]).items() if k in _TRIAL_FIELDS}
+    result |= {k: row[k] for k in row.keys() if k in _TRIAL_FIELDS}  # noqa: SIM118
+    result["curve"] = tuple(tuple(point) for point in result.get("curve", ()))
+    for name in ("checkpoint", "losses"):
+        result[name] = Path(result[name]) if result.get(name) else None
+    return TrialRecord(**result)

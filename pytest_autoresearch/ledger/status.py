@@ -1,0 +1,71 @@
+"""TODO ledger.status."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.files import write_atomic
+
+if TYPE_CHECKING:
+    from ..campaign.attempt import Slot
+    from ..core.run import Progress
+
+REPAINT_S = 0.5
+
+_last_written: dict[tuple[str, str], float] = {}
+
+
+# ---------------------------------------------------------------------- word from the workers
+
+
+def write_status(folder: Path, worker: str, slot: Slot, purpose: str, progress: Progress) -> None:
+    """Leave word of a running trial for the driver; at most a few times a second."""
+    now, key = time.monotonic(), (worker, f"{slot.name} {purpose} {progress.phase}")
+    if now - _last_written.get(key, 0.0) < REPAINT_S / 2:
+        return
+    _last_written.clear()
+    _last_written[key] = now
+    status = {
+        "worker": worker,
+        "pid": os.getpid(),
+        "slot": slot.name,
+        "title": slot.proposal.title if slot.proposal else "",
+        "champion": slot.champion.mean if slot.champion else None,
+        "purpose": purpose,
+        "phase": progress.phase,
+        "fraction": progress.fraction,
+        "elapsed": progress.elapsed_s,
+        "loss": progress.loss,
+        "at": time.time(),
+    }
+    with contextlib.suppress(OSError):
+        path = _file(folder, worker)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(status))
+
+
+def clear_status(folder: Path, worker: str) -> None:
+    """Say that nothing runs in this worker."""
+    with contextlib.suppress(OSError):
+        _file(folder, worker).unlink(missing_ok=True)
+
+
+def read_status(folder: Path) -> list[dict[str, Any]]:
+    """Return what the workers that are alive last said, their clocks moved on to now."""
+    found = []
+    for path in sorted((folder / "status").glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            status = json.loads(path.read_text())
+            os.kill(status["pid"], 0)
+            status["elapsed"] += max(0.0, time.time() - status["at"])
+            found.append(status)
+    return found
+
+
+def _file(folder: Path, worker: str) -> Path:
+    return folder / "status" / f"{worker}.json"

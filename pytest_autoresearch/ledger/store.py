@@ -1,0 +1,625 @@
+"""Everything that ever happened in a campaign: one SQLite file, the truth.
+
+Git refs, junit, tsv and HTML are projections of it and can be rebuilt. Several processes write
+at once (WAL, ``BEGIN IMMEDIATE``); the champion row is the only compare-and-swap. A lease belongs
+to a session and is taken over only when that session's process is dead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from ..core.processes import boot_id, is_alive, process_start
+from ..core.proposal import Proposal, Usage
+from ..core.records import PRUNE, Champion, GateNote, SessionRecord, SlotRecord, TrialRecord
+from .codec import body_of, champion_of, proposal_of, scores_of, slot_of, trial_of
+
+SCHEMA_VERSION = 1
+
+BUSY_TIMEOUT_S = 30.0
+
+RETRIES = 3
+"""Slots of one session in which a proposal may meet a failure of the infrastructure: one that
+brings it about itself must not take every slot of every night."""
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE sessions (
+    id INTEGER PRIMARY KEY, host TEXT, boot_id TEXT, pid INTEGER, pid_start TEXT, driver TEXT,
+    worker TEXT, config TEXT, started REAL, ended REAL, exit INTEGER);
+CREATE TABLE slots (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, number INTEGER NOT NULL,
+    session_id INTEGER NOT NULL REFERENCES sessions, worker TEXT, state TEXT NOT NULL,
+    started REAL NOT NULL, finished REAL, verdict TEXT, reason TEXT DEFAULT '',
+    proposal_id INTEGER, parent INTEGER, champion_before INTEGER, champion_after INTEGER,
+    fingerprint TEXT DEFAULT '', bar REAL, score REAL, n INTEGER DEFAULT 0, gain REAL,
+    gain_sigma REAL, lines_added INTEGER DEFAULT 0, lines_removed INTEGER DEFAULT 0,
+    "commit" TEXT DEFAULT '', gates TEXT DEFAULT '[]');
+CREATE INDEX slots_fingerprint ON slots (fingerprint);
+CREATE TABLE proposals (
+    id INTEGER PRIMARY KEY, state TEXT NOT NULL, slot_id INTEGER, parent INTEGER,
+    body TEXT NOT NULL, created REAL NOT NULL);
+CREATE TABLE trials (
+    id INTEGER PRIMARY KEY, slot_id INTEGER NOT NULL REFERENCES slots, seed INTEGER NOT NULL,
+    purpose TEXT NOT NULL, state TEXT NOT NULL, device TEXT, concurrency INTEGER, budget TEXT,
+    started REAL NOT NULL, finished REAL, score REAL, result TEXT NOT NULL DEFAULT '{}');
+CREATE INDEX trials_slot ON trials (slot_id);
+CREATE TABLE champions (
+    version INTEGER PRIMARY KEY, slot_id INTEGER NOT NULL, "commit" TEXT NOT NULL,
+    scores TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, body TEXT);
+"""
+
+_WAITING = """
+SELECT * FROM proposals p WHERE (state = 'drafted' OR state = 'ahead' AND EXISTS
+    (SELECT 1 FROM slots s JOIN sessions x ON x.id = s.session_id
+    WHERE s.id = p.slot_id AND x.ended IS NOT NULL)) AND (SELECT count(*) FROM slots
+    WHERE proposal_id = p.id AND state = 'infra' AND session_id =
+    (SELECT session_id FROM slots WHERE id = ?)) < ? ORDER BY id LIMIT 1
+"""
+
+_OTHERS = """
+SELECT p.slot_id, p.body FROM proposals p JOIN slots s ON s.id = p.slot_id
+    JOIN sessions x ON x.id = s.session_id
+    WHERE s.proposal_id IS NOT p.id AND (p.state != 'ahead' OR x.ended IS NOT NULL) ORDER BY p.id
+"""
+"""Proposals that count for a slot besides its own: made during it, and not another's (yet)."""
+
+
+class LedgerUnavailable(Exception):
+    """The file cannot be read or written (full disk, permissions): infrastructure."""
+
+
+class CampaignBusy(Exception):
+    """Another live session works on this campaign."""
+
+
+class SlotTaken(Exception):
+    """The slot is being filled, or is filled.
+
+    Attributes:
+        record: The row that has it.
+    """
+
+    def __init__(self, record: SlotRecord) -> None:
+        super().__init__(f"{record.name} is {record.state}")
+        self.record = record
+
+
+class ChampionMoved(Exception):
+    """Another mutation was kept since the champion was read."""
+
+
+class Ledger:
+    """One campaign's ledger; safe to share between threads of a process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._owner = 0
+
+    # ------------------------------------------------------------------ opening
+
+    @classmethod
+    def open(cls, root: Path, tag: str) -> Ledger:
+        """Open or create the ledger of campaign `tag` under ``root/.autoresearch``.
+
+        Raises:
+            LedgerUnavailable: It cannot be written, or a newer version wrote it.
+        """
+        folder = root / ".autoresearch" / tag
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            ignore = root / ".autoresearch" / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+        except OSError as error:
+            raise LedgerUnavailable(f"{folder}: {error.strerror}; make it writable") from None
+        ledger = cls(folder / "ledger.sqlite")
+        ledger._prepare()
+        return ledger
+
+    @staticmethod
+    def exists(root: Path, tag: str) -> bool:
+        """Whether campaign `tag` has a ledger."""
+        return (root / ".autoresearch" / tag / "ledger.sqlite").is_file()
+
+    def _prepare(self) -> None:
+        with self._write() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif version != SCHEMA_VERSION:
+                raise LedgerUnavailable(
+                    f"{self.path} has schema {version}, this version reads {SCHEMA_VERSION}; "
+                    "update pytest-autoresearch or start a new --autoresearch-tag"
+                )
+
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None or self._owner != os.getpid():
+            connection = sqlite3.connect(
+                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            self._connection, self._owner = connection, os.getpid()
+        return self._connection
+
+    @contextmanager
+    def _guarded(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._lock:
+                yield self._db()
+        except sqlite3.Error as error:
+            raise LedgerUnavailable(f"{self.path}: {error}; nothing was recorded") from error
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._guarded() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+    def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        with self._guarded() as db:
+            return db.execute(sql, values).fetchall()
+
+    def close(self) -> None:
+        """Close the file; the ledger reopens by itself if used again."""
+        with self._lock:
+            if self._connection is not None and self._owner == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    # ------------------------------------------------------------------ facts of the campaign
+
+    def meta(self, key: str) -> Any:
+        """Return a fact of the campaign, or None."""
+        rows = self._rows("SELECT value FROM meta WHERE key = ?", key)
+        return json.loads(rows[0]["value"]) if rows else None
+
+    def set_meta(self, key: str, value: object) -> None:
+        """Set a fact of the campaign."""
+        with self._write() as db:
+            db.execute("REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    def event(self, kind: str, **body: object) -> None:
+        """Append to the journal."""
+        with self._write() as db:
+            _event(db, kind, body)
+
+    def events(self) -> list[tuple[float, str, dict[str, Any]]]:
+        """Return the journal, oldest first, as (unix seconds, kind, body)."""
+        rows = self._rows("SELECT at, kind, body FROM events ORDER BY id")
+        return [(row["at"], row["kind"], json.loads(row["body"])) for row in rows]
+
+    # ------------------------------------------------------------------ sessions
+
+    def begin_session(
+        self, *, driver: str, worker: str = "main", config: Mapping[str, object] | None = None
+    ) -> int:
+        """Register this process and recover what dead sessions left; return the session's id.
+
+        Args:
+            driver: Token shared by the processes of one pytest run.
+            worker: xdist worker name, or ``main``.
+            config: What was asked for.
+
+        Raises:
+            CampaignBusy: A live process of another driver works on this campaign.
+        """
+        with self._write() as db:
+            for row in db.execute("SELECT * FROM sessions WHERE ended IS NULL").fetchall():
+                if not is_alive(row["host"], row["boot_id"], row["pid"], row["pid_start"]):
+                    self._bury(db, row["id"])
+                elif row["driver"] != driver:
+                    raise CampaignBusy(
+                        f"campaign {self.path.parent.name!r} is being worked on by process "
+                        f"{row['pid']} on {row['host']}; wait for it, or give another "
+                        "--autoresearch-tag"
+                    )
+            cursor = db.execute(
+                "INSERT INTO sessions (host, boot_id, pid, pid_start, driver, worker, config,"
+                " started) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    platform.node(),
+                    boot_id(),
+                    os.getpid(),
+                    process_start(os.getpid()),
+                    driver,
+                    worker,
+                    json.dumps(dict(config or {})),
+                    time.time(),
+                ),
+            )
+            return _id(cursor)
+
+    def recover(self) -> None:
+        """Take over what dead sessions left, e.g. a replaced worker's slot."""
+        with self._write() as db:
+            for row in db.execute("SELECT * FROM sessions WHERE ended IS NULL").fetchall():
+                if not is_alive(row["host"], row["boot_id"], row["pid"], row["pid_start"]):
+                    self._bury(db, row["id"])
+
+    def _bury(self, db: sqlite3.Connection, session_id: int) -> None:
+        now = time.time()
+        db.execute("UPDATE sessions SET ended = ? WHERE id = ?", (now, session_id))
+        for row in db.execute(
+            "SELECT id FROM slots WHERE session_id = ? AND state = 'running'", (session_id,)
+        ).fetchall():
+            self._abandon(db, row["id"], "interrupted", "the process died")
+        if not db.execute("SELECT 1 FROM sessions WHERE ended IS NULL").fetchone():
+            self._balance(db)
+
+    @staticmethod
+    def _balance(db: sqlite3.Connection) -> None:
+        """Charge the last slot with what was spent and is in no proposal: calls that were cut off.
+
+        So what the slots cost adds up to what was spent.
+        """
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'spend'").fetchone():
+            return
+        [(spent,)] = db.execute("SELECT sum(coalesce(settled, reserved)) FROM spend").fetchall()
+        rows = db.execute("SELECT body FROM proposals").fetchall()
+        known = sum(json.loads(row["body"])["usage"].get("cost_usd") or 0.0 for row in rows)
+        [(last,)] = db.execute("SELECT max(id) FROM slots WHERE kind = 'mutation'").fetchall()
+        if last is not None and (spent or 0.0) - known > 1e-6:
+            _charge(db, last, Usage(cost_usd=spent - known))
+
+    def end_session(self, session_id: int, exit_code: int | None) -> None:
+        """Note that a session ended in order."""
+        with self._write() as db:
+            self._bury(db, session_id)
+            db.execute("UPDATE sessions SET exit = ? WHERE id = ?", (exit_code, session_id))
+
+    def sessions(self) -> list[SessionRecord]:
+        """Return every session, oldest first."""
+        names = {field.name for field in fields(SessionRecord)}
+        rows = self._rows("SELECT * FROM sessions ORDER BY id")
+        return [
+            SessionRecord(
+                **{k: row[k] for k in row.keys() if k in names and k != "config"},  # noqa: SIM118
+                config=json.loads(row["config"]),
+            )
+            for row in rows
+        ]
+
+    # ------------------------------------------------------------------ slots
+
+    def next_number(self, kind: str) -> int:
+        """Return the number after the highest ever begun of `kind`."""
+        rows = self._rows("SELECT max(number) AS top FROM slots WHERE kind = ?", kind)
+        return int(rows[0]["top"] or 0) + 1
+
+    def start_slot(
+        self, *, session_id: int, worker: str, name: str, kind: str, number: int
+    ) -> SlotRecord:
+        """Open a slot's row.
+
+        Raises:
+            SlotTaken: A baseline of that number is running or has its score.
+        """
+        with self._write() as db:
+            if kind == "baseline":
+                row = db.execute(
+                    "SELECT id FROM slots WHERE kind = ? AND number = ?"
+                    " AND (state = 'running' OR score IS NOT NULL)",
+                    (kind, number),
+                ).fetchone()
+                if row is not None:
+                    raise SlotTaken(self.slot(row["id"]))
+            cursor = db.execute(
+                "INSERT INTO slots (name, kind, number, session_id, worker, state, started)"
+                " VALUES (?, ?, ?, ?, ?, 'running', ?)",
+                (name, kind, number, session_id, worker, time.time()),
+            )
+            _event(db, "slot", {"id": _id(cursor), "name": name})
+            return self.slot(_id(cursor))
+
+    def save_proposal(self, slot_id: int, proposal: Proposal, parent: int | None) -> int:
+        """Write down a slot's proposal before anything is done with it."""
+        with self._write() as db:
+            cursor = db.execute(
+                "INSERT INTO proposals (state, slot_id, parent, body, created)"
+                " VALUES ('leased', ?, ?, ?, ?)",
+                (slot_id, parent, body_of(proposal), time.time()),
+            )
+            db.execute(
+                "UPDATE slots SET proposal_id = ?, parent = ? WHERE id = ?",
+                (_id(cursor), parent, slot_id),
+            )
+            return _id(cursor)
+
+    def add_draft(self, proposal: Proposal, parent: int, ahead_of: int | None = None) -> int:
+        """Keep a proposal that was made ahead.
+
+        Args:
+            proposal: What was proposed.
+            parent: Slot whose files it was made for.
+            ahead_of: Slot during which it was made: it belongs to that slot's session, and waits
+                for any slot when that has ended, or died. None: it waits for any slot now.
+
+        Returns:
+            Its row.
+        """
+        with self._write() as db:
+            cursor = db.execute(
+                "INSERT INTO proposals (state, slot_id, parent, body, created)"
+                " VALUES (?, ?, ?, ?, ?)",
+                ("drafted" if ahead_of is None else "ahead", ahead_of, parent, body_of(proposal),
+                 time.time()),
+            )  # fmt: skip
+            return _id(cursor)
+
+    def drop_draft(self, row: int, taken: bool) -> None:
+        """Forget a proposal that was made ahead: a slot has it now, or else nobody wants it.
+
+        What was paid for one that nobody wants stays with the slot during which it was made.
+        """
+        drop = "DELETE FROM proposals" if taken else "UPDATE proposals SET state = 'spent'"
+        with self._write() as db:
+            db.execute(f"{drop} WHERE id = ? AND state = 'ahead'", (row,))
+
+    def charge(self, slot_id: int, usage: Usage) -> None:
+        """Add what was paid for nothing to a slot."""
+        with self._write() as db:
+            _charge(db, slot_id, usage)
+
+    def lease_proposal(self, slot_id: int) -> tuple[Proposal, int | None] | None:
+        """Give the oldest proposal that waits for a slot to this one.
+
+        Returns:
+            The proposal and the slot whose files it was made for; None if none waits. One with
+            which the infrastructure failed `RETRIES` times waits for the next session.
+        """
+        with self._write() as db:
+            row = db.execute(_WAITING, (slot_id, RETRIES)).fetchone()
+            if row is None:
+                return None
+            db.execute(
+                "UPDATE proposals SET state = 'leased', slot_id = ? WHERE id = ?",
+                (slot_id, row["id"]),
+            )
+            db.execute(
+                "UPDATE slots SET proposal_id = ?, parent = ? WHERE id = ?",
+                (row["id"], row["parent"], slot_id),
+            )
+            return proposal_of(row["body"]), row["parent"]
+
+    def proposal_waits(self, slot_id: int) -> bool:
+        """Whether `lease_proposal` would find one for a slot of the same session."""
+        return bool(self._rows(_WAITING, slot_id, RETRIES))
+
+    def note_gates(self, slot_id: int, notes: Sequence[GateNote]) -> None:
+        """Add what gates and guards said."""
+        with self._write() as db:
+            (before,) = db.execute("SELECT gates FROM slots WHERE id = ?", (slot_id,)).fetchone()
+            gates = [*json.loads(before), *(asdict(note) for note in notes)]
+            db.execute("UPDATE slots SET gates = ? WHERE id = ?", (json.dumps(gates), slot_id))
+
+    def claim_fingerprint(self, slot_id: int, fingerprint: str) -> SlotRecord | None:
+        """Claim `fingerprint` for this slot, or return the slot that has or is trying it."""
+        with self._write() as db:
+            row = db.execute(
+                "SELECT id FROM slots WHERE fingerprint = ? AND id != ?"
+                " AND (state = 'running' OR verdict NOT IN ('duplicate', 'invalid'))"
+                " AND state NOT IN ('interrupted', 'infra') ORDER BY id LIMIT 1",
+                (fingerprint, slot_id),
+            ).fetchone()
+            if row is None:
+                db.execute("UPDATE slots SET fingerprint = ? WHERE id = ?", (fingerprint, slot_id))
+                return None
+        return self.slot(row["id"])
+
+    def finish_slot(self, slot_id: int, *, verdict: str, **outcome: object) -> None:
+        """Give a slot its one verdict.
+
+        Raises:
+            ValueError: It has one already.
+        """
+        with self._write() as db:
+            self._finish(db, slot_id, {"verdict": verdict, **outcome})
+
+    def _finish(self, db: sqlite3.Connection, slot_id: int, outcome: Mapping[str, object]) -> None:
+        row = db.execute("SELECT state, verdict FROM slots WHERE id = ?", (slot_id,)).fetchone()
+        if row is None or row["state"] != "running":
+            raise ValueError(f"slot {slot_id} is not running")
+        columns = {"state": "done", "finished": time.time(), **outcome}
+        if columns.get("parent") is None:
+            columns.pop("parent", None)
+        assignments = ", ".join(f'"{name}" = ?' for name in columns)
+        db.execute(f"UPDATE slots SET {assignments} WHERE id = ?", (*columns.values(), slot_id))
+        db.execute(
+            "UPDATE proposals SET state = 'spent' WHERE slot_id = ? AND state = 'leased'",
+            (slot_id,),
+        )
+        _event(db, "verdict", {"id": slot_id, "verdict": outcome["verdict"]})
+
+    def abandon_slot(self, slot_id: int, state: str, reason: str) -> None:
+        """End a slot without a verdict (``interrupted`` or ``infra``) and free its proposal."""
+        with self._write() as db:
+            self._abandon(db, slot_id, state, reason)
+
+    def _abandon(self, db: sqlite3.Connection, slot_id: int, state: str, reason: str) -> None:
+        now = time.time()
+        db.execute(
+            "UPDATE slots SET state = ?, reason = ?, finished = ?"
+            " WHERE id = ? AND state = 'running'",
+            (state, reason, now, slot_id),
+        )
+        db.execute(
+            "UPDATE proposals SET state = CASE WHEN EXISTS (SELECT 1 FROM slots WHERE id = ? AND"
+            " kind = ?) THEN 'spent' ELSE 'drafted' END WHERE slot_id = ? AND state = 'leased'",
+            (slot_id, PRUNE, slot_id),  # what to leave out is asked anew, and is no mutation
+        )
+        db.execute(
+            "UPDATE trials SET state = ?, finished = ? WHERE slot_id = ? AND state = 'running'",
+            (state, now, slot_id),
+        )
+        _event(db, state, {"id": slot_id, "reason": reason})
+
+    def slot(self, slot_id: int) -> SlotRecord:
+        """Return one slot.
+
+        Raises:
+            KeyError: There is none of that id.
+        """
+        found = self._slots("WHERE s.id = ?", slot_id)
+        if not found:
+            raise KeyError(slot_id)
+        return found[0]
+
+    def slots(self) -> list[SlotRecord]:
+        """Return every slot of the campaign, oldest first."""
+        return self._slots("")
+
+    def _slots(self, where: str, *values: object) -> list[SlotRecord]:
+        rows = self._rows(
+            "SELECT s.*, p.body AS body, p.slot_id AS owner FROM slots s"
+            f" LEFT JOIN proposals p ON p.id = s.proposal_id {where} ORDER BY s.id",
+            *values,
+        )
+        others: dict[int, list[Usage]] = {}
+        for row in self._rows(_OTHERS):
+            others.setdefault(row["slot_id"], []).append(proposal_of(row["body"]).usage)
+        trials: dict[int, list[TrialRecord]] = {}
+        if len(rows) == 1:
+            found = self._trials("WHERE slot_id = ?", rows[0]["id"])
+        else:
+            found = self._trials("") if rows else []
+        for trial in found:
+            trials.setdefault(trial.slot_id, []).append(trial)
+        return [
+            slot_of(row, tuple(trials.get(row["id"], ())), others.get(row["id"], ()))
+            for row in rows
+        ]
+
+    # ------------------------------------------------------------------ trials
+
+    def start_trial(
+        self, slot_id: int, *, seed: int, purpose: str, device: str, concurrency: int, budget: str
+    ) -> int:
+        """Open a trial's row before its process exists."""
+        with self._write() as db:
+            cursor = db.execute(
+                "INSERT INTO trials (slot_id, seed, purpose, state, device, concurrency, budget,"
+                " started) VALUES (?, ?, ?, 'running', ?, ?, ?, ?)",
+                (slot_id, seed, purpose, device, concurrency, budget, time.time()),
+            )
+            return _id(cursor)
+
+    def finish_trial(self, trial_id: int, result: Any) -> None:
+        """Write a `trial.TrialResult` down."""
+        body = asdict(result)
+        body["checkpoint"] = str(body["checkpoint"]) if body.get("checkpoint") else None
+        body["losses"] = str(body["losses"]) if body.get("losses") else None
+        score = body.pop("score")
+        state = result.status if result.status in ("interrupted", "infra") else "done"
+        with self._write() as db:
+            db.execute(
+                "UPDATE trials SET state = ?, finished = ?, score = ?, result = ? WHERE id = ?",
+                (state, time.time(), score, json.dumps(body, default=str), trial_id),
+            )
+
+    def trials(self) -> list[TrialRecord]:
+        """Return every trial of the campaign, oldest first."""
+        return self._trials("")
+
+    def _trials(self, where: str, *values: object) -> list[TrialRecord]:
+        found = self._rows(f"SELECT * FROM trials {where} ORDER BY id", *values)
+        return [trial_of(row) for row in found]
+
+    # ------------------------------------------------------------------ the champion
+
+    def champion(self) -> Champion | None:
+        """Return the champion now, or None before calibration."""
+        rows = self._rows("SELECT * FROM champions ORDER BY version DESC LIMIT 1")
+        return champion_of(rows[0]) if rows else None
+
+    def champions(self) -> list[Champion]:
+        """Return every champion there was, the baseline first."""
+        return [champion_of(row) for row in self._rows("SELECT * FROM champions ORDER BY version")]
+
+    def crown(
+        self,
+        expected: int,
+        slot_id: int,
+        commit: str,
+        scores: Mapping[int, float],
+        outcome: Mapping[str, object] | None = None,
+    ) -> Champion:
+        """Make a slot the champion: its outcome and the champion row in one transaction.
+
+        Args:
+            expected: Version of the champion that the verdict was against; 0 for the baseline.
+            slot_id: The kept slot.
+            commit: Its commit.
+            scores: Seed to score.
+            outcome: Columns of the slot's row; None when it is finished already.
+
+        Raises:
+            ChampionMoved: The champion is no longer version `expected`; nothing was written.
+        """
+        with self._write() as db:
+            top = db.execute("SELECT max(version) AS top FROM champions").fetchone()["top"] or 0
+            if top != expected:
+                raise ChampionMoved(f"champion {top}, expected {expected}")
+            if outcome is not None:
+                self._finish(db, slot_id, {**outcome, "champion_after": slot_id})
+            db.execute(
+                "INSERT INTO champions VALUES (?, ?, ?, ?, ?)",
+                (top + 1, slot_id, commit, json.dumps(dict(scores)), time.time()),
+            )
+            _event(db, "crown", {"version": top + 1, "slot": slot_id, "commit": commit})
+        champion = self.champion()
+        assert champion is not None
+        return champion
+
+    def add_champion_scores(self, version: int, scores: Mapping[int, float]) -> None:
+        """Add re-measurements to a champion."""
+        with self._write() as db:
+            row = db.execute(
+                "SELECT scores FROM champions WHERE version = ?", (version,)
+            ).fetchone()
+            merged = {**scores_of(row["scores"]), **scores}
+            db.execute(
+                "UPDATE champions SET scores = ? WHERE version = ?", (json.dumps(merged), version)
+            )
+
+
+def _id(cursor: sqlite3.Cursor) -> int:
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def _charge(db: sqlite3.Connection, slot_id: int, usage: Usage) -> None:
+    db.execute(
+        "INSERT INTO proposals (state, slot_id, body, created) VALUES ('spent', ?, ?, ?)",
+        (slot_id, body_of(Proposal("came to nothing", (), usage=usage)), time.time()),
+    )
+
+
+def _event(db: sqlite3.Connection, kind: str, body: Mapping[str, object]) -> None:
+    db.execute(
+        "INSERT INTO events (at, kind, body) VALUES (?, ?, ?)",
+        (time.time(), kind, json.dumps(body)),
+    )

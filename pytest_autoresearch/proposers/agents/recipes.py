@@ -1,0 +1,398 @@
+"""What is known of each agent CLI: how to ask it, which key it takes, and how to read its answer.
+
+Flags were tried with claude 2.1, codex 0.169, pi 0.73 and gemini 0.61 against loopback servers;
+aider's are from its manual. An exit status is never enough: pi exits 0 after a 401, and claude
+calls an API error a success.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...core.proposal import Usage
+from ...core.text import one_line
+
+MAX_TURNS = 60
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one run of a CLI is given.
+
+    Attributes:
+        files: Editable files, relative to its working directory.
+        prompt: File that holds the prompt, which also is its standard input.
+        last: File that its last words may be written to.
+        model, effort: As a person chose, or ''.
+        provider: Whose key it is given, as `Key` names it.
+        budget_usd: What it may spend.
+        confined: Whether our sandbox keeps it to its copy.
+    """
+
+    files: Sequence[str]
+    prompt: Path
+    last: Path
+    model: str
+    effort: str
+    provider: str
+    budget_usd: float
+    confined: bool
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a CLI said of itself.
+
+    Attributes:
+        text: Its last words.
+        usage: As far as it says; its `cost_usd` is None where it says none.
+        failure: Why there is no answer, where that is not the model's doing, or ''.
+        refused: That the model declined, or ''.
+        unfinished: What cut the answer off (turns, budget, length), or ''.
+    """
+
+    text: str = ""
+    usage: Usage = field(default_factory=Usage)
+    failure: str = ""
+    refused: str = ""
+    unfinished: str = ""
+
+
+@dataclass(frozen=True)
+class Key:
+    """An environment variable with a credential.
+
+    Attributes:
+        name: Of the variable.
+        provider: Whose it is; the first word of a model ``provider/name``.
+        inside: What the CLI calls it.
+    """
+
+    name: str
+    provider: str
+    inside: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to use one CLI.
+
+    Attributes:
+        program: Looked up on PATH.
+        argv: Makes its arguments, the program left out; a person's own come after them.
+        read: Reads its answer from its standard output and the file of its last words.
+        keys: Credentials, the first that is set is passed on, and no other.
+        settings: Variables without secrets that are passed on, too.
+        install: How it is installed.
+    """
+
+    program: str
+    argv: Callable[[Asked], list[str]]
+    read: Callable[[str, str], Told]
+    keys: tuple[Key, ...] = ()
+    settings: tuple[str, ...] = ()
+    install: str = ""
+
+
+def _key(name: str, provider: str, inside: str = "") -> Key:
+    return Key(name, provider, inside or name)
+
+ANTHROPIC = _key("ANTHROPIC_API_KEY", "anthropic")
+
+OPENAI = _key("OPENAI_API_KEY", "openai")
+
+GEMINI = (_key("GEMINI_API_KEY", "google"), _key("GOOGLE_API_KEY", "google", "GEMINI_API_KEY"))
+
+
+def _given(flag: str, value: str) -> list[str]:
+    return [flag, value] if value else []
+
+
+def _objects(text: str) -> Iterator[Mapping[str, Any]]:
+    """Read JSON objects, one a line."""
+    for line in text.split("\n"):  # not splitlines: a string may hold what that splits at
+        if line.startswith("{") and (found := _loads(line)) is not None:
+            yield found
+
+
+def _object(text: str) -> Mapping[str, Any] | None:
+    """Read the one JSON object of a text, which warnings may stand before."""
+    return _loads(text) or _loads(text[text.find("\n{") + 1 :])
+
+
+def _loads(text: str) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _silent(output: str) -> Told:
+    last = one_line(output.strip()[-150:]) or "nothing"
+    return Told(failure=f"it gave no answer that can be read, but {last}")
+
+
+def _map(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _int(value: object) -> int:
+    return int(value) if isinstance(value, int | float) and 0 <= value < 1e12 else 0
+
+
+def _dollars(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1e6 else None
+
+
+# Claude Code
+
+
+def _ask_claude(asked: Asked) -> list[str]:
+    edits = [f"Edit(/{name})" for name in asked.files]
+    return [
+        *("--bare", "-p", "--output-format", "json", "--no-session-persistence"),
+        *("--tools", "Read,Edit", "--allowedTools", "Read(/**)", *edits),
+        *("--permission-mode", "dontAsk", "--strict-mcp-config"),
+        *("--max-turns", str(MAX_TURNS), "--max-budget-usd", f"{asked.budget_usd:g}"),
+        *_given("--model", asked.model),
+        *_given("--effort", asked.effort),
+    ]
+
+
+def _read_claude(output: str, last: str) -> Told:
+    said = _object(output)
+    if said is None:
+        return _silent(output)
+    used, models = _map(said.get("usage")), _map(said.get("modelUsage"))
+    usage = Usage(
+        model=max(
+            models, key=lambda name: _int(_map(models[name]).get("outputTokens")), default=""
+        ),
+        input_tokens=_int(used.get("input_tokens")),
+        cache_read_tokens=_int(used.get("cache_read_input_tokens")),
+        cache_write_tokens=_int(used.get("cache_creation_input_tokens")),
+        output_tokens=_int(used.get("output_tokens")),
+        cost_usd=_dollars(said.get("total_cost_usd")),
+    )
+    told = Told(str(said.get("result") or ""), usage)
+    if said.get("stop_reason") == "refusal":
+        return replace(told, refused=one_line(told.text, 200) or "no reason given")
+    subtype = str(said.get("subtype"))
+    if subtype.startswith("error_max"):
+        return replace(told, unfinished=subtype)
+    if said.get("is_error") or subtype != "success":
+        status = said.get("api_error_status")
+        what = f"API error {status}" if status else subtype.removeprefix("success")
+        parts = (part for part in (what, told.text) if part)
+        return replace(told, failure=one_line(": ".join(parts), 200) or "it failed")
+    return told
+
+
+# codex
+
+
+def _ask_codex(asked: Asked) -> list[str]:
+    # its own confinement cannot be set up within ours
+    held = ("--dangerously-bypass-approvals-and-sandbox",) if asked.confined else ()
+    return [
+        *("exec", "--json", "--ephemeral", "--ignore-user-config", "--skip-git-repo-check"),
+        *(held or ("-s", "workspace-write")),
+        *("-o", str(asked.last)),
+        *_given("-m", asked.model),
+        *(("-c", f'model_reasoning_effort="{asked.effort}"') if asked.effort else ()),
+        "-",
+    ]
+
+
+def _read_codex(output: str, last: str) -> Told:
+    told, model = Told(text=last), ""
+    for event in _objects(output):
+        kind = event.get("type")
+        if kind == "item.completed" and _map(event.get("item")).get("type") == "agent_message":
+            told = replace(told, text=str(event["item"].get("text") or "") or told.text)
+        elif kind == "turn.completed":
+            used = _map(event.get("usage"))
+            read = _int(used.get("cached_input_tokens"))
+            written = _int(used.get("cache_write_input_tokens"))
+            usage = Usage(
+                model,
+                max(0, _int(used.get("input_tokens")) - read - written),
+                read,
+                written,
+                _int(used.get("output_tokens")),
+            )
+            told = replace(told, usage=usage, failure="")
+        elif kind in ("turn.failed", "error"):
+            said = _map(event.get("error")).get("message") or event.get("message")
+            told = replace(told, failure=one_line(said or "it failed", 200))
+    return told
+
+
+# pi
+
+
+def _ask_pi(asked: Asked) -> list[str]:
+    return [
+        *("-p", "--mode", "json", "--no-session", "--tools", "read,edit", "--offline"),
+        *("--no-extensions", "--no-skills", "--no-prompt-templates", "--no-context-files"),
+        *(_given("--provider", asked.provider) if "/" not in asked.model else ()),
+        *_given("--model", asked.model),
+        *_given("--thinking", asked.effort),
+    ]
+
+
+def _read_pi(output: str, last: str) -> Told:
+    usage, text, reason, error = Usage(), "", "", ""
+    for event in _objects(output):
+        message = _map(event.get("message"))
+        if event.get("type") != "message_end" or message.get("role") != "assistant":
+            continue
+        used = _map(message.get("usage"))
+        cost = _dollars(_map(used.get("cost")).get("total"))
+        usage = Usage(
+            model=str(message.get("model") or usage.model),
+            input_tokens=usage.input_tokens + _int(used.get("input")),
+            cache_read_tokens=usage.cache_read_tokens + _int(used.get("cacheRead")),
+            cache_write_tokens=usage.cache_write_tokens + _int(used.get("cacheWrite")),
+            output_tokens=usage.output_tokens + _int(used.get("output")),
+            cost_usd=None if cost is None else (usage.cost_usd or 0.0) + cost,
+        )
+        parts = message.get("content")
+        texts = [p for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
+        text = "".join(str(p.get("text", "")) for p in texts if p.get("type") == "text") or text
+        reason = str(message.get("stopReason") or "")
+        error = one_line(message.get("errorMessage") or "", 200)
+    if not reason:
+        return _silent(output)
+    told = Told(text, usage)
+    if reason in ("error", "aborted"):
+        if "refus" in error.lower():
+            return replace(told, refused=error)
+        return replace(told, failure=error or reason)
+    return replace(told, unfinished=reason) if reason == "length" else told
+
+
+# gemini
+
+
+def _ask_gemini(asked: Asked) -> list[str]:
+    return [
+        *("--skip-trust", "-o", "json", "--approval-mode", "auto_edit"),
+        *_given("-m", asked.model),
+        *("-p", "Do what the text above says."),
+    ]
+
+
+def _read_gemini(output: str, last: str) -> Told:
+    said = _object(output)
+    if said is None:
+        return _silent(output)
+    usage, most = Usage(), -1
+    for name, model in _map(_map(said.get("stats")).get("models")).items():
+        tokens = _map(_map(model).get("tokens"))
+        read, whole = _int(tokens.get("cached")), _int(tokens.get("total"))
+        usage = Usage(
+            model=name if whole > most else usage.model,
+            input_tokens=usage.input_tokens + max(0, _int(tokens.get("prompt")) - read),
+            cache_read_tokens=usage.cache_read_tokens + read,
+            output_tokens=usage.output_tokens
+            + _int(tokens.get("candidates"))
+            + _int(tokens.get("thoughts")),
+        )
+        most = max(most, whole)
+    error = _map(said.get("error"))
+    failure = one_line(error.get("message") or "it failed", 200) if error else ""
+    return Told(str(said.get("response") or ""), usage, failure)
+
+
+# aider
+
+
+def _ask_aider(asked: Asked) -> list[str]:
+    return [
+        *("--yes-always", "--message-file", str(asked.prompt), "--no-git", "--no-pretty"),
+        *("--no-stream", "--no-check-update", "--no-analytics", "--no-show-model-warnings"),
+        *("--no-suggest-shell-commands", "--no-detect-urls", "--map-tokens", "0"),
+        *_given("--model", asked.model),
+        *_given("--reasoning-effort", asked.effort),
+        *asked.files,
+    ]
+
+
+def _read_aider(output: str, last: str) -> Told:
+    costs = re.findall(r"\$([\d.]+) session", output)
+    model = re.search(r"^(?:Main model|Model): (\S+)", output, re.MULTILINE)
+    failed = re.search(r"^litellm\.\w*(?:Error|Exception).*", output, re.MULTILINE)
+    usage = Usage(
+        model[1].partition("/")[2] or model[1] if model else "",
+        cost_usd=_number(costs[-1]) if costs else None,
+    )
+    return Told(output, usage, one_line(failed[0], 200) if failed else "")
+
+
+# Any other
+
+
+def read_any(output: str, last: str) -> Told:
+    """Read what a command printed: its words, and lines ``Model: name`` and ``Cost: $0.0123``."""
+    model = re.findall(r"^model:[ \t]*(\S+)[ \t]*$", output, re.IGNORECASE | re.MULTILINE)
+    cost = re.findall(r"^cost:[ \t]*\$?([\d.]+)[ \t]*$", output, re.IGNORECASE | re.MULTILINE)
+    usage = Usage(model[-1][:100] if model else "", cost_usd=_number(cost[-1]) if cost else None)
+    return Told(output, usage)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return _dollars(float(text))
+    except ValueError:
+        return None
+
+RECIPES = {
+    "claude": Recipe(
+        "claude",
+        _ask_claude,
+        _read_claude,
+        (ANTHROPIC, _key("ANTHROPIC_AUTH_TOKEN", "anthropic")),  # --bare takes no login
+        ("ANTHROPIC_BASE_URL",),
+        "npm install -g @anthropic-ai/claude-code",
+    ),
+    "codex": Recipe(
+        "codex",
+        _ask_codex,
+        _read_codex,
+        (_key("CODEX_API_KEY", "openai"), _key("OPENAI_API_KEY", "openai", "CODEX_API_KEY")),
+        (),
+        "npm install -g @openai/codex",
+    ),
+    "pi": Recipe(
+        "pi",
+        _ask_pi,
+        _read_pi,
+        (ANTHROPIC, OPENAI, *GEMINI),
+        (),
+        "npm install -g @mariozechner/pi-coding-agent",
+    ),
+    "gemini": Recipe(
+        "gemini",
+        _ask_gemini,
+        _read_gemini,
+        GEMINI,
+        (),  # with GOOGLE_GEMINI_BASE_URL it finds no way to authenticate
+        "npm install -g @google/gemini-cli",
+    ),
+    "aider": Recipe(
+        "aider",
+        _ask_aider,
+        _read_aider,
+        (ANTHROPIC, OPENAI, GEMINI[0]),
+        ("OPENAI_API_BASE", "OLLAMA_API_BASE"),
+        "pipx install aider-chat",
+    ),
+}
+"""By the name that stands after ``command:``."""

@@ -1,0 +1,184 @@
+"""The plain copy that an agent works in, and what its program needs of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...core.proposal import Context, Edit, ProposalInvalid
+from ...core.text import one_line
+from ...source.edits import edits_between
+
+FILE_BYTES = 1 << 20
+"""Largest editable file that is read back."""
+
+MAX_ENTRIES = 500
+
+_COMPARISONS = 10**6
+
+
+@contextlib.contextmanager
+def desk() -> Iterator[tuple[Path, Path]]:
+    """Make an empty home and an empty folder for a copy, and remove both afterwards."""
+    folder = tempfile.TemporaryDirectory(prefix="autoresearch-agent-", ignore_cleanup_errors=True)
+    home, copy = Path(folder.name, "home"), Path(folder.name, "copy")
+    try:
+        home.mkdir()
+        copy.mkdir()
+        yield home, copy
+    finally:
+        try:
+            folder.cleanup()
+        except RecursionError:  # a thousand folders in one another
+            subprocess.run(["rm", "-rf", folder.name], check=False)
+
+
+def lay_out(copy: Path, context: Context) -> None:
+    """Write the copy: editable files, fixed files, the brief; no repository."""
+    brief = {context.experiment.program: context.program}
+    for name, text in {**brief, **context.fixed_files, **context.files}.items():
+        path = copy / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_bytes(text))
+
+
+def changes(copy: Path, context: Context) -> tuple[Edit, ...]:
+    """Return what was changed, in files that may be.
+
+    Raises:
+        ProposalInvalid: Something else was, or an editable file is no file of text any more.
+    """
+    fixed = {context.experiment.program: context.program, **context.fixed_files}
+    for name in _visible(copy):
+        if name in context.files:
+            continue
+        if name not in fixed:
+            raise ProposalInvalid(
+                f"the agent made {one_line(name, 100)}, which is not an editable file"
+            )
+        if _read(copy / name, len(_bytes(fixed[name]))) != _bytes(fixed[name]):
+            raise ProposalInvalid(f"the agent changed {name}, which no proposal may change")
+    gone = [name for name in fixed if not os.path.lexists(copy / name)]
+    if gone:
+        raise ProposalInvalid(f"the agent removed {gone[0]}, which no proposal may change")
+    edits: list[Edit] = []
+    for name, before in context.files.items():
+        real = os.path.join(os.path.realpath(copy), name)
+        after = read_text(copy / name) if os.path.realpath(copy / name) == real else None
+        if after is None:
+            raise ProposalInvalid(
+                f"the agent left no {name} of at most {FILE_BYTES >> 20} MiB of UTF-8 text"
+            )
+        edits += _edits(before, after, name)
+    return tuple(edits)
+
+
+def _edits(before: str, after: str, name: str) -> tuple[Edit, ...]:
+    """Return what changed; as a whole where lines repeat so often that comparing takes minutes."""
+    times = Counter(after.splitlines())
+    if sum(times[line] for line in before.splitlines()) > _COMPARISONS:
+        return (Edit(name, before, after),)
+    return edits_between(before, after, name)
+
+
+def _visible(copy: Path) -> Iterator[str]:
+    """Yield what lies in the copy, without what tools keep for themselves (``.name``, caches)."""
+    count = 0
+    for folder, folders, files in os.walk(copy):
+        folders[:] = [f for f in folders if not f.startswith(".") and f != "__pycache__"]
+        count += len(folders) + len(files)
+        if count > MAX_ENTRIES:
+            raise ProposalInvalid(f"the agent made more than {MAX_ENTRIES} files and folders")
+        links = [f for f in folders if os.path.islink(os.path.join(folder, f))]
+        for name in (*files, *links):
+            if not name.startswith("."):
+                yield os.path.relpath(os.path.join(folder, name), copy)
+
+
+def read_text(path: Path) -> str | None:
+    """Return a plain file's text; None for anything else, links and pipes included."""
+    data = _read(path, FILE_BYTES)
+    try:
+        return None if data is None else data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _read(path: Path, limit: int) -> bytes | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return None
+    with open(fd, "rb") as file:
+        data = file.read(limit + 1)
+    return data if len(data) <= limit else None
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+# What a program needs of this machine
+
+
+def installation(program: str) -> tuple[str, ...]:
+    """Return what must be readable for a program to run: itself, its packages, its interpreter."""
+    found: list[str] = []
+    todo = [program]
+    while todo:
+        path = todo.pop()
+        real = os.path.realpath(path)
+        found += [path, real]
+        head, inside, _ = real.partition("/node_modules/")
+        if inside:
+            found.append(f"{head}/node_modules")
+        for place in dict.fromkeys((path, real)):
+            found += _prefix(place)
+        todo += [i for i in _shebang(real) if i not in found]
+    return tuple(dict.fromkeys(found))
+
+
+def _prefix(program: str) -> list[str]:
+    """Libraries of a program outside of the system's folders: venv, nvm, pyenv, conda."""
+    folder, name = os.path.split(os.path.dirname(program))
+    if name != "bin" or folder in ("/", "/usr", "/usr/local", os.path.expanduser("~")):
+        return []
+    if os.path.exists(f"{folder}/pyvenv.cfg"):
+        return [folder]
+    home = os.path.realpath(os.path.expanduser("~"))
+    if os.path.realpath(folder) == f"{home}/.local":
+        return []  # everybody's; what a program has there, its links lead to
+    return [f"{folder}/bin", f"{folder}/lib"]
+
+
+def _shebang(program: str) -> list[str]:
+    try:
+        with open(program, "rb") as file:
+            first = file.readline(512)
+    except OSError:
+        return []
+    if not first.startswith(b"#!"):
+        return []
+    words = first[2:].decode("utf-8", "replace").split()
+    if words and os.path.basename(words[0]) == "env":
+        named = [w for w in words[1:] if not w.startswith("-") and "=" not in w]
+        found = shutil.which(named[0]) if named else None
+        return [words[0], found] if found else [words[0]]
+    return words[:1]
+
+
+def interpreters(program: str) -> list[str]:
+    """Return the folders that a program and its interpreter are looked up in."""
+    return list(
+        dict.fromkeys(os.path.dirname(p) for p in (program, *_shebang(os.path.realpath(program))))
+    )

@@ -1,0 +1,1 @@
+"""TODO proposers.search."""

@@ -1,0 +1,162 @@
+"""The report a person reads the morning after: one self-contained file, rendered from the ledger.
+
+Candidates and models write titles, hypotheses, code and logs; all of it is text here. The template
+escapes everything, the page's policy forbids every request and every script but ours, and what
+could reorder or hide text is replaced.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import platform
+import re
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from ..core.files import write_atomic
+from ..core.records import Champion, SlotRecord
+from .junit import clean
+from .views import Report
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from ..ledger.store import Ledger
+
+RELOAD_S = 15
+"""How often the page of a running campaign reads itself anew."""
+
+_REORDERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def gather(ledger: Ledger, status: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Return the facts of a campaign that `render` shows beside its slots.
+
+    Args:
+        ledger: Of the campaign.
+        status: What the workers last said; see `live.read_status`.
+    """
+    return {
+        "tag": ledger.path.parent.name,
+        "campaign": ledger.meta("campaign") or {},
+        "closing": ledger.meta("closing"),
+        "transfers": ledger.meta("transfers") or [],
+        "data_sha256": ledger.meta("data_sha256") or "",
+        "sessions": ledger.sessions(),
+        "status": list(status),
+        "versions": _versions(),
+        "at": time.time(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Who writes the page; the trials' own versions are hashed with their scores."""
+    from .. import __version__
+
+    found = {"pytest-autoresearch": __version__, "Python": platform.python_version()}
+    for package in ("pytest", "torch"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def write(
+    path: Path,
+    slots: Sequence[SlotRecord],
+    champions: Sequence[Champion],
+    facts: Mapping[str, Any],
+    *,
+    live: bool,
+) -> None:
+    """Write the report in one step; a reader sees the old page or the new one.
+
+    Raises:
+        OSError: It cannot be written; the ledger still holds everything.
+    """
+    write_atomic(path, render(slots, champions, facts, live=live))
+
+
+def render(
+    slots: Sequence[SlotRecord],
+    champions: Sequence[Champion],
+    facts: Mapping[str, Any],
+    *,
+    live: bool,
+) -> str:
+    """Return the whole page.
+
+    Args:
+        slots: Every slot, oldest first.
+        champions: Every champion, the baseline first.
+        facts: From `gather`; every key may be absent.
+        live: The campaign runs: the page reads itself anew and keeps holdout scores to itself.
+    """
+    report = Report(slots, champions, facts, live)
+    style, script = _asset("report.css"), _asset("report.js")
+    template = _environment().get_template("report.html.j2")
+    page = template.render(
+        report=report,
+        live=live,
+        reload_s=RELOAD_S,
+        style=Markup(style),
+        script=Markup(script),
+        policy=(
+            f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+            "base-uri 'none'; form-action 'none'"
+        ),
+    )
+    return _REORDERING.sub("\ufffd", clean(page))
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(__package__ or "", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "score": lambda v: "" if v is None else f"{v:.6f}" if abs(v) < 1e6 else f"{v:.6g}",
+        "gain": lambda v: "" if v is None else f"{v:+.6f}" if abs(v) < 1e6 else f"{v:+.6g}",
+        "sigma": lambda v: "" if v is None else f"{v:+.1f}",
+        "span": span,
+        "moment": moment,
+        "money": lambda v: "" if v is None else f"${v:,.2f}",
+    }
+    return environment
+
+
+@lru_cache(maxsize=4)
+def _asset(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return "sha256-" + base64.b64encode(digest).decode()
+
+
+def span(seconds: float | None) -> str:
+    """Return a duration for people: ``48 s``, ``12 min``, ``7.5 h``."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def moment(at: float | None) -> str:
+    """Return a Unix time as ``2026-01-31 23:59 UTC``."""
+    return "" if at is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))

@@ -1,0 +1,217 @@
+"""A fresh confined process that holds the candidate's model, driven from outside.
+
+Everything it answers is untrusted: numbers are read from shared memory it cannot resize, copied
+before anything looks at them, and of its words only known codes are believed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..forkserver.channel import ProtocolError, readonly_memory, writable_memory
+from ..forkserver.launch import Child, ChildGone, ChildTimeout
+from . import CODES, CheatDetected, ScoringCrash, ScoringTimeout
+
+Tokens = npt.NDArray[np.uint16]
+
+Losses = npt.NDArray[np.float32]
+
+_POLL_SECONDS = 0.2
+
+_DETAIL = 300
+
+
+@dataclass
+class Allowance:
+    """What one scoring may use, all its processes together.
+
+    Attributes:
+        cpu_s: CPU seconds, loading included; None for no cap.
+        wall_s: Wall seconds of each process.
+        used_cpu_s: CPU seconds of the processes that have ended.
+    """
+
+    cpu_s: float | None = None
+    wall_s: float = 600.0
+    used_cpu_s: float = 0.0
+
+
+class Scorer:
+    """One scoring process; kill it after use (it is a context manager).
+
+    Args:
+        start: Returns a fresh confined child of phase ``score`` that has been given its job.
+        vocab_size: V, logits of a position.
+        allowance: Shared by all processes of one scoring.
+        secret: Whether text that candidates must not learn will be sent. Once it has been, the
+            child's error messages are dropped and only their codes are reported.
+
+    Attributes:
+        cpu_s: CPU seconds of the process; known once it has been killed.
+        sandbox: Layer to state, as enforced on it.
+
+    Raises:
+        ScoringCrash: The child died or could not load the model.
+        ScoringTimeout: It took too long.
+    """
+
+    def __init__(
+        self, start: Callable[[], Child], vocab_size: int, allowance: Allowance, *, secret: bool
+    ) -> None:
+        self._vocab_size = vocab_size
+        self._allowance = allowance
+        self._secret = secret
+        self._exposed = False
+        self._deadline = time.monotonic() + allowance.wall_s
+        self._child = start()
+        self.sandbox = self._child.report
+        self.cpu_s = 0.0
+        try:
+            self._answer("ready")
+        except BaseException:
+            self.kill()
+            raise
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process and all it started, and book its CPU seconds; idempotent."""
+        used = self._child.kill().cpu_seconds
+        self._allowance.used_cpu_s += used - self.cpu_s
+        self.cpu_s = used
+
+    def claims(self, rows: Tokens, batch: int) -> Losses:
+        """Ask for the loss of every target of `rows`.
+
+        Args:
+            rows: (n, T + 1) tokens.
+            batch: Rows of one forward pass.
+
+        Returns:
+            (n, T) nats as claimed; anything at all may be in there. The child is dead by then.
+        """
+        self._exposed = self._secret
+        n, width = rows.shape
+        data = self._request({"op": "claims", "rows": n, "batch": batch}, rows, n * (width - 1))
+        self.kill()
+        return data.read().reshape(n, width - 1)
+
+    def audit(self, x: Tokens, positions: list[int], batch: int) -> Losses:
+        """Ask for one row of logits of each sequence.
+
+        Args:
+            x: (m, T) tokens.
+            positions: m positions, one in each sequence.
+            batch: Sequences of one forward pass.
+
+        Returns:
+            (m, V) logits, untrusted.
+        """
+        self._exposed = self._secret
+        m = len(x)
+        request = {"op": "audit", "rows": m, "batch": batch, "positions": positions}
+        return self._request(request, x, m * self._vocab_size).read().reshape(m, self._vocab_size)
+
+    def logits(self, x: Tokens) -> Losses:
+        """Ask for all logits of one batch.
+
+        Args:
+            x: (n, length) tokens that are no secret.
+
+        Returns:
+            (n, length, V) logits, untrusted; NaN where the child wrote nothing.
+        """
+        n, length = x.shape
+        request = {"op": "logits", "rows": n, "length": length}
+        data = self._request(request, x, n * length * self._vocab_size)
+        return data.read().reshape(n, length, self._vocab_size)
+
+    def _request(self, request: dict[str, object], tokens: Tokens, outputs: int) -> _Output:
+        fd = readonly_memory(np.ascontiguousarray(tokens, dtype="<u2").data)
+        output = _Output(outputs)
+        try:
+            self._child.send(request, fds=[fd, output.fd])
+        except ChildGone as gone:
+            raise _died(gone) from None
+        finally:
+            os.close(fd)
+        self._answer("end")
+        return output
+
+    def _answer(self, expected: str) -> None:
+        while True:
+            left = self._deadline - time.monotonic()
+            try:
+                message = self._child.receive(min(_POLL_SECONDS, max(left, 0.0)))
+                break
+            except ChildTimeout:
+                self._check_allowance(left)
+            except ChildGone as gone:
+                raise _died(gone) from None
+            except ProtocolError as error:
+                raise CheatDetected(f"the scoring process broke the protocol: {error}") from None
+        if message.get("type") == "error":
+            raise ScoringCrash(self._explain(str(message.get("error", ""))))
+        if message.get("type") != expected:
+            raise CheatDetected(f"the scoring process sent no {expected!r} message when one is due")
+        self._check_allowance(self._deadline - time.monotonic())
+
+    def _check_allowance(self, left: float) -> None:
+        allowance = self._allowance
+        if left <= 0:
+            raise ScoringTimeout(f"scoring took longer than {allowance.wall_s:g} s")
+        if allowance.cpu_s is not None:
+            used = allowance.used_cpu_s + self._child.cpu_seconds()
+            if used > allowance.cpu_s:
+                raise ScoringTimeout(
+                    f"loading and scoring the model took more than {allowance.cpu_s:.1f} CPU "
+                    "seconds; train in train(), not in build(), load_state_dict() or logits()"
+                )
+
+    def _explain(self, error: str) -> str:
+        code, _, detail = error.partition(":")
+        known = CODES.get(code)
+        if known is None:
+            known, detail = "train.py failed in the scoring process", error
+        if self._exposed or not detail.strip():
+            return known
+        printable = "".join(c if c.isprintable() else " " for c in detail)
+        return f"{known}: {' '.join(printable.split())[:_DETAIL]}"
+
+
+def _died(gone: ChildGone) -> ScoringCrash:
+    return ScoringCrash(f"the scoring process ended before it answered: {gone.exit.describe()}")
+
+
+class _Output:
+    """Shared memory of float32 that a child fills, NaN at first."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.fd = writable_memory(4 * size)
+        nan = np.full(min(size, 1 << 18), np.nan, "<f4").tobytes()
+        for offset in range(0, 4 * size, len(nan)):
+            os.pwrite(self.fd, nan[: 4 * size - offset], offset)
+
+    def read(self) -> Losses:
+        """Copy what is in there now, and close it."""
+        data: Losses = np.empty(self._size, "<f4")
+        view = memoryview(data.data).cast("B")
+        offset = 0
+        with os.fdopen(self.fd, "rb", buffering=0) as file:
+            file.seek(0)
+            while offset < len(view) and (count := file.readinto(view[offset:])):
+                offset += count
+        if offset < len(view):
+            raise CheatDetected("the scoring process cut the memory its answer belongs in")
+        return data

@@ -1,0 +1,143 @@
+"""The inside of a scoring process: load the candidate's weights, answer the evaluator.
+
+Runs confined, beside candidate code, so nothing here is trusted: a candidate may replace any of
+it. What it answers are claims, which the evaluator audits. Targets are never handed to the model.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..forkserver.channel import Channel, PeerGone
+
+Compute = Callable[[Tensor], Tensor]
+
+
+class Refused(Exception):
+    """A request that cannot be answered; the message is a code of `scoring.CODES` and a detail."""
+
+
+def load(candidate: ModuleType, job: Mapping[str, Any]) -> torch.nn.Module:
+    """Build the candidate's model and load its checkpoint, strictly.
+
+    Raises:
+        Refused: If either fails.
+    """
+    from safetensors.torch import load_model
+
+    try:
+        model: torch.nn.Module = candidate.build(job["vocab_size"], job["seq_len"])
+        model.eval()
+    except Exception as error:
+        raise _refuse("build", error) from None
+    try:
+        load_model(model, job["checkpoint"], strict=True)
+    except Exception as error:
+        raise _refuse("checkpoint", error) from None
+    return model
+
+
+def serve(channel: Channel, candidate: ModuleType, job: Mapping[str, Any]) -> None:
+    """Load the model, say ``ready``, and answer requests until the evaluator hangs up.
+
+    Args:
+        channel: Connection to the evaluator; accepts descriptors.
+        candidate: The imported train.py.
+        job: The first message: ``vocab_size``, ``seq_len``, ``checkpoint``.
+    """
+    try:
+        model = load(candidate, job)
+    except Refused as refusal:
+        channel.send({"type": "error", "error": str(refusal)})
+        return
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    vocab_size = int(job["vocab_size"])
+
+    def compute(x: Tensor) -> Tensor:
+        logits = candidate.logits(model, x.to(device))
+        _check_shape(logits, (*x.shape, vocab_size))
+        return logits  # type: ignore[no-any-return]
+
+    channel.send({"type": "ready"})
+    while True:
+        try:
+            request = channel.receive()
+        except PeerGone:
+            return
+        try:
+            with torch.inference_mode():
+                _answer(request, channel.take_fds(), compute, vocab_size)
+            channel.send({"type": "end"})
+        except Refused as refusal:
+            channel.send({"type": "error", "error": str(refusal)})
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            channel.send({"type": "error", "error": str(_refuse("memory", error))})
+        except Exception as error:
+            channel.send({"type": "error", "error": str(_refuse("logits", error))})
+
+
+def nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy of each target: logits (…, V), targets (…) to (…) float32 nats."""
+    flat = functional.cross_entropy(
+        logits.float().flatten(0, -2), targets.flatten(), reduction="none"
+    )
+    return flat.view(targets.shape)
+
+
+def _answer(request: Mapping[str, Any], fds: list[int], compute: Compute, vocab: int) -> None:
+    tokens, output = _map(fds[0], np.uint16, write=False), _map(fds[1], np.float32, write=True)
+    rows, batch = request["rows"], request.get("batch", request["rows"])
+    if request["op"] == "claims":
+        tokens, output = tokens.reshape(rows, -1), output.reshape(rows, -1)
+        for start in range(0, rows, batch):
+            part = tokens[start : start + batch]
+            logits = compute(_batch(part[:, :-1]))
+            targets = _batch(part[:, 1:]).to(logits.device)
+            output[start : start + batch] = nats(logits, targets).cpu()
+    elif request["op"] == "audit":
+        tokens, output = tokens.reshape(rows, -1), output.reshape(rows, vocab)
+        positions = torch.tensor(request["positions"])
+        for start in range(0, rows, batch):
+            logits = compute(_batch(tokens[start : start + batch]))
+            which = positions[start : start + batch].to(logits.device)
+            picked = logits[torch.arange(len(which), device=logits.device), which]
+            output[start : start + batch] = picked.float().cpu()
+    elif request["op"] == "logits":
+        length = request["length"]
+        logits = compute(_batch(tokens.reshape(rows, length)))
+        output.reshape(rows, length, vocab)[:] = logits.float().cpu()
+    else:
+        raise Refused("request")
+
+
+def _batch(tokens: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(tokens.astype(np.int64))
+
+
+def _check_shape(logits: object, expected: tuple[int, ...]) -> None:
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise Refused(f"shape: it is {getattr(logits, 'dtype', type(logits).__name__)}")
+    if tuple(logits.shape) != expected:
+        raise Refused(f"shape: it is {tuple(logits.shape)} instead of {expected}")
+
+
+def _map(fd: int, dtype: type[np.generic], *, write: bool) -> np.ndarray[Any, Any]:
+    access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
+    try:
+        return np.frombuffer(mmap.mmap(fd, 0, access=access), dtype)
+    finally:
+        os.close(fd)
+
+
+def _refuse(code: str, error: BaseException) -> Refused:
+    message = " ".join(str(error).split())[:400]
+    return Refused(f"{code}: {type(error).__name__}: {message}")

@@ -1,0 +1,266 @@
+"""The live view: a repainted line per worker on a terminal, a plain one now and then elsewhere.
+
+Workers leave word of their trials in files; the process that a person started reads and shows them.
+pytest redirects the output while a slot runs, so the view writes to a copy of it made before. What
+pytest writes goes through `Guarded`, which takes the live lines away first: nothing gets torn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+import pytest
+
+from ..core.experiment import Budget
+from ..core.records import CONFIRM, SMOKE
+from ..core.text import one_line
+from ..ledger.status import REPAINT_S, read_status
+from ..report.terminal import EVERY, clock, markup, result_line, standing, write
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from .session import Session
+
+PLAIN_S = 60.0
+"""How often a log that is no terminal gets a sign of life."""
+
+PHASES = {
+    "propose": "proposing", "start": "starting", "train": "training", "score": "scoring",
+    "audit": "auditing",
+}  # fmt: skip
+
+PURPOSES = {
+    "replicate": " again", "champion": " (champion)", CONFIRM: " (fresh seed)", SMOKE: " (smoke)",
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------------- one worker's line
+
+
+def cells(status: Mapping[str, Any], budget: Budget) -> dict[str, str]:
+    """Return the parts of a worker's line: slot, phase, how far, loss, champion, title."""
+    smoke = status["purpose"] == SMOKE
+    elapsed, fraction = float(status["elapsed"]), float(status["fraction"])
+    how_far = clock(elapsed)
+    if status["phase"] == "train" and not smoke:
+        if budget.kind == "wall":
+            how_far = f"{clock(elapsed)}/{clock(budget.amount)}"
+        else:
+            how_far = f"{clock(elapsed)} {fraction:.0%} of {budget}"
+    loss, champion = status["loss"], status["champion"]
+    return {
+        "slot": status["slot"] + PURPOSES.get(status["purpose"], ""),
+        "phase": PHASES.get(status["phase"], status["phase"]),
+        "how far": how_far,
+        "loss": "" if loss is None else f"loss {loss:.3f}",
+        "champion": "" if champion is None else f"champion {champion:.4f}",
+        "title": one_line(status["title"]),
+    }
+
+
+def plain(parts: Mapping[str, str]) -> str:
+    """Return a worker's line without markup."""
+    return "  … " + " ".join(part for part in parts.values() if part)
+
+
+def table(rows: Sequence[Mapping[str, str]], width: int) -> RenderableType:
+    """Return the workers' lines for a terminal of so many columns; what has no room is left out."""
+    from rich.table import Table
+
+    left_out = {"champion", "title"} if width < 50 else {"champion"} if width < 90 else set()
+    styles = {"slot": "bold", "phase": "cyan", "loss": "magenta", "champion": "green"}
+    names = [name for name in rows[0] if name not in left_out and any(row[name] for row in rows)]
+    grid = Table.grid(padding=(0, 1), expand=True)
+    for name in names:
+        last = name == names[-1]
+        grid.add_column(style=styles.get(name, ""), no_wrap=True, overflow="ellipsis",
+                        ratio=1 if last else None)  # fmt: skip
+    for row in rows:
+        grid.add_row(*(row[name] for name in names))
+    return grid
+
+
+# ---------------------------------------------------------------------- the view
+
+
+class Guarded:
+    """pytest's stream; the live lines are gone before anything is written to it."""
+
+    def __init__(self, stream: TextIO, view: LiveView) -> None:
+        self._stream, self._view = stream, view
+
+    def write(self, text: str) -> int:
+        """Write text at once, after the live lines are taken away."""
+        with self._view.lock:
+            self._view.erase()
+            with contextlib.suppress(OSError):  # the terminal is gone; the campaign is not
+                self._stream.write(text)
+                self._stream.flush()
+            self._view.pending = (self._view.pending + text).rpartition("\n")[2]
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what waits, if there is still a terminal."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class LiveView:
+    """What a person sees while it runs.
+
+    Attributes:
+        lock: Held while anything is written.
+        pending: What pytest has written of a line that has not ended.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.reporter: Any = session.config.pluginmanager.getplugin("terminalreporter")
+        self.lock = threading.RLock()
+        self.pending = ""
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._out: TextIO | None = None
+        self._painted = 0
+        self._finished = 0
+        self._budget = Budget.parse(session.plan.budget)
+        self._began = time.monotonic()
+
+    @property
+    def speaks(self) -> bool:
+        """Whether slots get lines of their own: not with ``-q``."""
+        return self.reporter is not None and self.session.config.option.verbose >= 0
+
+    @property
+    def _repaints(self) -> bool:
+        return (
+            bool(self.reporter.isatty)
+            and os.environ.get("TERM") != "dumb"
+            and self.session.config.option.color != "no"
+        )
+
+    def start(self) -> None:
+        """Begin to show what runs."""
+        if not self.speaks:
+            return
+        self.reporter.showfspath = False
+        self.reporter._show_progress_info = False  # a percentage of slots on a line of its own
+        writer = self.reporter._tw
+        try:
+            copy = os.dup(writer._file.fileno())
+        except (OSError, ValueError):
+            return  # no file behind it: result lines only
+        self._out = os.fdopen(copy, "w", encoding=writer._file.encoding, errors="replace")
+        writer._file = Guarded(writer._file, self)
+        self._thread = threading.Thread(target=self._loop, name="autoresearch-live", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take the lines away and give pytest its stream back."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+        with self.lock:
+            self.erase()
+            if self._out is not None:
+                self.reporter._tw._file = self.reporter._tw._file._stream
+                with contextlib.suppress(OSError):
+                    self._out.close()
+                self._out = None
+
+    def _loop(self) -> None:
+        repaints = self._repaints
+        while not self._stop.wait(REPAINT_S if repaints else PLAIN_S):
+            rows = [cells(status, self._budget) for status in read_status(self.session.folder)]
+            with self.lock, contextlib.suppress(OSError, ValueError):
+                if self._stop.is_set():
+                    return
+                if repaints:
+                    self._paint(rows)
+                elif rows:
+                    self._write("\n" * bool(self.pending) + "".join(plain(r) + "\n" for r in rows))
+                    self.pending = ""
+
+    def _paint(self, rows: Sequence[Mapping[str, str]]) -> None:
+        self.erase()
+        if not rows:
+            return
+        from rich.console import Console
+
+        width, height = self._size()
+        console = Console(
+            file=self._out, width=width, force_terminal=True, highlight=False, markup=False,
+            emoji=False, color_system="auto" if self.reporter.hasmarkup else None,
+        )  # fmt: skip
+        with console.capture() as captured:
+            console.print(table(rows[: max(1, height - 2)], width - 1))
+        lines = captured.get().rstrip("\n").split("\n")
+        if self.pending:
+            lines.insert(0, "")
+        self._write("\n".join(lines))
+        self._painted = len(lines)
+
+    def _size(self) -> tuple[int, int]:
+        assert self._out is not None
+        try:
+            columns, rows = os.get_terminal_size(self._out.fileno())
+        except OSError:
+            columns, rows = 80, 24
+        asked = os.environ.get("COLUMNS", "")
+        return (int(asked) if asked.isdecimal() and int(asked) else columns) or 80, rows or 24
+
+    def _write(self, text: str) -> None:
+        assert self._out is not None
+        self._out.write(text)
+        self._out.flush()
+
+    def erase(self) -> None:
+        """Take the live lines away; the cursor stands where pytest left it."""
+        if self._painted:
+            with contextlib.suppress(OSError):  # the terminal is gone; its lines are, too
+                self._write("\r\x1b[2K" + "\x1b[1A\x1b[2K" * (self._painted - 1) + self.pending)
+            self._painted = 0
+
+    # ------------------------------------------------------------------ lines that stay
+
+    def say(self, line: str, **colours: bool) -> None:
+        """Print a line of its own; nothing with ``-q``."""
+        if self.speaks:
+            self.tell(line, **colours)
+
+    def tell(self, line: str, **colours: bool) -> None:
+        """Print a line of its own, with ``-q``, too."""
+        if self.reporter is not None:
+            with self.lock:
+                self.reporter.ensure_newline()
+                write(self.reporter, line, **colours)
+
+    def failed(self, report: pytest.TestReport) -> None:
+        """Print what infrastructure, not the mutation, did to a slot."""
+        crash = getattr(report.longrepr, "reprcrash", None)
+        why = (crash.message if crash else str(report.longrepr)).split("\n")[0]
+        self.say(f"E {'-' * 8} {report.nodeid.split('::')[-1]}: {why}", red=True)
+
+    def finished(self, report: pytest.TestReport) -> None:
+        """Print a slot's line, and where the campaign stands after every tenth slot."""
+        if not self.speaks:
+            return
+        facts = {name: str(value) for name, value in report.user_properties}
+        verdict = facts.get("verdict", "")
+        direction = self.session.experiment.metric.direction
+        name = report.nodeid.split("::")[-1]
+        self.say(result_line(name, facts, direction), **markup(verdict))
+        if verdict != "baseline":
+            self._finished += 1
+            if self._finished % EVERY == 0:
+                seconds = time.monotonic() - self._began
+                self.say(standing(self.session, self._finished, seconds))

@@ -1,0 +1,69 @@
+"""Everything that is checked before anything is spent; each failure one line with its remedy."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ..campaign.project import DEFAULT_DATA, _declared
+from ..core.experiment import Experiment
+from ..options import expanded
+
+if TYPE_CHECKING:
+    from ..options import Config
+
+
+def find_experiment(config: pytest.Config) -> Experiment:
+    """Return what the user's ``experiment`` fixture declares, or the default declaration.
+
+    The declaration is needed before the first item is set up, so the fixture function is called
+    directly; it must take no arguments.
+
+    Raises:
+        pytest.UsageError: If it takes arguments, fails, or returns something else.
+    """
+    for plugin in config.pluginmanager.get_plugins():
+        path = getattr(plugin, "__file__", None)
+        if path and Path(path).name == "conftest.py":
+            declared = _declared(plugin, path)
+            if declared is not None:
+                return declared
+    return Experiment(data=DEFAULT_DATA)
+
+
+def junit_log(config: pytest.Config) -> Path | None:
+    """Return where ``--junitxml`` points, read as pytest reads it; None without it."""
+    given = getattr(config.option, "xmlpath", None)  # absent with -p no:junitxml
+    return Path(os.path.abspath(expanded(given))) if given else None
+
+
+def check_outputs(config: pytest.Config, options: Config) -> None:
+    """See that what was asked to be written can be, so that a night does not end in nothing.
+
+    Raises:
+        pytest.UsageError: With the remedy.
+    """
+    root, junit = config.rootpath, junit_log(config)
+    if junit is not None:
+        _check_output("--junitxml", junit)
+    if options.html:
+        _check_output("--autoresearch-html", root / options.html)
+    if options.summary:
+        _check_output("--autoresearch-summary", root / options.summary)
+
+
+def _check_output(option: str, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            path.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise pytest.UsageError(
+            f"{option}: {path} cannot be written ({error.strerror}); choose another place"
+        ) from None

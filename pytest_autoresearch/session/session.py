@@ -1,0 +1,470 @@
+"""What one pytest process holds while it works on a campaign: the glue between hooks and steps."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..campaign.open import Holdings
+from ..campaign.pause import Night, PastDeadline
+from ..campaign.project import check
+from ..core.experiment import Experiment
+from ..core.outcome import NoScore, Score, Trial
+from ..core.text import one_line
+from ..ledger.store import ChampionMoved, LedgerUnavailable
+from ..options import Config
+from . import preflight, testreports
+from .plan import Plan, make
+from .reporter import Publisher
+from .stopping import Signals, exit_code, terminate, why_now
+
+if TYPE_CHECKING:
+    from ..campaign.attempt import Slot as ActiveSlot
+    from ..campaign.loop import Campaign
+    from ..core.run import Progress
+    from .items import Slot
+
+SESSION = pytest.StashKey["Session"]()
+
+INTERRUPTED = "interrupted"
+
+OURS = "autoresearch: "
+"""Before the reason of a stop of our own; xdist carries it from a worker."""
+
+PROPOSER = ("name", "propose", "close")
+"""What a proposer must have; see `proposers.Proposer`."""
+
+
+def start(config: pytest.Config) -> Session:
+    """Check everything, open or resume the campaign and plan the session.
+
+    Raises:
+        pytest.UsageError: Before anything is spent, with the remedy.
+    """
+    options = Config.from_pytest(config)
+    root = config.rootpath
+    experiment = preflight.find_experiment(config)
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        # here, for xdist's workers too: they read the project's testpaths again
+        config.args[:] = [str(root / experiment.program)]
+    given = getattr(config, "workerinput", {}).get("autoresearch")
+    if given is not None:
+        plan = Plan(**{**json.loads(given), "baselines": tuple(json.loads(given)["baselines"])})
+        return Session(config, options, experiment, plan, is_driver=False)
+    repository = check(root, experiment)
+    _check_proposer(options, root)
+    if not (config.option.collectonly or config.option.setupplan):
+        preflight.check_outputs(config, options)
+    plan = make(config, options, experiment, repository)
+    if getattr(config.option, "maxschedchunk", 0) is None:
+        config.option.maxschedchunk = 1
+    return Session(config, options, experiment, plan, is_driver=True)
+
+
+def _check_proposer(options: Config, root: Path) -> None:
+    from ..proposers.registry import check, default
+
+    try:
+        check(options.proposer or default(), root)
+    except ValueError as error:
+        raise pytest.UsageError(f"--autoresearch-proposer: {error}") from None
+
+
+@dataclass
+class Session:
+    """One process's part in a session.
+
+    Attributes:
+        config: pytest's.
+        options: What the user asked for.
+        experiment: The declaration.
+        plan: What the driver decided.
+        is_driver: False in an xdist worker.
+        counts: Verdicts of this session (driver).
+        failures: Reports of this session that failed (driver).
+        stopping: Why no further slot starts, or ''.
+        more: Whether this process has another slot to fill after the one that runs.
+    """
+
+    config: pytest.Config
+    options: Config
+    experiment: Experiment
+    plan: Plan
+    is_driver: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: int = 0
+    stopping: str = ""
+    more: bool = False
+    _slots: dict[str, ActiveSlot] = field(default_factory=dict)
+    _signals: Signals = field(default_factory=Signals)
+    _told: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.publisher = Publisher(self) if self.is_driver else None
+        self.holdings = Holdings(
+            self.config.rootpath,
+            self.options,
+            self.plan,
+            say=self._say,
+            on_progress=self._progress,
+            should_stop=lambda: self.stopping == INTERRUPTED,
+            night=Night(self._over, self.plan.deadline, self._say, self._paused),
+        )
+
+    # ------------------------------------------------------------------ what it works with
+
+    @property
+    def folder(self) -> Path:
+        """Where the campaign's state lives."""
+        return self.holdings.folder
+
+    @property
+    def ledger(self) -> Any:
+        """The campaign's ledger."""
+        return self.holdings.ledger
+
+    @property
+    def session_id(self) -> int | None:
+        """This process's row in the ledger, once it has joined."""
+        return self.holdings.session_id
+
+    def campaign(self, experiment: Experiment | None = None) -> Campaign:
+        """This process's hands on the campaign, made when the first slot runs."""
+        return self.holdings.open(experiment or self.experiment)
+
+    @property
+    def proposer(self) -> str:
+        """Who proposes."""
+        from ..proposers.registry import default
+
+        return self.options.proposer or default()
+
+    def _say(self, line: str) -> None:
+        """Show a line at once; a worker's, or another thread's, with the slot's report."""
+        if self.publisher is None or threading.current_thread() is not threading.main_thread():
+            self._told.append(line)
+            return
+        capture = self.config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            self.publisher.say(line)
+
+    @contextlib.contextmanager
+    def _attempt(self, what: str) -> Iterator[None]:
+        """What can be done without ends no night, and is one warning line."""
+        try:
+            yield
+        except Exception as error:
+            if self.publisher is not None:
+                self.publisher.warn(what, error)
+
+    def _paused(self, line: str) -> None:
+        """Show where slots are shown that one waits, a worker's with the reason; '': no more."""
+        from ..core.run import Progress
+
+        shown = line if self.publisher is None else line.partition(": ")[0]
+        for slot in self._slots.values():
+            phase = shown or ("start" if slot.proposal else "propose")
+            self._show(slot, "", Progress(phase))
+
+    def _prepare(self) -> None:
+        """See that proposals can be had, before the baseline is measured."""
+        from ..core.proposal import ProposerUnavailable
+
+        plan = self.plan
+        try:
+            researcher = self.holdings.researcher(self.experiment)
+            lines = researcher.prepare(plan.first, plan.slots, plan.first - 1)
+            lacks = [part for part in PROPOSER if not hasattr(researcher.main, part)]
+            if lacks:
+                raise ValueError(f"it has no {' and no '.join(lacks)}; see docs/proposers.md")
+        except Exception as error:  # a factory of one's own may raise anything
+            known = isinstance(error, ProposerUnavailable | ValueError)
+            said = one_line(error, 1000) if known else testreports.words(error)
+            raise pytest.UsageError(f"--autoresearch-proposer={self.proposer}: {said}") from None
+        for line in lines:
+            self._say(line)
+
+    # ------------------------------------------------------------------ fixtures
+
+    def propose(self, item: Slot, experiment: Experiment) -> ActiveSlot:
+        """Open the item's slot and fill it."""
+        from ..core.proposal import ProposerExhausted
+        from ..core.run import Progress
+
+        campaign = self.campaign(experiment)
+        slot = campaign.begin(item.name, item.kind, item.number)
+        self._slots[item.nodeid] = slot
+        if item.kind == "mutation":
+            self._show(slot, "", Progress("propose"))
+            try:
+                campaign.propose(slot)
+            except ProposerExhausted as error:
+                self.stopping = one_line(error) or "nothing is left to propose"
+                if isinstance(error, PastDeadline):
+                    raise
+                pytest.skip(self.stopping)
+            if slot.proposal is not None:
+                self.holdings.researcher(experiment).note(slot.proposal.meta, slot.name)
+        return slot
+
+    def train(self, item: Slot, slot: ActiveSlot) -> Trial:
+        """Gate, train, score and replicate."""
+        campaign = self.campaign()
+        campaign.gate(slot)
+        if self.more and item.kind == "mutation":
+            campaign.draft_ahead(slot)
+        return campaign.measure(slot)
+
+    def bar(self, item: Slot) -> Score:
+        """The number to beat."""
+        return self.campaign().measurement.bar(self._slots[item.nodeid])
+
+    # ------------------------------------------------------------------ the call phase
+
+    def judge_call(self, item: Slot) -> Generator[None, object, object]:
+        """Run the body; what it says is the verdict, recorded before the phase ends."""
+        slot = self._slots.get(item.nodeid)
+        trial = item.funcargs.get("trial")
+        try:
+            result = yield
+        except NoScore as error:
+            self._settle(item, slot, trial, error.verdict, error.reason)
+            raise
+        except AssertionError as error:
+            best = item.funcargs.get("best")
+            why = getattr(best, "explanation", "") or str(error)
+            value = trial.value if isinstance(trial, Trial) else None
+            shown = why
+            if isinstance(best, Score):
+                shown = f"{value:.6f} is not better than {float(best):.6f}: {why}"
+            error.autoresearch_reason = shown  # type: ignore[attr-defined]
+            self._settle(item, slot, trial, "discard", shown)
+            raise
+        if slot is not None:
+            verdict = "baseline" if item.kind == "baseline" else "keep"
+            self._settle_keep(item, slot, trial, verdict)
+        return result
+
+    def _settle_keep(self, item: Slot, slot: ActiveSlot, trial: Any, verdict: str) -> None:
+        while True:
+            try:
+                self._settle(item, slot, trial, verdict, "")
+                return
+            except ChampionMoved:
+                bar = self.campaign().measurement.bar(slot)
+                if not trial.score < bar:
+                    reason = f"beaten meanwhile: the bar moved to {float(bar):.6f}"
+                    self._settle(item, slot, trial, "discard", reason)
+                    error = AssertionError(reason)
+                    error.autoresearch_reason = reason  # type: ignore[attr-defined]
+                    raise error from None
+
+    def _settle(self, item: Slot, slot: Any, trial: Any, verdict: str, reason: str) -> None:
+        if slot is None or not isinstance(trial, Trial):
+            return
+        from ..report.junit import properties
+
+        record = self.campaign().settle(slot, trial, verdict, reason)
+        self._slots.pop(item.nodeid, None)
+        self.idle()
+        names = {known.id: known.name for known in self.campaign().ledger.slots()}
+        item.user_properties.extend(properties(record, self.experiment.metric, names))
+
+    # ------------------------------------------------------------------ reports
+
+    def shape_report(
+        self, item: Slot, call: pytest.CallInfo[None], report: pytest.TestReport
+    ) -> None:
+        """Map the call phase to a verdict; give back what infrastructure cut off."""
+        report.autoresearch_told, self._told = self._told, []  # type: ignore[attr-defined]
+        verdict = str(dict(report.user_properties).get("verdict") or "")
+        if call.excinfo is None:
+            if report.when == "call" and verdict:
+                report.autoresearch = verdict  # type: ignore[attr-defined]
+            return
+        slot = self._slots.pop(item.nodeid, None)
+        if slot is not None and self.holdings.campaign is not None:
+            interrupted = call.excinfo.errisinstance((KeyboardInterrupt, pytest.skip.Exception))
+            with contextlib.suppress(Exception):
+                state = "interrupted" if interrupted else "infra"
+                reason = testreports.words(call.excinfo.value)
+                self.holdings.campaign.give_back(slot, state, reason)
+        elif verdict:
+            self._shape_verdict(item, call.excinfo.value, report, verdict)
+            return
+        if report.failed:
+            testreports.shorten(report, call.excinfo)
+
+    def _shape_verdict(
+        self, item: Slot, error: BaseException, report: pytest.TestReport, verdict: str
+    ) -> None:
+        runxfail = self.config.getoption("runxfail", False)
+        fails = self.options.strict or runxfail or item.kind == "baseline"
+        testreports.shape(report, error, verdict, fails=fails)
+
+    def teststatus(self, report: pytest.TestReport) -> Any:
+        """Category, letter and word of a verdict."""
+        return testreports.status(report, self.publisher is not None and self.publisher.speaks)
+
+    def logged(self, report: pytest.TestReport) -> None:
+        """Driver: count and publish."""
+        if self.publisher is None:
+            return
+        for line in getattr(report, "autoresearch_told", ()):
+            self._say(line)
+        self.failures += report.failed
+        verdict = getattr(report, "autoresearch", None)
+        if report.when == "call" and verdict:
+            self.counts[verdict] += 1
+            self.publisher.finished(report)
+        elif report.failed:
+            self.counts["infra"] += 1
+            self.publisher.failed(report)
+
+    # ------------------------------------------------------------------ session
+
+    def for_worker(self) -> str:
+        """The plan as xdist carries it."""
+        return json.dumps(asdict(self.plan))
+
+    def started(self) -> None:
+        """Take the campaign's lock, turn signals into Ctrl-C, start the live view."""
+        if self._dry:
+            return
+        if self.publisher is not None:
+            self._prepare()
+            self.holdings.join()
+        self._signals.listen()
+        if self.publisher is not None:
+            self.publisher.start()
+
+    def _progress(self, trial_id: str, progress: Progress) -> None:
+        campaign = self.holdings.campaign
+        if campaign is not None and campaign.trials.running is not None:
+            self._show(*campaign.trials.running, progress)
+
+    def _show(self, slot: ActiveSlot, purpose: str, progress: Progress) -> None:
+        from ..ledger.status import write_status
+
+        write_status(self.folder, self.holdings.worker, slot, purpose, progress)
+
+    def idle(self) -> None:
+        """Nothing runs in this process for the moment."""
+        from ..ledger.status import clear_status
+
+        clear_status(self.folder, self.holdings.worker)
+
+    def stop_reason(self) -> str:
+        """Why no further slot should start here, or ''."""
+        if not self.stopping:
+            ledger = self.ledger if self.session_id is not None else None
+            try:
+                self.stopping = why_now(
+                    self.plan, self.options, self.experiment.metric, self.folder, ledger
+                )
+            except LedgerUnavailable as error:
+                self.stopping = str(error)
+                self.failures += 1
+        return OURS + self.stopping if self.stopping else ""
+
+    def _over(self) -> str:
+        self.stop_reason()
+        return self.stopping
+
+    def interrupted(self, error: BaseException) -> None:
+        """Ctrl-C: running trials end at once and give their proposals back.
+
+        Args:
+            error: What pytest caught. Its own stop and xdist's are kinds of `KeyboardInterrupt`,
+                too; they come when the slots that ran have ended.
+        """
+        said = str(error)
+        if isinstance(error, pytest.Session.Interrupted):
+            return  # by `stop_reason`, or by another plugin
+        by_xdist = isinstance(error, KeyboardInterrupt) and type(error) is not KeyboardInterrupt
+        if by_xdist and not said.endswith("received keyboard-interrupt"):
+            self.stopping = said.removeprefix(OURS).removeprefix("stopping ")
+            return
+        self._signals.ignore()
+        self.stopping = INTERRUPTED
+        if self.publisher is not None:  # who signals the driver alone means its workers, too
+            with self._attempt("not every worker was told to end"):
+                terminate(self.holdings.workers())
+
+    def give_back(self) -> None:
+        """Let what was cut off wait for another slot, before anybody is told how it stands."""
+        slots, self._slots = self._slots, {}
+        with self._attempt("not everything that was cut off was given back"):
+            for slot in slots.values():
+                self.campaign().give_back(slot, "interrupted", "the session was interrupted")
+            if self.session_id is not None:
+                self.ledger.recover()
+
+    def exit_status(self, status: int) -> int:
+        """What the night deserves; a worker's is pytest's."""
+        if not self.is_driver:
+            return int(status)
+        own_stop = bool(self.stop_reason()) and self.stopping != INTERRUPTED
+        least = self.options.min_keep
+        return exit_code(status, self.counts, self.failures, min_keep=least, own_stop=own_stop)
+
+    def confirm(self) -> None:
+        """Leave out keeps that cost nothing, then see on fresh seeds whether the rest holds."""
+        from ..campaign.ablate import prune
+        from ..campaign.confirm import close, forgiving
+
+        tried = self.counts["keep"] + self.counts["discard"] > 0
+        if not tried or self.session_id is None or self.stopping == INTERRUPTED:
+            return
+        with forgiving(self._say):
+            if self.options.prune:
+                prune(self.campaign(), self._say)
+            champion, known = self.ledger.champion(), self.ledger.meta("closing") or {}
+            new = champion is not None and known.get("champion") != champion.version
+            if self.options.confirm and new:
+                close(self.campaign(), self.options.confirm, say=self._say)
+
+    def finished(self, status: int) -> None:
+        """End this process's part; the driver writes the logs after pytest's own writers."""
+        if self.publisher is not None:
+            self.publisher.stop()
+        self.idle()
+        if self._dry:
+            return
+        if self.holdings.campaign is not None:
+            with self._attempt("the campaign's branch and refs are not up to date"):
+                self.holdings.campaign.project()
+        if self.session_id is not None:
+            self.give_back()
+            with self._attempt("the end of this session is not recorded"):
+                self.ledger.end_session(self.session_id, status)
+            if self.publisher is not None:
+                self.publisher.write_logs(last=True)
+
+    def header(self) -> list[str]:
+        """What is in force, for pytest's header."""
+        return self.publisher.header() if self.publisher is not None else []
+
+    def summarise(self, reporter: Any) -> None:
+        """The block at the end."""
+        if self.publisher is not None and not self._dry:
+            self.publisher.summarise(reporter)
+
+    def close(self) -> None:
+        """Release what is held, whatever happened; safe to call twice."""
+        with self._attempt("not everything was released in order"):
+            self.holdings.close()
+        self._signals.restore()
+
+    @property
+    def _dry(self) -> bool:
+        """Whether pytest only shows what it would run."""
+        return bool(self.config.option.collectonly or self.config.option.setupplan)

@@ -1,0 +1,198 @@
+"""Edits, and what they make of a parent's files: pure functions on text.
+
+An edit names text that must occur exactly once. Nothing is ever guessed by similarity: measured on
+published experiments, edit-distance matching applied 1 edit of 24 to the wrong place.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+
+from ..core.proposal import Edit, EditError
+
+COMPARED = 200
+"""Characters of a line that are compared with others."""
+
+
+def apply(files: Mapping[str, str], edits: Sequence[Edit]) -> dict[str, str]:
+    """Apply edits in order.
+
+    Each passage must match exactly once; failing that, once up to trailing space, then once up to
+    a uniform indent (which the replacement then takes over).
+
+    Args:
+        files: Editable files, path to text.
+        edits: What to change.
+
+    Returns:
+        All files, changed and unchanged. Line endings and a missing last newline are kept.
+
+    Raises:
+        EditError: A file is not editable, a passage is absent or ambiguous, or no UTF-8 holds it.
+    """
+    result = dict(files)
+    for number, edit in enumerate(edits, 1):
+        if edit.file not in result:
+            raise EditError(
+                f"edit {number}: {edit.file!r} may not be changed; editable: {', '.join(files)}"
+            )
+        try:
+            edit.replace.encode()
+            result[edit.file] = _replace(result[edit.file], edit)
+        except UnicodeEncodeError as error:
+            raise EditError(f"edit {number} of {edit.file} is no text: {error.reason}") from None
+        except EditError as error:
+            raise EditError(f"edit {number} of {edit.file}: {error}") from None
+    return result
+
+
+def _replace(text: str, edit: Edit) -> str:
+    if not edit.search.strip():
+        raise EditError("the search text is empty")
+    crlf = "\r\n" in text
+    search, replacement = _newlines(edit.search, crlf), _newlines(edit.replace, crlf)
+    places = _places(text, search)
+    if len(places) == 1:
+        return text[: places[0]] + replacement + text[places[0] + len(search) :]
+    if places:
+        raise EditError(f"the search text occurs {len(places)} times; give more lines around it")
+    return _replace_lines(text, search, replacement)
+
+
+def _places(text: str, search: str) -> list[int]:
+    """Offsets at which it stands; what is made of whole lines matches no end of a line."""
+    places, at = [], text.find(search)
+    while at >= 0:
+        if not search.endswith("\n") or at == 0 or text[at - 1] == "\n":
+            places.append(at)
+        at = text.find(search, at + 1)
+    return places
+
+
+def _newlines(text: str, crlf: bool) -> str:
+    text = text.replace("\r\n", "\n")
+    return text.replace("\n", "\r\n") if crlf else text
+
+
+def _replace_lines(text: str, search: str, replacement: str) -> str:
+    """Match whole lines up to trailing space, then up to one indent common to all of them."""
+    lines, wanted = text.splitlines(keepends=True), search.splitlines()
+    bare = [line.rstrip() for line in lines]
+    for shifts in ([0], _shifts(bare, wanted)):
+        places = [(i, shift) for shift in shifts for i in _standing(bare, wanted, shift)]
+        if len(places) > 1:
+            raise EditError(
+                f"the search text occurs {len(places)} times; give more lines around it"
+            )
+        if places:
+            [(start, shift)] = places
+            end = start + len(wanted)
+            block = _indent_all(replacement, shift)
+            if block and not block.endswith("\n"):
+                block += lines[end - 1][len(lines[end - 1].rstrip("\r\n")) :]
+            return "".join(lines[:start]) + block + "".join(lines[end:])
+    raise EditError(
+        f"the search text does not occur; the nearest real lines are:\n{_nearest(text, search)}"
+    )
+
+
+def _standing(bare: Sequence[str], wanted: Sequence[str], shift: int) -> list[int]:
+    """Line numbers at which the wanted lines stand, indented by so many columns."""
+    target = [_indent(line.rstrip(), shift) for line in wanted]
+    return [i for i in range(len(bare) - len(target) + 1) if bare[i : i + len(target)] == target]
+
+
+def _shifts(bare: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Indents, in columns, at which the first wanted line stands in the file."""
+    first = next((w.rstrip() for w in wanted if w.strip()), "")
+    own = len(first) - len(first.lstrip())
+    found = {len(b) - len(b.lstrip()) - own for b in bare if b.strip() == first.strip()}
+    return sorted(found - {0})
+
+
+def _indent(line: str, shift: int) -> str:
+    if not line.strip():
+        return line
+    if shift >= 0:
+        return " " * shift + line
+    return line[-shift:] if not line[:-shift].strip() else "\0" + line
+
+
+def _indent_all(text: str, shift: int) -> str:
+    shifted = [_indent(line, shift) for line in text.splitlines(keepends=True)]
+    if any(line.startswith("\0") for line in shifted):
+        raise EditError("the replacement cannot take over the indent of the place found")
+    return "".join(shifted)
+
+
+def _nearest(text: str, search: str, context: int = 3) -> str:
+    lines = text.splitlines()
+    wanted = [line.strip() for line in search.splitlines() if line.strip()]
+    matcher = difflib.SequenceMatcher(None, "", wanted[0][:COMPARED])
+    best, where = -1.0, 0
+    for i, line in enumerate(lines):
+        matcher.set_seq1(line.strip()[:COMPARED])
+        if (ratio := matcher.quick_ratio()) > best:
+            best, where = ratio, i
+    start = max(0, where - context)
+    return "\n".join(lines[start : where + len(wanted) + context])
+
+
+def edits_between(before: str, after: str, file: str) -> tuple[Edit, ...]:
+    """Return the fewest edits that turn `before` into `after`, each matching exactly once.
+
+    Context grows line by line until a passage is unique; passages that touch are joined.
+    """
+    if before == after:
+        return ()
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    spans = [list(op[1:]) for op in matcher.get_opcodes() if op[0] != "equal"]
+    merged: list[list[int]] = []
+    for span in (_grow(old, span, before) for span in spans):
+        while merged and span[0] <= merged[-1][1]:
+            previous = merged.pop()
+            span = [previous[0], max(previous[1], span[1]), previous[2], max(previous[3], span[3])]
+        merged.append(span)
+    edits = tuple(Edit(file, "".join(old[a:b]), "".join(new[c:d])) for a, b, c, d in merged)
+    try:
+        if apply({file: before}, edits)[file] == after:
+            return edits
+    except EditError:
+        pass
+    return (Edit(file, before, after),) if before else ()
+
+
+def _grow(old: Sequence[str], span: Sequence[int], before: str) -> list[int]:
+    a, b, c, d = span
+    while not "".join(old[a:b]).strip() or len(_places(before, "".join(old[a:b]))) != 1:
+        if a == 0 and b == len(old):
+            break
+        if a > 0:
+            a, c = a - 1, c - 1
+        if b < len(old):
+            b, d = b + 1, d + 1
+    return [a, b, c, d]
+
+
+def unified(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """Return the unified diff of two file sets."""
+    return "".join(_unified_lines(before, after))
+
+
+def _unified_lines(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
+    for file in sorted({*before, *after}):
+        old = before.get(file, "").splitlines(keepends=True)
+        new = after.get(file, "").splitlines(keepends=True)
+        for line in difflib.unified_diff(old, new, f"a/{file}", f"b/{file}"):
+            yield line if line.endswith("\n") else line + "\n\\ No newline at end of file\n"
+
+
+def changed_lines(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[int, int]:
+    """Return (lines added, lines removed)."""
+    added = removed = 0
+    for line in _unified_lines(before, after):
+        added += line.startswith("+") and not line.startswith("+++")
+        removed += line.startswith("-") and not line.startswith("---")
+    return added, removed

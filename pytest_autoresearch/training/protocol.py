@@ -1,0 +1,265 @@
+"""The harness's side of the training conversation: ready, go, batches, end, done.
+
+The other side is untrusted: every message is bounded and checked, every wait has a limit that is
+measured from outside, and each way of breaking the rules has one reason in plain words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from ..core.text import one_line
+from ..forkserver.channel import ProtocolError
+from ..forkserver.client import LaunchFailed
+from ..forkserver.group import Exit
+from ..forkserver.launch import Child, ChildGone, ChildTimeout
+from . import earlystop
+from .clock import BudgetTooSmall, Clock
+from .dataloader import BatchRequest, Feed
+from .limits import Ended, Watch
+
+MAX_DECLARED = 1 << 40
+"""Largest number of parameters or bytes that is believed."""
+
+_POLL_S = 0.2
+
+_SAVE_POLL_S = 0.02
+
+_SAVE_CPU_S, _SAVE_CPU_S_PER_BYTE = 0.5, 4.0 / 2**30
+
+_SAVE_WALL_S, _SAVE_WALL_S_PER_BYTE = 2.0, 1.0 / 200e6
+
+_CURVE_POINTS = 512
+
+_MAX_METRICS = 64
+
+
+class Training:
+    """One training process from its first word to its last.
+
+    Args:
+        child: The process, just started.
+        watch: Limits of the whole trial.
+        startup_limit_s: CPU seconds until it asks for its first batch.
+        wall_budget: Whether the budget is wall time, so that saving is limited in it too.
+        champion_curve: Loss curve to keep up with; empty: none.
+
+    Attributes:
+        parameters: Model parameters, as declared before training.
+        declared_bytes: Size of the model's state, as declared before training.
+        train_seconds: Wall seconds from the first batch asked for to the end of the budget.
+        cpu_seconds: CPU seconds of the process group in that time.
+        curve: Pairs (fraction of the budget, loss), as reported.
+        metrics: Figures it reported of itself: finite numbers under short names.
+    """
+
+    def __init__(
+        self,
+        child: Child,
+        watch: Watch,
+        startup_limit_s: float,
+        *,
+        wall_budget: bool,
+        champion_curve: earlystop.Curve = (),
+    ) -> None:
+        self.parameters = 0
+        self.declared_bytes = 0
+        self.train_seconds = 0.0
+        self.cpu_seconds = 0.0
+        self.curve: list[tuple[float, float]] = []
+        self.metrics: dict[str, float] = {}
+        self._child = child
+        self._watch = watch
+        self._startup_limit_s = startup_limit_s
+        self._wall_budget = wall_budget
+        self._champion_curve = champion_curve
+        self._looked = 0.0
+
+    def ready(self) -> None:
+        """Wait until the model is built.
+
+        Raises:
+            Ended: It is not, and why.
+        """
+        message = self._startup_message("ready")
+        self.parameters = _count(message, "parameters")
+        self.declared_bytes = _count(message, "bytes")
+
+    def run(self, feed: Feed, clock: Clock) -> None:
+        """Hand out the data, answer until the budget ends, wait until the weights are saved.
+
+        Raises:
+            Ended: Training did not come to a checkpoint, and why.
+        """
+        with self._watch.cause("start"):
+            self._send({"type": "go"}, [feed.fd])
+            request = self._startup_message("batch")
+        self._watch.enter("train")
+        began, cpu_began = time.monotonic(), self._child.cpu_seconds()
+        try:
+            clock.begin()
+            last_word = self._serve(feed, clock, request)
+        finally:
+            self.train_seconds = time.monotonic() - began
+            self.cpu_seconds = self._child.cpu_seconds() - cpu_began
+        if last_word is None:
+            with self._watch.cause("save"):
+                last_word = self._saved()
+        self.metrics = _metrics(last_word.get("metrics"))
+
+    def _serve(
+        self, feed: Feed, clock: Clock, message: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """Answer requests until the budget ends (None), or ``done`` comes before (that message)."""
+        while message.get("type") != "done":
+            try:
+                request = BatchRequest.parse(message)
+                self._note(request.loss, clock.progress, feed.steps)
+                progress = clock.progress
+                if not clock.admit(request.tokens):
+                    self._send({"type": "end"})
+                    return None
+                answer = feed.hand_out(request)
+            except (ProtocolError, BudgetTooSmall) as error:
+                raise Ended("crash", f"the training process {error}") from None
+            self._watch.work = float(feed.tokens)
+            self._send({**answer, "progress": progress})
+            silence = earlystop.Silence(time.monotonic(), self._child.cpu_seconds)
+            message = self._message(partial(self._between, clock, silence), clock.poll_seconds)
+        return message
+
+    def _between(self, clock: Clock, silence: earlystop.Silence) -> None:
+        clock.poll()
+        if reason := silence.reason(time.monotonic()):
+            raise Ended("timeout", f"the training process {reason}")
+        self._watch.show(clock.progress)
+        if clock.overdue:
+            raise Ended(
+                "timeout",
+                "train() did not come back for a batch when its budget ended; it must train only "
+                "inside its loop over batches",
+            )
+
+    def _saved(self) -> Mapping[str, Any]:
+        """Wait for ``done``, with time enough to save and for little else."""
+        size = self.declared_bytes
+        began, cpu_began = time.monotonic(), self._child.cpu_seconds()
+        cpu_limit = _SAVE_CPU_S + size * _SAVE_CPU_S_PER_BYTE
+        wall_limit = _SAVE_WALL_S + size * _SAVE_WALL_S_PER_BYTE
+
+        def check() -> None:
+            spent = self._child.cpu_seconds() - cpu_began
+            late = self._wall_budget and time.monotonic() - began > wall_limit
+            if spent > cpu_limit or late:
+                raise Ended(
+                    "timeout",
+                    f"train() went on after its budget had ended (for {spent:.2f} CPU seconds); "
+                    "it must return when its loop over batches ends",
+                )
+
+        while (message := self._message(check, _SAVE_POLL_S)).get("type") == "batch":
+            self._send({"type": "end"})
+        if message.get("type") != "done":
+            raise Ended("crash", "the training process sent a message out of turn")
+        return message
+
+    def _startup_message(self, kind: str) -> Mapping[str, Any]:
+        def check() -> None:
+            self._watch.show(0.0)
+            if self._child.cpu_seconds() > self._startup_limit_s:
+                raise Ended(
+                    "timeout",
+                    f"start-up took more than {self._startup_limit_s:g} CPU seconds before the "
+                    "first batch was asked for",
+                )
+
+        message = self._message(check, _POLL_S)
+        if message.get("type") == "done":
+            raise Ended("crash", "train() returned without asking for a batch")
+        if message.get("type") != kind:
+            raise Ended("crash", f"the training process sent no {kind!r} message when one was due")
+        return message
+
+    def _message(self, tick: Callable[[], None], poll_s: float) -> Mapping[str, Any]:
+        """Return the next message; meanwhile see to the limits and call `tick`."""
+        message: dict[str, Any] | None = None
+        while message is None:
+            with contextlib.suppress(ChildTimeout):
+                try:
+                    message = self._child.receive(poll_s)
+                except ChildGone as gone:
+                    raise _gone(gone.exit) from None
+                except ProtocolError as error:
+                    reason = f"the training process broke the protocol: {error}"
+                    raise Ended("crash", reason) from None
+            self._watch.check()
+            tick()
+        if message.get("type") == "error":
+            raise self._failed(message.get("error"))
+        return message
+
+    def _send(self, message: Mapping[str, object], fds: Sequence[int] = ()) -> None:
+        try:
+            self._child.send(message, fds)
+        except ChildGone as gone:
+            raise _gone(gone.exit) from None
+
+    def _failed(self, text: object) -> Exception:
+        """The child reported an exception."""
+        folder = self._watch.folder
+        if folder is not None and os.strerror(errno.ENOSPC) in str(text):
+            free = shutil.disk_usage(folder).free
+            if free < 64 << 20:
+                return LaunchFailed(f"{folder} has {free >> 20} MiB left; free some space")
+        return Ended("crash", one_line(text) or "train.py failed without a message")
+
+    def _note(self, loss: float | None, fraction: float, steps: int) -> None:
+        if loss is None:
+            return
+        if not math.isfinite(loss):
+            raise Ended("crash", f"the training loss became {loss} after {steps} steps")
+        self._watch.loss = loss
+        self.curve.append((fraction, loss))
+        if len(self.curve) > 2 * _CURVE_POINTS:
+            self.curve = self.curve[::2]
+        if fraction - self._looked > earlystop.LOOK_EVERY:
+            self._looked = fraction
+            reason = earlystop.exploded(self.curve)
+            reason = reason or earlystop.hopeless(self.curve, self._champion_curve)
+            if reason:
+                raise Ended("hopeless", reason)
+
+
+def _gone(ended: Exit) -> Ended:
+    """The process ended before its time."""
+    if ended.stopped in ("memory", "processes"):
+        return Ended("guard", f"the training process was {ended.describe()}")
+    was = "was " if ended.signal is not None else ""
+    hint = " (perhaps the system ran out of memory)" if ended.signal == 9 else ""
+    return Ended("crash", f"the training process {was}{ended.describe()}{hint}")
+
+
+def _count(message: Mapping[str, Any], name: str) -> int:
+    value = message.get(name)
+    if type(value) is not int or not 0 <= value <= MAX_DECLARED:
+        raise Ended("crash", f"the training process declared no sensible number of {name}")
+    return value
+
+
+def _metrics(found: object) -> dict[str, float]:
+    """Finite numbers under short names; the rest goes."""
+    kept: dict[str, float] = {}
+    for name, value in list(found.items())[:_MAX_METRICS] if isinstance(found, dict) else ():
+        if type(value) in (int, float) and name.isidentifier() and len(name) <= 64:
+            with contextlib.suppress(OverflowError):
+                if math.isfinite(number := float(value)):
+                    kept[name] = number
+    return kept

@@ -1,0 +1,173 @@
+"""The reference of ``equal`` budgets: the campaign's baseline code, run a few steps at a time.
+
+It is a sandboxed child like any other, which trains for ever on the same stream. Between bursts
+it waits for a batch and uses no CPU. What counts is only what its steps cost, not what it learns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..core.text import one_line
+from ..forkserver.channel import ProtocolError
+from ..forkserver.client import LaunchFailed
+from ..forkserver.launch import ChildGone, ChildTimeout, Job, Launcher
+from ..sandbox.policy import Mode
+from .clock import Burst
+from .dataloader import BatchRequest, Feed, Tokens
+
+_START_S = 300.0
+
+_STEP_S = 120.0
+
+_BURST_CPU_S = 0.1
+
+_MIN_STEPS, _MAX_STEPS = 3, 64
+
+_WARM_CPU_S, _WARM_STEPS = 0.5, 16
+
+
+class Reference:
+    """A child that trains the baseline, in bursts. May be shared by several threads.
+
+    Args:
+        launcher: Starts the child.
+        files: The baseline's files.
+        entry: Its entry file.
+        stream: The training stream.
+        vocab_size: As in the trials it is compared with.
+        seq_len: As in the trials it is compared with.
+        threads: As in the trials it is compared with.
+        hide: Files it must not be able to read.
+        sandbox: Sandbox mode.
+
+    Raises:
+        LaunchFailed: The baseline's code does not get as far as its first batch.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        files: Mapping[str, bytes],
+        entry: str,
+        stream: Tokens,
+        *,
+        vocab_size: int,
+        seq_len: int,
+        threads: int,
+        hide: tuple[str, ...] = (),
+        sandbox: Mode = "auto",
+    ) -> None:
+        self._lock = threading.Lock()
+        with contextlib.ExitStack() as undo:
+            root = Path(tempfile.mkdtemp(prefix="autoresearch-reference-"))
+            undo.callback(shutil.rmtree, root, ignore_errors=True)
+            copy, work = root / "copy", root / "work"
+            materialise(files, copy)
+            work.mkdir()
+            self._feed = Feed(stream, seed=0)
+            undo.callback(self._feed.close)
+            job = Job(
+                "train", copy, entry, work / "checkpoint.safetensors", work, threads=threads,
+                vocab_size=vocab_size, seq_len=seq_len, hide=hide, sandbox=sandbox,
+            )  # fmt: skip
+            self._child = launcher.start(job)
+            undo.callback(self._child.kill)
+            self._receive("ready", _START_S)
+            self._child.send({"type": "go"}, [self._feed.fd])
+            self._request = self._next_request(_START_S)
+            self._warm_up()
+            self._undo = undo.pop_all()
+
+    def burst(self, progress: float) -> Burst:
+        """Run one step to warm the caches, then a few that are measured.
+
+        Args:
+            progress: What to tell it: its steps may cost differently early and late.
+
+        Raises:
+            LaunchFailed: The reference ended or hangs. Make another.
+        """
+        with self._lock:
+            began = before = self._child.cpu_seconds()
+            costs: list[float] = []
+            for step in range(_MAX_STEPS):
+                tokens = self._step(progress)
+                now = self._child.cpu_seconds()
+                if step > 0:
+                    costs.append((now - before) / tokens)
+                before = now
+                if len(costs) >= _MIN_STEPS and now - began >= _BURST_CPU_S:
+                    break
+            if min(costs) <= 0:
+                raise LaunchFailed("CPU time cannot be read here; use a budget in tokens instead")
+            return Burst(tuple(costs), now - began)
+
+    def close(self) -> None:
+        """End it; idempotent."""
+        with contextlib.suppress(LaunchFailed):
+            self._undo.close()
+
+    def _warm_up(self) -> None:
+        """The first steps allocate and so cost more than any later one."""
+        began = self._child.cpu_seconds()
+        for step in range(_WARM_STEPS):
+            self._step(0.0)
+            if step >= _MIN_STEPS and self._child.cpu_seconds() - began > _WARM_CPU_S:
+                return
+
+    def _step(self, progress: float) -> int:
+        tokens = self._request.tokens
+        try:
+            self._child.send({**self._feed.hand_out(self._request), "progress": progress})
+        except (ChildGone, ProtocolError) as error:
+            raise LaunchFailed(one_line(f"the reference stopped: {error}")) from None
+        self._request = self._next_request(_STEP_S)
+        return tokens
+
+    def _next_request(self, timeout_s: float) -> BatchRequest:
+        try:
+            return BatchRequest.parse(self._receive("batch", timeout_s))
+        except ProtocolError as error:
+            raise LaunchFailed(f"the reference {error}") from None
+
+    def _receive(self, kind: str, timeout_s: float) -> dict[str, object]:
+        try:
+            message = self._child.receive(timeout_s)
+        except (ChildGone, ChildTimeout, ProtocolError) as error:
+            raise LaunchFailed(one_line(f"the reference stopped: {error}")) from None
+        if message.get("type") != kind:
+            raise LaunchFailed(one_line(f"the reference failed: {message.get('error', message)}"))
+        return message
+
+
+def materialise(files: Mapping[str, bytes], directory: Path) -> None:
+    """Write `files` into a new folder; scripts, which begin with ``#!``, can be run.
+
+    Raises:
+        ValueError: If a path leaves the folder.
+        OSError: If they cannot be written.
+    """
+    directory.mkdir(parents=True)
+    for name, content in files.items():
+        path = directory / name
+        if not path.resolve().is_relative_to(directory.resolve()):
+            raise ValueError(f"the file {name} lies outside of the candidate's folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        if content.startswith(b"#!"):
+            path.chmod(0o755)
+
+
+def fingerprint(files: Mapping[str, bytes]) -> str:
+    """Identity of a set of files."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
+    return digest.hexdigest()

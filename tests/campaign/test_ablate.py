@@ -1,0 +1,124 @@
+"""Keeps that cost nothing to leave out, and programs that are simpler and as good."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from support.project import Project, git
+
+from pytest_autoresearch.campaign.ablate import without
+from pytest_autoresearch.core.proposal import Edit, Proposal
+from pytest_autoresearch.core.records import PRUNE, SlotRecord
+from pytest_autoresearch.ledger.store import Ledger
+
+BRANCHY = """\
+import os, sys, time
+LR = 0.5
+BONUS = 0.0
+OTHER = 0.0
+SLEEP = 0.0
+# ideas go here
+seed = int(os.environ["AUTORESEARCH_SEED"])
+print("METRIC:", 1.0 - max(BONUS, OTHER) + (seed % 3) * 0.0001)
+"""
+
+
+def setting(name: str, value: float, old: float = 0.0) -> str:
+    return (
+        f"Title: {name} {value}\n\ntrain.py\n<<<<<<< SEARCH\n{name} = {old}\n=======\n"
+        f"{name} = {value}\n>>>>>>> REPLACE\n"
+    )
+
+
+def test_a_keep_that_a_later_one_made_useless_is_removed(make_project) -> None:
+    project: Project = make_project(train=BRANCHY)
+    project.propose(setting("BONUS", 0.1), setting("OTHER", 0.3))
+    result = project.run("--iterations=2", "--autoresearch-prune", "--autoresearch-confirm=1")
+    assert project.verdicts() == ["keep", "keep", "keep"]
+    result.stdout.fnmatch_lines(
+        ["*without mutation-0001 BONUS 0.1: removed*", "*confirmed gain  +0.3*"]
+    )
+    branch = git(project.path, "show", "autoresearch/main:train.py")
+    assert "BONUS = 0.0" in branch
+    assert "OTHER = 0.3" in branch
+
+
+def test_a_keep_that_is_needed_stays(make_project) -> None:
+    project: Project = make_project(train=BRANCHY.replace("max(BONUS, OTHER)", "(BONUS + OTHER)"))
+    project.propose(setting("BONUS", 0.1), setting("OTHER", 0.3))
+    project.run("--iterations=2", "--autoresearch-prune", "--autoresearch-confirm=0")
+    assert project.verdicts()[:2] == ["keep", "keep"]
+    assert "keep" not in project.verdicts()[2:]
+    branch = git(project.path, "show", "autoresearch/main:train.py")
+    assert "BONUS = 0.1" in branch
+    assert "OTHER = 0.3" in branch
+
+
+def test_less_code_that_is_as_good_is_kept(project: Project) -> None:
+    project.propose(
+        "Title: no sleep\n\ntrain.py\n<<<<<<< SEARCH\ntime.sleep(SLEEP)\n=======\n>>>>>>> REPLACE\n",
+        "Title: no rate\n\ntrain.py\n<<<<<<< SEARCH\nLR = 0.5\n=======\nLR = 0.25\n>>>>>>> REPLACE\n",
+    )
+    project.run("--iterations=2", "--autoresearch-confirm=0")
+    assert project.verdicts() == ["keep", "discard"]
+    first = next(s for s in project.ledger().slots() if s.kind == "mutation")
+    assert first.n == 4
+
+
+FILES = {
+    "base": "A = 0\nx\nB = 0\ny\nC = 0\n",
+    "one": "A = 1\nx\nB = 0\ny\nC = 0\n",
+    "two": "A = 1\nx\nB = 0\ny\nC = 2\n",
+    "three": "A = 1\nx\nB = 3\ny\nC = 2\n",
+}
+
+
+def keep(number: int, commit: str, before: int, edit: tuple[str, str]) -> SlotRecord:
+    return SlotRecord(
+        number, commit, "mutation", number, 1, "main", "done", 0.0, commit=commit,
+        champion_before=before, edits=(Edit("t", *edit),),
+    )  # fmt: skip
+
+
+def campaign_of(*keeps: SlotRecord) -> Any:
+    slots = {0: keep(0, "base", 0, ("", "")), **{slot.id: slot for slot in keeps}}
+    return SimpleNamespace(
+        trials=SimpleNamespace(read=lambda commit: {"t": FILES[commit]}),
+        ledger=SimpleNamespace(slot=slots.get),
+        rules=SimpleNamespace(base_commit="base"),
+    )
+
+
+def test_only_the_keep_itself_is_left_out_where_another_began_elsewhere() -> None:
+    # the second keep was a change of a near-miss that had C = 2, and holds its B = 3 alone
+    keeps = [keep(1, "one", 0, ("A = 0", "A = 1")), keep(2, "three", 1, ("B = 0", "B = 3"))]
+    campaign = cast(Any, campaign_of(*keeps))
+    left = without(campaign, keeps, keeps[0], {"t": FILES["three"]})
+    assert left == {"t": "A = 0\nx\nB = 3\ny\nC = 2\n"}
+    assert without(campaign, keeps, keeps[1], {"t": FILES["three"]}) == {"t": FILES["one"]}
+
+
+def test_what_a_later_keep_has_replaced_cannot_be_left_out() -> None:
+    keeps = [keep(1, "one", 0, ("A = 0", "A = 1")), keep(2, "base", 1, ("A = 0", "A = 0"))]
+    assert without(campaign_of(*keeps), keeps, keeps[0], {"t": "B = 0\n"}) is None
+
+
+def test_a_removal_that_was_cut_off_is_not_tried_as_a_mutation(tmp_path) -> None:
+    ledger = Ledger.open(tmp_path, "t")
+    proposal = Proposal("without it", (Edit("t", "a", "b"),), "why", proposer=PRUNE)
+    for kind, waits in ((PRUNE, False), ("mutation", True)):
+        session = ledger.begin_session(driver=kind)
+        slot = ledger.start_slot(
+            session_id=session, worker="main", name=f"{kind}-1", kind=kind, number=1
+        )
+        ledger.save_proposal(slot.id, proposal, parent=None)
+        ledger.end_session(session, 2)
+        session = ledger.begin_session(driver="next")
+        after = ledger.start_slot(
+            session_id=session, worker="main", name="mutation-2", kind="mutation", number=2
+        )
+        assert (ledger.lease_proposal(after.id) is not None) == waits
+        ledger.finish_slot(after.id, verdict="discard")
+        ledger.end_session(session, 0)
+    ledger.close()

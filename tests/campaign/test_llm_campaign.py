@@ -1,0 +1,133 @@
+"""A campaign proposed over the wire, faults included: nothing lost, nothing charged twice."""
+
+from __future__ import annotations
+
+import pytest
+from support.llm_campaign import ANSWER, idea, night
+from support.project import Project
+
+from pytest_autoresearch.ledger.spend import Purse
+
+BROKEN = 0.0103 + 7 * 10e-6
+"""Of one that broke off: its prompt, and an upper estimate of the 18 letters that had come."""
+
+
+def test_proposals_repairs_refusals_and_storms_in_one_night(project: Project, wire) -> None:
+    busy = {"status": 529, "type": "overloaded_error", "headers": {"retry-after": "0.1"}}
+    server = wire(
+        {"text": idea(0.9)},
+        {"text": idea(0.8).replace("# ideas go here\n===", "# ideas went there\n===")},
+        {"text": idea(0.8)},
+        {"text": "", "stop_reason": "refusal",
+         "stop_details": {"type": "refusal", "category": "frontier_llm", "explanation": ""}},
+        busy, busy,
+        {"text": idea(1.5)},
+        {"fault": "truncated"},
+        {"text": idea(0.9)},
+        {"text": "I have no idea."},
+        {"text": "None at all."},
+        {"text": "Sorry."},
+        {"text": idea(0.7)},
+    )  # fmt: skip
+    result = night(project, "--iterations=7", "--junitxml=log.xml", "--autoresearch-max-cost=5usd")
+    assert result.ret == 0
+    verdicts = project.verdicts()
+    assert verdicts == ["keep", "keep", "invalid", "discard", "discard", "invalid", "keep"]
+    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    assert "declined: claude-sonnet-5-5: frontier_llm" in slots[2].reason
+    assert [s.usage.requests for s in slots] == [1, 2, 1, 1, 1, 3, 1]
+    spent = Purse(project.ledger().path).spent()
+    assert spent == pytest.approx(10 * ANSWER + BROKEN)
+    assert spent == pytest.approx(sum(s.usage.cost_usd for s in slots))
+    result.stdout.fnmatch_lines([f"*spent on proposals: ${10 * ANSWER + BROKEN:.4f}*"])
+    assert len(server.requests) == 13
+
+
+@pytest.mark.slow
+def test_a_provider_that_is_down_charges_no_slot_and_ends_the_night(project: Project, wire) -> None:
+    wire({"status": 401, "type": "authentication_error", "message": "invalid x-api-key"})
+    result = night(project, "--iterations=5", "--autoresearch-max-failures=2")
+    assert result.ret == 1
+    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    assert [(s.state, s.verdict) for s in slots] == [("infra", None)] * 2
+    result.stdout.fnmatch_lines(["*stopped: 2 slots in a row came to nothing*"])
+
+
+@pytest.mark.slow
+def test_the_money_ends_the_night_in_order(project: Project, wire) -> None:
+    wire({"text": idea(0.9)})
+    result = night(project, "--iterations=5", "--autoresearch-max-cost=0.01usd")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*stopped: $0.00 of $0.01 are spent*--autoresearch-max-cost*"])
+
+
+@pytest.mark.slow
+def test_every_kth_slot_is_the_searchs(project: Project, wire) -> None:
+    wire(*({"text": idea(1 + n / 10)} for n in range(1, 5)))
+    result = project.pytester.runpytest_subprocess(
+        "--autoresearch", "--autoresearch-control=2", "--iterations=2", "-p", "no:cacheprovider",
+        "--autoresearch-model=claude-sonnet-5-5", "--autoresearch-confirm=0", timeout=300,
+    )  # fmt: skip
+    assert result.ret == 0
+    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    assert [s.proposer for s in slots] == ["anthropic", "gp"]
+
+
+def slowly(text: str) -> str:
+    """An idea that trains long enough for the next one to be drafted meanwhile."""
+    first, rest = text.split("train.py\n")
+    slow = "<<<<<<< SEARCH\nSLEEP = 0.0\n=======\nSLEEP = 3.0\n>>>>>>> REPLACE\n"
+    return f"{first}train.py\n{slow}{rest}"
+
+
+def paid_by_slots(project: Project) -> float:
+    return sum(s.usage.cost_usd or 0.0 for s in project.ledger().slots())
+
+
+def test_a_draft_that_a_session_leaves_is_the_next_ones_and_paid_once(
+    project: Project, wire
+) -> None:
+    server = wire({"text": slowly(idea(0.9))}, {"text": idea(0.8)})
+    assert night(project, "--iterations=3", "--autoresearch-target=0.95").ret == 0
+    assert project.verdicts() == ["keep"]
+    assert paid_by_slots(project) == pytest.approx(2 * ANSWER)
+    assert night(project, "--iterations=1").ret == 0
+    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    assert [s.title for s in slots] == ["score 0.9", "score 0.8"]
+    assert [s.usage.cost_usd for s in slots] == pytest.approx([ANSWER, ANSWER])
+    assert len(server.requests) == 2
+
+
+def test_what_came_to_nothing_is_in_the_price_of_a_slot(project: Project, wire) -> None:
+    unusable = idea(0.8).replace("# ideas go here\n===", "# ideas went there\n===")
+    down = {"status": 401, "type": "authentication_error"}
+    wire({"text": slowly(idea(0.9))}, down, {"text": unusable}, down)
+    result = night(project, "--iterations=2", "--autoresearch-max-failures=1")
+    assert result.ret == 1
+    keep, infra = (s for s in project.ledger().slots() if s.kind == "mutation")
+    assert (keep.verdict, infra.state) == ("keep", "infra")
+    assert [s.usage.cost_usd for s in (keep, infra)] == pytest.approx([ANSWER, ANSWER])
+    assert Purse(project.ledger().path).spent() == pytest.approx(2 * ANSWER)
+
+
+def test_a_call_that_the_end_of_a_session_cut_off_is_in_the_price_of_its_last_slot(
+    project: Project, wire
+) -> None:
+    wire({"text": slowly(idea(0.9))}, {"fault": "stall"})
+    assert night(project, "--iterations=3", "--autoresearch-target=0.95").ret == 0
+    spent = Purse(project.ledger().path).spent()
+    assert spent > 2 * ANSWER  # nobody knows how far it got
+    assert paid_by_slots(project) == pytest.approx(spent)
+
+
+def test_a_cap_on_what_has_no_price_is_bad_usage(project: Project, wire) -> None:
+    server = wire({"text": idea(0.9)})
+    unknown = ("--autoresearch-model=a-gateways-own", "--autoresearch-max-cost=5usd")
+    result = night(project, "--iterations=1", *unknown)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*the price of 'a-gateways-own'*--autoresearch-price IN/OUT*"])
+    assert server.requests == []
+    result = night(project, "--iterations=1", *unknown, "--autoresearch-price=2/10")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*proposals: 1 slots, about *(a-gateways-own, your price; *"])
+    assert Purse(project.ledger().path).spent() == pytest.approx((6000 * 2 + 400 * 10) / 1e6)

@@ -1,0 +1,84 @@
+"""Commands outside of pytest measure under the campaign's own conditions, or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.project import Project
+from support.runs import write_dataset
+
+from pytest_autoresearch.campaign.open import opened
+from pytest_autoresearch.core.records import TrialRecord
+from pytest_autoresearch.training.devices import Device, Lease
+
+TRAINED = """\
+from pathlib import Path
+import pytest
+from pytest_autoresearch.core.experiment import Experiment
+
+@pytest.fixture(scope="session")
+def experiment():
+    return Experiment(context=(), data=Path("ideas/data"))
+"""
+
+
+@pytest.fixture
+def night(project: Project) -> Project:
+    project.propose(0.5)
+    project.run("--iterations=1", "--autoresearch-confirm=0", "--autoresearch-threads=2")
+    return project
+
+
+def test_trials_get_the_threads_that_the_campaigns_had(night: Project) -> None:
+    with opened(night.path, None, "verify") as campaign:
+        assert campaign.rules.threads == 2
+        assert campaign.rules.sandbox == "auto"
+
+
+def test_trials_see_the_gpu_that_is_leased(night: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(Lease, "take", lambda self: Device("cuda", "1", "cuda:1"))
+    with opened(night.path, None, "verify"):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_other_data_than_the_campaigns_is_refused(night: Project) -> None:
+    night.write("conftest.py", TRAINED)
+    write_dataset(night.path / "ideas/data")
+    ledger = night.ledger()
+    ledger.set_meta("data_sha256", "0" * 64)
+    ledger.close()
+    with (
+        pytest.raises(pytest.UsageError, match="is other data than campaign 'main'"),
+        opened(night.path, None, "verify"),
+    ):
+        pass
+
+
+def test_a_checkpoint_is_found_where_the_project_is_now(night: Project, tmp_path: Path) -> None:
+    name = Path("runs/00004-first-1/checkpoint.safetensors")
+    trial = TrialRecord(1, 4, 1, "first", "done", checkpoint=Path("/elsewhere") / name)
+    with opened(night.path, None, "verify") as campaign:
+        assert campaign.trials.checkpoint(trial) is None
+        here = night.path / ".autoresearch/main" / name
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.touch()
+        assert campaign.trials.checkpoint(trial) == here
+
+
+def test_a_commit_that_is_gone_is_one_line(night: Project) -> None:
+    ledger = night.ledger()
+    with ledger._write() as db:
+        db.execute('UPDATE champions SET "commit" = ? WHERE version = 2', ("d" * 40,))
+    ledger.close()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_autoresearch", "verify"],
+        cwd=night.path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "is not in commit dddddddddd" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,274 @@
+"""A researcher with a memory, over the wire: ideas, literature, a person who steers, and a bill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.arxiv import Server, nowhere
+from support.llm_campaign import ANSWER, idea, night
+from support.project import PYTHON, Project
+from support.prompts import context
+from support.wire.server import Wire
+
+from pytest_autoresearch.ledger.spend import Purse
+from pytest_autoresearch.options import MAX_SLOTS, OPTIONS
+from pytest_autoresearch.proposers.llm.anthropic import Claude
+from pytest_autoresearch.proposers.llm.forecast import forecast
+from pytest_autoresearch.proposers.llm.openai import Chat
+from pytest_autoresearch.proposers.search.keyless import Keyless, ratchet
+
+
+class Steered(Wire):
+    """A person edits the brief when the second request has come in."""
+
+    program: Path
+
+    def step(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The next step of the script."""
+        if len(self.requests) == 1:
+            self.program.write_text("# lower it\n\nOnly ever change the warmup.\n")
+        return super().step(body)
+
+
+@pytest.fixture
+def steered(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Steered]:
+    wire = Steered(
+        [
+            {"text": idea(0.9) + "Idea: tie the weights\n"},
+            {"text": idea(0.85)},  # drafted under the old brief: forgotten
+            {"text": idea(0.8) + "Done: tie the weights\nLesson: lower is better\n"},
+            {"text": idea(0.7)},
+        ]
+    )
+    wire.program = project.path / "program.md"
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", wire.url)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
+    yield wire
+    wire.close()
+
+
+def asked(wire: Wire) -> list[tuple[str, str]]:
+    """System and last part of every request's prompt."""
+    return [
+        (
+            "\n".join(part["text"] for part in body["system"]),
+            body["messages"][0]["content"][-1]["text"],
+        )
+        for body in wire.requests
+    ]
+
+
+@pytest.mark.slow
+def test_ideas_come_and_go_papers_are_read_and_a_person_steers(
+    project: Project, steered: Steered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arxiv = Server()
+    monkeypatch.setenv("AUTORESEARCH_ARXIV", arxiv.url)
+    project.write(".autoresearch/main/ideas.md", "# Ideas\n\n- [ ] my own idea\n")
+    project.write("literature/notes.md", "smaller batches generalise\n")
+    result = night(project, "--iterations=3", "--autoresearch-papers=muon", "--junitxml=log.xml")
+    arxiv.close()
+    assert result.ret == 0
+
+    prompts = asked(steered)
+    for _, user in prompts:
+        assert "my own idea" in user
+        assert "arXiv:2505.16932v1" in user
+        assert "| smaller batches generalise" in user
+    assert len(arxiv.asked) == 1
+    assert "tie the weights" not in prompts[0][1]
+    assert "| - [ ] tie the weights (from mutation-0001)" in prompts[2][1]
+    assert "| - [x] tie the weights (from mutation-0001)" in prompts[3][1]
+    assert "| - lower is better (from mutation-0002)" in prompts[3][1]
+
+    assert ["Only ever change the warmup." in system for system, _ in prompts] == [
+        False, False, True, True,
+    ]  # fmt: skip
+    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    assert [s.title for s in slots] == ["score 0.9", "score 0.8", "score 0.7"]
+    briefs = [s.meta["brief"] for s in slots]
+    assert briefs[0] != briefs[1] == briefs[2]
+    spent = Purse(project.ledger().path).spent()
+    assert spent == pytest.approx(4 * ANSWER)  # the forgotten draft's price is the first slot's
+    assert [s.usage.cost_usd for s in slots] == pytest.approx([2 * ANSWER, ANSWER, ANSWER])
+    result.stdout.fnmatch_lines(["program.md changed; mutation-0002 is the first to see it (*)"])
+    assert result.stdout.str().count("program.md changed") == 1
+    properties = [
+        {p.get("name"): p.get("value") for p in case.iter("property")}
+        for name, case in project.cases().items()
+        if name.startswith("mutation")
+    ]
+    assert [found["brief"] for found in properties] == briefs
+
+
+AGENT = """\
+#!{python}
+import pathlib, sys
+told = sys.stdin.read()
+file = pathlib.Path("train.py")
+file.write_text(file.read_text().replace("# ideas go here", "SCORE = 0.9\\n# ideas go here", 1))
+print("Title: score 0.9")
+if "| - [ ] my own idea" in told and "| smaller batches generalise" in told:
+    print("Done: my own idea\\nIdea: of an agent")
+"""
+
+
+@pytest.mark.slow
+def test_an_agent_reads_and_writes_the_same_notes(project: Project) -> None:
+    project.write(".autoresearch/main/ideas.md", "- [ ] my own idea\n")
+    project.write("literature/notes.md", "smaller batches generalise\n")
+    project.write(".autoresearch/agent.py", AGENT.format(python=PYTHON))
+    (project.path / ".autoresearch/agent.py").chmod(0o755)
+    result = project.run(
+        "--autoresearch-proposer=command:./.autoresearch/agent.py", "--iterations=1",
+        "--autoresearch-control=0", "--autoresearch-confirm=0",
+    )  # fmt: skip
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["proposals: 1 slots, unknown price (command:agent.py)"])
+    assert (project.path / ".autoresearch/main/ideas.md").read_text().splitlines() == [
+        "- [x] my own idea", "- [ ] of an agent (from mutation-0001)",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_workers_share_notes_papers_and_the_brief(
+    project: Project, steered: Steered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arxiv = Server()
+    monkeypatch.setenv("AUTORESEARCH_ARXIV", arxiv.url)
+    steered.script = [{"text": idea(1 + n / 10) + "Idea: tie the weights\n"} for n in range(1, 9)]
+    result = night(project, "--iterations=4", "--autoresearch-papers=muon", "-n2")
+    arxiv.close()
+    assert result.ret == 0
+    assert len(arxiv.asked) == 1
+    assert all("arXiv:2505.16932v1" in user for _, user in asked(steered))
+    briefs = {s.meta["brief"] for s in project.ledger().slots() if s.kind == "mutation"}
+    assert 1 <= len(briefs) <= 2
+    ideas = (project.path / ".autoresearch/main/ideas.md").read_text()
+    assert ideas.count("tie the weights") == 1
+
+
+def test_a_model_that_does_not_exist_ends_the_session_before_the_baseline(
+    project: Project, steered: Steered
+) -> None:
+    steered.model = {"status": 404, "type": "not_found_error", "message": "no such model"}
+    result = night(project, "--iterations=3")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: --autoresearch-proposer=anthropic: not found*"])
+    assert not steered.requests
+    assert not project.ledger().slots()
+
+
+def test_who_does_not_think_is_looked_at_before_the_baseline_too(project: Project) -> None:
+    project.write(
+        "absent.py",
+        "from pytest_autoresearch.core.proposal import ProposerUnavailable\n"
+        "class Absent:\n"
+        "    name = 'absent'\n"
+        "    def __init__(self, experiment): pass\n"
+        "    def check(self): raise ProposerUnavailable('nobody is here')\n"
+        "    def close(self): pass\n",
+    )
+    project.pytester.syspathinsert()
+    result = project.pytester.runpytest_subprocess(
+        "--autoresearch", "--autoresearch-proposer=absent:Absent", "-p", "no:cacheprovider"
+    )
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: --autoresearch-proposer=absent:Absent: nobody is here"])
+    assert not project.ledger().slots()
+
+
+@pytest.mark.slow
+def test_a_session_begins_with_what_it_will_cost_and_with_what_it_must_do_without(
+    project: Project, steered: Steered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTORESEARCH_ARXIV", nowhere())
+    result = night(project, "--iterations=1", "--autoresearch-papers=muon")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["no new papers:*refused*", "proposals: 1 slots, about $0.0*claude-sonnet-5-5, genai-*"]
+    )
+    assert result.stdout.str().count("no new papers") == 1
+
+
+# ---------------------------------------------------------------------- the preview
+
+
+def cost(line: str) -> float:
+    return float(line.split("about $")[1].split()[0])
+
+
+def test_the_preview_grows_with_slots_history_and_prices() -> None:
+    sonnet, opus = Claude("claude-sonnet-5-5"), Claude("claude-opus-5-5")
+    line = forecast(sonnet, context(), 100)
+    assert line.startswith("proposals: 100 slots, about $")
+    assert 4.0 < cost(line) < 6.0  # 4,000 tokens of answer at $10 a million are $4.00
+    assert cost(forecast(opus, context(), 100)) > cost(line)
+    assert cost(forecast(sonnet, context(), 100, known=400)) > cost(line)
+    assert cost(forecast(sonnet, context(files={"train.py": SOURCE * 9000}), 100)) > cost(line)
+    controlled = forecast(sonnet, context(), 100, control=4)
+    assert "100 slots, 75 of them anthropic's" in controlled
+    assert cost(controlled) < 0.76 * cost(line)
+
+
+SOURCE = "LR = 0.02\n"
+
+
+def test_a_control_arm_that_would_take_every_slot_is_refused() -> None:
+    parse = {option.field: option.parse for option in OPTIONS}["control"]
+    assert [parse(text) for text in ("0", "2", "4")] == [0, 2, 4]
+    for text in ("1", "-1", "often"):
+        with pytest.raises(ValueError):
+            parse(text)
+
+
+@pytest.mark.parametrize(
+    ("proposer", "says"),
+    [
+        (Chat("my-own-model"), "unknown price (my-own-model has no list price)"),
+        (Keyless("ratchet", ratchet), "unknown price (ratchet)"),
+    ],
+)
+def test_who_has_no_list_price_is_said_to_have_none(proposer, says: str) -> None:
+    assert says in forecast(proposer, context(), 10)
+    assert "$" not in forecast(proposer, context(), MAX_SLOTS)
+
+
+HALF_EDITED = """
+import pathlib
+
+def pytest_runtest_setup(item):
+    brief = pathlib.Path("program.md")
+    if item.name == "mutation-0002":
+        brief.write_text("---\\nknobs: {LR: [0.1\\n---\\n")
+    elif item.name == "mutation-0003":
+        brief.unlink()
+    elif item.name == "mutation-0004":
+        brief.write_text("# now this\\n")
+"""
+
+
+def test_a_brief_that_cannot_be_read_for_a_while_takes_no_slot(project: Project) -> None:
+    conftest = (project.path / "conftest.py").read_text()
+    project.write("conftest.py", conftest + HALF_EDITED)
+    project.commit("somebody edits")
+    result = project.run("--autoresearch-proposer=ratchet", "--iterations=4")
+    assert result.ret == 0
+    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    assert [s.state for s in slots] == ["done"] * 4
+    briefs = [s.meta["brief"] for s in slots]
+    assert briefs[0] == briefs[1] == briefs[2] != briefs[3]
+    printed = result.stdout.str()
+    assert printed.count("program.md line 2: the front matter is not YAML; until") == 1
+    assert printed.count("No such file or directory: '") == 1
+
+
+def test_a_brief_that_cannot_be_read_at_the_start_is_bad_usage(project: Project) -> None:
+    project.write("program.md", "---\nknobs: {LR: 3}\n---\n")
+    project.commit("half a brief")
+    result = project.run("--autoresearch-proposer=ratchet", "--iterations=4")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*program.md: knobs: LR: write *"])

@@ -1,0 +1,74 @@
+"""The doctor names what is wrong and what to do, and shows no key."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from support.project import Project
+
+
+def examine(project: Project, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest_autoresearch", "doctor"],
+        cwd=project.path, capture_output=True, text=True, timeout=120, env={**os.environ, **env},
+    )  # fmt: skip
+
+
+def line(output: str, name: str) -> str:
+    return next(row for row in output.splitlines() if row.split()[1] == name)
+
+
+def test_a_project_in_order_is_told_so(project: Project) -> None:
+    done = examine(project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("python", "torch", "device", "clock", "disk", "sandbox", "git", "campaign", "keys"):
+        assert line(done.stdout, name).split()[0] in ("ok", "warn")
+    assert "main is not begun" in line(done.stdout, "campaign")
+
+
+def test_keys_are_named_and_never_shown(project: Project) -> None:
+    done = examine(project, ANTHROPIC_API_KEY="sk-secret-value")
+    assert "ANTHROPIC_API_KEY" in line(done.stdout, "keys")
+    assert "secret-value" not in done.stdout + done.stderr
+
+
+def test_a_campaign_is_described(project: Project) -> None:
+    project.propose(0.9)
+    project.run("--iterations=1", "--autoresearch-confirm=0")
+    assert "main: 4 slots, champion 0.9" in line(examine(project).stdout, "campaign")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda p: (p / "program.md").unlink(), "program.md"),
+        (lambda p: shutil.rmtree(p / ".git"), "git init"),
+        (lambda p: (p / "train.py").write_text("changed\n"), "train.py"),
+        (lambda p: (p / "conftest.py").write_text("1/0\n"), "ZeroDivisionError"),
+    ],
+)
+def test_what_is_broken_is_named_and_fails(project: Project, damage, said: str) -> None:
+    damage(project.path)
+    done = examine(project)
+    assert done.returncode == 1
+    assert said in line(done.stdout, "project")
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["doctor", "report", "finalize", "verify", "transfer"])
+def test_a_ledger_of_a_newer_version_is_one_line(project: Project, command: str) -> None:
+    ledger = project.ledger()
+    with ledger._write() as db:
+        db.execute("PRAGMA user_version = 99")
+    ledger.close()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_autoresearch", command],
+        cwd=project.path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == (1 if command == "doctor" else 4)
+    assert "update pytest-autoresearch" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.runs import (
+    HONEST,
+    SEQ_LEN,
+    VOCAB,
+    alive,
+    all_gone,
+    candidate,
+    descendants,
+    shared_launcher,
+)
+
+from pytest_autoresearch.forkserver.client import LaunchFailed
+from pytest_autoresearch.forkserver.launch import TORCH, ChildGone, ChildTimeout, Job, Launcher
+from pytest_autoresearch.training.reference import materialise
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks confined processes")
+
+
+@pytest.fixture
+def launcher():
+    return shared_launcher()
+
+
+@pytest.fixture
+def make_job(tmp_path: Path):
+    def make(train_py: str = HONEST, **fields) -> Job:
+        materialise({"train.py": train_py.encode()}, tmp_path / "copy")
+        (tmp_path / "work").mkdir()
+        return Job(
+            "train", tmp_path / "copy", "train.py", tmp_path / "work" / "checkpoint.safetensors",
+            tmp_path / "work", vocab_size=VOCAB, seq_len=SEQ_LEN, **fields,
+        )  # fmt: skip
+
+    return make
+
+
+def first(child, kind: str) -> dict[str, object]:
+    message = child.receive(30)
+    assert message["type"] == kind, message
+    return message
+
+
+def test_a_child_builds_the_model_and_waits_for_data(launcher, make_job):
+    child = launcher.start(make_job())
+    message = first(child, "ready")
+    assert message["parameters"] == VOCAB * 16 + 16 * VOCAB + VOCAB
+    assert message["bytes"] == 4 * message["parameters"]
+    with pytest.raises(ChildTimeout):
+        child.receive(0.2)
+    assert child.report["session"].startswith("ok")
+    end = child.kill()
+    assert end.signal == signal.SIGKILL
+    assert end.stopped == "kill"
+    assert child.kill() is end
+
+
+def test_training_code_sees_neither_the_harness_environment_nor_its_descriptors(
+    launcher, make_job, monkeypatch
+):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-secret-secret")
+    spy = (
+        "import json, os\n"
+        "def is_open(fd):\n"
+        "    try: return bool(os.fstat(fd))\n"
+        "    except OSError: return False\n"
+        "seen = {'names': sorted(os.environ), 'cwd': os.getcwd(),\n"
+        "        'fds': [fd for fd in range(3, 64) if is_open(fd)]}\n"
+        "raise RuntimeError(json.dumps(seen))\n"
+    )
+    job = make_job(spy)
+    child = launcher.start(job)
+    error = str(first(child, "error")["error"])
+    child.kill()
+    seen = json.loads(error[error.index("{") : error.rindex("}") + 1])
+    assert "ANTHROPIC_API_KEY" not in seen["names"]
+    assert "HOME" in seen["names"]
+    assert seen["cwd"] == str(job.writable)
+    assert len(seen["fds"]) == 1  # its channel
+
+
+def test_cpu_seconds_are_those_of_the_whole_group(launcher, make_job):
+    burn = candidate(
+        """
+        import os, time
+        for _ in range(2):
+            if os.fork() == 0:
+                began = time.process_time()
+                while time.process_time() - began < 0.3: pass
+                os._exit(0)
+        for _ in range(2): os.wait()
+        batches(1, 1)
+        raise SystemExit("burnt")
+        """
+    )
+    child = launcher.start(make_job(burn))
+    first(child, "ready")
+    before = child.cpu_seconds()
+    fd = os.memfd_create("tokens")
+    os.ftruncate(fd, 64)
+    child.send({"type": "go"}, [fd])
+    os.close(fd)
+    assert "burnt" in str(first(child, "error")["error"])
+    assert child.cpu_seconds() - before == pytest.approx(0.6, abs=0.2)
+    assert child.kill().cpu_seconds >= 0.55
+
+
+def test_a_paused_group_uses_no_cpu_and_goes_on_when_resumed(launcher, make_job):
+    child = launcher.start(make_job("while True: pass"))
+    while child.cpu_seconds() < 0.1:
+        time.sleep(0.01)
+    child.pause()
+    time.sleep(0.1)
+    stopped_at = child.cpu_seconds()
+    time.sleep(0.4)
+    assert child.cpu_seconds() - stopped_at < 0.05
+    child.resume()
+    while child.cpu_seconds() < stopped_at + 0.1:
+        time.sleep(0.01)
+    child.pause()
+    assert child.kill().signal == signal.SIGKILL
+
+
+def test_a_child_that_ends_by_itself_says_how(launcher, make_job):
+    child = launcher.start(make_job("import os; os._exit(7)"))
+    with pytest.raises(ChildGone) as gone:
+        child.receive(30)
+    assert (gone.value.exit.code, gone.value.exit.stopped) == (7, "")
+    assert child.kill() is gone.value.exit
+
+
+def test_a_child_that_faults_says_how(launcher, make_job):
+    child = launcher.start(make_job("import ctypes; ctypes.string_at(0)"))
+    with pytest.raises(ChildGone, match="SIGSEGV"):
+        child.receive(30)
+
+
+def test_a_child_that_hangs_up_is_ended(launcher, make_job):
+    child = launcher.start(make_job("import os, time\nos.closerange(3, 64)\ntime.sleep(600)"))
+    with pytest.raises(ChildGone):
+        child.receive(30)
+    assert not alive(child.pid)
+
+
+def test_a_group_over_its_memory_limit_is_stopped(launcher, make_job):
+    hog = "import time\nkept = bytearray(1 << 30)\nkept[::4096] = b'x' * (1 << 18)\ntime.sleep(600)"
+    child = launcher.start(make_job(hog, memory_limit_bytes=700 << 20))
+    with pytest.raises(ChildGone) as gone:
+        child.receive(30)
+    assert gone.value.exit.stopped == "memory"
+    assert gone.value.exit.peak_memory_bytes > 700 << 20
+
+
+def test_killing_the_harness_leaves_no_process(tmp_path, make_job):
+    """The harness gets SIGKILL while its candidate has helpers and ignores what it can."""
+    make_job(
+        "import os, signal, time\n"
+        "for name in ('SIGTERM', 'SIGHUP', 'SIGINT'):\n"
+        "    signal.signal(getattr(signal, name), signal.SIG_IGN)\n"
+        "for _ in range(2):\n"
+        "    if os.fork() == 0:\n"
+        "        os.setsid()\n"
+        "        if os.fork() == 0: pass\n"
+        "        time.sleep(600)\n"
+        "time.sleep(600)\n"
+    )
+    harness = subprocess.Popen(
+        [sys.executable, "-c", HARNESS, str(tmp_path), str(VOCAB), str(SEQ_LEN)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert harness.stdout.readline() == "started\n"
+    started = descendants(harness.pid)
+    while len(started) < 5:  # zygote, candidate, and its helpers at least
+        time.sleep(0.05)
+        started |= descendants(harness.pid)
+    harness.kill()
+    harness.wait()
+    assert all_gone(started)
+
+
+HARNESS = """
+import sys, time
+from pathlib import Path
+from pytest_autoresearch.forkserver.launch import TORCH, Job, Launcher
+root, vocab, length = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+launcher = Launcher(preload=TORCH)
+child = launcher.start(Job(
+    "train", root / "copy", "train.py", root / "work" / "c", root / "work",
+    vocab_size=vocab, seq_len=length,
+))
+print("started", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_dead_zygote_is_infrastructure_and_is_replaced(tmp_path, make_job):
+    job = make_job("import time; time.sleep(600)")
+    with Launcher(preload=TORCH) as launcher:
+        child = launcher.start(job)
+        zygotes = {pid for pid in descendants(os.getpid()) if child.pid in descendants(pid)}
+        for pid in zygotes:
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(LaunchFailed, match="zygote"):
+            child.receive(30)
+        assert all_gone({child.pid})
+        with pytest.raises(ChildTimeout):
+            launcher.start(job).receive(0.05)
+
+
+def test_a_zygote_that_cannot_import_says_what():
+    with (
+        Launcher(preload=("no_such_module_at_all",)) as launcher,
+        pytest.raises(LaunchFailed, match="no_such_module_at_all"),
+    ):
+        launcher.start(Job("train", Path("/"), "train.py", Path("/nowhere")))
+
+
+def test_closing_a_launcher_ends_everything(make_job):
+    launcher = Launcher(preload=TORCH)
+    child = launcher.start(make_job("import time; time.sleep(600)"))
+    mine = descendants(os.getpid())
+    assert child.pid in mine
+    launcher.close()
+    launcher.close()
+    assert all_gone({child.pid})
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_what_is_kept_lives_until_its_key_changes():
+    launcher = Launcher()
+    one = launcher.keep("x", 1, Kept)
+    assert launcher.keep("x", 1, Kept) is one
+    other = launcher.keep("x", 2, Kept)
+    assert other is not one
+    assert one.closed == 1
+    launcher.close()
+    assert (one.closed, other.closed) == (1, 1)

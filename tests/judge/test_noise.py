@@ -1,0 +1,31 @@
+"""How well the noise is known before anything was replicated."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pytest_autoresearch.core.records import Champion
+from pytest_autoresearch.judge.noise import pooled
+from pytest_autoresearch.judge.verdicts import Prior
+
+
+def baseline(*scores: float) -> list[Champion]:
+    return [Champion(1, 1, "base", dict(enumerate(scores)), 0.0)]
+
+
+@pytest.mark.parametrize("scores", [(1.0, 3.0), (1.0, 2.0, 3.0), (1.0, 1.5, 2.0, 2.5, 3.0)])
+def test_a_scale_from_a_few_seeds_is_known_no_better_than_they_tell(
+    scores: tuple[float, ...],
+) -> None:
+    noise = pooled([], baseline(*scores), shipped=False)
+    mean = sum(scores) / len(scores)
+    spread = math.sqrt(sum((s - mean) ** 2 for s in scores) / (len(scores) - 1))
+    assert noise.sigma == pytest.approx(math.sqrt(2) * spread)
+    assert noise.freedom == len(scores) - 1
+
+
+def test_the_shipped_prior_is_of_the_shipped_metric_alone() -> None:
+    noise = pooled([], baseline(1.0, 2.0, 3.0), shipped=True)
+    assert (noise.sigma, noise.freedom) == pytest.approx((Prior().sigma, Prior().freedom))

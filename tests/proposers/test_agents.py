@@ -1,0 +1,712 @@
+"""Agent CLIs as real programs in the real sandbox: what they may see and do, and how each ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.project import Project, git
+
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.proposal import (
+    Attempt,
+    Context,
+    Proposal,
+    ProposalInvalid,
+    ProposalRefused,
+    ProposerExhausted,
+    ProposerUnavailable,
+    Usage,
+)
+from pytest_autoresearch.ledger.spend import Purse
+from pytest_autoresearch.proposers.agents.command import (
+    _CERTIFICATES,
+    _PROXIES,
+    AGAIN_S,
+    BUDGET_USD,
+    OUTPUT_BYTES,
+    Command,
+    make,
+)
+from pytest_autoresearch.proposers.agents.recipes import Told
+from pytest_autoresearch.proposers.registry import Settings, check, create, with_settings
+from pytest_autoresearch.sandbox.launch import survey
+from pytest_autoresearch.sandbox.limits import candidate_environment
+from pytest_autoresearch.source.edits import apply
+
+SOURCE = "LR = 0.02\nDEPTH = 2\n\n\ndef train():\n    return LR * DEPTH\n"
+PREPARE = "def batches(): ...\n"
+RAISE = "sed -i 's/LR = 0.02/LR = 0.03/' train.py\n"
+SAY = "echo 'Title: raise the rate'; echo 'Hypothesis: it was too low'; echo 'Cost: $0.10'\n"
+ALREADY_ASKED = "You were asked this before"
+
+confined = pytest.mark.skipif(
+    not survey().files_confined, reason="this machine cannot hide files from a process"
+)
+
+
+def context(**files: str) -> Context:
+    files = files or {"train.py": SOURCE}
+    base = Attempt(
+        1, "baseline-1", None, "baseline", "", "", "baseline", "", 1.0, None, None, 0, 0, {},
+        lambda: files,
+    )  # fmt: skip
+    return Context(
+        Experiment(tuple(files)), "# lower it\n", 3, 0, base, files, {"prepare.py": PREPARE},
+        [base], base, 0.01,
+    )  # fmt: skip
+
+
+Hire = Callable[..., Command]
+
+
+@pytest.fixture
+def hire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hire:
+    """Write a script and return the proposer that runs it."""
+    for name in (*_PROXIES, *_CERTIFICATES, *(n for n in os.environ if n.endswith("_KEY"))):
+        monkeypatch.delenv(name, raising=False)
+
+    def write(script: str, arguments: str = "", words: str = "", **fields: object) -> Command:
+        program(tmp_path / "desk" / "agent", script)
+        made = make(f"{words} ./desk/agent {arguments}", tmp_path)
+        return replace(made, **fields)
+
+    return write
+
+
+def program(path: Path, script: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(script if script.startswith("#!") else f"#!/bin/sh\n{script}")
+    path.chmod(0o755)
+
+
+def python(script: str) -> str:
+    return f"#!{sys.executable}\n{script}"
+
+
+def after(proposal: Proposal, **files: str) -> str:
+    return apply(files or {"train.py": SOURCE}, proposal.edits)["train.py"]
+
+
+# An agent that behaves
+
+
+def test_what_an_agent_edits_is_its_proposal(hire: Hire) -> None:
+    proposal = hire(RAISE + SAY + "echo 'Model: tiny-1'; echo 'Idea: a deeper one'").propose(
+        context()
+    )
+    assert after(proposal) == SOURCE.replace("0.02", "0.03")
+    assert (proposal.title, proposal.hypothesis) == ("raise the rate", "it was too low")
+    assert proposal.proposer == "command:agent"
+    assert proposal.usage.seconds > 0
+    assert replace(proposal.usage, seconds=0) == Usage("tiny-1", requests=1, cost_usd=0.1)
+    assert proposal.meta["agent"] == "agent"
+    assert proposal.meta["repairs"] == 0
+    assert proposal.meta["ideas"] == ["a deeper one"]
+    assert proposal.meta["sandbox"]
+
+
+def test_the_prompt_comes_by_file_and_as_standard_input(hire: Hire) -> None:
+    script = (
+        'cat > "$HOME/got"; cmp "$HOME/got" "$1" || exit 1\n'
+        'grep -q "# lower it" "$1" && grep -q "slot 3" "$1" && [ "$2" = big-1 ] || exit 2\n' + RAISE
+    )
+    agent = hire(script, "{prompt_file} {model}", model="big-1")
+    assert agent.propose(context()).usage.model == "big-1"
+
+
+def test_an_agent_sees_a_plain_copy_of_what_it_may_know(hire: Hire) -> None:
+    script = RAISE + 'echo "Hypothesis: $(find . -type f | sort | xargs)"'
+    proposal = hire(script).propose(context(**{"train.py": SOURCE, "model/net.py": "X = 1\n"}))
+    assert proposal.hypothesis == "model/net.py ./prepare.py ./program.md ./train.py"
+    assert proposal.title == "LR 0.02 -> 0.03"
+
+
+def test_what_tools_keep_for_themselves_is_no_change(hire: Hire) -> None:
+    script = RAISE + (
+        "mkdir -p __pycache__ .agent; touch .agent.history .agent/log __pycache__/train.pyc"
+    )
+    assert after(hire(script).propose(context())) == SOURCE.replace("0.02", "0.03")
+
+
+def test_an_agent_that_cannot_edit_may_answer_with_blocks(hire: Hire) -> None:
+    script = (
+        "cat <<'END'\nTitle: raise\n\ntrain.py\n<<<<<<< SEARCH\nLR = 0.02\n=======\nLR = 0.03\n"
+        ">>>>>>> REPLACE\nEND\n"
+    )
+    assert after(hire(script).propose(context())) == SOURCE.replace("0.02", "0.03")
+
+
+def test_the_example_of_the_documentation_runs(hire: Hire) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "proposers.md").read_text()
+    [example] = re.findall(r"```python\n(#!.*?# agent\.py\n.*?)```", text, re.DOTALL)
+    proposal = hire(example).propose(context())
+    assert after(proposal) == SOURCE.replace("0.02", "0.02 / 2")
+    assert (proposal.title, proposal.usage.model) == ("halve the rate", "none")
+    assert proposal.usage.cost_usd == 0.0
+
+
+@pytest.mark.parametrize(
+    ("first", "complaint"),
+    [
+        ("echo 'I have no idea.'", "no SEARCH/REPLACE block"),
+        ("echo 'LR = (' >> train.py", "line 7 would not parse"),
+        ("echo '# tuned' >> train.py", "change nothing that runs"),
+    ],
+)
+def test_what_does_not_apply_is_sent_back_with_a_fresh_copy(
+    hire: Hire, first: str, complaint: str
+) -> None:
+    script = (
+        f'cat > "$HOME/got"; if ! grep -q "{ALREADY_ASKED}" "$HOME/got"; then {first}; exit; fi\n'
+        f'grep -q "{complaint}" "$HOME/got" || exit 3\n' + RAISE + SAY
+    )
+    proposal = hire(script).propose(context())
+    assert after(proposal) == SOURCE.replace("0.02", "0.03")
+    assert proposal.meta["repairs"] == 1
+    assert proposal.usage.requests == 2
+
+
+def test_success_without_any_change_is_an_invalid_answer_in_the_end(hire: Hire) -> None:
+    with pytest.raises(ProposalInvalid, match="after 2 repairs") as caught:
+        hire("echo 'API error: 401'; echo 'Cost: $0.10'; exit 0").propose(context())
+    assert caught.value.usage.requests == 3
+    assert caught.value.usage.cost_usd == pytest.approx(0.3)
+    assert caught.value.meta["agent"] == "agent"
+
+
+# Agents that do what they may not
+
+
+@pytest.mark.parametrize(
+    ("deed", "complaint"),
+    [
+        ("echo 'X = 1' >> prepare.py", "changed prepare.py, which no proposal may change"),
+        ("chmod 000 prepare.py; mv prepare.py p; cp p prepare.py; rm p; echo > prepare.py",
+         "changed prepare.py"),
+        ("mv prepare.py .p; ln -s .p prepare.py", "changed prepare.py"),
+        ("rm prepare.py", "removed prepare.py"),
+        ("echo more >> program.md", "changed program.md"),
+        ("echo 'X = 1' > helper.py", "made helper.py, which is not an editable file"),
+        ("mkdir -p a/b; touch a/b/c", "made a/b/c"),
+        ("ln -s / root", "made root"),
+        ("touch \"$(printf 'two\\nlines\\033[31m')\"", "made two lines, which"),
+        ("seq 510 | xargs touch", "more than 500 files and folders"),
+        ("seq 510 | xargs mkdir", "more than 500 files and folders"),
+        ('mkdir -p "$(seq -s / 1000)"', "more than 500 files and folders"),
+        ("rm train.py", "left no train.py of at most 1 MiB of UTF-8 text"),
+        ("ln -sf /etc/passwd train.py", "left no train.py"),
+        ("ln -sf prepare.py train.py", "left no train.py"),
+        ("ln -sf /dev/zero train.py", "left no train.py"),
+        ("rm train.py; mkfifo train.py", "left no train.py"),
+        ("rm train.py; mkdir train.py", "left no train.py"),
+        ("printf '\\377\\376' > train.py", "left no train.py"),
+        ("yes 'LR = 1' | head -c 3000000 > train.py", "left no train.py"),
+    ],
+)  # fmt: skip
+def test_a_forbidden_change_is_said_and_nothing_of_it_is_used(
+    hire: Hire, deed: str, complaint: str
+) -> None:
+    with pytest.raises(ProposalInvalid) as caught:
+        hire(RAISE + deed + "\n" + SAY).propose(context())
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.title == "raise the rate"
+    assert caught.value.usage.cost_usd == 0.1
+
+
+@pytest.mark.parametrize("folder", ["model", ".model"])
+def test_a_folder_that_was_made_a_link_is_not_followed(hire: Hire, folder: str) -> None:
+    script = f'mv {folder} "$HOME/m"; echo Y=1 > "$HOME/m/net.py"; ln -s "$HOME/m" {folder}'
+    with pytest.raises(ProposalInvalid, match=folder):
+        hire(script).propose(context(**{"train.py": SOURCE, f"{folder}/net.py": "X = 1\n"}))
+
+
+def test_a_file_of_nothing_but_repeats_is_taken_whole(hire: Hire) -> None:
+    blank = "\n" * 300
+    source = blank + SOURCE
+    script = "yes '' | head -c 1000000 > train.py\n"
+    proposal = hire(script).propose(context(**{"train.py": source}))
+    assert [edit.search for edit in proposal.edits] == [source]
+    assert after(proposal, **{"train.py": source}) == "\n" * 1000000
+
+
+@confined
+def test_nothing_is_written_outside_of_the_copy(
+    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = tmp_path / "house"
+    house.mkdir()
+    monkeypatch.setenv("HOME", str(house))
+    (tmp_path / "old.txt").write_text("old")
+    places = [tmp_path / "new.txt", house / "new.txt", tmp_path / "desk" / "new.txt"]
+    script = "".join(f"echo x > {place}\n" for place in places)
+    script += f"echo x > ../new.txt; echo x > {tmp_path}/old.txt; rm {tmp_path}/old.txt\n"
+    proposal = hire(script + RAISE + SAY).propose(context())
+    assert proposal.title == "raise the rate"
+    assert not [place for place in places if place.exists()]
+    assert (tmp_path / "old.txt").read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["desk", "house", "old.txt"]
+
+
+@confined
+def test_data_ledger_repository_home_and_the_callers_environment_are_hidden(
+    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "5f1d-not-for-agents"
+    monkeypatch.setenv("HOME", str(tmp_path / "house"))
+    monkeypatch.setenv("MY_SECRET", secret)
+    places = [
+        tmp_path / name
+        for name in (
+            "house/.claude.json", ".autoresearch/main/ledger.sqlite", ".autoresearch/data/val.bin",
+            ".git/config", "train.py", "notes/plan.txt",
+        )
+    ]  # fmt: skip
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(secret)
+    script = f"""
+import glob
+found = []
+for name in [*{[str(p) for p in places]}, *glob.glob("/proc/*/environ"), *glob.glob("/proc/*/cwd/*")]:
+    try:
+        text = open(name, "rb").read()
+    except OSError:
+        continue
+    if b"{secret[:8]}" + b"{secret[8:]}" in text:
+        found.append(name)
+open("train.py", "a").write("DEPTH = 3\\n")
+print("Title: found", *found)
+"""
+    assert hire(python(script)).propose(context()).title == "found"
+    shown = hire(python(script), words="read:notes").propose(context())
+    assert shown.title == f"found {places[-1]}"
+
+
+# Agents that do not end
+
+
+def living(mark: str) -> list[str]:
+    """Processes of this machine whose command line holds a mark."""
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        try:
+            text = Path("/proc", name, "cmdline").read_bytes().decode("utf-8", "replace")
+        except OSError:
+            continue
+        if name.isdigit() and mark in text:
+            found.append(name)
+    return found
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """Wait for what another process does; returns whether it came true in a minute."""
+    ends = time.monotonic() + 60
+    while not condition() and time.monotonic() < ends:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize(
+    ("said", "again"),
+    [
+        ("Cost: $0.00; API Error: 529 overloaded", AGAIN_S),
+        ("Cost: $0.10; API Error: 529 overloaded", None),  # it would be paid each time
+        ("API Error: 529 overloaded", None),  # nobody knows
+        ("Cost: $0.00; no option 4290", None),
+    ],
+)
+def test_a_provider_that_is_busy_pauses_the_night_where_that_is_free(
+    hire: Hire, said: str, again: float | None
+) -> None:
+    lines = "".join(f"echo '{line}'\n" for line in said.split("; "))
+    with pytest.raises(ProposerUnavailable) as caught:
+        hire(f"{lines}exit 1\n").propose(context())
+    assert caught.value.again_s == again
+
+
+@pytest.mark.parametrize("ending", ["wait", "exit 0"])
+def test_nothing_that_an_agent_started_outlives_it(hire: Hire, ending: str) -> None:
+    mark = f"9{os.getpid()}.{len(ending)}"
+    script = (
+        f"trap '' TERM HUP\n{RAISE}{SAY}"
+        f"(sleep {mark} & sleep {mark}) &\n(setsid sleep {mark} &) &\n"
+        f"setsid sh -c 'sleep {mark}; sed -i s/0.03/0.9/ train.py' &\n"
+        f'while [ "$(cat /proc/[0-9]*/cmdline | tr -d "\\0" | grep -o "sleep{mark}" | wc -l)" '
+        f"-lt 2 ]; do sleep 0.05; done\n{ending}\n"
+    )
+    agent = hire(script, deadline_s=3.0 if ending == "wait" else 60.0)
+    if ending == "wait":
+        with pytest.raises(ProposerUnavailable, match="no answer in 3 s") as caught:
+            agent.propose(context())
+        assert caught.value.usage.cost_usd == 0.1
+    else:
+        assert after(agent.propose(context())) == SOURCE.replace("0.02", "0.03")
+    assert wait_until(lambda: not living(f"sleep\0{mark}"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_closing_ends_what_still_runs_and_its_repairs(hire: Hire) -> None:
+    mark = f"8{os.getpid()}.5"
+    agent, raised = hire(f"sleep {mark}"), []
+
+    def ask() -> None:
+        try:
+            agent.propose(context())
+        except ProposerUnavailable as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert wait_until(lambda: bool(living(mark)))
+    agent.close()
+    thread.join(60)
+    assert raised == ["command:agent was ended with the session"]
+    agent.close()
+
+
+def test_a_hundred_megabytes_of_output_are_read_and_not_kept(hire: Hire) -> None:
+    flood = "yes 'Not a title: at all' | head -c 100000000\n"
+    agent = hire(flood + flood.rstrip() + " >&2\n" + RAISE + SAY)
+    proposal = agent.propose(context())
+    assert proposal.title == "raise the rate"
+    ran = []
+    agent.recipe = replace(agent.recipe, read=lambda text, last: ran.append(len(text)) or Told())
+    agent.propose(context())
+    assert 1 << 20 < ran[0] < 2 * OUTPUT_BYTES
+
+
+def test_a_failure_is_no_verdict_on_the_edits_that_it_left(hire: Hire) -> None:
+    with pytest.raises(ProposerUnavailable, match="quota is used up; the slot is not charged"):
+        hire(RAISE + SAY + "echo 'quota is used up' >&2; exit 1").propose(context())
+
+
+def test_a_program_that_cannot_run_is_no_verdict_either(hire: Hire, tmp_path: Path) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
+    agent = hire("#!/no/such/interpreter\n", purse=purse)
+    with pytest.raises(ProposerUnavailable, match="command:agent"):
+        agent.propose(context())
+    assert purse.spent() == 0.0
+
+
+# Keys
+
+
+def env_of(hired: Command) -> dict[str, str]:
+    return json.loads(hired.propose(context()).hypothesis.removeprefix("got "))
+
+
+TELL_ENVIRONMENT = python(
+    "import json, os\n"
+    "open('train.py', 'a').write('DEPTH = 3\\n')\n"
+    "print('Hypothesis: got', json.dumps(dict(os.environ)))\n"
+)
+OWN = set(candidate_environment("home", threads=None)) | {"PATH", "LC_CTYPE"}
+
+
+def test_an_agent_gets_what_was_named_and_no_other_variable(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GITHUB_TOKEN", "MY_KEY", "MY_PLACE"):
+        monkeypatch.setenv(name, f"value of {name}")
+    assert set(env_of(hire(TELL_ENVIRONMENT))) <= OWN
+    given = env_of(hire(TELL_ENVIRONMENT, words="env:MY_KEY env:MY_PLACE"))
+    assert set(given) - OWN == {"MY_KEY", "MY_PLACE"}
+    assert given["MY_KEY"] == "value of MY_KEY"
+    assert given["HOME"] != os.environ["HOME"]
+
+
+def imposter(folder: Path, name: str, answer: str) -> None:
+    """Put a program of a CLI's name on PATH that prints its version, or edits and answers.
+
+    ``ENVIRONMENT`` and ``ARGV`` in the answer stand for what it was given.
+    """
+    program(
+        folder / name,
+        python(
+            "import json, os, sys\n"
+            "if sys.argv[1:] == ['--version']:\n"
+            f"    print('{name} 9.8.7')\n"
+            "    sys.exit()\n"
+            "text = open('train.py').read().replace('0.02', '0.03')\n"
+            "open('train.py', 'w').write(text)\n"
+            f"answer = {answer!r}\n"
+            "for name, value in (('ENVIRONMENT', dict(os.environ)), ('ARGV', sys.argv[1:])):\n"
+            "    value = json.dumps(value)\n"
+            "    answer = answer.replace(name, json.dumps(value)[1:-1])\n"
+            "print(answer)\n"
+        ),
+    )
+
+
+CLAUDE_SAYS = (
+    '{"type": "result", "subtype": "success", "is_error": false, "stop_reason": "end_turn", '
+    '"result": "Title: ARGV\\nHypothesis: got ENVIRONMENT", "total_cost_usd": 0.0532, '
+    '"usage": {"input_tokens": 12, "output_tokens": 34}, "modelUsage": {"claude-x": {}}}'
+)
+CODEX_SAYS = (
+    '{"type":"item.completed","item":{"type":"agent_message","text":"Hypothesis: got ENVIRONMENT"}}'
+)
+GEMINI_SAYS = '{"response": "Hypothesis: got ENVIRONMENT"}'
+PI_SAYS = (
+    '{"type":"message_end","message":{"role":"assistant","stopReason":"stop","model":"m",'
+    '"content":[{"type":"text","text":"Hypothesis: got ENVIRONMENT"}]}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "model", "keys", "passed"),
+    [
+        ("claude", CLAUDE_SAYS, None, ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"],
+         {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"}),
+        ("claude", CLAUDE_SAYS, None, ["ANTHROPIC_AUTH_TOKEN"],
+         {"ANTHROPIC_AUTH_TOKEN": "ANTHROPIC_AUTH_TOKEN"}),
+        ("codex", CODEX_SAYS, None, ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"],
+         {"CODEX_API_KEY": "OPENAI_API_KEY"}),
+        ("pi", PI_SAYS, None, ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"],
+         {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"}),
+        ("pi", PI_SAYS, "openai/gpt-9", ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"],
+         {"OPENAI_API_KEY": "OPENAI_API_KEY"}),
+        ("gemini", GEMINI_SAYS, None, ["GOOGLE_API_KEY"], {"GEMINI_API_KEY": "GOOGLE_API_KEY"}),
+    ],
+)  # fmt: skip
+def test_a_recipe_passes_on_one_key(
+    hire: Hire,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    answer: str,
+    model: str | None,
+    keys: list[str],
+    passed: dict[str, str],
+) -> None:
+    imposter(tmp_path / "desk", name, answer)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    for key in [*keys, "GITHUB_TOKEN"]:
+        monkeypatch.setenv(key, f"value of {key}")
+    agent = replace(make(name, tmp_path), model=model)
+    proposal = agent.propose(context())
+    given = json.loads(proposal.hypothesis.removeprefix("got "))
+    assert {k: v for k, v in given.items() if k not in OWN} == {
+        inside: f"value of {outside}" for inside, outside in passed.items()
+    }
+    assert proposal.meta["agent"] == f"{name} {name} 9.8.7"
+
+
+def test_model_effort_and_ones_own_arguments_reach_the_cli(
+    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imposter(tmp_path / "desk", "claude", CLAUDE_SAYS.replace("Hypothesis", "x").replace(
+        "Title: ARGV", "Hypothesis: got ARGV"))  # fmt: skip
+    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
+    made = create("command:claude --verbose 'two words'", experiment=Experiment(), root=tmp_path)
+    settings = Settings(model="opus", effort="low", purse=Purse(tmp_path / "l.sqlite", 3.0))
+    with_settings(made, settings)
+    proposal = made.propose(context())
+    argv = json.loads(proposal.hypothesis.removeprefix("got "))
+    assert argv[-6:] == ["--model", "opus", "--effort", "low", "--verbose", "two words"]
+    assert argv[argv.index("--allowedTools") :][:3] == [
+        "--allowedTools", "Read(/**)", "Edit(/train.py)",
+    ]  # fmt: skip
+    assert proposal.usage.cost_usd == 0.0532
+    assert Purse(tmp_path / "l.sqlite").spent() == 0.0532
+
+
+# What is wrong before anything is asked
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("", "names no program; write command:{claude, codex, pi, gemini, aider}"),
+        ("env:PATH", "names no program"),
+        ("./no-such", "./no-such is no program here; give its path"),
+        ("env:NOT_SET ./desk/agent", "NOT_SET is not set; export it first"),
+        ("read:nothing ./desk/agent", "there is no nothing to read"),
+        ("claude 'unclosed", "No closing quotation"),
+        ("claude", "needs ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN"),
+        ("codex", "npm install -g @openai/codex"),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_anything_is_spent(
+    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, says: str
+) -> None:
+    hire("true")
+    imposter(tmp_path / "desk", "claude", "")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:/usr/bin:/bin")
+    with pytest.raises(ValueError, match=re.escape(says)):
+        check(f"command:{argument}", tmp_path)
+
+
+def test_a_broken_installation_is_told_from_a_bad_idea(
+    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "desk" / "claude", "echo 'Cannot find module' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
+    with pytest.raises(ProposerUnavailable, match=r"status 1: Cannot find module; reinstall"):
+        make("claude", tmp_path).check()
+
+
+def test_what_is_said_on_standard_error_alone_is_read(
+    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = '{"error": {"message": "no quota"}}'
+    program(
+        tmp_path / "desk" / "gemini",
+        f"[ \"$1\" = --version ] && {{ echo 0.61 >&2; exit; }}; echo '{failure}' >&2; exit 41",
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    monkeypatch.setenv("GEMINI_API_KEY", "x")
+    agent = make("gemini", tmp_path)
+    agent.check()
+    with pytest.raises(ProposerUnavailable, match="command:gemini: no quota; the slot"):
+        agent.propose(context())
+
+
+# Money
+
+
+def test_under_a_cap_what_nobody_can_price_stays_set_aside(hire: Hire, tmp_path: Path) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=1.5 * BUDGET_USD)
+    priced = hire(RAISE + SAY, purse=purse)
+    priced.propose(context())
+    assert purse.spent() == pytest.approx(0.1)
+    unpriced = hire(RAISE, purse=purse)
+    assert unpriced.propose(context()).usage.cost_usd == BUDGET_USD  # the slots add up to it
+    assert purse.spent() == pytest.approx(0.1 + BUDGET_USD)
+    with pytest.raises(ProposerExhausted, match="--autoresearch-max-cost"):
+        unpriced.propose(context())
+
+
+def test_what_another_worker_has_set_aside_is_waited_for(hire: Hire, tmp_path: Path) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite", cap=1.5 * BUDGET_USD)
+    held = purse.reserve("m", BUDGET_USD)
+    with pytest.raises(ProposerUnavailable, match="not charged"):
+        hire(RAISE + SAY, purse=purse, deadline_s=0.1).propose(context())
+    threading.Timer(0.5, purse.settle, (held, 0.1)).start()
+    hire(RAISE + SAY, purse=purse).propose(context())
+    assert purse.spent() == pytest.approx(0.2)
+
+
+def test_without_a_cap_what_is_known_is_counted(hire: Hire, tmp_path: Path) -> None:
+    purse = Purse(tmp_path / "ledger.sqlite")
+    hire(RAISE, purse=purse).propose(context())
+    hire(RAISE + SAY, purse=purse).propose(context())
+    assert purse.spent() == pytest.approx(0.1)
+
+
+def test_tokens_without_dollars_are_priced_from_the_list(
+    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = '{"type":"turn.completed","usage":{"input_tokens":1000,"output_tokens":100}}'
+    imposter(tmp_path / "desk", "codex", f"{CODEX_SAYS}\n{used}")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    monkeypatch.setenv("CODEX_API_KEY", "x")
+    agent = make("codex", tmp_path)
+    assert agent.propose(context()).usage.cost_usd is None
+    known = replace(agent, model="gpt-5").propose(context()).usage
+    assert (known.model, known.input_tokens, known.output_tokens) == ("gpt-5", 1000, 100)
+    assert known.cost_usd == pytest.approx((1000 * 1.25 + 100 * 10) / 1e6)
+
+
+def test_what_json_hides_in_its_escapes_is_cleaned(
+    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = r'{"response": "Title: half \ud800 of\u001b[31m it\u0000"}'
+    imposter(tmp_path / "desk", "gemini", says)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    monkeypatch.setenv("GEMINI_API_KEY", "x")
+    assert make("gemini", tmp_path).propose(context()).title == "half of it"
+
+
+def test_refusals_are_counted_and_end_the_asking(
+    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imposter(tmp_path / "desk", "claude", CLAUDE_SAYS.replace("end_turn", "refusal"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
+    agent = make("claude", tmp_path)
+    for _ in range(3):
+        with pytest.raises(ProposalRefused) as caught:
+            agent.propose(context())
+        assert caught.value.usage.cost_usd == 0.0532
+    with pytest.raises(ProposerExhausted, match="declined 3 times"):
+        agent.propose(context())
+
+
+@confined
+def test_the_sandboxs_mode_reaches_the_agent_and_is_warned_of(hire: Hire) -> None:
+    agent = hire(RAISE + SAY)
+    assert agent.check() == ""
+    with_settings(agent, Settings(sandbox="off"))
+    assert "agent is not confined here" in agent.check()
+    assert agent.propose(context()).meta["sandbox"].startswith("no confinement")
+
+
+# A campaign
+
+
+NIGHT = r"""#!/bin/sh
+cat > "$HOME/prompt"
+slot=$(sed -n 's/.*mutation for slot \([0-9]*\).*/\1/p' "$HOME/prompt")
+score() {
+    sed -i "s/^# ideas go here/SCORE = $1\n# ideas go here/" train.py
+    echo "Title: score $1"
+    echo "Cost: \$0.10"
+}
+case $slot in
+    1) score 0.9 ;;
+    2) score 0.1; echo '# easier' >> program.md ;;
+    3) score 0.2; echo 'overloaded' >&2; exit 1 ;;
+    4) score 1.5 ;;
+    5) grep -q "asked this before" "$HOME/prompt" && score 0.7 ;;
+esac
+exit 0
+"""
+
+
+@pytest.mark.slow
+def test_a_night_with_an_agent_keeps_what_is_better_and_charges_no_failure(
+    project: Project,
+) -> None:
+    program(project.path / "ideas" / "agent", NIGHT)
+    result = project.pytester.runpytest_subprocess(
+        "--autoresearch", "--autoresearch-proposer=command:ideas/agent", "--iterations=5",
+        "--autoresearch-control=0", "--autoresearch-confirm=0", "--autoresearch-max-cost=9usd",
+        "-p", "no:cacheprovider", "--junitxml=log.xml", timeout=300,
+    )  # fmt: skip
+    assert result.ret == 1  # as pytest has it: an error is not a success
+    slots = {s.number: s for s in project.ledger().slots() if s.kind == "mutation"}
+    assert {n: s.verdict or s.state for n, s in slots.items()} == {
+        1: "keep", 2: "invalid", 3: "infra", 4: "discard", 5: "keep",
+    }  # fmt: skip
+    assert "changed program.md" in slots[2].reason
+    assert "overloaded; the slot is not charged" in slots[3].reason
+    assert slots[4].proposer == "command:agent"
+    assert [slots[n].usage.cost_usd for n in (1, 2, 4)] == [0.1] * 3
+    champion = project.ledger().champion()
+    assert champion is not None
+    assert champion.slot_id == slots[5].id
+    assert "SCORE = 0.7" in git(project.path, "show", f"{champion.commit}:train.py")
+    # slot 3 was asked twice; the first answer of slot 5 has no price
+    paid = [s.usage.cost_usd for s in slots.values()]
+    assert sum(paid) == pytest.approx(6 * 0.1 + BUDGET_USD)
+    result.stdout.fnmatch_lines([f"*spent on proposals: ${6 * 0.1 + BUDGET_USD:.4f}*"])
+
+
+def test_a_program_that_does_not_exist_is_bad_usage(project: Project) -> None:
+    result = project.run("--autoresearch-proposer=command:./nobody")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*--autoresearch-proposer: command: ./nobody is no program here*"])

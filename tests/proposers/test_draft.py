@@ -1,0 +1,287 @@
+"""Proposals drafted ahead, and the control arm."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.anthropic import context
+from support.project import Project
+
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.proposal import ProposerExhausted
+from pytest_autoresearch.proposers.draft import WithControl
+from pytest_autoresearch.proposers.registry import create
+
+PROPOSER = """\
+import json, threading
+from pytest_autoresearch.source.edits import Edit
+from pytest_autoresearch.core.proposal import Proposal, ProposerUnavailable
+
+class Thinker:
+    name = "thinker"
+    thinks = True
+
+    def __init__(self, experiment):
+        self.calls = 0
+
+    def propose(self, context):
+        self.calls += 1
+        with open("calls.jsonl", "a") as file:
+            file.write(json.dumps({
+                "ahead": threading.current_thread() is not threading.main_thread(),
+                "hint": "structural change" in context.hint,
+                "running": [a.name for a in context.history if a.verdict == "running"],
+            }) + "\\n")
+        if FAIL and threading.current_thread() is not threading.main_thread():
+            raise ProposerUnavailable("busy")
+        search = "SCORE = 1.0\\n" if STRICT else "# ideas go here\\n"
+        score = 0.9 - 0.1 * self.calls if not WORSE else 1.5 + 0.1 * self.calls
+        return Proposal(f"idea {self.calls}", (Edit("train.py", search, f"SCORE = {score:.1f}\\n" + search.replace("1.0", f"{score:.1f}")),))
+
+    def close(self):
+        pass
+"""
+
+
+SLOW = """\
+import threading, time
+from pytest_autoresearch.source.edits import Edit
+from pytest_autoresearch.core.proposal import Proposal
+
+class Slow:
+    name = "slow"
+    thinks = True
+
+    def __init__(self, experiment):
+        pass
+
+    def propose(self, context):
+        if threading.current_thread() is not threading.main_thread():
+            AHEAD
+        edit = Edit("train.py", "# ideas go here\\n", "SCORE = 0.5\\n# ideas go here\\n")
+        return Proposal("half", (edit,))
+
+    def close(self):
+        print("closed in order")
+"""
+
+
+SLEEPY = """\
+from pytest_autoresearch.source.edits import Edit
+from pytest_autoresearch.core.proposal import Proposal
+
+class Sleepy:
+    name = "sleepy"
+    thinks = True
+
+    def __init__(self, experiment):
+        pass
+
+    def propose(self, context):
+        with open("calls.txt", "a+") as file:
+            file.write("called\\n")
+            file.seek(0)
+            number = len(file.readlines())
+        edit = Edit("train.py", "SLEEP = 0.0\\n", f"SLEEP = 4.0\\nIDEA = {number}\\n")
+        return Proposal(f"idea {number}", (edit,))
+
+    def close(self):
+        pass
+"""
+
+
+def night(
+    project: Project, slots: int, *, strict: bool = False, fail: bool = False, worse: bool = False
+) -> list[dict]:
+    project.write("thinker.py", f"STRICT, FAIL, WORSE = {strict}, {fail}, {worse}\n{PROPOSER}")
+    project.pytester.syspathinsert()
+    result = project.pytester.runpytest_subprocess(
+        "--autoresearch", "--autoresearch-proposer=thinker:Thinker", f"--iterations={slots}",
+        "--autoresearch-confirm=0", "-p", "no:cacheprovider",
+    )  # fmt: skip
+    assert result.ret == 0
+    return [json.loads(line) for line in (project.path / "calls.jsonl").read_text().splitlines()]
+
+
+def test_the_next_proposal_is_drafted_while_a_trial_runs_and_none_past_the_last(
+    project: Project,
+) -> None:
+    calls = night(project, 3)
+    assert [call["ahead"] for call in calls] == [False, True, True]
+    assert calls[1]["running"] == ["mutation-0001"]
+    assert project.verdicts() == ["keep", "keep", "keep"]
+
+
+def test_a_draft_that_fits_the_new_champion_is_applied_to_it(project: Project) -> None:
+    night(project, 2)
+    first, second = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    assert second.parent == first.id
+
+
+def test_a_draft_that_no_longer_fits_is_trained_on_the_files_it_was_made_for(
+    project: Project,
+) -> None:
+    night(project, 2, strict=True)
+    first, second = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    assert first.verdict == "keep"
+    assert second.parent != first.id
+    assert second.score == pytest.approx(0.7, abs=0.001)
+    assert second.champion_before == first.id
+
+
+LITTLE = """\
+from pytest_autoresearch.source.edits import Edit
+from pytest_autoresearch.core.proposal import Proposal
+
+class Little:
+    name = "little"
+    thinks = True
+
+    def __init__(self, experiment):
+        pass
+
+    def propose(self, context):
+        gain = 0.00008 + 0.00001 * context.slot
+        edit = Edit("train.py", "seed = int", f"SCORE -= {gain:.5f}\\nseed = int")
+        return Proposal(f"a little, {context.slot}", (edit,), meta={"on": context.parent.name})
+
+    def close(self):
+        pass
+"""
+
+
+def test_a_draft_made_for_a_discard_is_built_on_it_while_the_champion_is_the_same(
+    project: Project,
+) -> None:
+    project.write("little.py", LITTLE)
+    project.write(
+        "conftest.py",
+        (project.path / "conftest.py").read_text()
+        + "\nfrom pytest_autoresearch import policy\npolicy.STACKED, policy.BEST = 1.0, 1\n",
+    )
+    project.commit()
+    project.pytester.syspathinsert()
+    result = project.run(
+        "--iterations=3", "--autoresearch-proposer=little:Little", "--autoresearch-confirm=0"
+    )
+    assert result.ret == 0
+    first, second, third = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    # drafted while the first trained, and while the second did, which turned out better
+    assert (second.meta["on"], second.parent) == ("baseline-1", first.parent)
+    assert (third.meta["on"], third.parent) == (first.name, first.id)
+    assert (second.gain or 0) > (first.gain or 0) > 0
+
+
+def test_a_provider_that_failed_ahead_is_asked_again_when_its_turn_comes(project: Project) -> None:
+    calls = night(project, 2, fail=True)
+    assert [call["ahead"] for call in calls] == [False, True, False]
+    assert len(project.verdicts()) == 2
+
+
+def test_what_the_policy_wants_is_told_to_who_drafts(project: Project) -> None:
+    project.write(
+        "conftest.py",
+        (project.path / "conftest.py").read_text()
+        + "\nfrom pytest_autoresearch import policy\npolicy.PATIENCE = 1\n",
+    )
+    project.commit()
+    calls = night(project, 3, worse=True)
+    assert [call["ahead"] for call in calls] == [False, True, True]
+    assert [call["hint"] for call in calls] == [False, False, True]
+
+
+@pytest.mark.parametrize("ahead", ["time.sleep(600)", "raise RuntimeError('a bug')"])
+def test_a_session_that_stops_waits_for_no_draft(project: Project, ahead: str) -> None:
+    project.write("slow.py", SLOW.replace("AHEAD", ahead))
+    project.pytester.syspathinsert()
+    began = time.monotonic()
+    result = project.pytester.runpytest_subprocess(
+        "--autoresearch", "--autoresearch-proposer=slow:Slow", "--iterations=3",
+        "--autoresearch-target=0.6", "--autoresearch-confirm=0", "-s", "-p", "no:cacheprovider",
+        timeout=120,
+    )  # fmt: skip
+    assert result.ret == 0
+    assert time.monotonic() - began < 60
+    assert project.verdicts() == ["keep"]
+    assert "closed in order" in result.stdout.str()
+
+
+def test_a_killed_session_loses_no_finished_draft(project: Project) -> None:
+    project.write("sleepy.py", SLEEPY)
+    command = [
+        sys.executable, "-m", "pytest", "--autoresearch", "--autoresearch-proposer=sleepy:Sleepy",
+        "--autoresearch-confirm=0", "-p", "no:cacheprovider",
+    ]  # fmt: skip
+    night = subprocess.Popen([*command, "--iterations=3"], cwd=project.path)
+    try:
+        for _ in range(600):
+            time.sleep(0.1)
+            if (project.path / "calls.txt").exists() and drafts(project):
+                break
+        assert drafts(project) == ["idea 2"]
+    finally:
+        night.kill()
+        night.wait()
+    subprocess.run([*command, "--iterations=2"], cwd=project.path, check=True, timeout=120)
+    slots = [slot for slot in project.ledger().slots() if slot.kind == "mutation"]
+    assert sorted(slot.title for slot in slots if slot.state == "done") == ["idea 1", "idea 2"]
+    calls = (project.path / "calls.txt").read_text().splitlines()
+    assert len(calls) == 2  # none was drafted while one waited
+
+
+def drafts(project: Project) -> list[str]:
+    """Titles of the proposals that were made ahead and that no slot has."""
+    ledger = project.ledger()
+    found = [json.loads(row["body"])["title"] for row in ledger._rows(
+        "SELECT body FROM proposals WHERE state IN ('ahead', 'drafted')")]  # fmt: skip
+    ledger.close()
+    return found
+
+
+def test_the_control_arm_takes_every_kth_slot(tmp_path: Path) -> None:
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name, self.closed = name, False
+
+        def propose(self, context):
+            return self.name
+
+        def close(self) -> None:
+            self.closed = True
+
+    class At:
+        def __init__(self, slot: int) -> None:
+            self.slot = slot
+
+    model, search = Named("model"), Named("gp")
+    arms = WithControl(model, search, 4)
+    assert [arms.propose(At(n)) for n in range(1, 9)] == ["model"] * 3 + ["gp"] + ["model"] * 3 + [
+        "gp"
+    ]
+    arms.close()
+    assert model.closed
+    assert search.closed
+    with pytest.raises(ValueError, match="2nd slot"):
+        WithControl(create("ratchet", experiment=Experiment(), root=tmp_path), search, 1)
+
+
+def test_a_control_that_finds_nothing_to_turn_ends_no_night(tmp_path: Path) -> None:
+    idea = tmp_path / "1.txt"
+    idea.write_text(
+        "train.py\n<<<<<<< SEARCH\nmodel.run()\n=======\nmodel.fit()\n>>>>>>> REPLACE\n"
+    )
+    main = create(f"replay:{tmp_path}", experiment=Experiment(), root=tmp_path)
+    search = create("gp", experiment=Experiment(), root=tmp_path)
+    told = replace(context(), slot=2, files={"train.py": "import model\nmodel.run()\n"})
+    with pytest.raises(ProposerExhausted):
+        search.propose(told)
+    arms = WithControl(main, search, 2)
+    assert arms.recorded
+    assert arms.propose(told).title == "1"
+    arms.close()

@@ -1,0 +1,237 @@
+"""Ideas and lessons: plain files that models and people write, and neither loses anything."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.prompts import BASE, attempt, context
+
+from pytest_autoresearch.core.proposal import Edit
+from pytest_autoresearch.proposers.draft import Informed
+from pytest_autoresearch.proposers.llm.prompt import LESSON_EVERY, compose
+from pytest_autoresearch.proposers.llm.repair import Reply, converse
+from pytest_autoresearch.proposers.memory import MOST_IDEAS, MOST_OPEN, Notebook, distil, remarks
+from pytest_autoresearch.proposers.papers import Library
+
+RATE = Edit("train.py", "LR = 0.02\n", "LR = 0.03\n")
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Notebook:
+    return Notebook(tmp_path / "campaign")
+
+
+def ideas(notebook: Notebook) -> list[str]:
+    return [x for x in notebook.ideas().splitlines() if x.startswith("- [")]
+
+
+# ---------------------------------------------------------------------- what an answer says
+
+
+def test_remarks_are_read_beside_the_edits_however_they_are_decorated() -> None:
+    said = "Title: t\n**Idea:** warm up longer\n- Idea: tie the weights\nDone: `halve the batch`\nlesson: depth hurts\nIdea:\n"
+    assert remarks(said) == {
+        "ideas": ["warm up longer", "tie the weights"],
+        "done": ["halve the batch"],
+        "lessons": ["depth hurts"],
+    }
+    assert remarks("An idea: in the middle of no line\nidealess: no") == {}
+
+
+def test_one_answer_adds_a_few_and_a_line_stays_a_line() -> None:
+    found = remarks("\n".join(f"Idea: {n}" for n in range(50)))["ideas"]
+    assert found == ["0", "1", "2"][:MOST_IDEAS]
+    [long] = remarks(f"Idea: <b>\x1b[31m{'x' * 1000}")["ideas"]
+    assert len(long) <= 200
+    assert not set(long) & set("<\x1b\n")
+
+
+def test_remarks_travel_with_the_proposal_and_never_into_the_code() -> None:
+    answer = (
+        "Title: t\nIdea: tie the weights\n\ntrain.py\n<<<<<<< SEARCH\nLR = 0.02\n=======\n"
+        "LR = 0.03\n# Idea: not this one\n>>>>>>> REPLACE\nDone: raise the rate\n"
+    )
+    proposal = converse(lambda turns: Reply(answer, _usage()), context(), "x")
+    assert proposal.meta["ideas"] == ["tie the weights"]
+    assert proposal.meta["done"] == ["raise the rate"]
+
+
+def _usage():
+    from pytest_autoresearch.core.proposal import Usage
+
+    return Usage("m", requests=1)
+
+
+@given(st.text(max_size=300))
+def test_any_prose_is_read(prose: str) -> None:
+    for texts in remarks(prose).values():
+        assert texts
+        assert all(text and "\n" not in text for text in texts)
+
+
+# ---------------------------------------------------------------------- the backlog
+
+
+def test_ideas_are_added_once_and_ticked_off_by_another_answer(notebook: Notebook) -> None:
+    notebook.note({"ideas": ["Tie the weights.", "warm up longer"]}, "mutation-0001")
+    notebook.note({"ideas": ["tie the  weights"]}, "mutation-0002")
+    notebook.note({"done": ["tie the weights"]}, "mutation-0003")
+    assert ideas(notebook) == [
+        "- [x] Tie the weights. (from mutation-0001)",
+        "- [ ] warm up longer (from mutation-0001)",
+    ]
+    notebook.note({"ideas": ["Tie the weights"]}, "mutation-0004")
+    assert len(ideas(notebook)) == 2
+
+
+def test_only_one_idea_is_ticked_off_and_only_the_one_that_is_meant(notebook: Notebook) -> None:
+    notebook.note({"ideas": ["use a cosine schedule", "use a cosine schedule with restarts"]})
+    notebook.note({"done": ["use a cosine"]})  # both begin so
+    notebook.note({"done": ["use"]})
+    assert all(idea.startswith("- [ ]") for idea in ideas(notebook))
+    notebook.note({"done": ["use a cosine schedule"]})
+    assert [idea[:5] for idea in ideas(notebook)] == ["- [x]", "- [ ]"]
+
+
+def test_what_a_person_wrote_stays(notebook: Notebook) -> None:
+    notebook.folder.mkdir()
+    own = b"# My list\r\n\r\nBe bold.\n\n* [ ] try muon\n\nNot utf-8: \xff\n"
+    (notebook.folder / "ideas.md").write_bytes(own)
+    (notebook.folder / "lessons.md").write_text("Depth 5 never fits.\n")
+    notebook.note({"done": ["Try muon"], "ideas": ["tie weights"], "lessons": ["width helps"]}, "m")
+    after = (notebook.folder / "ideas.md").read_bytes()
+    assert after == own.replace(b"[ ]", b"[x]") + b"- [ ] tie weights (from m)\n"
+    lessons = notebook.lessons([BASE, *(attempt(n) for n in range(2, 30))])
+    assert lessons.startswith("Depth 5 never fits.\n- width helps (from m)\n")
+    told = compose(context(ideas=notebook.ideas(), lessons=lessons))
+    assert "Be bold." in told.user[-1]
+    assert "Depth 5 never fits." in told.user[-1]
+
+
+def test_a_mark_that_a_person_deleted_costs_nothing_that_a_person_wrote(notebook: Notebook) -> None:
+    history = [BASE, *(attempt(n) for n in range(2, 40))]
+    notebook.lessons(history[:15])
+    file = notebook.folder / "lessons.md"
+    file.write_text(file.read_text().replace("<!-- end -->\n", "") + "Depth 5 never fits.\n")
+    for upto in (15, 25, 39):
+        assert "Depth 5 never fits.\n" in notebook.lessons(history[:upto])
+
+
+def test_a_person_may_delete_everything(notebook: Notebook) -> None:
+    notebook.note({"ideas": ["one idea"], "lessons": ["one lesson"]})
+    for name in ("ideas.md", "lessons.md"):
+        (notebook.folder / name).unlink()
+    assert (notebook.ideas(), notebook.lessons()) == ("", "")
+    notebook.note({"ideas": ["another"]})
+    assert ideas(notebook) == ["- [ ] another"]
+
+
+def test_a_full_backlog_takes_no_more_until_something_is_done(notebook: Notebook) -> None:
+    for n in range(MOST_OPEN + 5):
+        notebook.note({"ideas": [f"idea number {n}"]})
+    assert len(ideas(notebook)) == MOST_OPEN
+    notebook.note({"done": ["idea number 7"]})
+    notebook.note({"ideas": ["room for one"]})
+    assert "- [ ] room for one" in ideas(notebook)
+
+
+def test_workers_that_write_at_once_lose_nothing(notebook: Notebook) -> None:
+    def worker(name: str) -> None:
+        for n in range(8):
+            Notebook(notebook.folder).note({"ideas": [f"{name} {n}"]})
+
+    threads = [threading.Thread(target=worker, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ideas(notebook)) == 32
+
+
+notes = st.lists(st.text(max_size=30) | st.none() | st.integers(), max_size=4)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["ideas", "done", "lessons"]), notes), max_size=5))
+def test_whatever_a_proposal_carries_the_files_stay_lists(tmp_path_factory, entries) -> None:
+    notebook = Notebook(tmp_path_factory.mktemp("notes"))
+    for entry in entries:
+        notebook.note(entry, "mutation-0001")
+    texts = [x.partition("] ")[2] for x in notebook.ideas().splitlines()[2:]]
+    assert all(texts)
+    assert len(set(texts)) == len(texts)
+    before = notebook.ideas(), notebook.lessons()
+    for entry in entries:
+        notebook.note({k: v for k, v in entry.items() if k != "done"}, "mutation-0001")
+    assert (notebook.ideas(), notebook.lessons()) == before
+
+
+# ---------------------------------------------------------------------- lessons
+
+
+def night(length: int) -> list:
+    made = [BASE]
+    for n in range(2, length + 2):
+        if n % 5 == 0:
+            made.append(attempt(n, "crash", score=None, gain=None, gain_sigma=None, reason="OOM"))
+        elif n % 7 == 0:
+            made.append(attempt(n, "keep", gain=0.01 * n, gain_sigma=4.0, edits=(RATE,)))
+        else:
+            made.append(attempt(n, gain=-0.05, gain_sigma=-5.0, edits=(RATE,)))
+    return made
+
+
+def test_lessons_are_drawn_every_ten_attempts_and_not_between(notebook: Notebook) -> None:
+    assert notebook.lessons(night(LESSON_EVERY - 1)) == ""
+    first = notebook.lessons(night(LESSON_EVERY))
+    assert "of 10 attempts: 2 crash, 7 discard, 1 keep" in first
+    assert "helped: idea 7 (+0.070000, mutation-0007)" in first
+    assert "failed: crash: OOM (x2)" in first
+    assert "LR alone, 8 times: gains from -0.050000 to +0.070000" in first
+    assert [notebook.lessons(night(n)) for n in range(11, 20)] == [first] * 9
+    second = notebook.lessons(night(20))
+    assert "of 20 attempts" in second
+    assert "of 10 attempts" not in second
+    assert notebook.lessons(night(12)) == second  # a worker that looked earlier undoes nothing
+
+
+def test_lessons_of_the_same_attempts_are_the_same_words() -> None:
+    assert distil(night(40)) == distil(night(40))
+    assert all("\n" not in lesson and len(lesson) < 1500 for lesson in distil(night(200)))
+
+
+def test_every_tenth_slot_the_model_is_asked_for_a_lesson() -> None:
+    assert "begins with Lesson:" in compose(context(slot=20)).user[-1]
+    assert "begins with Lesson:" not in compose(context(slot=21)).user[-1]
+
+
+# ---------------------------------------------------------------------- what reaches a proposer
+
+
+def test_a_thinking_proposer_is_told_what_is_in_the_files_now(notebook, tmp_path) -> None:
+    class Echo:
+        name = "echo"
+
+        def propose(self, told):
+            return told
+
+        def close(self) -> None:
+            pass
+
+    folder = tmp_path / "literature"
+    folder.mkdir()
+    (folder / "own.md").write_text("smaller batches generalise")
+    informed = Informed(Echo(), notebook, Library(tmp_path / "papers.json", notes=folder))
+    notebook.note({"ideas": ["tie the weights"]})
+    told = informed.propose(context(*night(10)[1:]))
+    assert "tie the weights" in told.ideas
+    assert "of 10 attempts" in told.lessons
+    assert "smaller batches" in told.literature
+    (notebook.folder / "ideas.md").write_text("- [ ] what a person wants\n")
+    assert informed.propose(context()).ideas == "- [ ] what a person wants\n"
+    for agent in (False, True):
+        text = "\n".join(compose(told, agent=agent).user)
+        assert all(x in text for x in ("tie the weights", "of 10 attempts", "smaller batches"))

@@ -1,0 +1,227 @@
+"""Proposers without a key: what they turn, and that they never repeat themselves."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.proposal import Attempt, Context, ProposalInvalid, ProposerExhausted
+from pytest_autoresearch.proposers.registry import UnknownProposer, check, create
+from pytest_autoresearch.source.brief import FrontMatterError, knobs
+from pytest_autoresearch.source.edits import apply
+from pytest_autoresearch.source.search_space import find, turn
+
+SOURCE = '''\
+CUDA = False
+LR = 0.02  # the rate
+DEPTH = 8 if CUDA else 2
+WARM_RATIO = 0.4
+BATCH = 2**10
+BETA = 0.95
+FLAG = True
+WINDOW = "SSSL"
+PEAK_FLOPS = 1e15
+SEED = 42
+NAME = "not a pattern"
+
+
+def forward(x):
+    """A docstring with 0.25 in it."""
+    return x.fill(0.1) * x[0] + 1.0
+'''
+
+
+def attempt(
+    slot: int,
+    source: str,
+    score: float | None,
+    meta: dict,
+    parent: int | None,
+    verdict: str = "discard",
+    gain: float | None = None,
+) -> Attempt:
+    return Attempt(
+        slot, f"mutation-{slot}", parent, "", "", "", verdict, "", score, gain, None, 0, 0, meta,
+        lambda: {"train.py": source},
+    )  # fmt: skip
+
+
+def context(slot: int, history: list[Attempt], source: str = SOURCE, program: str = "") -> Context:
+    base = attempt(0, source, 1.0, {}, None)
+    return Context(
+        Experiment(), program, slot, 0, base, {"train.py": source}, {}, [base, *history], base, None
+    )
+
+
+def values(source: str) -> dict[str, object]:
+    scope: dict[str, object] = {}
+    exec(source, scope)
+    return scope
+
+
+def test_the_knobs_of_a_program() -> None:
+    found = {knob.name: knob for knob in find(SOURCE)}
+    assert list(found) == [
+        "LR", "DEPTH", "WARM_RATIO", "BATCH", "BETA", "FLAG", "WINDOW", "forward:0.1#1",
+    ]  # fmt: skip
+    assert (found["LR"].low, found["LR"].high, found["LR"].log) == (0.005, 0.08, True)
+    assert found["DEPTH"].value == 2
+    assert found["BATCH"].choices == (256, 512, 1024, 2048)
+    assert (found["WARM_RATIO"].low, found["WARM_RATIO"].high) == (0.0, 1.0)
+    assert found["BETA"].high < 1
+    assert found["FLAG"].choices == (False, True)
+    assert {"L", "SL"} <= set(found["WINDOW"].choices)
+    assert {knob.name: knob.value for knob in find(SOURCE, cuda=True)}["DEPTH"] == 8
+
+
+@given(st.floats(0.005, 0.08), st.integers(1, 4), st.sampled_from(["L", "SL"]))
+def test_turning_keeps_everything_else(lr: float, depth: int, window: str) -> None:
+    found = {knob.name: knob for knob in find(SOURCE)}
+    changed = turn(SOURCE, found, {"LR": lr, "DEPTH": depth, "WINDOW": window})
+    scope = values(changed)
+    assert (scope["LR"], scope["DEPTH"], scope["WINDOW"]) == (lr, depth, window)
+    assert "# the rate" in changed
+    assert "8 if CUDA else" in changed
+    assert len(changed.splitlines()) == len(SOURCE.splitlines())
+
+
+def test_front_matter_overrides_the_ranges() -> None:
+    program = "---\nknobs:\n  LR: {low: 0.1, high: 0.2}\n  DEPTH: [1, 9]\n  BETA: fixed\n---\n# x\n"
+    found = {knob.name: knob for knob in find(SOURCE, knobs(program))}
+    assert (found["LR"].low, found["LR"].high) == (0.1, 0.2)
+    assert found["DEPTH"].choices == (1, 9)
+    assert "BETA" not in found
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "---\nknobs: [1\n---\n", "---\nknobs: 3\n---\n", "---\nknobs:\n",
+        "---\nknobs:\n  LR: {low: 2, high: 1}\n---\n", "---\nknobs:\n  LR: 3\n---\n",
+        "---\nknobs:\n  LR: {low: few, high: many}\n---\n",
+        "---\nknobs:\n  LR: {low: 0, high: 1, log: true}\n---\n",
+    ],
+)  # fmt: skip
+def test_bad_front_matter_is_one_line(bad: str) -> None:
+    with pytest.raises(FrontMatterError, match=r"^program\.md"):
+        knobs(bad)
+
+
+@pytest.mark.parametrize("name", ["gp", "ratchet", "random"])
+def test_proposals_apply_parse_and_never_repeat(name: str) -> None:
+    proposer = create(name, experiment=Experiment(), root=Path())
+    history: list[Attempt] = []
+    seen = set()
+    try:
+        for slot in range(1, 9):
+            proposal = proposer.propose(context(slot, history))
+            text = apply({"train.py": SOURCE}, proposal.edits)["train.py"]
+            ast.parse(text)
+            assert text not in seen
+            assert "->" in proposal.title
+            seen.add(text)
+            history.append(attempt(slot, text, None, dict(proposal.meta), 0))
+    finally:
+        proposer.close()
+
+
+def test_the_same_slot_gets_the_same_proposal() -> None:
+    one, two = (create("ratchet", experiment=Experiment(), root=Path()) for _ in range(2))
+    assert one.propose(context(3, [])) == two.propose(context(3, []))
+
+
+def test_nothing_to_turn_ends_the_search() -> None:
+    with pytest.raises(ProposerExhausted, match="no literal"):
+        create("ratchet", experiment=Experiment(), root=Path()).propose(context(1, [], "x = f()\n"))
+
+
+def loss(source: str) -> float:
+    scope = values(source)
+    lr, ratio, beta = (float(scope[name]) for name in ("LR", "WARM_RATIO", "BETA"))  # type: ignore[arg-type]
+    return (lr / 0.05 - 1) ** 2 + (ratio - 0.8) ** 2 + 50 * (beta - 0.9) ** 2
+
+
+@pytest.mark.slow
+def test_the_model_beats_chance_on_a_smooth_problem() -> None:
+    source = "LR = 0.02\nWARM_RATIO = 0.4\nBETA = 0.95\n"
+
+    def best(name: str, seed: int) -> float:
+        proposer = create(name, experiment=Experiment(), root=Path())
+        history: list[Attempt] = []
+        champion = attempt(0, source, loss(source), {}, None, "baseline")
+        history.append(champion)
+        try:
+            for slot in range(1, 25):
+                here = Context(
+                    Experiment(), "", slot, seed, champion, dict(champion.read_files()), {},
+                    history, champion, None,
+                )  # fmt: skip
+                proposal = proposer.propose(here)
+                text = apply(here.files, proposal.edits)["train.py"]
+                gain = champion.score - loss(text)
+                verdict = "keep" if gain > 0 else "discard"
+                history.append(
+                    attempt(
+                        slot, text, loss(text), dict(proposal.meta), champion.slot_id, verdict, gain
+                    )
+                )
+                if gain > 0:
+                    champion = history[-1]
+        finally:
+            proposer.close()
+        return champion.score
+
+    model = statistics.median(best("gp", seed) for seed in range(3))
+    chance = statistics.median(best("random", seed) for seed in range(3))
+    assert model < chance
+
+
+def test_recorded_proposals_come_in_order_each_once(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt"):
+        (tmp_path / name).write_text(
+            f"Title: {name}\n\ntrain.py\n<<<<<<< SEARCH\nSEED = 42\n=======\nSEED = 1\n>>>>>>> REPLACE\n"
+        )
+    (tmp_path / "c.txt").write_text("nothing in it")
+    proposer = create(f"replay:{tmp_path}", experiment=Experiment(), root=Path())
+    first = proposer.propose(context(1, []))
+    assert first.title == "a.txt"
+    used = [attempt(1, SOURCE, None, dict(first.meta), 0)]
+    assert proposer.propose(context(2, used)).title == "b.txt"
+    with pytest.raises(ProposalInvalid, match=r"c\.txt: there is no SEARCH"):
+        proposer.propose(context(3, used))
+    everything = [attempt(i, SOURCE, None, {"replay": f"{n}.txt"}, 0) for i, n in enumerate("abc")]
+    with pytest.raises(ProposerExhausted, match="all 3 recorded"):
+        proposer.propose(context(4, everything))
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("genius", "'genius' is unknown; choose"),
+        ("replay:/nowhere", "is not a folder"),
+        ("file:/nowhere", "is not a file"),
+    ],
+)
+def test_unknown_proposers_are_named(spec: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        check(spec)
+
+
+def test_a_proposer_of_ones_own_is_loaded_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_ideas.py").write_text(
+        "from pytest_autoresearch.proposers.search.keyless import Keyless, ratchet\n"
+        "def make(experiment):\n    return Keyless('mine', ratchet)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    made = create("my_ideas:make", experiment=Experiment(), root=tmp_path)
+    assert made.propose(context(1, [])).proposer == "mine"
+    with pytest.raises(UnknownProposer, match="cannot be loaded"):
+        create("no_such_module:factory", experiment=Experiment(), root=tmp_path)

@@ -1,0 +1,134 @@
+"""Mending answers: at most two chances, nearest real lines shown, nothing misapplied or lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.anthropic import BAD, GOOD, SOURCE, context
+
+from pytest_autoresearch.core.proposal import (
+    EditError,
+    ProposalInvalid,
+    ProposalRefused,
+    ProposerUnavailable,
+    Usage,
+)
+from pytest_autoresearch.proposers.llm.repair import REPAIRS, Reply, Turn, check, converse
+from pytest_autoresearch.source.blocks import parse
+from pytest_autoresearch.source.edits import apply
+
+COST = Usage("m", output_tokens=10, requests=1, cost_usd=0.25)
+
+
+def reader(*answers: str | Exception):
+    """A provider that says these in turn; `turns` is what it was told each time."""
+    told: list[list[Turn]] = []
+
+    def ask(turns: Sequence[Turn]) -> Reply:
+        told.append(list(turns))
+        answer = answers[min(len(told), len(answers)) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return Reply(answer, COST)
+
+    return ask, told
+
+
+def test_a_good_answer_is_asked_for_once() -> None:
+    ask, told = reader(GOOD)
+    proposal = converse(ask, context(), "x")
+    assert (proposal.title, proposal.proposer, proposal.meta) == (
+        "raise the rate",
+        "x",
+        {"repairs": 0},
+    )
+    assert told == [[]]
+
+
+def test_the_failing_block_is_answered_with_the_nearest_real_lines() -> None:
+    ask, told = reader(BAD, GOOD)
+    assert converse(ask, context(), "x").usage.cost_usd == 0.5
+    [(said, answered)] = told[1]
+    assert said == BAD
+    assert "edit 1 of train.py" in answered
+    assert "LR = 0.02\nDEPTH = 2" in answered.replace("  ", "")
+    assert "all blocks" in answered
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["-" * 200_000 + "1", "+".join(["1"] * 100_000), "a" + ".b" * 100_000, "2\0", "("],
+)
+def test_what_no_parser_can_read_is_sent_back(value: str) -> None:
+    ask, told = reader(GOOD.replace("LR = 0.03", f"LR = {value}"), GOOD)
+    assert converse(ask, context(), "x").title == "raise the rate"
+    [(said, answered)] = told[1]
+    assert "would not parse: " in answered
+    assert "None" not in answered
+    said.encode()
+
+
+def test_what_was_cut_within_a_character_is_put_together() -> None:
+    title = "raise \ud83d\ude00 the \x1b[31mrate"
+    ask, told = reader(GOOD.replace("raise the rate", title))
+    assert converse(ask, context(), "x").title == "raise \U0001f600 the rate"
+    assert len(told) == 1
+
+
+def test_the_conversation_only_grows_and_ends_after_two_repairs() -> None:
+    ask, told = reader(BAD)
+    with pytest.raises(ProposalInvalid, match=f"after {REPAIRS} repairs") as caught:
+        converse(ask, context(), "x")
+    assert [len(turns) for turns in told] == [0, 1, 2]
+    assert told[2][:1] == told[1]
+    assert caught.value.title == "raise the rate"
+    assert caught.value.usage == Usage("m", output_tokens=30, requests=3, cost_usd=0.75)
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        ("", "no SEARCH/REPLACE block"),
+        (GOOD.replace(">>>>>>> REPLACE", ""), "not closed"),
+        (GOOD.replace("train.py\n", "prepare.py\n"), "may not be changed"),
+        (GOOD.replace("LR = 0.03", "LR = ("), "line 2 would not parse"),
+        (GOOD.replace("0.03", "0.02  # tuned"), "change nothing that runs"),
+    ],
+)
+def test_what_is_wrong_is_said(answer: str, complaint: str) -> None:
+    ask, told = reader(answer, GOOD)
+    assert converse(ask, context(), "x").meta["repairs"] == 1
+    assert complaint in told[1][0][1]
+
+
+@pytest.mark.parametrize("error", [ProposalRefused("no"), ProposalInvalid("cut short")])
+def test_what_earlier_turns_cost_is_not_forgotten(error) -> None:
+    error.usage = COST
+    ask, _ = reader(BAD, error)
+    with pytest.raises(type(error)) as caught:
+        converse(ask, context(), "x")
+    assert caught.value.usage.cost_usd == 0.5
+
+
+def test_a_fault_of_the_provider_in_a_repair_is_no_verdict() -> None:
+    ask, _ = reader(BAD, ProposerUnavailable("529"))
+    with pytest.raises(ProposerUnavailable):
+        converse(ask, context(), "x")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_corrupted_answer_never_changes_another_place(data) -> None:
+    at = data.draw(st.integers(0, len(GOOD) - 1))
+    cut = data.draw(st.integers(0, 12))
+    text = GOOD[:at] + data.draw(st.text("LR=0.2DEPTH \n<>", max_size=6)) + GOOD[at + cut :]
+    try:
+        parsed = parse(text, "train.py")
+        check({"train.py": SOURCE}, parsed)
+    except EditError:
+        return
+    changed = apply({"train.py": SOURCE}, parsed.edits)["train.py"]
+    assert changed.endswith("\n\n\ndef train():\n    return LR * DEPTH\n")

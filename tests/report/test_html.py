@@ -1,0 +1,502 @@
+"""The HTML report: what it tells, what it withholds, and that candidate text stays text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from support.pages import BASE, CLOSING, KEPT, NASTY, SLOTS, STATUS, slot, trial
+
+from pytest_autoresearch.core.proposal import Edit, Usage
+from pytest_autoresearch.core.records import (
+    CONFIRM,
+    HOLDOUT,
+    Champion,
+    GateNote,
+    SessionRecord,
+    SlotRecord,
+)
+from pytest_autoresearch.ledger.store import Ledger
+from pytest_autoresearch.report import html, svg, texts
+from pytest_autoresearch.report.views import Report
+
+
+class Page(HTMLParser):
+    """A page read back: its elements with their attributes, and the text in them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: dict[str, list[str]] = {}
+        self.words: list[str] = []
+        self._raw = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._raw = tag if tag in ("script", "style") else ""
+
+    def handle_endtag(self, tag):
+        self._raw = ""
+
+    def handle_data(self, data):
+        if self._raw:
+            self.inside.setdefault(self._raw, []).append(data)
+        else:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def having(self, **wanted: str) -> list[tuple[str, dict[str, str | None]]]:
+        return [e for e in self.elements if all(e[1].get(k) == v for k, v in wanted.items())]
+
+
+def page(slots=SLOTS, champions=(BASE, KEPT), live=False, **facts) -> Page:
+    return Page(html.render(slots, champions, {"tag": "night", **facts}, live=live))
+
+
+def test_report_of_a_real_campaign_shows_every_slot_with_its_diff(project):
+    project.propose(0.9, 1.2, "nonsense\nwithout edits")
+    project.run("--iterations=3", "--autoresearch-confirm=0")
+    ledger = project.ledger()
+    out = project.path / "report.html"
+    html.write(out, ledger.slots(), ledger.champions(), html.gather(ledger), live=False)
+    shown = Page(out.read_text(encoding="utf-8"))
+    for record in ledger.slots():
+        assert shown.having(id=f"s{record.id}")
+        assert record.name in shown.text
+    assert "+SCORE = 0.9" in shown.text
+    assert shown.having(id="progress-title")
+    assert str(ledger.sessions()[0].host) in shown.text
+    assert [p.name for p in project.path.glob(".report*")] == []
+
+
+def test_gain_that_nobody_confirmed_is_called_unconfirmed():
+    assert "val_bpb gain +0.100000, not yet confirmed" in page().text
+
+
+def test_confirmed_gain_comes_with_its_interval_and_the_holdout():
+    shown = page(closing=CLOSING).text
+    assert "val_bpb gain +0.071200 [+0.051200, +0.091200], 95 % confirmed" in shown
+    assert "+0.063400 [+0.043400, +0.083400], 95 %" in shown
+
+
+def test_confirmation_of_an_earlier_champion_does_not_count_for_this_one():
+    shown = page(closing={**CLOSING, "champion": 1}).text
+    assert "not yet confirmed" in shown
+    assert "+0.071200" not in shown
+
+
+def test_gain_under_other_conditions_is_told_of_the_present_champion_only():
+    here = {"where": "budget 1200s", "gain": 0.05, "low": 0.01, "high": 0.09, "n": 2, "champion": 2}
+    old = {**here, "where": "budget 600s", "gain": -0.03, "champion": 1}
+    shown = page(closing=CLOSING, transfers=[old, here]).text
+    assert "Under budget 1200s it transfers: +0.050000 [+0.010000, +0.090000], 95 %" in shown
+    assert "600s" not in shown
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(-0.01, 0.03, "not confirmed"), (-0.03, -0.01, "lost")]
+)
+def test_gain_whose_interval_reaches_zero_is_not_called_confirmed(low, high, word):
+    weak = {**CLOSING, "confirmed": {"gain": (low + high) / 2, "low": low, "high": high, "n": 2}}
+    assert f"[{low:+.6f}, {high:+.6f}], 95 % {word} Mean gain" in page(closing=weak).text
+
+
+@pytest.mark.parametrize("kind", ["self-reported", "unverified"])
+def test_scores_that_could_be_forged_are_called_so_at_the_top(kind):
+    forged = tuple(replace(s, trials=(trial(s.id, score_kind=kind),)) for s in SLOTS)
+    assert f"All scores are {kind}" in page(forged).text
+    assert f"Some scores are {kind}" in page((*SLOTS[:3], forged[3])).text
+    assert "scores are trusted" in page().text
+    assert " scores are" not in page().text.partition("Progress")[0]
+
+
+def test_live_page_withholds_the_holdout():
+    told = (trial(3), trial(3, 2, 0.8765, purpose=HOLDOUT), trial(3, 501, 0.8888, purpose=CONFIRM))
+    slots = (*SLOTS[:2], replace(SLOTS[2], trials=told), SLOTS[3])
+    shown = page(slots, live=True, closing=CLOSING).text
+    assert "0.063400" not in shown
+    assert "0.876500" not in shown
+    assert "0.888800" in shown
+
+
+def test_only_a_running_campaign_reloads_and_shows_what_runs():
+    started = {"verdict": None, "score": None, "state": "running", "trials": ()}
+    slots = (*SLOTS, slot(9, **started), slot(10, title="deeper", **started))
+    old = {**STATUS, "slot": "mutation-0004"}
+    running = page(slots, live=True, status=[STATUS, old])
+    assert running.having(**{"http-equiv": "refresh", "content": str(html.RELOAD_S)})
+    now = running.text[: running.text.index("What was gained")]
+    assert "mutation-0009 wider: first, train, 12 s, loss 3.500" in now
+    assert "mutation-0010 deeper" in now
+    assert "mutation-0004" not in now, "it ended while the page was made"
+    finished = page(slots, status=[STATUS])
+    assert not finished.having(**{"http-equiv": "refresh"})
+    assert "loss 3.500" not in finished.text
+
+
+@pytest.mark.parametrize(
+    ("slots", "champions"),
+    [
+        ((), ()),
+        ((replace(SLOTS[0], state="running", verdict=None, score=None, trials=()),), ()),
+        (SLOTS[:1], (BASE,)),
+        ((*SLOTS[:2], replace(SLOTS[2], state="interrupted", verdict=None)), (BASE,)),
+    ],
+    ids=["nothing", "baseline-runs", "baseline-only", "interrupted"],
+)
+def test_report_exists_at_every_stage_of_a_campaign(slots, champions):
+    shown = Page(html.render(slots, champions, {}, live=True))
+    assert len(shown.having(scope="row")) >= len(slots)
+    assert "What was gained" in shown.text
+
+
+def test_sections_come_in_the_order_in_which_they_matter():
+    shown = page(closing=CLOSING)
+    order = [e[1]["aria-labelledby"] for e in shown.elements if e[0] == "section"]
+    assert order == [
+        "gained", "course", "spent", "trials", "parents", "arms", "gates", "fallen", "origin",
+    ]  # fmt: skip
+
+
+def test_keep_that_fell_on_fresh_seeds_is_listed_with_both_gains():
+    shown = page(closing=CLOSING).text
+    assert "1 of the 1 that was examined." in shown
+    assert "mutation-0003 idea 3 fell +0.100000 -0.020000" in shown
+
+
+def test_keep_that_was_left_out_again_is_named_with_the_slot_that_removed_it():
+    removal = replace(
+        slot(5, "keep", 0.9, gain=0.0), name="prune-0001", kind="prune", meta={"removes": 3}
+    )
+    champions = (BASE, KEPT, Champion(3, 5, "c" * 40, {1: 0.9}, 530.0))
+    shown = page((*SLOTS, removal), champions).text
+    assert "mutation-0003 idea 3, kept with +0.100000; see prune-0001" in shown
+
+
+def test_proposers_are_compared_by_what_they_kept_and_cost():
+    paid = replace(SLOTS[2], proposer="claude", usage=Usage("claude", 900, 0, 0, 100, 1, 0.5))
+    report = Report((*SLOTS[:2], paid, SLOTS[3]), (BASE, KEPT), {}, live=False)
+    by_name = {arm["name"]: arm for arm in report.arms()}
+    assert by_name["gp"]["tried"] == 2
+    assert by_name["gp"]["failed"] == 1
+    assert by_name["gp"]["kept"] == 0
+    assert by_name["claude"]["gain"] == 0.1
+    assert by_name["claude"]["per_trial"] == pytest.approx(0.1)
+    assert by_name["claude"]["tokens"] == 1000
+    assert by_name["claude"]["per_dollar"] == pytest.approx(0.2)
+    assert by_name["claude"]["per_hour"] == pytest.approx(0.1 / 0.01)
+
+
+def test_gates_show_what_they_caught_cost_and_spared():
+    gates = (GateNote("parses", True, "", 0.5), GateNote("stays_small", False, "too big", 0.25))
+    refused = slot(5, "invalid", None, gates=gates, trials=())
+    report = Report((*SLOTS, refused), (BASE, KEPT), {}, live=False)
+    by_name = {gate["name"]: gate for gate in report.gates()}
+    assert by_name["stays small"] == {
+        "name": "stays small", "seen": 1, "caught": 1, "seconds": 0.25, "spared": 36.0,
+    }  # fmt: skip
+    assert by_name["parses"]["seen"] == 2
+    assert by_name["parses"]["caught"] == 0
+
+
+def test_run_that_was_stopped_early_is_no_crash_and_spares_the_rest_of_its_length():
+    cut = trial(5, score=None, status="hopeless", total_seconds=6.0)
+    behind = slot(5, "discard", None, trials=(cut,), champion_before=3)
+    report = Report((*SLOTS, behind), (BASE, KEPT), {}, live=False)
+    (stop,) = [gate for gate in report.gates() if gate["name"] == "early stop"]
+    assert (stop["seen"], stop["caught"], stop["spared"]) == (4, 1, 30.0)
+    assert dict(report.tally)["stopped early"] == 1
+    picture = str(report.progress())
+    assert re.search(r'class="h" data-s="5"', picture)
+    assert re.search(r'class="x" data-s="2"', picture)
+
+
+def test_hours_are_told_by_what_they_went_into():
+    again = replace(SLOTS[3], trials=(trial(4), trial(4, 2, purpose="replicate")))
+    report = Report((*SLOTS[:3], again), (BASE, KEPT), {}, live=False)
+    parts = {part["name"]: (part["runs"], part["seconds"]) for part in report.hours()}
+    assert parts == {
+        "first training of a mutation": (4, 144.0),
+        "close calls trained again": (1, 36.0),
+    }
+
+
+def test_gain_is_drawn_over_device_hours():
+    report = Report(SLOTS, (BASE, KEPT), {}, live=False)
+    (hours,) = report.spending()
+    assert "0.04 device hours spent in all, for a gain of +0.100000" in hours
+text = st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=12)), max_size=5).map("".join)
+
+
+@settings(max_examples=40)
+@example(*['" onmouseover="alert(1)'] * 8)
+@example(*["".join(NASTY)] * 8)
+@given(*[text] * 8)
+def test_candidate_text_never_becomes_markup(title, why, code, log, reason, proposer, model, note):
+    hostile = replace(
+        SLOTS[2],
+        title=title, hypothesis=why, reason=reason, proposer=proposer, usage=Usage(model=model),
+        edits=(Edit(title or "f", code, note),), gates=(GateNote(proposer, False, note),),
+        trials=(trial(3, log_tail=log, status=reason, sandbox={note: log}, hashes={note: code}),),
+    )  # fmt: skip
+    session = SessionRecord(1, title, "", 1, "", proposer, {"x": note}, 0.0)
+    slots, champions = (*SLOTS[:2], hostile, SLOTS[3]), (BASE, KEPT)
+    hostile = replace(hostile, name=title, state="running")
+    status = [{**STATUS, "slot": title, "title": why, "purpose": note, "phase": model}]
+    facts = {"tag": "night", "sessions": [session], "status": status}
+    rendered = html.render(slots, champions, facts, live=True)
+    rendered.encode("utf-8")
+    shown, plain = Page(rendered), page(live=True)
+    allowed = {tag for tag, _ in plain.elements}
+    allowed |= {"ins", "del", "b", "pre", "h3", "progress", "caption"}
+    assert {tag for tag, _ in shown.elements} <= allowed
+    assert sum(tag in ("script", "style", "meta", "title") for tag, _ in shown.elements) == sum(
+        tag in ("script", "style", "meta", "title") for tag, _ in plain.elements
+    )
+    for tag, attributes in shown.elements:
+        assert not any(name.startswith("on") or name in ("style", "src") for name in attributes)
+        assert str(attributes.get("href", "#")).startswith("#"), tag
+    assert not set(rendered) & set("\x00\u202e\ud800")
+
+
+def test_policy_admits_our_script_and_style_and_nothing_else():
+    shown = page()
+    (policy,) = [e[1]["content"] for e in shown.having(**{"http-equiv": "Content-Security-Policy"})]
+    directives = dict(part.split(" ", 1) for part in str(policy).split("; "))
+    assert directives["default-src"] == "'none'"
+    for name in ("script", "style"):
+        (content,) = ["".join(shown.inside[name])]
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert directives[f"{name}-src"] == f"'sha256-{digest}'"
+
+
+def test_page_refers_to_nothing_outside_itself():
+    shown = page(closing=CLOSING)
+    for _, attributes in shown.elements:
+        assert "src" not in attributes
+        assert str(attributes.get("href", "#")).startswith("#")
+    assert not re.search(r"url\(|@import|https?:", "".join(shown.inside["style"]))
+    assert not re.search(r"fetch|https?:|import\(|innerHTML", "".join(shown.inside["script"]))
+
+
+def test_every_link_of_the_page_arrives():
+    shown = page(closing=CLOSING)
+    ids = [e[1]["id"] for e in shown.elements if e[1].get("id")]
+    assert len(ids) == len(set(ids))
+    targets = {str(e[1]["href"])[1:] for e in shown.elements if e[1].get("href")}
+    assert targets <= set(ids)
+
+
+# ---------------------------------------------------------------------- size
+
+
+def _crowd(n: int, log: str) -> list[SlotRecord]:
+    edit = Edit("train.py", "a = 1 < 2\n" * 40, "a = 2 < 3\n" * 40)
+    verdicts = ("discard", "crash", "discard", "duplicate")
+    rest = [
+        slot(
+            i, verdicts[i % 4], None if i % 2 else 0.99, title="wide & deep " * 8, gain=-0.01,
+            hypothesis="because " * 60, edits=(edit,), reason="not better than its bar " * 7,
+            trials=tuple(trial(i, seed, 0.99, log_tail=log) for seed in range(1 + i % 3)),
+        )
+        for i in range(2, n + 1)
+    ]  # fmt: skip
+    return [SLOTS[0], *rest]
+
+
+@pytest.mark.parametrize(
+    ("n", "limit"), [(500, 1_000_000), pytest.param(1000, 3_000_000, marks=pytest.mark.slow)]
+)
+def test_page_stays_small_however_much_candidates_print(n, limit):
+    slots = _crowd(n, "<&>" * 2000)
+    size = len(html.render(slots, (BASE,), {}, live=False).encode())
+    assert size < limit
+
+
+def test_small_campaign_shows_its_texts_whole():
+    log = "".join(f"line {i}\n" for i in range(800))
+    shown = page(_crowd(10, log), (BASE,)).text
+    assert "line 0 line 1" in shown
+    assert "Cut for room" not in shown
+
+
+def test_cut_text_says_where_the_whole_is():
+    slots = [replace(s, commit="c" * 40) for s in _crowd(12, "x" * 400_000)]
+    assert "Cut for room: log. Whole: git show cccccccccc" in page(slots, (BASE,)).text
+
+
+@given(st.lists(st.integers(0, 500), min_size=1), st.integers(0, 20_000))
+def test_fair_share_is_the_largest_cap_that_fits(lengths, room):
+    cap = texts.fair_share(lengths, room)
+    assert sum(min(length, cap) for length in lengths) <= room
+    if cap < max(lengths):
+        assert sum(min(length, cap + 1) for length in lengths) > room
+
+
+@given(text.map(lambda t: t.replace("\ud800", "")), st.integers(0, 60))
+def test_cut_keeps_the_head_of_a_diff_and_the_tail_of_a_log(whole, cap):
+    head, tail = texts.head(whole, cap), texts.tail(whole, cap)
+    for part in (head.removesuffix("\n…"), tail.removeprefix("…\n")):
+        assert texts.weight(part) <= cap or part == whole
+    code = texts.head(whole, cap, texts.coloured)
+    assert code == whole or texts.weight(code.removesuffix("\n…"), texts.coloured) <= max(cap, 1)
+    assert whole.startswith(head.removesuffix("\n…"))
+    assert whole.endswith(tail.removeprefix("…\n"))
+
+
+# ---------------------------------------------------------------------- diffs and pictures
+
+
+def test_diff_shows_each_edit_under_its_file():
+    edits = (Edit("train.py", "a = 1\nb = 2\n", "a = 1\nb = 3\n"), Edit("model.py", "x\n", "y\n"))
+    assert texts.diff(edits).split("\n") == [
+        "@@ train.py @@", " a = 1", "-b = 2", "+b = 3", "@@ model.py @@", "-x", "+y",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("plain", "marked"),
+    [
+        ("-r = 0.8  # low\n+r = 0.6  # low", "<del>-r = <b>0.8</b>  # low\n</del>"),
+        ("-a = f(x)\n+a = f(x, y)", "<del>-a = f(x)\n</del><ins>+a = f(x<b>, y</b>)\n</ins>"),
+        ("-a\n+b", "<del>-a\n</del><ins>+b\n</ins>"),
+        ("-a = 1\n-b = 1\n+a = 2", "<del>-a = 1\n-b = 1\n</del><ins>+a = 2\n</ins>"),
+        (" a\n+<b>", " a\n<ins>+&lt;b&gt;\n</ins>"),
+    ],
+    ids=["word", "inserted", "nothing-alike", "uneven", "escaped"],
+)
+def test_diff_marks_what_differs_within_a_line(plain, marked):
+    assert marked in texts.coloured(plain)
+
+
+@given(st.text(alphabet="+- ab<\n"))
+def test_colours_change_no_character_of_a_diff(code):
+    assert "".join(Page(str(texts.coloured(code))).words) == code + "\n"
+
+
+def _places(picture: str, shape: str) -> list[float]:
+    return [float(y) for y in re.findall(rf'cy="([\d.]+)" (?:r="\d" )?class="{shape}"', picture)]
+
+
+@pytest.mark.parametrize("direction", ["min", "max"])
+def test_champions_stair_climbs_towards_the_better_side(direction):
+    metric = {"name": "acc", "direction": direction, "unit": ""}
+    better = 0.9 if direction == "min" else 1.1
+    slots = (SLOTS[0], slot(2, "keep", better, gain=0.1))
+    champions = (BASE, Champion(2, 2, "b", {1: better}, 2.0))
+    report = Report(slots, champions, {"campaign": {"metric": metric}}, live=False)
+    picture = str(report.progress())
+    levels = re.search(
+        r'd="M[\d.]+ ([\d.]+)H[\d.]+L[\d.]+ ([\d.]+)H[\d.]+" class="champion"', picture
+    )
+    assert levels
+    start, end = float(levels[1]), float(levels[2])
+    assert end > start if direction == "min" else end < start
+    assert f"{'lower' if direction == 'min' else 'higher'} is better" in picture
+
+
+@pytest.mark.parametrize(("direction", "level"), [("min", 1.2), ("max", 0.8)])
+def test_trial_stands_at_the_champions_mean_less_its_paired_gain(direction, level):
+    metric = {"name": "m", "direction": direction, "unit": ""}
+    lucky = slot(2, "discard", 0.5, gain=-0.2)
+    report = Report((SLOTS[0], lucky), (BASE,), {"campaign": {"metric": metric}}, live=False)
+    assert report._level(lucky) == pytest.approx(level)
+
+
+def test_crash_is_drawn_at_the_foot_and_a_ruin_at_the_edge():
+    ruin = slot(5, "discard", 50.0, gain=-49.0)
+    report = Report((*SLOTS, ruin), (BASE, KEPT), {}, live=False)
+    picture = str(report.progress())
+    assert re.search(r'class="x" data-s="2"', picture)
+    assert re.search(r'class="o" data-s="5"', picture)
+    assert re.search(r'class="d" data-s="4"', picture)
+    assert 'href="#s3"' in picture
+
+
+@given(st.lists(st.tuples(st.floats(), st.floats()), max_size=30))
+def test_loss_curve_of_any_numbers_is_a_path_in_its_frame(curve):
+    low, high = svg.loss_range([curve])
+    path = svg.curve_path(curve, low, high)
+    assert re.fullmatch(r"(M\d+ \d+(l(-?\d+ -?\d+ ?)*)?)?", path)
+
+
+def test_loss_curve_begins_where_it_enters_its_frame():
+    path = svg.curve_path([(0.05, 9.0), (0.35, 8.0), (0.65, 3.0), (0.95, 2.0)], 2.0, 4.0, points=10)
+    assert re.fullmatch(rf"M{round(0.65 * svg.CURVE_W)} \d+l\d+ \d+", path)
+    assert svg.curve_path([(0.1, 9.0), (0.9, 9.0)], 2.0, 4.0) != ""
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_ticks_are_inside_the_scale_and_few(low, width):
+    scale = svg.Scale((low, low + width), (0.0, 100.0))
+    ticks = scale.ticks()
+    assert len(ticks) <= 11
+    slack = (scale.high - scale.low) * 1e-6
+    assert all(scale.low - slack <= tick <= scale.high + slack for tick in ticks)
+
+
+scores = st.one_of(st.none(), st.floats(-1e60, 1e60))
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(scores, scores, st.booleans()), max_size=6), st.sampled_from(["min", "max"])
+)
+def test_report_stands_whatever_the_scores_are(outcomes, direction):
+    slots, champions = [SLOTS[0]], [BASE]
+    for number, (score, gain, keep) in enumerate(outcomes, 2):
+        verdict = "crash" if score is None else "keep" if keep else "discard"
+        slots.append(slot(number, verdict, score, gain=gain))
+        if verdict == "keep":
+            champions.append(Champion(len(champions) + 1, number, "b", {1: score or 0.0}, number))
+    metric = {"name": "m", "direction": direction, "unit": ""}
+    rendered = html.render(slots, champions, {"campaign": {"metric": metric}}, live=False)
+    assert not re.search(r'="[^"]*\b(nan|inf)\b', rendered)
+
+
+def test_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
+    old = tmp_path / "report.html"
+    html.write(old, SLOTS, (BASE, KEPT), {}, live=False)
+    before = old.read_bytes()
+    with pytest.raises(OSError, match="No such file"):
+        html.write(tmp_path / "gone" / "report.html", SLOTS, (BASE,), {}, live=False)
+    assert old.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_facts_are_gathered_from_the_ledger(tmp_path: Path):
+    ledger = Ledger.open(tmp_path, "night")
+    ledger.set_meta("closing", CLOSING)
+    session = ledger.begin_session(driver="d", config={"iterations": 3})
+    ledger.end_session(session, 0)
+    facts = html.gather(ledger)
+    assert facts["tag"] == "night"
+    assert facts["closing"]["champion"] == 2
+    assert facts["sessions"][0].config == {"iterations": 3}
+
+
+def test_a_changed_brief_is_shown_where_it_was_first_seen() -> None:
+    briefs = ("aaaa1111", "aaaa1111", "bbbb2222", "aaaa1111", "bbbb2222")
+    slots = [
+        SlotRecord(
+            n, f"mutation-{n:04d}", "mutation", n, 1, "main", "done", 0.0, verdict="discard",
+            meta={"brief": brief},
+        )
+        for n, brief in enumerate(briefs, 1)
+    ]  # fmt: skip
+    text = Page(html.render(slots, (), {}, live=False)).text
+    assert "aaaa1111 from mutation-0001; bbbb2222 from mutation-0003" in text
+    assert text.count("First to see program.md as it was changed (bbbb2222).") == 1
+    assert text.count("First to see") == 1

@@ -1,0 +1,239 @@
+"""The evaluator on real confined processes; what it must refuse is in test_scoring_attacks.py."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from attacks.arena import HERE, Arena
+
+from pytest_autoresearch.data.dataset import Dataset
+from pytest_autoresearch.forkserver.client import LaunchFailed
+from pytest_autoresearch.scoring import CheatDetected, ScoringCrash, ScoringTimeout
+from pytest_autoresearch.scoring.audit import target_nats
+from pytest_autoresearch.scoring.evaluator import (
+    bits_per_byte,
+    deepen,
+    default_batch,
+    evaluate,
+    load_losses,
+    rehearse,
+)
+from pytest_autoresearch.scoring.provenance import evaluator_sha256, score_hashes
+
+pytest_plugins = ("attacks.fixtures",)
+
+HONEST = b"from honest import *\n"
+PATCH = b"""
+from honest import *
+from pytest_autoresearch.scoring import candidate_side
+honest_nats = candidate_side.nats
+"""
+
+
+def in_process_bpb(arena: Arena, split: str) -> float:
+    """Bits per byte as anyone would compute them: torch, float64, one process."""
+    import torch
+    from safetensors.torch import load_model
+
+    sys.path.insert(0, str(HERE))
+    try:
+        import honest
+    finally:
+        sys.path.remove(str(HERE))
+    model = honest.build(arena.dataset.vocab_size, arena.dataset.seq_len)
+    load_model(model, arena.checkpoint)
+    rows = torch.from_numpy(arena.dataset.rows(split).astype(np.int64))
+    with torch.inference_mode():
+        result = model.double()(rows[:, :-1])
+        nats = torch.nn.functional.cross_entropy(
+            result.flatten(0, 1), rows[:, 1:].flatten(), reduction="none"
+        )
+    sizes = arena.dataset.token_bytes[rows[:, 1:].numpy()].astype(np.int64).ravel()
+    return bits_per_byte(float(nats.numpy()[sizes > 0].sum()), int(sizes.sum()))
+
+
+def text_bytes(dataset: Dataset, split: str) -> int:
+    """UTF-8 bytes that the scored tokens of a split decode to."""
+    targets = dataset.rows(split)[:, 1:].ravel()
+    documents = np.split(targets, np.flatnonzero(targets == dataset.vocab_size - 1))
+    encoding = dataset.encoding()
+    return sum(
+        len(encoding.decode_bytes([t for t in part.tolist() if t < dataset.vocab_size - 1]))
+        for part in documents
+    )
+
+
+def test_an_honest_score_is_what_one_computes_in_process(arena: Arena) -> None:
+    score = arena.honest
+    assert score.bpb == pytest.approx(in_process_bpb(arena, "val"), abs=1e-5)
+    assert score.se < 1e-6
+    assert score.audited == 512
+    assert score.n_bytes == text_bytes(arena.dataset, "val")
+    assert score.n_tokens == int((arena.dataset.rows("val")[:, 1:] < 383).sum())
+    assert score.losses.shape == (len(arena.dataset.rows("val")), arena.dataset.seq_len)
+    assert set(score.seconds) == {"start", "properties", "claims", "audit"}
+    assert score.cpu_seconds > 0
+
+
+def test_holdout_is_scored_the_same_way(arena: Arena) -> None:
+    score = evaluate(arena.start({"train.py": HONEST}, "holdout"), arena.dataset, split="holdout")
+    assert score.bpb == pytest.approx(in_process_bpb(arena, "holdout"), abs=1e-5)
+    assert "holdout.bin" in score.hashes
+    assert "val.bin" not in score.hashes
+
+
+def test_the_batch_size_does_not_matter(arena: Arena) -> None:
+    start = arena.start({"train.py": HONEST}, "batch")
+    for batch in (7, 10_000):
+        score = evaluate(start, arena.dataset, batch=batch, properties=False)
+        assert score.bpb == pytest.approx(arena.honest.bpb, abs=1e-6)
+        assert score.properties == 0
+
+
+def test_losses_are_stored_and_read_back(arena: Arena, tmp_path: Path) -> None:
+    path = arena.honest.save_losses(tmp_path / "losses.f32")
+    assert path.stat().st_size == 4 * arena.honest.losses.size
+    losses = load_losses(path, arena.dataset, "val")
+    assert losses is not None
+    assert (losses == arena.honest.losses).all()
+    assert load_losses(path, arena.dataset, "holdout") is None
+    assert load_losses(tmp_path / "absent", arena.dataset, "val") is None
+    assert [p.name for p in tmp_path.iterdir()] == ["losses.f32"]
+
+
+def test_a_second_audit_confirms_honest_claims(arena: Arena) -> None:
+    start = arena.start({"train.py": HONEST}, "deepen")
+    score = deepen(start, arena.dataset, arena.champion_losses)
+    assert score.audited == 2048
+    assert score.bpb == pytest.approx(arena.honest.bpb, abs=1e-6)
+
+
+def test_a_second_audit_finds_one_forged_claim_below_the_champion(
+    arena: Arena, tmp_path: Path
+) -> None:
+    losses = arena.honest.losses.copy()
+    losses.ravel()[np.argmax(losses)] = 0
+    forged = tmp_path / "forged.f32"
+    forged.write_bytes(losses.tobytes())
+    start = arena.start({"train.py": HONEST}, "deepen")
+    with pytest.raises(CheatDetected, match="audited losses differ") as caught:
+        deepen(start, arena.dataset, forged, audit=64, champion_losses=arena.champion_losses)
+    assert caught.value.evidence["mismatches"] >= 32  # half of the draws go where claims are low
+    assert len(caught.value.evidence["examples"]) == 5
+
+
+def test_losses_of_other_data_are_refused(arena: Arena, tmp_path: Path) -> None:
+    short = tmp_path / "short.f32"
+    short.write_bytes(arena.champion_losses.read_bytes()[:-4])
+    start = arena.start({"train.py": HONEST}, "deepen")
+    with pytest.raises(ValueError, match="one loss for every target of val"):
+        deepen(start, arena.dataset, short)
+    # As a champion's they only guide the audit, which does without them.
+    assert evaluate(start, arena.dataset, champion_losses=short).bpb == pytest.approx(
+        arena.honest.bpb, abs=1e-6
+    )
+
+
+def test_a_systematic_difference_below_the_tolerance_is_noticed(arena: Arena) -> None:
+    source = PATCH + b"candidate_side.nats = lambda *a: honest_nats(*a) + 0.001\n"
+    with pytest.raises(CheatDetected, match=r"on average") as caught:
+        evaluate(arena.start({"train.py": source}, "mean"), arena.dataset)
+    assert caught.value.evidence["mismatches"] == 0
+
+
+def test_a_diverged_model_is_a_crash_not_a_cheat(arena: Arena) -> None:
+    source = b"from honest import *\ndef logits(model, x):\n    return model(x) * 1e4\n"
+    with pytest.raises(ScoringCrash, match="nats on one token; the model has diverged"):
+        evaluate(arena.start({"train.py": source}, "diverged"), arena.dataset)
+
+
+def test_errors_are_told_in_full_until_secret_text_is_sent(arena: Arena) -> None:
+    source = b"from honest import *\ndef logits(model, x):\n    raise ValueError('my words')\n"
+    with pytest.raises(ScoringCrash, match=r"logits\(\) raised an error: ValueError: my words"):
+        evaluate(arena.start({"train.py": source}, "early"), arena.dataset)
+    with pytest.raises(ScoringCrash, match=r"raised an error$"):
+        evaluate(arena.start({"train.py": source}, "late"), arena.dataset, properties=False)
+
+
+def test_weights_that_do_not_fit_are_named(arena: Arena) -> None:
+    source = b"import honest\nhonest.WIDTH = 56\nfrom honest import *\n"
+    with pytest.raises(ScoringCrash, match="does not fit the model that build"):
+        evaluate(arena.start({"train.py": source}, "misfit"), arena.dataset)
+
+
+def test_an_error_while_importing_is_told(arena: Arena) -> None:
+    with pytest.raises(ScoringCrash, match="No module named 'nowhere'"):
+        evaluate(arena.start({"train.py": b"import nowhere\n"}, "import"), arena.dataset)
+
+
+def test_cpu_seconds_of_both_processes_count_together(arena: Arena) -> None:
+    source = b"""
+from honest import *
+import time, honest
+def build(*sizes):
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        pass
+    return honest.build(*sizes)
+"""
+    start = arena.start({"train.py": source}, "burner")
+    with pytest.raises(ScoringTimeout, match=r"more than 0\.5 CPU seconds"):
+        evaluate(start, arena.dataset, cpu_limit_s=0.5)
+    assert evaluate(start, arena.dataset, cpu_limit_s=30).cpu_seconds > 0.6
+
+
+def test_a_rehearsal_scores_training_text_and_finds_what_scoring_would(arena: Arena) -> None:
+    assert 0 < rehearse(arena.start({"train.py": HONEST}, "rehearsal"), arena.dataset) < 8
+    source = b"from honest import *\ndef logits(model, x):\n    return model(x)[:, 1:]\n"
+    with pytest.raises(ScoringCrash, match="shape"):
+        rehearse(arena.start({"train.py": source}, "rehearsal-bad"), arena.dataset)
+
+
+def test_machinery_that_fails_is_no_property_of_the_candidate(arena: Arena) -> None:
+    def broken() -> None:
+        raise LaunchFailed("no process could be started")
+
+    with pytest.raises(LaunchFailed):
+        evaluate(broken, arena.dataset)  # type: ignore[arg-type]
+
+
+def test_phases_are_told_as_they_begin(arena: Arena) -> None:
+    told: list[str] = []
+    start = arena.start({"train.py": HONEST}, "phases")
+    evaluate(start, arena.dataset, properties=False, on_phase=told.append)
+    assert told == ["score", "audit"]
+
+
+def test_batches_are_bounded_by_the_size_of_their_logits(arena: Arena) -> None:
+    per_row = 4 * arena.dataset.seq_len * arena.dataset.vocab_size
+    assert default_batch(arena.dataset, "cpu") * per_row <= 16 << 20
+    assert default_batch(arena.dataset, "cuda") <= 256
+
+
+def test_own_normalisation_agrees_with_the_definition() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(scale=30, size=(50, 20)).astype(np.float32)
+    targets = generator.integers(20, size=50)
+    exact = [
+        math.log(sum(math.exp(float(v) - float(row[t])) for v in row))
+        for row, t in zip(logits, targets, strict=True)
+    ]
+    assert target_nats(logits, targets) == pytest.approx(exact, abs=1e-5)
+
+
+def test_hashes_name_the_evaluator_and_the_very_files(arena: Arena, tmp_path: Path) -> None:
+    hashes = score_hashes(arena.dataset, "val")
+    assert hashes == dict(arena.honest.hashes)
+    assert hashes["evaluator"] == evaluator_sha256()
+    for path in arena.dataset.root.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    changed = np.fromfile(tmp_path / "val.bin", "<u2")
+    changed[3] ^= 1
+    changed.tofile(tmp_path / "val.bin")
+    other = score_hashes(Dataset.open(tmp_path), "val")
+    assert {name for name in hashes if hashes[name] != other[name]} == {"val.bin"}

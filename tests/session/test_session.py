@@ -1,0 +1,296 @@
+"""How a session ends, whatever ends it: nothing is lost, and what is said of it is true."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.project import Project
+
+from pytest_autoresearch.core.experiment import Metric
+from pytest_autoresearch.core.proposal import ProposerUnavailable
+from pytest_autoresearch.ledger.store import Ledger, LedgerUnavailable
+from pytest_autoresearch.session import testreports
+from pytest_autoresearch.session.reporter import Logs
+from pytest_autoresearch.session.stopping import Signals, exit_code
+
+SLOW = (
+    "Title: slow\n\ntrain.py\n<<<<<<< SEARCH\nSLEEP = 0.0\n=======\nSLEEP = {}\n>>>>>>> REPLACE\n"
+)
+OWN = """
+from pytest_autoresearch.source.edits import Edit
+from pytest_autoresearch.core.proposal import Proposal, ProposerUnavailable
+
+class Mine:
+    name = "mine"
+    def __init__(self, *_):
+        pass
+    def propose(self, context):
+        if context.slot == 2:
+            FAULT
+        edit = Edit("train.py", "# ideas go here", f"SCORE = 1.{context.slot}\\n# ideas go here")
+        return Proposal(f"idea {context.slot}", (edit,))
+    def close(self):
+        CLOSE
+"""
+SECRET = "sk-ant-" + "x" * 20
+RAW = f'"key {SECRET} is \\x1b[31mbad\\nsecond line\\n" * 3'
+
+
+def own(project: Project, fault: str, close: str = "pass") -> tuple[str, ...]:
+    """Write a proposer of one's own; return the options that choose it."""
+    project.write("mine.py", OWN.replace("FAULT", fault).replace("CLOSE", close))
+    project.commit("a proposer")
+    project.pytester.syspathinsert()
+    return ("--autoresearch-proposer=mine:Mine", "--autoresearch-confirm=0")
+
+
+@contextmanager
+def running(project: Project, *args: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A night beside the test, in which ``mutation-0001`` trains, and what it prints."""
+
+    def as_from_a_terminal() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def trains() -> bool:
+        if not (project.path / ".autoresearch/main/ledger.sqlite").exists():
+            return False
+        return [t.purpose for t in project.ledger().trials() if t.state == "running"] == wanted
+
+    wanted = ["first"] * (2 if "-n2" in args else 1)
+    printed = project.path / "ideas/printed.txt"
+    command = [sys.executable, "-m", "pytest", "--autoresearch", "-p", "no:cacheprovider",
+               "--autoresearch-proposer=replay:ideas", *args]  # fmt: skip
+    with printed.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=project.path, stdout=file, stderr=file, preexec_fn=as_from_a_terminal
+        )
+    try:
+        ends = time.monotonic() + 120
+        while not trains():
+            assert time.monotonic() < ends, printed.read_text()
+            time.sleep(0.05)
+        yield process, printed
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_after_ctrl_c_the_summary_knows_that_nothing_runs(project: Project) -> None:
+    project.propose(SLOW.format(60))
+    with running(project, "--iterations=2") as (process, printed):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 2
+        assert "campaign main: 1 slots (1 interrupted)" in printed.read_text()
+    [slot] = [slot for slot in project.ledger().slots() if slot.kind == "mutation"]
+    assert slot.reason == "the session was interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_driver_alone_ends_its_workers(project: Project, number: int) -> None:
+    project.propose(*(SLOW.format(300 + i) for i in range(6)))
+    with running(project, "--iterations=6", "-n2") as (process, printed):
+        began = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(120) == 2
+        assert time.monotonic() - began < 60
+        assert "2 slots (2 interrupted)" in printed.read_text()
+    slots = [slot for slot in project.ledger().slots() if slot.kind == "mutation"]
+    assert {slot.reason for slot in slots} == {"the session was interrupted"}
+
+
+def test_the_stop_of_a_worker_is_the_nights_own(project: Project) -> None:
+    project.propose(0.5, 1.6, 1.7)
+    result = project.run("--iterations=20", "-n2", timeout=100)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["confirmed gain *", "stopped: all 3 recorded proposals are used"])
+    assert not re.search(r"^s+([A-Z] |$)", result.stdout.str(), re.MULTILINE)  # no stray letters
+
+
+@pytest.mark.parametrize("workers", [(), ("-n2",)])
+def test_x_ends_a_night_whose_infrastructure_failed(project: Project, workers) -> None:
+    options = own(project, "raise OSError('no network')")
+    result = project.run("--iterations=9", "-x", *workers, *options, timeout=300)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["ERROR program.md::mutation-0002 - OSError: no network"])
+    result.stdout.no_fnmatch_line("stopped: interrupted")
+    result.stdout.no_fnmatch_line("*pytest_autoresearch/*.py*")
+    slots = project.ledger().slots()
+    assert {slot.state for slot in slots} == {"done", "infra"}
+    assert all(session.exit is not None for session in project.ledger().sessions())
+
+
+def test_without_failures_a_strict_night_that_stops_itself_is_one(project: Project) -> None:
+    project.propose(0.9)
+    options = ("--autoresearch-strict", "--autoresearch-plateau=5", "--autoresearch-confirm=0")
+    assert project.run("--iterations=0", "--autoresearch-target=0.95", *options).ret == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "counts", "failures", "own_stop", "code"),
+    [
+        (0, {"baseline": 3, "discard": 2}, 0, False, 0),
+        (0, {"crash": 2}, 0, False, 1),
+        (0, {"crash": 2, "discard": 1}, 0, False, 0),
+        (0, {"discard": 2, "infra": 1}, 1, False, 1),
+        (1, {}, 0, False, 1),
+        (2, {"discard": 2}, 0, False, 2),
+        (2, {"discard": 2}, 0, True, 0),
+        (2, {"discard": 2}, 1, True, 1),
+        (3, {"keep": 1}, 0, True, 3),
+        (4, {"keep": 1}, 0, True, 4),
+        (5, {}, 0, True, 5),
+    ],
+)
+def test_the_exit_code_is_what_the_night_deserves(
+    status: int, counts: dict[str, int], failures: int, own_stop: bool, code: int
+) -> None:
+    assert exit_code(status, counts, failures, min_keep=0, own_stop=own_stop) == code
+
+
+# ---------------------------------------------------------------------- what others' code says
+
+
+def test_what_a_proposer_raises_is_one_clean_line(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "true")  # pytest shows all of a message there
+    result = project.run("--iterations=3", *own(project, f"raise RuntimeError({RAW})"))
+    assert result.ret == 1
+    printed = result.stdout.str()
+    assert SECRET not in printed
+    assert "\x1b" not in printed
+    [line] = re.findall(r"^ERROR program.md::mutation-0002 - (.*)$", printed, re.MULTILINE)
+    said = "RuntimeError: " + " ".join(["key [credential removed] is bad second line"] * 3)
+    assert line == said
+    assert f"E -------- mutation-0002: {said}" in printed.splitlines()
+    assert printed.split("short test summary info")[1].count("second line") == 3
+    [slot] = [slot for slot in project.ledger().slots() if slot.state == "infra"]
+    assert slot.reason == said
+
+
+def test_what_a_provider_says_has_no_traceback(project: Project) -> None:
+    result = project.run(
+        "--iterations=2", *own(project, "raise ProposerUnavailable('no answer\\nin time')")
+    )
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["ERROR program.md::mutation-0002 - no answer in time"])
+    result.stdout.no_fnmatch_line("*session.py*")
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ProposerUnavailable("away\x07"), "away"),
+        (ProposerUnavailable(), "ProposerUnavailable"),
+        (OSError(), "OSError"),
+        (KeyError("a\nb"), r"KeyError: 'a\nb'"),
+        (Unspeakable(), "Unspeakable"),
+        (ValueError("x" * 9999), "ValueError: " + "x" * 487 + "…"),
+    ],
+)
+def test_any_exception_has_words(error: Exception, words: str) -> None:
+    assert testreports.words(error) == words
+
+
+def test_a_proposer_that_cannot_be_closed_is_refused_before_anything_is_spent(
+    project: Project,
+) -> None:
+    options = own(project, "pass")
+    text = (project.path / "mine.py").read_text()
+    (project.path / "mine.py").write_text(text.partition("    def close")[0])
+    result = project.run("--iterations=1", *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: --autoresearch-proposer=mine:Mine: it has no close; see docs/proposers.md"]
+    )
+    assert "Traceback" not in result.stderr.str()
+    assert not project.ledger().slots()
+
+
+def test_a_proposer_that_fails_to_close_changes_nothing(project: Project) -> None:
+    result = project.run("--iterations=1", *own(project, "pass", "raise OSError('gone')"))
+    assert result.ret == 0
+    assert "Traceback" not in result.stderr.str()
+    assert result.stdout.str().count("warning: not everything was released in order: OSE") == 1
+    assert project.verdicts() == ["discard"]
+
+
+# ---------------------------------------------------------------------- what cannot be written
+
+BROKEN = """
+from pytest_autoresearch.ledger.store import LedgerUnavailable
+from pytest_autoresearch.report import junit
+
+def write(*args, **options):
+    raise LedgerUnavailable("ledger.sqlite: disk I/O error")
+
+junit.write = write
+"""
+
+
+@pytest.mark.parametrize("quiet", [(), ("-q",)])
+def test_a_log_that_cannot_be_written_is_a_line_and_changes_nothing(
+    project: Project, quiet
+) -> None:
+    project.write("conftest.py", (project.path / "conftest.py").read_text() + BROKEN)
+    project.commit("broken")
+    (project.path / "results.tsv").mkdir()
+    project.propose(1.5, 1.6)
+    result = project.run("--iterations=2", "--junitxml=log.xml", *quiet)
+    assert result.ret == 0
+    warnings = re.findall(r"^warning: .*", result.stdout.str(), re.MULTILINE)
+    said = [
+        "warning: results.tsv is not written: Is a directory",
+        "warning: log.xml is not written: ledger.sqlite: disk I/O error",
+    ]
+    assert warnings == 2 * said  # when it began, and at the end, if it is still so
+    assert project.verdicts() == ["discard", "discard"]
+    assert project.ledger().sessions()[-1].exit == 0
+
+
+def test_no_log_of_an_unreadable_ledger_ends_anything(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path, "t")
+    ledger.close()
+    ledger.path.write_bytes(b"no database" * 99)
+    said: list[str] = []
+    warn = lambda what, error: said.append(f"{what}: {error}")  # noqa: E731
+    Logs(tmp_path, ledger, Metric(), tmp_path / "log.xml", 1, warn=warn).write(last=True)
+    assert [line.partition(":")[0] for line in said] == [
+        "results.tsv is not written", "log.xml is not written",
+    ]  # fmt: skip
+    with pytest.raises(LedgerUnavailable):
+        ledger.slots()
+
+
+# ---------------------------------------------------------------------- signals
+
+
+def test_handlers_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        signals = Signals()
+        signals.listen()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # the second one cuts nothing off
+        signals.restore()
+        signals.restore()
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]

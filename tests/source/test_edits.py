@@ -1,0 +1,104 @@
+"""Edits apply exactly where they say, or not at all."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pytest_autoresearch.core.proposal import Edit, EditError
+from pytest_autoresearch.source.blocks import format_blocks, parse
+from pytest_autoresearch.source.edits import apply, changed_lines, edits_between, unified
+
+line = st.text(alphabet="ab =1#\t", max_size=6)
+program = st.lists(line, min_size=1, max_size=12).map(lambda lines: "\n".join(lines) + "\n")
+
+
+@given(program, program)
+def test_edits_between_turn_one_text_into_the_other(before: str, after: str) -> None:
+    assume(before.strip())
+    edits = edits_between(before, after, "f")
+    assert apply({"f": before}, edits)["f"] == after
+
+
+@given(program, program)
+def test_blocks_read_back_as_they_were_written(before: str, after: str) -> None:
+    edits = edits_between(before, after, "f.py")
+    assume(edits and before.strip())
+    assert parse("Title: t\n\n" + format_blocks(edits)).edits == edits
+
+
+@given(program, program)
+def test_a_unified_diff_gives_the_same_result_or_none(before: str, after: str) -> None:
+    assume(before.strip() and before != after)
+    diff = unified({"f": before}, {"f": after})
+    try:
+        result = apply({"f": before}, parse(diff).edits)["f"]
+    except EditError:
+        return
+    assert result == after
+
+
+@given(program, st.sampled_from(["a\n", "=1\n", "b #\n"]))
+def test_an_ambiguous_search_never_applies(text: str, search: str) -> None:
+    text = search + text + search
+    with pytest.raises(EditError, match="occurs"):
+        apply({"f": text}, [Edit("f", search, "x\n")])
+
+
+def test_trailing_space_and_a_uniform_indent_are_forgiven() -> None:
+    text = "def f():\n    a = 1\n    b = 2\n"
+    assert apply({"f": text}, [Edit("f", "    a = 1  \n    b = 2\n", "    c\n")])["f"] == (
+        "def f():\n    c\n"
+    )
+    assert apply({"f": text}, [Edit("f", "a = 1  \nb = 2\n", "c\n")])["f"] == "def f():\n    c\n"
+
+
+def test_something_similar_is_never_taken_for_the_same() -> None:
+    with pytest.raises(EditError, match=r"does not occur; the nearest real lines are:\nLR = 0.02"):
+        apply({"f": "LR = 0.02\n"}, [Edit("f", "LR = 0.03\n", "LR = 1\n")])
+
+
+def test_other_files_may_not_be_changed() -> None:
+    with pytest.raises(EditError, match=r"'prepare.py' may not be changed; editable: train.py"):
+        apply({"train.py": "a\n"}, [Edit("prepare.py", "a", "b")])
+
+
+def test_crlf_and_a_missing_last_newline_are_kept() -> None:
+    text = "a\r\nb\r\nc"
+    assert apply({"f": text}, [Edit("f", "b\n", "x\ny\n")])["f"] == "a\r\nx\r\ny\r\nc"
+    assert apply({"f": text}, [Edit("f", "c", "d")])["f"] == "a\r\nb\r\nd"
+
+
+def test_a_search_text_of_one_endless_line_is_refused_soon() -> None:
+    text, began = "".join(f"v{n} = {n}\n" for n in range(600)), time.monotonic()
+    with pytest.raises(EditError, match="does not occur"):
+        apply({"f": text}, [Edit("f", "q" * 100_000, "b")])
+    assert time.monotonic() - began < 5
+
+
+def test_lines_are_counted() -> None:
+    assert changed_lines({"f": "a\nb\n"}, {"f": "a\nc\nd\n"}) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("just words", "no SEARCH/REPLACE block"),
+        ("f.py\n<<<<<<< SEARCH\na\n=======\nb\n", "block 1 is not closed"),
+        ("<<<<<<< SEARCH\na\n=======\nb\n>>>>>>> REPLACE\n", "block 1 has no file name"),
+    ],
+)
+def test_malformed_proposals_say_what_is_wrong(text: str, says: str) -> None:
+    with pytest.raises(EditError, match=says):
+        parse(text)
+
+
+def test_title_and_hypothesis_are_read() -> None:
+    found = parse(
+        "Title: one\nHypothesis: two\n\n`f.py`\n<<<<<<< SEARCH\na\n=======\n>>>>>>> REPLACE\n"
+    )
+    assert (found.title, found.hypothesis) == ("one", "two")
+    assert found.edits == (Edit("f.py", "a\n", ""),)

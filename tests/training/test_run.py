@@ -1,0 +1,557 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.runs import (
+    BUILD,
+    HONEST,
+    all_gone,
+    candidate,
+    descendants,
+    make_spec,
+    shared_launcher,
+    write_dataset,
+)
+
+from pytest_autoresearch.core.run import TrialResult
+from pytest_autoresearch.forkserver.launch import Launcher
+from pytest_autoresearch.training.clock import Burst, EqualWorkClock
+from pytest_autoresearch.training.run import run_trial
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks confined processes")
+
+
+OPTIONS = {"on_progress", "should_stop", "sandbox_mode"}
+
+
+@pytest.fixture
+def launcher():
+    """The shared launcher, its zygote started: who counts processes must not find that one new."""
+    launcher = shared_launcher()
+    launcher.begin()
+    return launcher
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data") / "cycle")
+
+
+@pytest.fixture
+def trial(launcher, data, tmp_path):
+    """Run a candidate; afterwards nothing of it may be alive."""
+
+    def run(train_py: str = HONEST, budget: str = "4ktok", **fields) -> TrialResult:
+        options = {name: fields.pop(name) for name in OPTIONS & fields.keys()}
+        spec = make_spec(fields.pop("data", data), train_py, budget, **fields)
+        result = run_trial(spec, launcher, tmp_path, **options)
+        assert sum(result.causes.values()) == pytest.approx(result.total_seconds, abs=0.05)
+        return result
+
+    return run
+
+
+def test_a_run_far_behind_the_champion_is_given_up_after_half_of_its_budget(trial):
+    champion = tuple((i / 200, 0.01) for i in range(200))
+    result = trial(champion_curve=champion, budget="16ktok")
+    assert result.status == "hopeless"
+    assert "nats behind the champion" in result.reason
+    assert result.score is None
+    assert 0.5 < result.work / 16000 < 0.9
+    again = trial(champion_curve=tuple((at, 9.0) for at, _ in champion))
+    assert again.status == "ok"
+
+
+def test_an_honest_candidate_is_trained_and_scored(trial, tmp_path):
+    result = trial(seed=3)
+    assert (result.status, result.reason) == ("ok", "")
+    assert 0 < result.score < 5
+    assert (result.work, result.steps) == (31 * 128, 31)
+    assert result.parameters == 32 * 16 + 16 * 32 + 32
+    assert len(result.curve) == 31
+    assert [fraction for fraction, _ in result.curve] == sorted(f for f, _ in result.curve)
+    assert result.log_head.startswith("trained to")
+    assert result.checkpoint == tmp_path / "trial-1" / "checkpoint.safetensors"
+    assert result.checkpoint.stat().st_size > 4 * result.parameters
+    assert result.losses.stat().st_size == 4 * 124 * 16
+    assert result.peak_memory_bytes > 50 << 20
+    assert set(result.causes) >= {"start", "train", "save", "score", "audit", "other"}
+    assert result.hashes["data"]
+    assert not (tmp_path / "trial-1" / "work").exists()
+
+
+def test_the_same_seed_and_tokens_repeat_bit_for_bit(trial):
+    weights = []
+    for seed in (5, 5, 6):
+        result = trial(seed=seed)
+        weights.append(result.checkpoint.read_bytes() + result.losses.read_bytes())
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]
+
+
+@pytest.mark.parametrize(("budget", "batches"), [("1280tok", 10), ("1279tok", 9), ("1ktok", 7)])
+def test_tokens_are_never_exceeded(trial, budget, batches):
+    result = trial(budget=budget)
+    assert result.steps == batches
+    assert result.work == batches * 128
+
+
+def test_a_wall_budget_is_kept_within_a_step(trial):
+    slow = candidate("import time\nfor x, y, p in batches(1, 1): time.sleep(0.1)")
+    result = trial(slow, budget="1s")
+    assert result.status == "ok"
+    assert 9 <= result.steps <= 11
+
+
+def test_training_starts_when_the_first_batch_is_asked_for(trial):
+    late = candidate("import time\ntime.sleep(1)\nfor x, y, p in batches(1, 1): time.sleep(0.02)")
+    result = trial(late, budget="0.5s")
+    assert result.status == "ok"
+    assert result.train_seconds == pytest.approx(0.5, abs=0.1)
+    assert result.causes["start"] > 1
+
+
+def test_the_clock_of_the_candidate_changes_nothing(trial):
+    patched = candidate(
+        """
+        import time
+        for name in ("time", "monotonic", "perf_counter", "process_time"):
+            setattr(time, name, lambda: 0.0)
+        steps = 0
+        for x, y, progress in batches(4, 16):
+            steps += 1
+        """
+    )
+    result = trial(patched, budget="640tok")
+    assert (result.status, result.steps) == ("ok", 10)
+
+
+def test_progress_and_data_arrive_as_promised(trial):
+    check = candidate(
+        """
+        import torch
+        seen = []
+        for x, y, progress in batches(4, 16):
+            assert x.dtype == y.dtype == torch.int64 and x.shape == y.shape == (4, 16)
+            assert (x[:, 1:] == y[:, :-1]).all() and x.max() < 32
+            seen.append(progress)
+        assert seen == [i / 10 for i in range(10)], seen
+        assert list(batches(4, 16)) == []
+        """
+    )
+    assert trial(check, budget="640tok").reason == ""
+
+
+def test_replicates_of_different_code_see_the_same_batches(trial):
+    dump = "for i, (x, y, p) in enumerate(batches(4, 16)): print(x.sum().item())"
+    one, two = (trial(candidate(f"{extra}\n{dump}"), budget="640tok") for extra in ("", "1 + 1"))
+    assert one.log_head == two.log_head
+    assert len(one.log_head.split()) == 10
+
+
+CRASHES = {
+    "an exception": (
+        "raise ValueError('no\\nthanks')",
+        r"ValueError: no thanks \(train.py, line \d+\)",
+    ),
+    "a syntax error": (None, "SyntaxError"),
+    "sys.exit": ("import sys; sys.exit(3)", "SystemExit: 3"),
+    "a silent exit": ("import os; os._exit(0)", "exited with status 0"),
+    "a fault": ("import ctypes; ctypes.string_at(0)", "was killed by SIGSEGV"),
+    "no batch asked for": ("return", "without asking for a batch"),
+    "a nan loss": (
+        "for x, y, p in batches(4, 16): batches.report(loss=float('nan'))",
+        "loss became nan after 1 steps",
+    ),
+    "a batch over the budget": ("next(iter(batches(300, 16)))", "more than its budget"),
+    "a batch over all bounds": ("next(iter(batches(10**9, 10**9)))", "at most"),
+    "a nonsensical batch": ("next(iter(batches(0, 16)))", "batch_size 0"),
+    "a row over the budget": ("next(iter(batches(1, 50_000)))", "more than its budget"),
+    "a closed channel": (
+        "next(iter(batches(4, 16)))\nimport os, time\nos.closerange(3, 64)\ntime.sleep(600)",
+        "killed by SIGKILL|exited",
+    ),
+    "a huge frame": (
+        "next(iter(batches(4, 16)))\nc = batches._channel._socket\nc.setblocking(True)\n"
+        "c.sendall(b'\\xff' * 4)\nimport time; time.sleep(600)",
+        "frame of 4294967295 bytes",
+    ),
+    "bad json": (
+        "next(iter(batches(4, 16)))\nc = batches._channel._socket\n"
+        "c.sendall(b'\\x02\\0\\0\\0{]')\nimport time; time.sleep(600)",
+        "not JSON",
+    ),
+    "a message out of turn": (
+        "batches._channel.send({'type': 'ready'})\nimport time; time.sleep(600)",
+        "no 'batch' message",
+    ),
+    "a false done": (
+        "next(iter(batches(4, 16)))\nbatches._channel.send({'type': 'done'})\n"
+        "import time; time.sleep(600)",
+        "no checkpoint",
+    ),
+    "a checkpoint that is a link": (
+        "next(iter(batches(4, 16)))\nimport os, time\n"
+        "os.symlink('/etc/passwd', 'checkpoint.safetensors')\n"
+        "batches._channel.send({'type': 'done'})\ntime.sleep(600)",
+        "no checkpoint",
+    ),
+    "a checkpoint that is a pipe": (
+        "next(iter(batches(4, 16)))\nimport os, time\nos.mkfifo('checkpoint.safetensors')\n"
+        "batches._channel.send({'type': 'done'})\ntime.sleep(600)",
+        "not a regular file|checkpoint",
+    ),
+    "a checkpoint that grew": (
+        "import torch\nnext(iter(batches(4, 16)))\n"
+        "model.register_buffer('table', torch.zeros(1 << 20))",
+        r"holds \d+ bytes; the model declared \d+",
+    ),
+}  # fmt: skip
+
+
+def test_rows_longer_than_the_data_are_refused(trial):
+    result = trial(candidate("next(iter(batches(1, 50_000)))"), budget="100ktok")
+    assert (result.status, "stream holds 39375" in result.reason) == ("crash", True)
+
+
+@pytest.mark.parametrize("name", CRASHES)
+def test_what_breaks_the_rules_is_a_crash_with_its_reason(trial, name):
+    body, reason = CRASHES[name]
+    result = trial("def build(:" if body is None else candidate(body))
+    assert result.status == "crash", result
+    assert result.score is None
+    assert result.reason
+    assert "\n" not in result.reason
+    assert re.search(reason, result.reason), result.reason
+
+
+def test_a_missing_function_is_named(trial):
+    result = trial(BUILD)
+    assert (result.status, "defines no function train" in result.reason) == ("crash", True)
+
+
+def test_the_crash_names_the_line_and_the_log_keeps_the_traceback(trial):
+    source = candidate("x = 1\nraise KeyError('depth')")
+    line = source.splitlines().index("    raise KeyError('depth')") + 1
+    result = trial(source)
+    assert result.reason == f"KeyError: 'depth' (train.py, line {line})"
+    assert "Traceback" in result.log_head
+
+
+def test_training_on_after_the_end_is_a_timeout(trial):
+    overrun = candidate("for x, y, p in batches(4, 16): pass\nwhile True: pass")
+    result = trial(overrun, budget="640tok")
+    assert result.status == "timeout"
+    assert "after its budget had ended" in result.reason
+
+
+def test_not_coming_back_for_batches_is_a_timeout(trial):
+    hoard = candidate("next(iter(batches(4, 16)))\nwhile True: pass")
+    result = trial(hoard, budget="0.5s")
+    assert result.status == "timeout"
+    assert "did not come back" in result.reason
+
+
+def test_a_hang_ends_at_the_wall_limit(trial):
+    result = trial(candidate("import time; time.sleep(600)"), wall_limit_s=2.0)
+    assert (result.status, "limit of 2 s" in result.reason) == ("timeout", True)
+    assert result.total_seconds < 30
+
+
+def test_work_before_the_first_batch_is_bounded_in_cpu_seconds(trial):
+    result = trial(candidate("while True: pass"), startup_limit_s=0.5)
+    assert (result.status, "0.5 CPU seconds" in result.reason) == ("timeout", True)
+
+
+def test_sleeping_in_start_up_costs_no_cpu_and_is_allowed(trial):
+    body = "import time\ntime.sleep(1.5)\nfor b in batches(4, 16): pass"
+    assert trial(candidate(body), startup_limit_s=1.0).status == "ok"
+
+
+@pytest.mark.slow
+def test_memory_over_the_limit_is_a_guard(trial):
+    hog = candidate(
+        "next(iter(batches(4, 16)))\nkept = b'x' * (2 << 30)\nimport time; time.sleep(600)"
+    )
+    result = trial(hog, memory_limit_bytes=900 << 20)
+    assert (result.status, "memory" in result.reason) == ("guard", True)
+
+
+@pytest.mark.slow
+def test_a_swarm_of_processes_is_a_guard_and_leaves_nothing(trial):
+    swarm = candidate(
+        """
+        import os, time
+        next(iter(batches(4, 16)))
+        first = os.getpid()
+        for _ in range(9):
+            os.fork()
+        if os.getpid() != first:  # a survivor does not hold the trial up, so that it is found
+            os.closerange(3, 256)
+        time.sleep(600)
+        """
+    )
+    before = descendants(os.getpid())
+    result = trial(swarm)
+    assert (result.status, "processes" in result.reason) == ("guard", True)
+    assert all_gone(descendants(os.getpid()) - before)
+
+
+@pytest.mark.parametrize("mode", ["auto", "off"])
+def test_a_daemon_does_not_outlive_its_trial(trial, mode):
+    daemon = candidate(
+        """
+        import os, time
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                while True: time.sleep(0.01)
+            os._exit(0)
+        for b in batches(4, 16): pass
+        """
+    )
+    before = descendants(os.getpid())
+    assert trial(daemon, sandbox_mode=mode).status == "ok"
+    assert all_gone(descendants(os.getpid()) - before)
+
+
+def test_huge_output_is_bounded_and_does_not_stall_training(trial):
+    loud = candidate(
+        """
+        print("begin sk-ant-api03-" + "A" * 30)
+        for i in range(3000): print("x" * 1000)
+        for b in batches(4, 16): pass
+        print("the end")
+        """
+    )
+    result = trial(loud)
+    assert result.status == "ok"
+    assert result.log_head.startswith("begin [credential removed]")
+    assert result.log_tail.endswith("the end\n")
+    assert len(result.log_head) + len(result.log_tail) < 100_000
+
+
+def test_losses_that_are_no_numbers_are_refused(trial):
+    liar = candidate(
+        "c = batches._channel\nnext(iter(batches(4, 16)))\n"
+        "c.send({'type': 'batch', 'batch_size': 4, 'seq_len': 16, 'loss': 'great'})\n"
+        "import time; time.sleep(600)"
+    )
+    result = trial(liar)
+    assert (result.status, "loss of 'great'" in result.reason) == ("crash", True)
+
+
+def test_self_reported_metrics_are_kept_only_if_finite_and_named(trial):
+    teller = candidate(
+        """
+        import os, json, time
+        import safetensors.torch
+        for b in batches(4, 16): pass
+        safetensors.torch.save_model(model, "checkpoint.safetensors")
+        batches._channel.send({"type": "done", "metrics": {
+            "good": 1.5, "bad name": 1, "text": "x", "flag": True, "big": 10**400}})
+        time.sleep(600)
+        """
+    )
+    result = trial(teller)
+    assert result.status == "ok"
+    assert result.metrics == {"good": 1.5}
+
+
+def test_a_model_that_peeks_is_a_cheat(trial):
+    peeking = HONEST.replace(
+        "return model(x)\n", "z = model(x); return z + z.mean(1, keepdim=True)\n"
+    )
+    assert peeking.count("z.mean") == 1
+    result = trial(peeking)
+    assert result.status == "cheat"
+    assert result.score is None
+
+
+def test_a_model_that_cannot_be_scored_is_a_crash(trial):
+    result = trial(HONEST.replace("def logits(model, x):", "def logits(model, x):\n    1 / 0"))
+    assert (result.status, "logits()" in result.reason) == ("crash", True)
+
+
+def test_training_while_loading_is_a_timeout(trial):
+    cheat = HONEST.replace(
+        "def logits(model, x):", "def logits(model, x):\n    while not x.requires_grad: pass"
+    )
+    result = trial(cheat, scoring_cpu_limit_s=1.0)
+    assert (result.status, "CPU" in result.reason) == ("timeout", True)
+
+
+def test_a_smoke_run_takes_two_steps_and_one_scored_batch(trial):
+    result = trial(phase="smoke", budget="equal:900ktok")
+    assert (result.status, result.steps, result.score_kind) == ("ok", 2, "unverified")
+    assert result.losses is None
+
+
+def test_a_missing_data_set_is_infrastructure(trial, tmp_path):
+    result = trial(data=tmp_path / "nowhere")
+    assert (result.status, "prepare.py" in result.reason) == ("infra", True)
+
+
+def test_an_equal_budget_without_a_baseline_is_infrastructure(trial):
+    result = trial(budget="equal:4ktok", reference_files=None)
+    assert (result.status, "baseline" in result.reason) == ("infra", True)
+
+
+def test_a_broken_baseline_is_infrastructure_and_not_the_candidates_fault(trial):
+    broken = {"train.py": candidate("1 / 0").encode()}
+    result = trial(budget="equal:4ktok", reference_files=broken)
+    assert (result.status, "ZeroDivisionError" in result.reason) == ("infra", True)
+
+
+def test_files_outside_of_the_copy_are_refused(launcher, data, tmp_path):
+    spec = replace(make_spec(data), files={"../train.py": b""})
+    assert run_trial(spec, launcher, tmp_path).status == "infra"
+    assert not (tmp_path / "train.py").exists()
+
+
+@pytest.mark.slow
+def test_a_zygote_that_dies_is_infrastructure_and_the_next_trial_runs(trial, launcher):
+    zygote = launcher._server._process.pid
+
+    def murder(progress):
+        if progress.work > 3:
+            os.kill(zygote, signal.SIGKILL)
+
+    endless = candidate("import time\nfor b in batches(1, 1): time.sleep(0.05)")
+    result = trial(endless, budget="600s", on_progress=murder)
+    assert (result.status, "zygote" in result.reason) == ("infra", True)
+    assert trial().status == "ok"
+
+
+def test_an_onlooker_sees_every_phase_and_can_stop(trial):
+    seen = []
+    result = trial(on_progress=seen.append)
+    assert result.status == "ok"
+    assert [p.phase for p in seen if p.phase != "start"][-1] == "audit"
+    assert {"train", "score", "audit"} <= {p.phase for p in seen}
+    assert all(0 <= p.fraction <= 1 for p in seen)
+
+    endless = candidate("import time\nfor b in batches(1, 1): time.sleep(0.05)")
+    watched = []
+    result = trial(
+        endless, budget="600s", on_progress=watched.append,
+        should_stop=lambda: any(p.phase == "train" and p.work > 3 for p in watched),
+    )  # fmt: skip
+    assert (result.status, result.reason) == ("interrupted", "stopped from outside")
+
+
+def test_an_interrupted_harness_kills_the_candidate_and_lets_the_interrupt_through(trial):
+    before = descendants(os.getpid())
+
+    def interrupt(progress):
+        if progress.work > 3:
+            raise KeyboardInterrupt
+
+    endless = candidate("import time\nfor b in batches(1, 1): time.sleep(0.05)")
+    with pytest.raises(KeyboardInterrupt):
+        trial(endless, budget="600s", on_progress=interrupt)
+    assert all_gone(descendants(os.getpid()) - before)
+
+
+def test_equal_work_runs_the_reference_beside_the_candidate_and_keeps_it(trial, launcher):
+    result = trial(budget="equal:30ktok")
+    clock = result.evidence["clock"]
+    assert result.status == "ok"
+    assert clock["reference_bursts"] >= 1
+    assert clock["equivalent_tokens"] == pytest.approx(30_000, rel=0.2)
+    kept = launcher._kept["reference"]
+    assert trial(budget="equal:30ktok", seed=9).status == "ok"
+    assert launcher._kept["reference"] is kept
+
+
+def test_a_burst_that_ends_the_budget_at_one_stroke_makes_nobody_late():
+    """The second burst finds the machine faster: more work was done than the clock had shown."""
+    cpu, costs = 0.0, iter([2.0, 1.0])
+    clock = EqualWorkClock(
+        100.0,
+        lambda: cpu,
+        lambda progress: Burst((next(costs),), 1e-6),
+        contextlib.nullcontext,
+    )
+    clock.begin()
+    for step in range(73):
+        cpu = 2.0 * step  # which is a token, at first
+        assert clock.admit(1)
+    cpu += 1.0
+    assert clock.used() == pytest.approx(145 / 2)
+    clock.poll()
+    assert clock.used() == pytest.approx(145 * 0.75)
+    assert not clock.overdue
+    cpu += 2.5
+    assert not clock.overdue
+    cpu += 2.0
+    assert clock.overdue
+    assert not clock.admit(1)
+
+
+def backwards(passes: int) -> str:
+    """An honest candidate whose steps consist mostly of so many backward passes."""
+    return HONEST.replace(
+        "        loss.backward()\n",
+        f"        for _ in range({passes}): loss.backward(retain_graph=True)\n",
+    )
+
+
+@pytest.mark.slow
+def test_equal_work_gives_dearer_code_fewer_tokens(trial):
+    """Four times the baseline's passes, in steps of milliseconds.
+
+    In shorter steps the passes are lost in what it costs to ask for a batch, and that is dearer on
+    a busy machine. The budget holds several bursts of the reference, of which one may be off.
+    """
+    baseline = backwards(50)
+    same, dear = (
+        trial(text, budget="equal:120ktok", reference_files={"train.py": baseline.encode()})
+        for text in (baseline, backwards(200))
+    )
+    assert (same.reason, dear.reason) == ("", "")
+    assert same.evidence["clock"]["reference_bursts"] >= 2
+    assert same.work == pytest.approx(120_000, rel=0.35)
+    assert dear.work < 0.5 * same.work
+
+
+def test_scoring_can_be_stopped_while_it_runs(trial):
+    endless = HONEST.replace("def logits(model, x):", "def logits(model, x):\n    while True: pass")
+    watched = []
+    result = trial(
+        endless, on_progress=watched.append,
+        should_stop=lambda: any(p.phase == "score" and p.elapsed_s >= 0 for p in watched),
+    )  # fmt: skip
+    assert result.status == "interrupted"
+
+
+def test_scoring_processes_have_a_scratch_folder_each_that_is_gone_afterwards(trial, tmp_path):
+    leaving = HONEST.replace(
+        "def logits(model, x):",
+        "def logits(model, x):\n"
+        "    import os\n"
+        "    open('left', 'x' if first else 'w').close(); globals()['first'] = False",
+    )
+    result = trial(leaving + "\nfirst = True\n")
+    assert result.reason == ""
+    assert {path.name for path in (tmp_path / "trial-1").iterdir()} == {
+        "copy",
+        "checkpoint.safetensors",
+        "losses.f32",
+    }
+
+
+@pytest.mark.slow
+def test_a_cold_trial_scores_what_a_warm_one_scores(trial, data, tmp_path):
+    warm = trial(seed=4)
+    with Launcher(warm=False) as cold:
+        result = run_trial(make_spec(data, seed=4), cold, tmp_path / "cold")
+    assert result.status == "ok"
+    assert result.evidence["claimed_bpb"] == warm.evidence["claimed_bpb"]
