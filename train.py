@@ -152,7 +152,9 @@ class GPT(nn.Module):
         x = first = norm(self.embedding(tokens))
         for i, block in enumerate(self.blocks):
             x = self.residual_scale[i] * x + self.input_scale[i] * first
-            value_embedding = self.value_embeddings[str(i)](tokens) if has_value_embedding(i) else None
+            value_embedding = (
+                self.value_embeddings[str(i)](tokens) if has_value_embedding(i) else None
+            )
             local = WINDOW_PATTERN[i % len(WINDOW_PATTERN)] == "S" and i < DEPTH - 1
             x = block(x, value_embedding, rotary, self.window[:T, :T] if local else None)
         logits = self.head(norm(x)).float()
@@ -213,7 +215,9 @@ class Muon:
         shapes = {}
         for p in params:
             shapes.setdefault(p.shape, []).append(p)
-        self.groups = [(ps, torch.zeros(len(ps), *shape, device=DEVICE)) for shape, ps in shapes.items()]
+        self.groups = [
+            (ps, torch.zeros(len(ps), *shape, device=DEVICE)) for shape, ps in shapes.items()
+        ]
 
     @torch.no_grad()
     def step(self, scale):

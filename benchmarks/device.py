@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from pytest_autoresearch.core.experiment import Budget
-from pytest_autoresearch.core.run import TrialSpec
+from pytest_autoresearch.core.run import RunSpec
 from pytest_autoresearch.data.dataset import Dataset
 from pytest_autoresearch.forkserver.launch import Launcher
 from pytest_autoresearch.scoring.evaluator import bits_per_byte
 from pytest_autoresearch.training.devices import visible_gpus
-from pytest_autoresearch.training.run import run_trial
+from pytest_autoresearch.training.run import execute
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".autoresearch/data/stdlib"
@@ -71,9 +71,9 @@ def main() -> None:
     budget = options.budget or Budget.parse("10s" if options.quick else text)
     files = {"train.py": (ROOT / "train.py").read_bytes()}
     with tempfile.TemporaryDirectory() as folder, Launcher() as launcher:
-        spec = TrialSpec("device", files, "train.py", 1, budget, DATA, device=options.device)
+        spec = RunSpec("device", files, "train.py", 1, budget, DATA, device=options.device)
         began = time.perf_counter()
-        result = run_trial(spec, launcher, Path(folder))
+        result = execute(spec, launcher, Path(folder))
         seconds = time.perf_counter() - began
         print(f"status {result.status} {result.reason}")
         for layer, state in result.sandbox.items():

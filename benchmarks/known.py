@@ -20,10 +20,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pytest_autoresearch.campaign.attempt import Slot
+from pytest_autoresearch.campaign.attempt import WorkingAttempt
 from pytest_autoresearch.campaign.loop import Campaign
 from pytest_autoresearch.campaign.open import opened
-from pytest_autoresearch.core.records import SlotRecord
+from pytest_autoresearch.core.records import Attempt
 from pytest_autoresearch.source.blocks import format_blocks
 from pytest_autoresearch.source.edits import edits_between
 
@@ -63,25 +63,25 @@ def scratch(folder: Path) -> Path:
     return project
 
 
-def truth(campaign: Campaign, slot: SlotRecord, seeds: range) -> list[float]:
-    """Paired gains of a slot over the champion it was judged against, on `seeds`."""
-    assert slot.champion_before is not None
-    before = campaign.ledger.slot(slot.champion_before)
+def truth(campaign: Campaign, attempt: Attempt, seeds: range) -> list[float]:
+    """Paired gains of an attempt over the champion it was judged against, on `seeds`."""
+    assert attempt.champion_before is not None
+    before = campaign.ledger.attempt(attempt.champion_before)
     gains = []
     for seed in seeds:
-        old, new = train(campaign, before, seed), train(campaign, slot, seed)
+        old, new = train(campaign, before, seed), train(campaign, attempt, seed)
         if old is not None and new is not None:
             gains.append(campaign.experiment.metric.gain(new, old))
     return gains
 
 
-def train(campaign: Campaign, slot: SlotRecord, seed: int) -> float | None:
-    """Score of a slot's files on one seed; trained once."""
-    for trial in campaign.ledger.slot(slot.id).trials:
-        if (trial.purpose, trial.seed) == (TRUTH, seed):
-            return trial.score
-    holder = Slot(slot, parent_commit=slot.commit)
-    return campaign.trials.run(holder, campaign.trials.read(slot.commit), seed, TRUTH).score
+def train(campaign: Campaign, attempt: Attempt, seed: int) -> float | None:
+    """Score of an attempt's files on one seed; trained once."""
+    for run in campaign.ledger.attempt(attempt.id).runs:
+        if (run.purpose, run.seed) == (TRUTH, seed):
+            return run.score
+    holder = WorkingAttempt(attempt, parent_commit=attempt.commit)
+    return campaign.runner.run(holder, campaign.runner.read(attempt.commit), seed, TRUTH).score
 
 
 def main() -> None:
@@ -107,27 +107,27 @@ def main() -> None:
 
 def report(campaign: Campaign, seeds: range) -> list[dict[str, object]]:
     """Print the table as it is measured."""
-    sigma = campaign.trials.noise().sigma
+    sigma = campaign.runner.noise().sigma
     print(f"sigma of one paired difference {sigma:.4f}; truth over {len(seeds)} fresh seeds")
     print(f"{'verdict':10}{'judged gain':>12}{'n':>3}{'true gain':>12}{'± se':>9}  mutation")
     rows: list[dict[str, object]] = []
-    for slot in campaign.ledger.slots():
-        if slot.kind == "baseline" or not slot.commit:
+    for attempt in campaign.ledger.attempts():
+        if attempt.kind == "baseline" or not attempt.commit:
             continue
-        gains = truth(campaign, slot, seeds)
+        gains = truth(campaign, attempt, seeds)
         mean = statistics.mean(gains) if gains else math.nan
         error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
-        judged = f"{slot.gain:+.4f}" if slot.gain is not None else "-"
+        judged = f"{attempt.gain:+.4f}" if attempt.gain is not None else "-"
         print(
-            f"{slot.verdict or '':10}{judged:>12}{slot.n:>3}{mean:>+12.4f}{error:>9.4f}"
-            f"  {slot.title}",
+            f"{attempt.verdict or '':10}{judged:>12}{attempt.n:>3}{mean:>+12.4f}{error:>9.4f}"
+            f"  {attempt.title}",
             flush=True,
         )
         rows.append(
             {
-                "title": slot.title,
-                "verdict": slot.verdict,
-                "gain": slot.gain,
+                "title": attempt.title,
+                "verdict": attempt.verdict,
+                "gain": attempt.gain,
                 "true_gain": mean,
                 "standard_error": error,
             }

@@ -4,7 +4,7 @@
 
 Simulated: 2,000 campaigns of 100 null mutations per rule and per true noise, sigma estimated
 inside the simulation as production does. With ``--real``, additionally campaigns of real trainings
-of the shipped experiment, null mutations all of them, judged slot by slot as a campaign would, and
+of the shipped experiment, null mutations all of them, judged attempt by attempt as a campaign would, and
 the noise of a pair at several budgets; what is measured is appended to the file, and what is in it
 is not trained again.
 """
@@ -28,7 +28,7 @@ from pytest_autoresearch.core.experiment import Budget
 from pytest_autoresearch.judge.verdicts import Judge, Prior, Rule, estimate_noise
 
 ROOT = Path(__file__).resolve().parent.parent
-REAL_SLOTS = 200
+REAL_ATTEMPTS = 200
 REAL_BUDGET = "100ktok"
 NOISE_BUDGETS = ("50ktok", "100ktok", "300ktok", "600ktok")
 NOISE_RUNS = 16
@@ -36,7 +36,7 @@ SHARES = (1 / 3, 0.5, 1.0, 1.5, 2.0)
 """True noise of a pair over the prior's; a campaign does not know it."""
 
 
-def simulated(nights: int, slots: int) -> dict[Rule, dict[float, float]]:
+def simulated(nights: int, attempts: int) -> dict[Rule, dict[float, float]]:
     """False keeps per campaign, by rule and true sigma over the prior's."""
     table: dict[Rule, dict[float, float]] = {}
     for rule in get_args(Rule):
@@ -45,7 +45,7 @@ def simulated(nights: int, slots: int) -> dict[Rule, dict[float, float]]:
             sigma = share * Prior().sigma
             found = [
                 night(
-                    Judge(rule), random.Random(n), sigma=sigma, effect=lambda *_: 0.0, slots=slots
+                    Judge(rule), random.Random(n), sigma=sigma, effect=lambda *_: 0.0, attempts=attempts
                 )
                 for n in range(nights)
             ]  # fmt: skip
@@ -76,9 +76,9 @@ class Pool:
 
     def score(self, mutation: int, seed: int, budget: str = REAL_BUDGET) -> float:
         """Train and score, in the sandbox, with the trusted evaluator."""
-        from pytest_autoresearch.core.run import TrialSpec
+        from pytest_autoresearch.core.run import RunSpec
         from pytest_autoresearch.forkserver.launch import Launcher
-        from pytest_autoresearch.training.run import run_trial
+        from pytest_autoresearch.training.run import execute
 
         key = budget, mutation, seed
         if key in self.known:
@@ -86,11 +86,11 @@ class Pool:
         if self._launcher is None:
             self._launcher = Launcher()
         with tempfile.TemporaryDirectory() as folder:
-            spec = TrialSpec(
+            spec = RunSpec(
                 "null", self.files(mutation), "train.py", seed, Budget.parse(budget),
                 ROOT / ".autoresearch/data/stdlib",
             )  # fmt: skip
-            result = run_trial(spec, self._launcher, Path(folder))
+            result = execute(spec, self._launcher, Path(folder))
         assert result.score is not None, result.reason
         self.known[key] = result.score
         with self.path.open("a") as file:
@@ -119,20 +119,20 @@ class Real:
     sigma: float
 
 
-def real(pool: Pool, rule: Rule, slots: int) -> Real:
-    """Judge `slots` real null mutations as a campaign does; a keep is the next champion."""
+def real(pool: Pool, rule: Rule, attempts: int) -> Real:
+    """Judge `attempts` real null mutations as a campaign does; a keep is the next champion."""
     judge, prior = Judge(rule), Prior()
     seeds = (1,) if rule == "greedy" else (1, 2, 3)
     best, champion = 0, {seed: pool.score(0, seed) for seed in seeds}
     groups: list[Mapping[int, float]] = []
     keeps, claimed = 0, 0.0
-    for slot in range(1, slots + 1):
-        seed = sorted(champion)[slot % len(champion)]
+    for attempt in range(1, attempts + 1):
+        seed = sorted(champion)[attempt % len(champion)]
         candidate: dict[int, float] = {}
         while True:
-            candidate[seed] = pool.score(slot, seed)
+            candidate[seed] = pool.score(attempt, seed)
             noise = estimate_noise(groups, prior)
-            decision = judge.decide(candidate, champion, noise, slot, keeps=keeps)
+            decision = judge.decide(candidate, champion, noise, attempt, keeps=keeps)
             if decision.action != "replicate":
                 break
             assert decision.seed is not None
@@ -143,7 +143,7 @@ def real(pool: Pool, rule: Rule, slots: int) -> Real:
             groups.append({s: candidate[s] - champion[s] for s in candidate})
         if decision.action == "keep":
             keeps, claimed = keeps + 1, claimed + decision.gain
-            best, champion = slot, candidate
+            best, champion = attempt, candidate
     return Real(keeps, claimed, estimate_noise(groups, prior).sigma)
 
 
@@ -168,22 +168,22 @@ def main() -> None:
         "false_keeps_per_100": {rule: row[1.0] for rule, row in table.items()}
     }
     if options.real:
-        slots, runs = (20, 4) if options.quick else (REAL_SLOTS, NOISE_RUNS)
+        attempts, runs = (20, 4) if options.quick else (REAL_ATTEMPTS, NOISE_RUNS)
         pool = Pool(options.real)
         try:
-            found = {rule: real(pool, rule, slots) for rule in get_args(Rule)}
+            found = {rule: real(pool, rule, attempts) for rule in get_args(Rule)}
             noise = {budget: noise_at(pool, budget, runs) for budget in NOISE_BUDGETS}
         finally:
             pool.close()
-        print(f"\n{slots} real null mutations, {REAL_BUDGET} each")
+        print(f"\n{attempts} real null mutations, {REAL_BUDGET} each")
         for rule, one in found.items():
             print(f"{rule:12}{one.keeps:4} kept, claimed {one.claimed:.4f}, sigma {one.sigma:.4f}")
         print(f"\nsigma of a pair on one seed, {runs} real null mutations each")
         for budget, (sigma, error) in noise.items():
             print(f"{budget:12}{sigma:9.4f} ± {error * sigma:.4f}")
         line |= {
-            "real_null_slots": slots,
-            "real_null_keeps": found["confirm"].keeps,
+            "real_null_attempts": attempts,
+            "real_null_keeps": found["sequential"].keeps,
             "real_null_keeps_greedy": found["greedy"].keeps,
             "sigma_by_budget": {budget: round(sigma, 5) for budget, (sigma, _) in noise.items()},
         }

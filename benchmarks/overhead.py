@@ -1,9 +1,9 @@
-"""Seconds of a slot outside training, by cause: start-up, scoring, git, ledger, junit.
+"""Seconds of an attempt outside training, by cause: start-up, scoring, git, ledger, junit.
 
     python benchmarks/overhead.py [--quick]
 
 Runs the shipped experiment's baseline as a trial, with a warm zygote and with a fresh one, and
-times the bookkeeping of a slot around it. Needs the data of ``python prepare.py``.
+times the bookkeeping of an attempt around it. Needs the data of ``python prepare.py``.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from pathlib import Path
 
 from pytest_autoresearch.core.experiment import Budget, Metric
 from pytest_autoresearch.core.proposal import Edit, Proposal
-from pytest_autoresearch.core.run import TrialResult, TrialSpec
+from pytest_autoresearch.core.run import Run, RunSpec
 from pytest_autoresearch.forkserver.launch import Launcher
 from pytest_autoresearch.ledger.git import Repository
 from pytest_autoresearch.ledger.store import Ledger
 from pytest_autoresearch.report import junit
-from pytest_autoresearch.training.run import run_trial
+from pytest_autoresearch.training.run import execute
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def trials(warm: bool, count: int, budget: Budget, folder: Path) -> list[TrialResult]:
+def runs(warm: bool, count: int, budget: Budget, folder: Path) -> list[Run]:
     files = {"train.py": (ROOT / "train.py").read_bytes()}
-    spec = TrialSpec(
+    spec = RunSpec(
         "t", files, "train.py", 1, budget, ROOT / ".autoresearch/data/stdlib", reference_files=files
     )
     with Launcher(warm=warm) as launcher:
         if warm:
-            run_trial(spec, launcher, folder)
-        return [run_trial(spec, launcher, folder) for _ in range(count)]
+            execute(spec, launcher, folder)
+        return [execute(spec, launcher, folder) for _ in range(count)]
 
 
-def bookkeeping(folder: Path, result: TrialResult, rounds: int) -> dict[str, float]:
+def bookkeeping(folder: Path, result: Run, rounds: int) -> dict[str, float]:
     project = folder / "project"
     project.mkdir()
     shutil.copy(ROOT / "train.py", project)
@@ -55,17 +55,17 @@ def bookkeeping(folder: Path, result: TrialResult, rounds: int) -> dict[str, flo
     text = (ROOT / "train.py").read_text()
     for number in range(rounds):
         began = time.perf_counter()
-        slot = ledger.start_slot(
+        attempt = ledger.start_attempt(
             session_id=session, worker="main", name=f"m-{number}", kind="mutation", number=number
         )
         edit = Edit("train.py", "DEPTH = 8", f"DEPTH = {number}")
-        ledger.save_proposal(slot.id, Proposal("t", (edit,)), None)
-        ledger.claim_fingerprint(slot.id, str(number))
-        trial = ledger.start_trial(
-            slot.id, seed=1, purpose="first", device="cpu", concurrency=1, budget="b"
+        ledger.save_proposal(attempt.id, Proposal("t", (edit,)), None)
+        ledger.claim_fingerprint(attempt.id, str(number))
+        run = ledger.start_run(
+            attempt.id, seed=1, purpose="first", device="cpu", concurrency=1, budget="b"
         )
-        ledger.finish_trial(trial, result)
-        ledger.finish_slot(slot.id, verdict="discard", score=1.0)
+        ledger.finish_run(run, result)
+        ledger.finish_attempt(attempt.id, verdict="discard", score=1.0)
         causes["ledger"].append(time.perf_counter() - began)
         began = time.perf_counter()
         sha = repository.commit(
@@ -78,7 +78,7 @@ def bookkeeping(folder: Path, result: TrialResult, rounds: int) -> dict[str, flo
         repository.project("t", sha, {f"m-{number}": sha})
         causes["git"].append(time.perf_counter() - began)
         began = time.perf_counter()
-        junit.write(project / "log.xml", ledger.slots(), Metric(), {})
+        junit.write(project / "log.xml", ledger.attempts(), Metric(), {})
         causes["junit"].append(time.perf_counter() - began)
     return {name: statistics.median(seconds) for name, seconds in causes.items()}
 
@@ -91,26 +91,26 @@ def main() -> None:
     count = 1 if quick else 3
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        warm = trials(True, count, budget, folder)
-        cold = trials(False, count, budget, folder)
+        warm = runs(True, count, budget, folder)
+        cold = runs(False, count, budget, folder)
         books = bookkeeping(folder, warm[0], 3 if quick else 10)
     for result in (*warm, *cold):
         if result.status != "ok":
             raise SystemExit(f"the baseline has no score: {result.reason}")
 
-    def outside(results: list[TrialResult]) -> float:
+    def outside(results: list[Run]) -> float:
         rest = [r.total_seconds - r.causes.get("train", 0.0) for r in results]
         return statistics.median(rest) + sum(books.values())
 
     names = sorted({cause for result in warm for cause in result.causes} - {"train"})
     by_cause = {n: statistics.median(r.causes.get(n, 0.0) for r in warm) for n in names} | books
     train = statistics.median(result.causes["train"] for result in warm)
-    print(f"one slot of {budget}, medians of {count}, warm\n{'cause':14}{'seconds':>9}")
+    print(f"one attempt of {budget}, medians of {count}, warm\n{'cause':14}{'seconds':>9}")
     for cause, seconds in [("train", train), *sorted(by_cause.items(), key=lambda i: -i[1])]:
         print(f"{cause:14}{seconds:9.3f}")
     fields = {
-        "slot_overhead_cold_s": round(outside(cold), 3),
-        "slot_overhead_warm_s": round(outside(warm), 3),
+        "attempt_overhead_cold_s": round(outside(cold), 3),
+        "attempt_overhead_warm_s": round(outside(warm), 3),
         "busy_fraction": round(train / (train + outside(warm)), 4),
         "by_cause": {cause: round(seconds, 4) for cause, seconds in by_cause.items()},
     }

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 from simulation import Effect, Gates, Night, night
 
-from pytest_autoresearch.judge.parents import Policy
-from pytest_autoresearch.judge.verdicts import HOPE, KEEP, Judge, Prior
+from pytest_autoresearch.judge.parents import ParentSelection
+from pytest_autoresearch.judge.verdicts import ACCEPT, FUTILITY, Judge, Prior
 
 COST = 125.0
 GATES = Gates(smoke=0.03, saved=0.002)
@@ -33,7 +33,7 @@ BARE = Gates(duplicates=0.22)
 """Share of exact repeats in a published agent's thousand trials (the smaller of two figures)."""
 
 EARLY = 20
-"""Slots of the first part of a night that has two."""
+"""Attempts of the first part of a night that has two."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Mix:
 
 
 MIXES: dict[str, tuple[Mix, Mix]] = {
-    # the published log of one H100 night with sigma 0.0006: in 20 slots 11 keeps and 42 sigma, in
+    # the published log of one H100 night with sigma 0.0006: in 20 attempts 11 keeps and 42 sigma, in
     # 104 more 11 keeps and 5 sigma, and 14 of the 22 keeps below one change of the seed; greedy
     # on this mix: 10.7 keeps and 42, 8.5 keeps and 6, 11.5 small ones
     "H100 log": (
@@ -79,7 +79,7 @@ MIXES: dict[str, tuple[Mix, Mix]] = {
 }
 
 FRONTIER: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "shipped": (KEEP, HOPE),
+    "shipped": (ACCEPT, FUTILITY),
     "early hope": ((2.8, 2.3, 2.0, 1.8), (0.5, 0.9, 1.3, 1.8)),
     "one replicate": ((2.8, 2.3), (1.2, 2.3)),
     "bold": ((2.4, 2.1, 2.0, 1.7), (1.3, 1.5, 1.65, 1.7)),
@@ -89,8 +89,8 @@ FRONTIER: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 
 def effect(mix: tuple[Mix, Mix], sigma: float) -> Effect:
-    """Return what draws the true gain of a slot's mutation, in the metric's unit."""
-    return lambda rng, slot: sigma * mix[slot > EARLY].draw(rng)
+    """Return what draws the true gain of an attempt's mutation, in the metric's unit."""
+    return lambda rng, attempt: sigma * mix[attempt > EARLY].draw(rng)
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,15 @@ class Arm:
         calibrate: Seeds of the baseline.
         seeds: A new champion is trained until it has so many.
         simpler: Share of mutations that are the simpler program.
-        policy: Whose files the next mutation changes; published loops know the champion only.
+        selection: Whose files the next mutation changes; published loops know the champion only.
     """
 
     judge: Judge
-    gates: Gates = GATES
+    check_notes: Gates = GATES
     calibrate: int = 3
     seeds: int = 1
     simpler: float = 0.0
-    policy: Policy = "archive"
+    selection: ParentSelection = "archive"
 
 
 def nights(arm: Arm, drawn: Effect, count: int, *, cost: float = COST) -> list[Night]:
@@ -119,8 +119,8 @@ def nights(arm: Arm, drawn: Effect, count: int, *, cost: float = COST) -> list[N
     return [
         night(
             arm.judge, random.Random(n), sigma=Prior().sigma, effect=drawn, cost=cost,
-            calibrate=arm.calibrate, gates=arm.gates, seeds=arm.seeds, simpler=arm.simpler,
-            policy=arm.policy,
+            calibrate=arm.calibrate, check_notes=arm.check_notes, seeds=arm.seeds, simpler=arm.simpler,
+            selection=arm.selection,
         )
         for n in range(count)
     ]  # fmt: skip
@@ -136,7 +136,7 @@ def row(found: Sequence[Night]) -> dict[str, float]:
         "keeps": statistics.fmean(one.keeps for one in found),
         "not_real": sum(one.not_real for one in found) / max(1, keeps),
         "carried": sum(one.carried for one in found) / max(1, keeps),
-        "slots": statistics.fmean(one.slots for one in found),
+        "attempts": statistics.fmean(one.attempts for one in found),
         "simplified": statistics.fmean(one.simplified for one in found),
         "lost": statistics.fmean(one.lost for one in found) / sigma,
     }
@@ -146,8 +146,8 @@ def false_keeps(arm: Arm, count: int) -> float:
     """Keeps in a campaign of 100 mutations that do nothing."""
     found = [
         night(
-            arm.judge, random.Random(n), sigma=Prior().sigma, effect=lambda *_: 0.0, slots=100,
-            calibrate=arm.calibrate, seeds=arm.seeds, policy=arm.policy,
+            arm.judge, random.Random(n), sigma=Prior().sigma, effect=lambda *_: 0.0, attempts=100,
+            calibrate=arm.calibrate, seeds=arm.seeds, selection=arm.selection,
         )
         for n in range(count)
     ]  # fmt: skip
@@ -156,17 +156,17 @@ def false_keeps(arm: Arm, count: int) -> float:
 
 def arms() -> dict[str, Arm]:
     """Every way to spend a night that is compared."""
-    shipped = Judge("confirm")
+    shipped = Judge("sequential")
     return {
-        "greedy, no gates": Arm(Judge("greedy"), BARE, 1, policy="greedy"),
-        "greedy": Arm(Judge("greedy"), calibrate=1, policy="greedy"),
-        "strict": Arm(Judge("strict")),
+        "greedy, no gates": Arm(Judge("greedy"), BARE, 1, selection="champion"),
+        "greedy": Arm(Judge("greedy"), calibrate=1, selection="champion"),
+        "threshold": Arm(Judge("threshold")),
         **{
-            f"confirm, {title}": Arm(Judge("confirm", keep=keep, hope=hope))
+            f"confirm, {title}": Arm(Judge("sequential", keep=keep, hope=hope))
             for title, (keep, hope) in FRONTIER.items()
         },
-        "keeps earn nothing": Arm(Judge("confirm", credit=0)),
-        "from the champion only": Arm(shipped, policy="greedy"),
+        "keeps earn nothing": Arm(Judge("sequential", credit=0)),
+        "from the champion only": Arm(shipped, selection="champion"),
         "2 seeds a champion": Arm(shipped, seeds=2),
     }
 
@@ -197,7 +197,7 @@ def simplifications(count: int) -> None:
         gain = -loss * Prior().sigma
         found = [
             night(
-                Judge(), random.Random(n), sigma=Prior().sigma, slots=100, simpler=1.0,
+                Judge(), random.Random(n), sigma=Prior().sigma, attempts=100, simpler=1.0,
                 effect=lambda *_, gain=gain: gain,
             )
             for n in range(count // 4)

@@ -1,4 +1,4 @@
-r"""A recorded researcher over the wire: every way an answer can go, one slot each, and its price.
+r"""A recorded researcher over the wire: every way an answer can go, one attempt each, and its price.
 
     python benchmarks/recorded.py [--all] [--iterations N] [--budget 60ktok] [--model ID]
 
@@ -8,8 +8,8 @@ tests/recordings, written by hand; then runs, in a scratch clone of this reposit
     ANTHROPIC_API_KEY=x ANTHROPIC_BASE_URL=http://127.0.0.1:PORT \
         pytest --autoresearch --iterations 12
 
-with real training, and sets what became of each slot beside what was recorded. ``--all`` gives each
-recording a slot: no control arm, no slots for old ideas. Without prepared data it is prepared first
+with real training, and sets what became of each attempt beside what was recorded. ``--all`` gives each
+recording an attempt: no control arm, no attempts for old ideas. Without prepared data it is prepared first
 (``python prepare.py``). Exits 1 if anything was lost, charged for the provider's faults, billed
 otherwise than served, or became something else than was recorded.
 
@@ -36,8 +36,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.wire.recorded import Bill, Recorded, dollars, outcome, read  # noqa: E402
 
 from pytest_autoresearch.core.money import prices_version  # noqa: E402
-from pytest_autoresearch.core.records import SlotRecord  # noqa: E402
-from pytest_autoresearch.ledger.spend import Purse  # noqa: E402
+from pytest_autoresearch.core.records import Attempt  # noqa: E402
+from pytest_autoresearch.ledger.spend import CostBudget  # noqa: E402
 from pytest_autoresearch.ledger.store import Ledger  # noqa: E402
 
 DATA = ROOT / ".autoresearch/data/stdlib"
@@ -70,7 +70,7 @@ def research(project: Path, server: Recorded, options: argparse.Namespace) -> fl
     command += [f"--autoresearch-model={options.model}"] if options.model else []
     command += [f"--autoresearch-budget={options.budget}"] if options.budget != "default" else []
     if options.all:
-        command += ["--autoresearch-control=0", "--autoresearch-policy=greedy"]
+        command += ["--autoresearch-control=0", "--autoresearch-parents=champion"]
     address = {"ANTHROPIC_API_KEY": "x", "ANTHROPIC_BASE_URL": server.url}
     print(" ".join([*(f"{name}={value}" for name, value in address.items()), *command]), flush=True)
     clean = {n: v for n, v in os.environ.items() if not n.startswith("ANTHROPIC_")}
@@ -79,28 +79,30 @@ def research(project: Path, server: Recorded, options: argparse.Namespace) -> fl
     return time.monotonic() - began
 
 
-def table(server: Recorded, slots: list[SlotRecord]) -> list[dict[str, object]]:
-    """Print a line a slot; returns them, with what was recorded for those that were asked for."""
+def table(server: Recorded, attempts: list[Attempt]) -> list[dict[str, object]]:
+    """Print a line an attempt; returns them, with what was recorded for those that were asked for."""
     recorded = {one.name: one.outcome for one in server.conversations}
     asked = iter(server.asked)
     rows: list[dict[str, object]] = []
     print(f"{'slot':14}{'recording':27}{'became':11}{'verdict':11}{'requests':>8}{'cost':>10}")
-    for slot in slots:
-        name = next(asked, "") if slot.proposer == "anthropic" or slot.state == "infra" else ""
-        became, cost = outcome(slot.verdict, slot.reason), slot.usage.cost_usd or 0.0
+    for attempt in attempts:
+        name = (
+            next(asked, "") if attempt.proposer == "anthropic" or attempt.state == "infra" else ""
+        )
+        became, cost = outcome(attempt.verdict, attempt.reason), attempt.usage.cost_usd or 0.0
         fits = not name or became == recorded[name]
         if name and recorded[name] == "duplicate" and became == "trained":
             fits = True  # the policy chose another parent, so it is another program
         print(
-            f"{slot.name:14}{name or f'({slot.proposer})':27}{became + ' !' * (not fits):11}"
-            f"{slot.verdict or slot.state:11}{slot.usage.requests:8}"
-            f"{f'${cost:.4f}' if slot.usage.requests else '':>10}"
+            f"{attempt.name:14}{name or f'({attempt.proposer})':27}{became + ' !' * (not fits):11}"
+            f"{attempt.verdict or attempt.state:11}{attempt.usage.requests:8}"
+            f"{f'${cost:.4f}' if attempt.usage.requests else '':>10}"
         )
         rows.append(
             {
-                "slot": slot.name,
+                "attempt": attempt.name,
                 "recording": name,
-                "verdict": slot.verdict,
+                "verdict": attempt.verdict,
                 "dollars": cost,
                 "as_recorded": fits,
             }
@@ -123,23 +125,23 @@ def main() -> None:
             project = scratch(Path(folder))
             seconds = research(project, server, options)
             ledger = Ledger.open(project, CAMPAIGN)
-            slots = [slot for slot in ledger.slots() if slot.kind == "mutation"]
-            spent = Purse(ledger.path).spent()
+            attempts = [attempt for attempt in ledger.attempts() if attempt.kind == "mutation"]
+            spent = CostBudget(ledger.path).spent()
             ledger.close()
     finally:
         server.close()
-    rows = table(server, slots)
+    rows = table(server, attempts)
     counts = {
-        "slots": len(slots),
+        "attempts": len(attempts),
         "asked": len(server.asked),
         "lost": len(server.asked) - sum(bool(row["recording"]) for row in rows)
-        + sum(slot.verdict is None for slot in slots),
-        "infra": sum(slot.state == "infra" for slot in slots),
-        "repairs": sum(max(0, slot.usage.requests - 1) for slot in slots),
+        + sum(attempt.verdict is None for attempt in attempts),
+        "infra": sum(attempt.state == "infra" for attempt in attempts),
+        "repairs": sum(max(0, attempt.usage.requests - 1) for attempt in attempts),
         "faults": server.faults,
     }  # fmt: skip
     owed, unknown = (sum(map(dollars, bills)) for bills in (server.bills, server.unknown))
-    written = sum(slot.usage.cost_usd or 0.0 for slot in slots)
+    written = sum(attempt.usage.cost_usd or 0.0 for attempt in attempts)
     answers = [bill.usage for bill in server.bills]
     asked, model = len(server.asked), server.bills[0].model
     mean = {name: sum(used[name] for used in answers) / asked for name in answers[0]}
@@ -147,12 +149,12 @@ def main() -> None:
         name: sum(dollars(Bill(b.conversation, name, b.usage)) for b in server.bills) / asked
         for name in dict.fromkeys((model, *PRICED))
     }
-    print(f"\n{asked} slots asked {model}; mean tokens and cost of one:")
+    print(f"\n{asked} attempts asked {model}; mean tokens and cost of one:")
     print(", ".join(f"{name.removesuffix('_tokens')} {mean[name]:,.0f}" for name in mean))
     for name, price in cost.items():
-        print(f"{name:20} ${price:.4f} a slot, by {prices_version()}")
+        print(f"{name:20} ${price:.4f} an attempt, by {prices_version()}")
     print(f"{seconds:.0f} s in all, baselines and closing runs included")
-    print(f"served ${owed:.4f}, in the ledger ${spent:.4f}, sum of the slots ${written:.4f}")
+    print(f"served ${owed:.4f}, in the ledger ${spent:.4f}, sum of the attempts ${written:.4f}")
     if unknown:
         print(f"at most ${unknown:.4f} of it is set aside for answers that never began")
     as_recorded = all(row["as_recorded"] for row in rows)
@@ -161,9 +163,9 @@ def main() -> None:
         "owed_usd": round(owed, 6),
         "unknown_usd": round(unknown, 6),
         "spent_usd": round(spent, 6),
-        "slots_usd": round(written, 6),
-        "usd_per_slot": {name: round(price, 6) for name, price in cost.items()},
-        "tokens_per_slot": {name: round(value) for name, value in mean.items()},
+        "attempts_usd": round(written, 6),
+        "usd_per_attempt": {name: round(price, 6) for name, price in cost.items()},
+        "tokens_per_attempt": {name: round(value) for name, value in mean.items()},
         "model": model,
         "seconds": round(seconds, 1),
         "rows": rows,

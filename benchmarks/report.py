@@ -22,13 +22,13 @@ import time
 from pathlib import Path
 
 from pytest_autoresearch.core.proposal import Edit, Proposal, Usage
-from pytest_autoresearch.core.records import GateNote
-from pytest_autoresearch.core.run import TrialResult
+from pytest_autoresearch.core.records import CheckNote
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.ledger.store import Ledger
 from pytest_autoresearch.report import html
 
 LIMITS = {500: 1.0, 1000: 3.0}
-"""Most megabytes of a page of so many slots."""
+"""Most megabytes of a page of so many attempts."""
 
 CURVE_POINTS, LOG_CHARS = 580, 1500
 REASON = (
@@ -38,8 +38,8 @@ REASON = (
 GATES = ("parses", "stays_small", "changes_something", "advisory_scan", "smoke")
 
 
-def fill(ledger: Ledger, slots: int, seed: int = 1) -> None:
-    """Write a campaign of `slots` mutations: a tenth crash, some are refused, a few are kept."""
+def fill(ledger: Ledger, attempts: int, seed: int = 1) -> None:
+    """Write a campaign of `attempts` mutations: a tenth crash, some are refused, a few are kept."""
     chance = random.Random(seed)
     ledger.set_meta(
         "campaign",
@@ -52,41 +52,43 @@ def fill(ledger: Ledger, slots: int, seed: int = 1) -> None:
     session = ledger.begin_session(driver="benchmark")
     best = 1.9700
     for number in (1, 2, 3):
-        slot = _start(ledger, session, "baseline", number)
-        _train(ledger, slot, chance, number, best, "calibrate")
-        ledger.finish_slot(slot, verdict="baseline", score=best, n=1)
+        attempt = _start(ledger, session, "baseline", number)
+        _train(ledger, attempt, chance, number, best, "calibrate")
+        ledger.finish_attempt(attempt, verdict="baseline", score=best, n=1)
     champion = 1
-    ledger.crown(0, champion, "a" * 40, {1: best, 2: best, 3: best})
-    for number in range(1, slots - 2):
-        slot = _start(ledger, session, "mutation", number)
-        ledger.save_proposal(slot, _proposal(chance, number), champion)
-        ledger.note_gates(slot, [GateNote(name, True, "", 0.01) for name in GATES])
-        ledger.claim_fingerprint(slot, f"{number:064x}")
+    ledger.promote(0, champion, "a" * 40, {1: best, 2: best, 3: best})
+    for number in range(1, attempts - 2):
+        attempt = _start(ledger, session, "mutation", number)
+        ledger.save_proposal(attempt, _proposal(chance, number), champion)
+        ledger.add_check_notes(attempt, [CheckNote(name, True, "", 0.01) for name in GATES])
+        ledger.claim_fingerprint(attempt, f"{number:064x}")
         fate = chance.random()
         row = {"champion_before": champion, "lines_added": 2, "lines_removed": 1}
         if fate < 0.04:
-            ledger.finish_slot(slot, verdict="duplicate", reason="same code as before", **row)
+            ledger.finish_attempt(attempt, verdict="duplicate", reason="same code as before", **row)
         elif fate < 0.12:
-            _train(ledger, slot, chance, 1, None, "first")
-            ledger.finish_slot(slot, verdict="crash", reason="RuntimeError: shape", **row)
+            _train(ledger, attempt, chance, 1, None, "first")
+            ledger.finish_attempt(attempt, verdict="crash", reason="RuntimeError: shape", **row)
         else:
             gain = chance.gauss(-0.004, 0.004)
             for seed_ in range(1, 4 if gain > 0 else 2):
-                _train(ledger, slot, chance, seed_, best - gain, "first")
+                _train(ledger, attempt, chance, seed_, best - gain, "first")
             row |= {"score": best - gain, "gain": gain, "gain_sigma": gain / 0.002, "n": 1}
-            row |= {"commit": f"{slot:040x}", "bar": best - 0.006}
+            row |= {"commit": f"{attempt:040x}", "bar": best - 0.006}
             if gain > 0.006:
-                best, champion = best - gain, slot
+                best, champion = best - gain, attempt
                 version = len(ledger.champions())
-                ledger.crown(version, slot, f"{slot:040x}", {1: best}, {"verdict": "keep", **row})
+                ledger.promote(
+                    version, attempt, f"{attempt:040x}", {1: best}, {"verdict": "keep", **row}
+                )
             else:
-                ledger.finish_slot(slot, verdict="discard", reason=REASON, **row)
+                ledger.finish_attempt(attempt, verdict="discard", reason=REASON, **row)
     ledger.end_session(session, 0)
 
 
 def _start(ledger: Ledger, session: int, kind: str, number: int) -> int:
     name = f"{kind}-{number:04d}"
-    return ledger.start_slot(
+    return ledger.start_attempt(
         session_id=session, worker="main", name=name, kind=kind, number=number
     ).id
 
@@ -105,19 +107,24 @@ def _proposal(chance: random.Random, number: int) -> Proposal:
 
 
 def _train(
-    ledger: Ledger, slot: int, chance: random.Random, seed: int, score: float | None, purpose: str
+    ledger: Ledger,
+    attempt: int,
+    chance: random.Random,
+    seed: int,
+    score: float | None,
+    purpose: str,
 ) -> None:
-    trial = ledger.start_trial(
-        slot, seed=seed, purpose=purpose, device="CPU", concurrency=1, budget="equal:600ktok"
+    run = ledger.start_run(
+        attempt, seed=seed, purpose=purpose, device="CPU", concurrency=1, budget="equal:600ktok"
     )
     curve = tuple(
         (i / CURVE_POINTS, 3.3 + 3.6 * (1 - i / CURVE_POINTS) ** 6 + chance.gauss(0, 0.1))
         for i in range(CURVE_POINTS)
     )
     log = "".join(f"step {i:05d} loss {value:.4f}\n" for i, (_, value) in enumerate(curve))
-    ledger.finish_trial(
-        trial,
-        TrialResult(
+    ledger.finish_run(
+        run,
+        Run(
             status="ok" if score is not None else "crash",
             score=score,
             score_kind="trusted",
@@ -155,15 +162,15 @@ def open_seconds(page: Path, tries: int) -> float | None:
 
 
 def measure(folder: Path, n: int, nothing: float | None, tries: int) -> dict[str, float | None]:
-    """Fill a ledger with `n` slots, render it into `folder`, open it; print a row of the table."""
+    """Fill a ledger with `n` attempts, render it into `folder`, open it; print a row of the table."""
     with tempfile.TemporaryDirectory() as root:
         ledger = Ledger.open(Path(root), f"campaign-{n}")
         fill(ledger, n)
         started = time.perf_counter()
-        slots, champions, facts = ledger.slots(), ledger.champions(), html.gather(ledger)
+        attempts, champions, facts = ledger.attempts(), ledger.champions(), html.gather(ledger)
         read = time.perf_counter()
         page = folder / f"report-{n}.html"
-        html.write(page, slots, champions, facts, live=False)
+        html.write(page, attempts, champions, facts, live=False)
         written = time.perf_counter()
         ledger.close()
     whole = open_seconds(page, tries)
@@ -173,7 +180,7 @@ def measure(folder: Path, n: int, nothing: float | None, tries: int) -> dict[str
         shown = f"{opening:.2f} s (with the browser's start {whole:.2f} s)"
     size = page.stat().st_size
     print(
-        f"| {len(slots)} | {size:,} | {len(gzip.compress(page.read_bytes())):,} "
+        f"| {len(attempts)} | {size:,} | {len(gzip.compress(page.read_bytes())):,} "
         f"| {read - started:.2f} s | {written - read:.2f} s | {shown} |",
         flush=True,
     )
@@ -182,13 +189,13 @@ def measure(folder: Path, n: int, nothing: float | None, tries: int) -> dict[str
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--slots", type=int, nargs="+", default=[100, 500, 1000])
-    parser.add_argument("--quick", action="store_true", help="1,000 slots alone, opened once")
+    parser.add_argument("--attempts", type=int, nargs="+", default=[100, 500, 1000])
+    parser.add_argument("--quick", action="store_true", help="1,000 attempts alone, opened once")
     parser.add_argument("--keep", type=Path, help="leave the pages in this folder")
     options = parser.parse_args()
     tries = 1 if options.quick else 3
     figures: dict[str, float | None] = {}
-    print("| slots | bytes | gzipped | read ledger | render and write | open |")
+    print("| attempts | bytes | gzipped | read ledger | render and write | open |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
@@ -196,7 +203,7 @@ def main() -> int:
         blank = Path(temporary) / "blank.html"
         blank.write_text("<!doctype html><title>blank</title>")
         nothing = open_seconds(blank, tries + 1)
-        for n in [1000] if options.quick else options.slots:
+        for n in [1000] if options.quick else options.attempts:
             figures |= measure(folder, n, nothing, tries)
     print(json.dumps(figures))
     sizes = {n: figures.get(f"size_mb_{n}") or 0.0 for n in LIMITS}

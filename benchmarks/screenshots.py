@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pytest_autoresearch.core.records import SlotRecord
+from pytest_autoresearch.core.records import Attempt
 from pytest_autoresearch.ledger.store import Ledger
 from pytest_autoresearch.report import html
 
@@ -58,7 +58,7 @@ def excerpt(printed: str, command: str, lines: int) -> list[str]:
         printed: As captured, of a run without xdist; pytest's own header, the names of written
             files and the script's own lines are left out.
         command: Shown at the top.
-        lines: Of the beginning, at most; where it is cut, the live line of the slot that ran then.
+        lines: Of the beginning, at most; where it is cut, the live line of the attempt that ran then.
     """
     sent = [line.split(ERASED) for line in printed.replace("\r\n", "\n").split("\n")]
     sent = [frames for frames in sent if "generated xml" not in frames[-1]]
@@ -88,10 +88,10 @@ def terminal_page(lines: list[str], columns: int) -> tuple[str, int]:
     return console.export_html(code_format=TERMINAL, theme=MONOKAI), rows
 
 
-def telling(slots: list[SlotRecord]) -> SlotRecord | None:
-    """Return the kept slot of the largest gain."""
-    keeps = [slot for slot in slots if slot.verdict == "keep"]
-    return max(keeps, key=lambda slot: slot.gain or 0.0, default=None)
+def telling(attempts: list[Attempt]) -> Attempt | None:
+    """Return the kept attempt of the largest gain."""
+    keeps = [attempt for attempt in attempts if attempt.verdict == "keep"]
+    return max(keeps, key=lambda attempt: attempt.gain or 0.0, default=None)
 
 
 def main() -> int:
@@ -107,14 +107,14 @@ def main() -> int:
     if not Ledger.exists(options.root, options.tag):
         sys.exit(f"no campaign {options.tag!r} in {options.root.absolute()}; give --root, --tag")
     ledger = Ledger.open(options.root, options.tag)
-    slots = ledger.slots()
+    attempts = ledger.attempts()
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         page = Path(temporary) / "report.html"
-        html.write(page, slots, ledger.champions(), html.gather(ledger), live=False)
+        html.write(page, attempts, ledger.champions(), html.gather(ledger), live=False)
         for dark, name in ((False, "report-light"), (True, "report-dark")):
             shoot(page, options.out / f"{name}.png", 1190, dark)
-        if keep := telling(slots):
+        if keep := telling(attempts):
             frame = Path(temporary) / "trial.html"  # headless Chromium paints no scrolled page
             frame.write_text(FRAME.format(page=page.as_uri(), row=keep.id))
             shoot(frame, options.out / "report-trial.png", 620)

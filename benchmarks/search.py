@@ -6,7 +6,7 @@ The real proposers edit a real file of constants. Its "score" is a made-up smoot
 in the shape of what knobs do to a small trainer: most do nearly nothing, a few help when moved in
 one direction, most hurt when moved far, two interact, one crashes beyond a limit. Verdicts are the
 production judge's and parents the production policy's: scores of one seed share that seed's luck,
-close calls are replicated. It compares proposers and policies, at equal slots and at equal
+close calls are replicated. It compares proposers and policies, at equal attempts and at equal
 trainings; it says nothing of any trainer's true optimum.
 """
 
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import get_args
 
 from pytest_autoresearch.core.experiment import Experiment
-from pytest_autoresearch.core.proposal import Attempt, Context, Edit, EditError, Proposer
-from pytest_autoresearch.core.records import Champion, SlotRecord
-from pytest_autoresearch.judge.parents import Policy, course
+from pytest_autoresearch.core.proposal import Context, Edit, EditError, PastAttempt, Proposer
+from pytest_autoresearch.core.records import Attempt, Champion
+from pytest_autoresearch.judge.parents import ParentSelection, next_step
 from pytest_autoresearch.judge.verdicts import Judge, Prior, estimate_noise
 from pytest_autoresearch.proposers.registry import create
 from pytest_autoresearch.source.edits import apply
@@ -90,8 +90,10 @@ def landscape(rng: random.Random) -> dict[str, float]:
     return near
 
 
-def campaign(proposer: str, slots: int, seed: int, policy: Policy) -> list[tuple[float, int]]:
-    """After each slot: share of the reachable gain that the champion holds, trainings so far."""
+def campaign(
+    proposer: str, attempts: int, seed: int, selection: ParentSelection
+) -> list[tuple[float, int]]:
+    """After each attempt: share of the reachable gain that the champion holds, trainings so far."""
     rng = random.Random(seed)
     optimum = landscape(rng)
     luck = {s: rng.gauss(0, SEED_SD) for s in range(1, 40)}
@@ -108,7 +110,7 @@ def campaign(proposer: str, slots: int, seed: int, policy: Policy) -> list[tuple
         return None if true is None else true + luck[s] + rng.gauss(0, PAIR_SD / math.sqrt(2))
 
     def applies(edits: Sequence[Edit]) -> bool:
-        before = {"train.py": texts[champions[-1].slot_id]}
+        before = {"train.py": texts[champions[-1].attempt_id]}
         try:
             return apply(before, edits) != before
         except EditError:
@@ -118,30 +120,30 @@ def campaign(proposer: str, slots: int, seed: int, policy: Policy) -> list[tuple
     assert start is not None
     first = [measure(SOURCE, s) for s in SEEDS]
     scores = {s: score for s, score in zip(SEEDS, first, strict=True) if score is not None}
-    base = Attempt(
+    base = PastAttempt(
         1, "baseline-1", None, "baseline", "", "", "baseline", "",
         statistics.mean(scores.values()), None, None, 0, 0, {}, lambda: {"train.py": SOURCE},
     )  # fmt: skip
-    history, records, found = [base], list[SlotRecord](), []
+    history, records, found = [base], list[Attempt](), []
     texts, champions = {1: SOURCE}, [Champion(1, 1, "base", {}, 0.0)]
     search: Proposer = create(proposer, experiment=experiment, root=Path("."))
     try:
-        for slot in range(1, slots + 1):
-            chosen = course(policy, records, champions, slot, seed, applies)
-            before, best = texts[chosen.parent], texts[champions[-1].slot_id]
+        for attempt in range(1, attempts + 1):
+            chosen = next_step(selection, records, champions, attempt, seed, applies)
+            before, best = texts[chosen.parent], texts[champions[-1].attempt_id]
             context = Context(
-                experiment, "", slot, seed, history[chosen.parent - 1], {"train.py": before}, {},
-                history, history[champions[-1].slot_id - 1], None,
+                experiment, "", attempt, seed, history[chosen.parent - 1], {"train.py": before}, {},
+                history, history[champions[-1].attempt_id - 1], None,
             )  # fmt: skip
             proposal = chosen.proposal or search.propose(context)
             text = apply({"train.py": before}, proposal.edits)["train.py"]
             candidate: dict[int, float] = {}
-            decision, s = None, sorted(scores)[slot % len(scores)]
+            decision, s = None, sorted(scores)[attempt % len(scores)]
             keeps = len(champions) - 1
             while (score := measure(text, s)) is not None:
                 candidate[s] = score
                 noise = estimate_noise(groups, Prior())
-                decision = judge.decide(candidate, scores, noise, slot, keeps=keeps)
+                decision = judge.decide(candidate, scores, noise, attempt, keeps=keeps)
                 if decision.action != "replicate":
                     break
                 assert decision.seed is not None
@@ -152,20 +154,20 @@ def campaign(proposer: str, slots: int, seed: int, policy: Policy) -> list[tuple
                     scores[s] = extra
             kept = decision is not None and decision.action == "keep"
             verdict = "crash" if decision is None else "keep" if kept else "discard"
-            number, gain_sigma = slot + 1, decision.gain_sigma if decision else None
+            number, gain_sigma = attempt + 1, decision.gain_sigma if decision else None
             history.append(
-                Attempt(
-                    number, f"mutation-{slot:04d}", chosen.parent, proposal.title, "", proposer,
+                PastAttempt(
+                    number, f"mutation-{attempt:04d}", chosen.parent, proposal.title, "", proposer,
                     verdict, "", statistics.mean(candidate.values()) if candidate else None,
                     decision.gain if decision else None, gain_sigma, 1, 1, proposal.meta,
                     lambda text=text: {"train.py": text},
                 )
             )  # fmt: skip
             records.append(
-                SlotRecord(
-                    number, "", "mutation", slot, 1, "", "done", 0.0, parent=chosen.parent,
+                Attempt(
+                    number, "", "mutation", attempt, 1, "", "done", 0.0, parent=chosen.parent,
                     verdict=verdict, gain_sigma=gain_sigma, commit="made", meta=proposal.meta,
-                    champion_before=champions[-1].slot_id, edits=proposal.edits,
+                    champion_before=champions[-1].attempt_id, edits=proposal.edits,
                 )
             )  # fmt: skip
             texts[number] = text
@@ -174,7 +176,7 @@ def campaign(proposer: str, slots: int, seed: int, policy: Policy) -> list[tuple
             if kept:
                 scores = candidate
                 champions.append(Champion(len(champions) + 1, number, "made", {}, 0.0))
-            now = truth(texts[champions[-1].slot_id])
+            now = truth(texts[champions[-1].attempt_id])
             assert now is not None
             found.append(((start - now) / (start - 1.9), trainings))
     finally:
@@ -182,7 +184,7 @@ def campaign(proposer: str, slots: int, seed: int, policy: Policy) -> list[tuple
     return found
 
 
-def simulate(job: tuple[str, int, int, Policy]) -> list[tuple[float, int]]:
+def simulate(job: tuple[str, int, int, ParentSelection]) -> list[tuple[float, int]]:
     """Run one campaign, in a process of its own."""
     return campaign(*job)
 
@@ -191,22 +193,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--proposers", nargs="+", default=["random", "ratchet", "gp"])
-    parser.add_argument("--policies", nargs="+", default=get_args(Policy), choices=get_args(Policy))
+    parser.add_argument(
+        "--policies",
+        nargs="+",
+        default=get_args(ParentSelection),
+        choices=get_args(ParentSelection),
+    )
     options = parser.parse_args()
-    slots, nights = (20, 4) if options.quick else (100, 24)
-    shown = [n for n in (20, 50, 100) if n <= slots]
+    attempts, nights = (20, 4) if options.quick else (100, 24)
+    shown = [n for n in (20, 50, 100) if n <= attempts]
     result: dict[str, dict[str, float]] = {}
     print(f"share of the reachable gain, mean of {nights} landscapes, and trainings")
-    print(f"{'':18}" + "".join(f"{f'{n} slots':>16}" for n in shown))
+    print(f"{'':18}" + "".join(f"{f'{n} attempts':>16}" for n in shown))
     with ProcessPoolExecutor() as pool:
-        for name, policy in itertools.product(options.proposers, options.policies):
-            jobs = [(name, slots, seed, policy) for seed in range(nights)]
+        for name, selection in itertools.product(options.proposers, options.policies):
+            jobs = [(name, attempts, seed, selection) for seed in range(nights)]
             runs = list(pool.map(simulate, jobs))
             row = {n: statistics.fmean(run[n - 1][0] for run in runs) for n in shown}
             cost = {n: statistics.fmean(run[n - 1][1] for run in runs) for n in shown}
             cells = "".join(f"{f'{row[n]:.1%} ({cost[n]:.0f})':>16}" for n in shown)
-            print(f"{f'{name}, {policy}':18}{cells}", flush=True)
-            result[f"{name}, {policy}"] = {str(n): round(row[n], 4) for n in shown}
+            print(f"{f'{name}, {selection}':18}{cells}", flush=True)
+            result[f"{name}, {selection}"] = {str(n): round(row[n], 4) for n in shown}
     print(json.dumps({"share_of_gain": result, "landscapes": nights}))
 
 

@@ -1,4 +1,4 @@
-"""Simulated campaigns under the production judge and policy, shared by null.py and progress.py.
+"""Simulated campaigns under the production judge and selection, shared by null.py and progress.py.
 
 A score is (true level of the code) + (luck of the seed, shared by all code) + (luck of this code
 on this seed), and what mutations gain adds up. Verdicts come from `judge.Judge.decide`, sigma from
@@ -14,23 +14,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pytest_autoresearch.core.proposal import Edit
-from pytest_autoresearch.core.records import Champion, SlotRecord
-from pytest_autoresearch.judge.parents import Policy, course
+from pytest_autoresearch.core.records import Attempt, Champion
+from pytest_autoresearch.judge.parents import ParentSelection, next_step
 from pytest_autoresearch.judge.verdicts import Judge, Prior, estimate_noise
 
 SEED_SD = 0.010
 """Between seeds; cancels in pairs, and is here so that a judge that forgets to pair is caught."""
 
 Effect = Callable[[random.Random, int], float]
-"""Draws the true gain of a slot's mutation over its parent, positive is better."""
+"""Draws the true gain of an attempt's mutation over its parent, positive is better."""
 
 
 @dataclass(frozen=True)
 class Gates:
-    """What a slot costs besides its trainings, in trainings.
+    """What an attempt costs besides its trainings, in trainings.
 
     Attributes:
-        smoke: Of the smoke run, every slot.
+        smoke: Of the smoke run, every attempt.
         saved: Share of a first training that the early stop saves, on average.
         duplicates: Share of proposals that repeat an earlier one and are trained all the same.
     """
@@ -45,7 +45,7 @@ class Night:
     """What came of one simulated campaign.
 
     Attributes:
-        slots: Mutations tried.
+        attempts: Mutations tried.
         cost: In trainings; calibration, smoke runs and re-measured champions included.
         keeps: Mutations kept.
         not_real: Keeps whose true gain over the champion before them is not positive;
@@ -57,7 +57,7 @@ class Night:
         lost: True loss that simplifications added up to.
     """
 
-    slots: int = 0
+    attempts: int = 0
     cost: float = 0.0
     keeps: int = 0
     not_real: int = 0
@@ -74,14 +74,14 @@ def night(
     *,
     sigma: float,
     effect: Effect,
-    slots: float = math.inf,
+    attempts: float = math.inf,
     cost: float = math.inf,
     calibrate: int = 3,
     prior: Prior | None = None,
-    gates: Gates | None = None,
+    check_notes: Gates | None = None,
     seeds: int = 1,
     simpler: float = 0.0,
-    policy: Policy = "archive",
+    selection: ParentSelection = "archive",
 ) -> Night:
     """Simulate one campaign.
 
@@ -90,16 +90,16 @@ def night(
         rng: Source of all luck.
         sigma: True standard deviation of one paired difference.
         effect: Of every mutation.
-        slots: How many mutations at most.
-        cost: How many trainings at most; the slot that exceeds it is finished.
+        attempts: How many mutations at most.
+        cost: How many trainings at most; the attempt that exceeds it is finished.
         calibrate: Seeds of the baseline.
         prior: What is believed of sigma at the start.
-        gates: What they cost and save.
+        check_notes: What they cost and save.
         seeds: A new champion is trained until it has so many.
         simpler: Share of mutations that are the simpler program.
-        policy: Whose files the next mutation changes.
+        selection: Whose files the next mutation changes.
     """
-    own, prior, gates = sigma / math.sqrt(2), prior or Prior(), gates or Gates()
+    own, prior, check_notes = sigma / math.sqrt(2), prior or Prior(), check_notes or Gates()
     ideas = random.Random(rng.getrandbits(64))  # the same ones whatever a rule spends its luck on
     seed_luck: dict[int, float] = {}
 
@@ -112,27 +112,27 @@ def night(
     result = Night()
     champion = {seed: train(0.0, seed) for seed in range(1, calibrate + 1)}
     lineage, groups = _Lineage(), list[dict[int, float]]()
-    while result.slots < slots and result.cost < cost:
-        if gates.duplicates and rng.random() < gates.duplicates:
+    while result.attempts < attempts and result.cost < cost:
+        if check_notes.duplicates and rng.random() < check_notes.duplicates:
             result.cost += 1
             continue
-        result.slots += 1
-        result.cost += gates.smoke
-        at, (parent, fresh, parts) = lineage.level(), lineage.next(policy, result.slots)
+        result.attempts += 1
+        result.cost += check_notes.smoke
+        at, (parent, fresh, parts) = lineage.level(), lineage.next(selection, result.attempts)
         less = False
         if fresh:
-            lineage.gains[fresh] = effect(ideas, result.slots)
+            lineage.gains[fresh] = effect(ideas, result.attempts)
             less = ideas.random() < simpler
         gain = lineage.level(parts) - at
         ordered = sorted(champion)
-        seed = ordered[result.slots % len(ordered)]
+        seed = ordered[result.attempts % len(ordered)]
         candidate: dict[int, float] = {}
-        earned = result.keeps - result.simplified
+        earns_wealth = result.keeps - result.simplified
         while True:
             first = not candidate
-            candidate[seed] = train(-at - gain, seed, 1 - gates.saved if first else 1)
+            candidate[seed] = train(-at - gain, seed, 1 - check_notes.saved if first else 1)
             noise = estimate_noise(groups, prior)
-            decision = judge.decide(candidate, champion, noise, result.slots, less, earned)
+            decision = judge.decide(candidate, champion, noise, result.attempts, less, earns_wealth)
             if decision.action != "replicate":
                 break
             assert decision.seed is not None
@@ -160,7 +160,7 @@ def night(
 
 
 class _Lineage:
-    """Which mutations a version of the code consists of, in the records that the policy reads.
+    """Which mutations a version of the code consists of, in the records that the selection reads.
 
     A mutation is one edit that is named after it, and applies where it is not applied yet.
 
@@ -171,7 +171,7 @@ class _Lineage:
     def __init__(self) -> None:
         self.gains: dict[int, float] = {}
         self._parts: dict[int, frozenset[int]] = {1: frozenset()}
-        self._slots: list[SlotRecord] = []
+        self._attempts: list[Attempt] = []
         self._champions = [Champion(1, 1, "base", {}, 0.0)]
         self._edits: tuple[Edit, ...] = ()
         self._meta: dict[str, object] = {}
@@ -179,32 +179,32 @@ class _Lineage:
     def level(self, parts: frozenset[int] | None = None) -> float:
         """True gain over the baseline, of the champion or of given mutations together."""
         if parts is None:
-            parts = self._parts[self._champions[-1].slot_id]
+            parts = self._parts[self._champions[-1].attempt_id]
         return math.fsum(self.gains[one] for one in parts)
 
-    def next(self, policy: Policy, number: int) -> tuple[int, int, frozenset[int]]:
+    def next(self, selection: ParentSelection, number: int) -> tuple[int, int, frozenset[int]]:
         """Return the parent, the new mutation (0: an old idea comes first), and what is tried."""
-        best = self._parts[self._champions[-1].slot_id]
-        chosen = course(
-            policy, self._slots, self._champions, number, 0,
+        best = self._parts[self._champions[-1].attempt_id]
+        chosen = next_step(
+            selection, self._attempts, self._champions, number, 0,
             lambda edits: len({int(e.search) for e in edits} - best) == len(edits),
         )  # fmt: skip
         if chosen.proposal is None:
-            fresh = len(self._slots) + 2
+            fresh = len(self._attempts) + 2
             self._meta, self._edits = {}, (Edit("train.py", str(fresh), ""),)
             return chosen.parent, fresh, self._parts[chosen.parent] | {fresh}
         self._meta, self._edits = dict(chosen.proposal.meta), tuple(chosen.proposal.edits)
         return chosen.parent, 0, best | {int(edit.search) for edit in self._edits}
 
     def settle(self, parent: int, parts: frozenset[int], kept: bool, sigmas: float) -> None:
-        """Write the slot's record."""
-        number = len(self._slots) + 2
+        """Write the attempt's record."""
+        number = len(self._attempts) + 2
         self._parts[number] = parts
-        self._slots.append(
-            SlotRecord(
+        self._attempts.append(
+            Attempt(
                 number, "", "mutation", number - 1, 1, "", "done", 0.0, parent=parent,
                 verdict="keep" if kept else "discard", gain_sigma=sigmas, commit="made",
-                champion_before=self._champions[-1].slot_id, edits=self._edits, meta=self._meta,
+                champion_before=self._champions[-1].attempt_id, edits=self._edits, meta=self._meta,
             )
         )  # fmt: skip
         if kept:

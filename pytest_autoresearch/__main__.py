@@ -24,7 +24,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pytest_autoresearch", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     attempt = commands.add_parser(
-        "try", help="put an idea of your own through the same slot, judge and record as everyone's"
+        "try",
+        help="put an idea of your own through the same attempt, judge and record as everyone's",
     )
     attempt.add_argument("idea", type=Path, help="a patch, or SEARCH/REPLACE blocks with a title")
     report = commands.add_parser("report", help="rebuild logs of a campaign from its ledger")
@@ -38,7 +39,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         action="append",
         default=[],
         metavar="FILE",
-        help="write NAME.jsonl (slots with their trials), NAME.csv (slots) or NAME-trials.csv",
+        help="write NAME.jsonl (attempts with their trials), NAME.csv (attempts) or NAME-trials.csv",
     )
     report.add_argument(
         "--rebuild",
@@ -50,7 +51,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     restore.add_argument("--tag", help="campaign to fill; default: the name it had")
     verify = commands.add_parser("verify", help="does a kept score, or a campaign's gain, stand?")
     verify.add_argument(
-        "commit", nargs="?", help="score this commit or slot (mutation-0007) once more"
+        "commit", nargs="?", help="score this commit or attempt (mutation-0007) once more"
     )
     verify.add_argument(
         "--campaign", action="store_true", help="train every champion on fresh seeds (the default)"
@@ -162,21 +163,21 @@ def _report(options: argparse.Namespace) -> int:
         print(f"no campaign {tag!r} in {root}; give --tag", file=sys.stderr)
         return 4
     ledger = Ledger.open(root, tag)
-    slots = ledger.slots()
+    attempts = ledger.attempts()
     facts = ledger.meta("campaign") or {}
     metric = Metric(**facts.get("metric", {}))
     try:
         if options.junit:
-            shown = junit.facts_of(ledger, slots, ledger.champions(), metric)
-            junit.write(options.junit, slots, metric, shown, known=take(ledger))
+            shown = junit.facts_of(ledger, attempts, ledger.champions(), metric)
+            junit.write(options.junit, attempts, metric, shown, known=take(ledger))
         if options.tsv:
-            tsv.write(options.tsv, slots)
+            tsv.write(options.tsv, attempts)
         for path in options.export:
-            exports.write(path, slots)
+            exports.write(path, attempts)
         if options.html:
             from .report import html
 
-            html.write(options.html, slots, ledger.champions(), html.gather(ledger), live=False)
+            html.write(options.html, attempts, ledger.champions(), html.gather(ledger), live=False)
     except OSError as error:
         print(f"{error.filename}: {error.strerror}; choose another place", file=sys.stderr)
         return 4
@@ -184,7 +185,7 @@ def _report(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 4
     if not (options.junit or options.tsv or options.html or options.export):
-        print(tsv.render(slots), end="")
+        print(tsv.render(attempts), end="")
     return 0
 
 

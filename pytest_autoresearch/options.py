@@ -12,8 +12,8 @@ import pytest
 
 from .core.experiment import Budget
 
-MAX_SLOTS = 10_000
-"""Slots collected for ``--iterations 0``; measured at 2 s and 69 MB of collection."""
+MAX_ATTEMPTS = 10_000
+"""Attempts collected for ``--iterations 0``; measured at 2 s and 69 MB of collection."""
 
 
 def _whole(text: str) -> int:
@@ -130,6 +130,7 @@ class _Option:
     def ini(self) -> str:
         return self.dest
 
+
 OPTIONS = (
     _Option(
         "iterations",
@@ -202,7 +203,7 @@ OPTIONS = (
         _control,
         4,
         "K",
-        "With a language model, every K-th slot goes to gp as a control; 0: none",
+        "With a language model, every K-th attempt goes to gp as a control; 0: none",
     ),
     _Option(
         "papers",
@@ -226,7 +227,7 @@ OPTIONS = (
         _duration,
         None,
         "TIME",
-        "Start no slot after this long, e.g. 8h",
+        "Start no attempt after this long, e.g. 8h",
     ),
     _Option(
         "min_keep",
@@ -269,8 +270,8 @@ OPTIONS = (
         "Fresh seeds the first and last champion are trained on at the end; 0 leaves it out",
     ),
     _Option(
-        "prune",
-        "--autoresearch-prune",
+        "ablate",
+        "--autoresearch-ablate",
         _flag,
         False,
         None,
@@ -279,10 +280,11 @@ OPTIONS = (
     _Option(
         "judge",
         "--autoresearch-judge",
-        _one_of("confirm", "greedy", "strict"),
-        "confirm",
+        _one_of("sequential", "greedy", "threshold"),
+        "sequential",
         "RULE",
-        "Verdict rule: confirm replicates close calls, greedy keeps any gain, strict wants 3 sigma",
+        "Verdict rule: sequential replicates close calls, greedy keeps any gain, threshold needs "
+        "3 sigma at once",
     ),
     _Option(
         "max_noise",
@@ -293,13 +295,13 @@ OPTIONS = (
         "Refuse an experiment whose unchanged code scatters by more than this share of its mean",
     ),
     _Option(
-        "policy",
-        "--autoresearch-policy",
-        _one_of("archive", "greedy"),
+        "parents",
+        "--autoresearch-parents",
+        _one_of("archive", "champion"),
         "archive",
         "RULE",
-        "Whose files are changed: archive (a promising discard's or the champion's; near-misses "
-        "are retried and merged) or greedy (always the champion's)",
+        "Parent of a mutation: archive (a promising discard or the champion; near-misses are "
+        "retried and merged) or champion (always the champion)",
     ),
     _Option(
         "plateau",
@@ -307,7 +309,7 @@ OPTIONS = (
         _at_least(0),
         0,
         "N",
-        "Stop after N slots without a keep; 0 goes on",
+        "Stop after N attempts without a keep; 0 goes on",
     ),
     _Option(
         "target",
@@ -323,7 +325,7 @@ OPTIONS = (
         _at_least(0),
         10,
         "N",
-        "Stop after N slots in a row without a score; 0 goes on",
+        "Stop after N attempts in a row without a score; 0 goes on",
     ),
     _Option(
         "html",
@@ -356,7 +358,7 @@ OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Config:
+class Options:
     """What the user asked for, checked. One field a row of `OPTIONS`; see their help texts."""
 
     iterations: int
@@ -376,10 +378,10 @@ class Config:
     seed: int
     calibrate: int
     confirm: int
-    prune: bool
-    judge: Literal["confirm", "greedy", "strict"]
+    ablate: bool
+    judge: Literal["sequential", "greedy", "threshold"]
     max_noise: float
-    policy: Literal["archive", "greedy"]
+    parents: Literal["archive", "champion"]
     plateau: int
     target: float | None
     max_failures: int
@@ -389,7 +391,7 @@ class Config:
     threads: int
 
     @classmethod
-    def from_pytest(cls, config: pytest.Config) -> Config:
+    def from_pytest(cls, config: pytest.Config) -> Options:
         """Read options, then ini keys, then defaults.
 
         Raises:
@@ -439,4 +441,4 @@ def options_table() -> str:
     return "\n".join(rows)
 
 
-assert [option.field for option in OPTIONS] == [field.name for field in fields(Config)]
+assert [option.field for option in OPTIONS] == [field.name for field in fields(Options)]

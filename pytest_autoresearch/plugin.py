@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Join or start the campaign; trylast because the terminal reporter must exist."""
-    config.addinivalue_line("markers", "autoresearch: a slot of a research campaign")
+    config.addinivalue_line("markers", "autoresearch: an attempt of a research campaign")
     if not config.getoption("autoresearch"):
         return
     from .session import fixtures
@@ -60,7 +60,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Turn the program into slots."""
+    """Turn the program into attempts."""
     config = parent.config
     if not config.getoption("autoresearch") or file_path.name != _program(config):
         return None
@@ -83,7 +83,7 @@ class XdistHooks:
         self.session = session
 
     def pytest_configure_node(self, node: Any) -> None:
-        """Hand the plan to a worker; a replacement gets the same, so slot numbers never shift."""
+        """Hand the plan to a worker; a replacement gets the same, so attempt numbers never shift."""
         node.workerinput["autoresearch"] = self.session.for_worker()
 
 
@@ -113,7 +113,7 @@ class DriverHooks:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """Give back and confirm: after xdist's workers are gone, before the summary is printed."""
-        self.session.give_back()
+        self.session.requeue()
         self.session.confirm()
 
 
@@ -147,9 +147,9 @@ class Hooks:
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
         """Let the assertion decide, and record what it decided within the call phase."""
-        from .session.items import Slot
+        from .session.items import AttemptItem
 
-        if not isinstance(pyfuncitem, Slot):
+        if not isinstance(pyfuncitem, AttemptItem):
             return (yield)
         return (yield from self.session.judge_call(pyfuncitem))
 
@@ -159,9 +159,9 @@ class Hooks:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Turn a verdict into its outcome: not to be kept is expected, infrastructure an error."""
         report = yield
-        from .session.items import Slot
+        from .session.items import AttemptItem
 
-        if isinstance(item, Slot):
+        if isinstance(item, AttemptItem):
             self.session.shape_report(item, call, report)
         return report
 

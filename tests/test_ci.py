@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.project import Project
 
 from pytest_autoresearch.core.experiment import Metric
-from pytest_autoresearch.core.records import SlotRecord
+from pytest_autoresearch.core.records import Attempt
 from pytest_autoresearch.options import OPTIONS
 from pytest_autoresearch.report.markdown import cell, sparkline
 
@@ -67,13 +67,13 @@ def test_a_title_stays_in_its_cell(text: str) -> None:
 
 
 @given(st.lists(st.none() | st.floats(0.5, 5), max_size=150))
-def test_the_picture_has_one_block_a_slot_and_the_best_is_tallest(scores) -> None:
-    slots = [
-        SlotRecord(n, "s", "mutation", n, 1, "w", "done", 0.0, score=score)
+def test_the_picture_has_one_block_a_attempt_and_the_best_is_tallest(scores) -> None:
+    attempts = [
+        Attempt(n, "s", "mutation", n, 1, "w", "done", 0.0, score=score)
         for n, score in enumerate(scores)
     ]
-    shown = sparkline(slots, Metric())
-    assert len(shown) == min(100, len(slots))
+    shown = sparkline(attempts, Metric())
+    assert len(shown) == min(100, len(attempts))
     known = [score for score in scores[-100:] if score is not None]
     if known and min(known) < max(known):
         best = scores[-100:].index(min(known))

@@ -24,7 +24,7 @@ def test_the_example_of_an_own_proposer_runs(project: Project) -> None:
         "-p", "no:cacheprovider",
     )  # fmt: skip
     assert result.ret == 0
-    titles = [s.title for s in project.ledger().slots() if s.kind == "mutation"]
+    titles = [s.title for s in project.ledger().attempts() if s.kind == "mutation"]
     assert titles == ["LR 0.25", "LR 0.25"]
     assert project.verdicts() == ["discard", "duplicate"]
 

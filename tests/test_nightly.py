@@ -59,7 +59,7 @@ def test_the_second_night_goes_on_in_a_fresh_clone(project: Project, tmp_path: P
     one, two = clone(origin, tmp_path / "one"), clone(origin, tmp_path / "two")
     run(script("Yesterday's attempts"), one)
     summary = research(one, project.path / "ideas")
-    assert "2 slots" in summary
+    assert "2 attempts" in summary
     run(script("Push what was tried"), one)
     pushed = refs(one, "refs/autoresearch/")
     assert pushed == refs(origin, "refs/autoresearch/")
@@ -68,7 +68,7 @@ def test_the_second_night_goes_on_in_a_fresh_clone(project: Project, tmp_path: P
     run(script("Yesterday's attempts"), two)
     assert refs(two, "refs/autoresearch/") == pushed
     summary = research(two, project.path / "ideas")
-    assert "4 slots" in summary
+    assert "4 attempts" in summary
     assert "| mutation-0003 |" in summary
     run(script("Push what was tried"), two)
     [tip] = refs(origin, "refs/heads/autoresearch/")
@@ -85,12 +85,12 @@ def test_a_night_without_the_cache_goes_on_from_the_commits(
     project.propose(0.5, 1.6, 0.4, 0.3)
     origin = tmp_path / "origin.git"
     subprocess.run(["git", "clone", "-q", "--bare", str(project.path), str(origin)], check=True)
-    for night, slots in (("one", 2), ("two", 4)):
+    for night, attempts in (("one", 2), ("two", 4)):
         folder = clone(origin, tmp_path / night)
         run(script("Yesterday's attempts"), folder)
         again = script("Go on without the cache").replace(".venv/bin/python", sys.executable)
         run(again, folder)
-        assert f"{slots} slots" in research(folder, project.path / "ideas")
+        assert f"{attempts} attempts" in research(folder, project.path / "ideas")
         run(script("Push what was tried"), folder)
     assert git(origin, "log", "--format=%s", "main..autoresearch/nightly").splitlines() == [
         "score 0.3", "score 0.4", "score 0.5",

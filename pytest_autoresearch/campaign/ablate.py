@@ -1,7 +1,7 @@
 """Leave one keep out at a time: a keep whose removal costs nothing is removed.
 
 autoresearch's criterion: a change that deletes code and loses nothing is a success. Every removal
-is a slot of its own, with the same gates, trials, judge and record as a mutation; being equal to
+is an attempt of its own, with the same gates, trials, judge and record as a mutation; being equal to
 the champion is enough, once it is replicated.
 """
 
@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..core.outcome import Trial
 from ..core.proposal import EditError, Proposal
-from ..core.records import PRUNE, SlotRecord
+from ..core.records import ABLATION, Attempt
 from ..source.edits import apply, edits_between
-from .attempt import Slot
+from .attempt import WorkingAttempt
 from .loop import Campaign
 
 
-def prune(campaign: Campaign, say: Callable[[str], object] = lambda line: None) -> int:
+def ablate(campaign: Campaign, say: Callable[[str], object] = lambda line: None) -> int:
     """Try to leave out every keep of the champion, the smallest gain first.
 
     Args:
@@ -33,11 +33,11 @@ def prune(campaign: Campaign, say: Callable[[str], object] = lambda line: None) 
     """
     removed = 0
     keeps = _keeps(campaign)
-    for keep in sorted(keeps, key=lambda slot: slot.gain or 0.0):
-        rest = [slot for slot in keeps if slot.id != keep.id]
+    for keep in sorted(keeps, key=lambda attempt: attempt.gain or 0.0):
+        rest = [attempt for attempt in keeps if attempt.id != keep.id]
         if not rest:
             break  # without its only keep the champion is the baseline, which it has beaten
-        champion = campaign.trials.read(campaign.trials.champion().commit)
+        champion = campaign.runner.read(campaign.runner.champion().commit)
         files = without(campaign, keeps, keep, champion)
         if files is None or files == champion:
             say(f"{keep.name} {keep.title}: later keeps build on it")
@@ -50,15 +50,15 @@ def prune(campaign: Campaign, say: Callable[[str], object] = lambda line: None) 
     return removed
 
 
-def _keeps(campaign: Campaign) -> list[SlotRecord]:
-    slots = {slot.id: slot for slot in campaign.ledger.slots()}
-    chain = [slots[champion.slot_id] for champion in campaign.ledger.champions()[1:]]
-    gone = {slot.meta.get("removes") for slot in chain if slot.kind == PRUNE}
-    return [slot for slot in chain if slot.kind != PRUNE and slot.id not in gone]
+def _keeps(campaign: Campaign) -> list[Attempt]:
+    attempts = {attempt.id: attempt for attempt in campaign.ledger.attempts()}
+    chain = [attempts[champion.attempt_id] for champion in campaign.ledger.champions()[1:]]
+    gone = {attempt.meta.get("removes") for attempt in chain if attempt.kind == ABLATION}
+    return [attempt for attempt in chain if attempt.kind != ABLATION and attempt.id not in gone]
 
 
 def without(
-    campaign: Campaign, keeps: Sequence[SlotRecord], keep: SlotRecord, champion: Mapping[str, str]
+    campaign: Campaign, keeps: Sequence[Attempt], keep: Attempt, champion: Mapping[str, str]
 ) -> dict[str, str] | None:
     """The champion's files without one keep, or None where later keeps build on it.
 
@@ -67,10 +67,10 @@ def without(
     what that keep had changed in it changed back.
     """
     if _replay(campaign, keeps) == champion:
-        return _replay(campaign, [slot for slot in keeps if slot.id != keep.id])
+        return _replay(campaign, [attempt for attempt in keeps if attempt.id != keep.id])
     assert keep.champion_before is not None
-    after = campaign.trials.read(keep.commit)
-    before = campaign.trials.read(campaign.ledger.slot(keep.champion_before).commit)
+    after = campaign.runner.read(keep.commit)
+    before = campaign.runner.read(campaign.ledger.attempt(keep.champion_before).commit)
     edits = [edit for name in after for edit in edits_between(after[name], before[name], name)]
     try:
         return apply(champion, edits)
@@ -78,9 +78,9 @@ def without(
         return None
 
 
-def _replay(campaign: Campaign, keeps: Sequence[SlotRecord]) -> dict[str, str] | None:
+def _replay(campaign: Campaign, keeps: Sequence[Attempt]) -> dict[str, str] | None:
     """The baseline with these keeps' edits, or None where they need another's."""
-    files = campaign.trials.read(campaign.rules.base_commit)
+    files = campaign.runner.read(campaign.rules.base_commit)
     try:
         for keep in keeps:
             files = apply(files, keep.edits)
@@ -90,30 +90,30 @@ def _replay(campaign: Campaign, keeps: Sequence[SlotRecord]) -> dict[str, str] |
 
 
 def _try(
-    campaign: Campaign, keep: SlotRecord, champion: Mapping[str, str], files: Mapping[str, str]
+    campaign: Campaign, keep: Attempt, champion: Mapping[str, str], files: Mapping[str, str]
 ) -> str:
     edits = [edit for name in champion for edit in edits_between(champion[name], files[name], name)]
-    number = campaign.ledger.next_number(PRUNE)
-    slot = campaign.begin(f"{PRUNE}-{number:04d}", PRUNE, number)
+    number = campaign.ledger.next_number(ABLATION)
+    attempt = campaign.begin(f"{ABLATION}-{number:04d}", ABLATION, number)
     proposal = Proposal(
         f"without {keep.title}"[:100],
         tuple(edits),
         f"{keep.name} may have been kept by luck, or be of no use any more.",
-        proposer=PRUNE,
+        proposer=ABLATION,
         meta={"removes": keep.id},
     )
-    campaign.adopt(slot, proposal)
-    campaign.gate(slot)
-    trial = campaign.measurement.measure(slot)
-    verdict, reason = _verdict(campaign, slot, trial)
-    campaign.settle(slot, trial, verdict, reason)
+    campaign.adopt(attempt, proposal)
+    campaign.check(attempt)
+    run = campaign.measurement.measure(attempt)
+    verdict, reason = _verdict(campaign, attempt, run)
+    campaign.settle(attempt, run, verdict, reason)
     return verdict
 
 
-def _verdict(campaign: Campaign, slot: Slot, trial: Trial) -> tuple[str, str]:
-    if trial.value is None:
-        return trial.verdict, trial.reason
-    bar = campaign.measurement.bar(slot)
-    if trial.score < bar:
+def _verdict(campaign: Campaign, attempt: WorkingAttempt, run: Trial) -> tuple[str, str]:
+    if run.value is None:
+        return run.verdict, run.reason
+    bar = campaign.measurement.bar(attempt)
+    if run.score < bar:
         return "keep", ""
     return "discard", bar.explanation

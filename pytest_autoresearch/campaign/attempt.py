@@ -1,4 +1,4 @@
-"""A slot while it is being filled, the rules it is filled by, and what may cut it off."""
+"""An attempt while it is being filled, the rules it is filled by, and what may cut it off."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 from ..core.experiment import Budget
 from ..core.outcome import NoScore
 from ..core.proposal import Proposal
-from ..judge.parents import Policy
+from ..judge.parents import ParentSelection
 
 if TYPE_CHECKING:
-    from ..core.records import Champion, SlotRecord
+    from ..core.records import Attempt, Champion
     from ..judge.verdicts import Decision
 
 
 @dataclass
-class Slot:
-    """A slot while it is being filled.
+class WorkingAttempt:
+    """An attempt while it is being filled.
 
     Attributes:
-        record: Its row as it was when the slot began.
-        parent: The slot whose files the edits apply to; None for a baseline.
+        record: Its row as it was when the attempt began.
+        parent: The attempt whose files the edits apply to; None for a baseline.
         parent_commit: Commit of those files.
         files: The resulting editable files, once the edits applied.
         before: The parent's editable files.
@@ -32,8 +32,8 @@ class Slot:
         champion: The champion that `decision` compared with.
     """
 
-    record: SlotRecord
-    parent: SlotRecord | None = None
+    record: Attempt
+    parent: Attempt | None = None
     parent_commit: str = ""
     files: dict[str, str] = field(default_factory=dict)
     before: dict[str, str] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Rules:
         sandbox: Mode of confinement.
         threads: CPU threads of a trial.
         concurrency: Trials that run side by side on this machine.
-        policy: Whose files the next mutation changes.
+        parents: Whose files the next mutation changes.
         max_noise: Spread of the baseline above which nothing can be judged, as a share of it.
     """
 
@@ -75,7 +75,7 @@ class Rules:
     sandbox: str
     threads: int
     concurrency: int = 1
-    policy: Policy = "greedy"
+    parents: ParentSelection = "champion"
     max_noise: float = 1.0
 
     @property

@@ -14,11 +14,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..core.records import CONFIRM, HOLDOUT, OWN
-from ..judge.confirmation import Closing, Gain, Survival, _holds, kept_gain, paired_gain
-from .attempt import Slot
+from ..judge.confirmation import Confirmation, Gain, Survival, _holds, kept_gain, paired_gain
+from .attempt import WorkingAttempt
 
 if TYPE_CHECKING:
-    from ..core.records import Champion, TrialRecord
+    from ..core.records import Champion
+    from ..core.run import Run
     from .loop import Campaign
 
 FRESH = 500
@@ -31,7 +32,7 @@ def close(
     *,
     everyone: bool = False,
     say: Callable[[str], object] = lambda line: None,
-) -> Closing | None:
+) -> Confirmation | None:
     """Confirm the champion against the baseline and write down what stands.
 
     Trials that an earlier call made are used again, so a closing that was cut off goes on.
@@ -57,7 +58,7 @@ def close(
     trouble: list[str] = []
     scores = {c.version: _on_fresh_seeds(campaign, c, fresh, say, trouble) for c in examined}
     held_out = {c.version: _on_holdout(campaign, c, say, trouble) for c in examined}
-    first, last, noise = champions[0], champions[-1], campaign.trials.noise()
+    first, last, noise = champions[0], champions[-1], campaign.runner.noise()
 
     def gain(of: dict[int, dict[int, float]], new: Champion, old: Champion) -> Gain | None:
         gains = campaign.experiment.metric.gain
@@ -66,30 +67,30 @@ def close(
 
     survivals = []
     for old, new in itertools.pairwise(examined):
-        slot = campaign.ledger.slot(new.slot_id)
+        attempt = campaign.ledger.attempt(new.attempt_id)
         again = gain(scores, new, old)
         if everyone or len(champions) == 2:
             survivals.append(
                 Survival(
-                    slot.id,
-                    slot.name,
-                    slot.title,
-                    slot.gain or 0.0,
+                    attempt.id,
+                    attempt.name,
+                    attempt.title,
+                    attempt.gain or 0.0,
                     again.gain if again else None,
-                    again is not None and _holds(slot, again, noise, campaign.experiment.metric),
+                    again is not None and _holds(attempt, again, noise, campaign.experiment.metric),
                 )
             )
-    closing = Closing(
+    confirmation = Confirmation(
         champion=last.version,
         seeds=fresh,
-        kept=kept_gain(campaign.ledger),
+        kept=kept_gain(campaign.ledger.attempts(), champions),
         confirmed=gain(scores, last, first),
         holdout=gain(held_out, last, first),
         keeps=tuple(survivals),
         trouble=tuple(trouble),
     )
-    campaign.ledger.set_meta("closing", asdict(closing))
-    return closing
+    campaign.ledger.set_meta("confirmation", asdict(confirmation))
+    return confirmation
 
 
 def _on_fresh_seeds(
@@ -99,14 +100,14 @@ def _on_fresh_seeds(
     say: Callable[[str], object],
     trouble: list[str],
 ) -> dict[int, float]:
-    on_cuda = campaign.trials.device.kind == "cuda"
-    known = [t for t in _trials(campaign, champion) if t.device.startswith("cuda") == on_cuda]
+    on_cuda = campaign.runner.device.kind == "cuda"
+    known = [t for t in _runs(campaign, champion) if t.device.startswith("cuda") == on_cuda]
     done = _scores(known, CONFIRM)
-    slot, name = _slot(campaign, champion)
+    attempt, name = _attempt(campaign, champion)
     for seed in seeds:
         if seed in done:
             continue
-        result = campaign.trials.run(slot, campaign.trials.read(champion.commit), seed, CONFIRM)
+        result = campaign.runner.run(attempt, campaign.runner.read(champion.commit), seed, CONFIRM)
         if result.score is None:
             trouble.append(f"{name} on fresh seed {seed}: {result.status}: {result.reason}")
             say(trouble[-1])
@@ -121,51 +122,51 @@ def _on_holdout(
 ) -> dict[int, float]:
     if campaign.experiment.run is not None:
         return {}
-    trials = _trials(campaign, champion)
-    done = _scores(trials, HOLDOUT)
-    slot, name = _slot(campaign, champion)
-    for trial in trials:
-        saved = trial.purpose in OWN and trial.status == "ok"
-        if not saved or trial.seed in done:
+    runs = _runs(campaign, champion)
+    done = _scores(runs, HOLDOUT)
+    attempt, name = _attempt(campaign, champion)
+    for run in runs:
+        saved = run.purpose in OWN and run.status == "ok"
+        if not saved or run.seed in done:
             continue
-        checkpoint = campaign.trials.checkpoint(trial)
+        checkpoint = campaign.runner.checkpoint(run)
         if checkpoint is None:
-            trouble.append(f"{name}, seed {trial.seed}: its checkpoint is gone, no holdout score")
+            trouble.append(f"{name}, seed {run.seed}: its checkpoint is gone, no holdout score")
             continue
-        result = campaign.trials.run(
-            slot,
-            campaign.trials.read(champion.commit),
-            trial.seed,
+        result = campaign.runner.run(
+            attempt,
+            campaign.runner.read(champion.commit),
+            run.seed,
             HOLDOUT,
             phase="rescore",
             split="holdout",
-            trial_id=checkpoint.parent.name,
+            run_id=checkpoint.parent.name,
             champion_losses=None,
         )
         if result.score is None:
-            trouble.append(f"{name}, seed {trial.seed}, holdout: {result.status}: {result.reason}")
+            trouble.append(f"{name}, seed {run.seed}, holdout: {result.status}: {result.reason}")
             continue
-        done[trial.seed] = result.score
-        say(f"{name}, seed {trial.seed}: holdout scored")
+        done[run.seed] = result.score
+        say(f"{name}, seed {run.seed}: holdout scored")
     return done
 
 
-def _slot(campaign: Campaign, champion: Champion) -> tuple[Slot, str]:
-    record = campaign.ledger.slot(champion.slot_id)
+def _attempt(campaign: Campaign, champion: Champion) -> tuple[WorkingAttempt, str]:
+    record = campaign.ledger.attempt(champion.attempt_id)
     name = "baseline" if record.kind == "baseline" else f"{record.name} {record.title}"
-    return Slot(record, parent_commit=champion.commit), name
+    return WorkingAttempt(record, parent_commit=champion.commit), name
 
 
-def _trials(campaign: Campaign, champion: Champion) -> list[TrialRecord]:
-    """A champion's trials; the baseline's are spread over the slots of its calibration."""
+def _runs(campaign: Campaign, champion: Champion) -> list[Run]:
+    """A champion's trials; the baseline's are spread over the attempts of its calibration."""
     if champion.version > 1:
-        return list(campaign.ledger.slot(champion.slot_id).trials)
-    slots = [slot for slot in campaign.ledger.slots() if slot.kind == "baseline"]
-    return [trial for slot in slots for trial in slot.trials]
+        return list(campaign.ledger.attempt(champion.attempt_id).runs)
+    attempts = [attempt for attempt in campaign.ledger.attempts() if attempt.kind == "baseline"]
+    return [run for attempt in attempts for run in attempt.runs]
 
 
-def _scores(trials: Sequence[TrialRecord], purpose: str) -> dict[int, float]:
-    return {t.seed: t.score for t in trials if t.purpose == purpose and t.score is not None}
+def _scores(runs: Sequence[Run], purpose: str) -> dict[int, float]:
+    return {t.seed: t.score for t in runs if t.purpose == purpose and t.score is not None}
 
 
 @contextmanager

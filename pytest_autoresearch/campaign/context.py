@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..core.proposal import Attempt, Context
+from ..core.proposal import Context, PastAttempt
 from ..source.brief import FrontMatterError, knobs
 from ..source.edits import apply
-from .attempt import Slot
+from .attempt import WorkingAttempt
 
 if TYPE_CHECKING:
-    from ..core.records import SlotRecord, TrialRecord
-    from .runs import Trials
+    from ..core.records import Attempt
+    from ..core.run import Run
+    from .runs import Runner
 
 
 class Briefing:
@@ -24,32 +25,32 @@ class Briefing:
         say: Shows a person a line.
     """
 
-    def __init__(self, trials: Trials, say: Callable[[str], None]) -> None:
-        self.trials, self.say = trials, say
-        self.root, self.experiment, self.rules = trials.root, trials.experiment, trials.rules
-        self.ledger, self.repository = trials.ledger, trials.repository
+    def __init__(self, runner: Runner, say: Callable[[str], None]) -> None:
+        self.runner, self.say = runner, say
+        self.root, self.experiment, self.rules = runner.root, runner.experiment, runner.rules
+        self.ledger, self.repository = runner.ledger, runner.repository
         self._brief: str | None = None
         self._complaint = ""
 
-    def context(self, slot: Slot, hint: str = "") -> Context:
+    def context(self, attempt: WorkingAttempt, hint: str = "") -> Context:
         """Everything the proposer may know; holdout scores are not in the rows it is made of."""
         history = self.history()
-        assert slot.parent is not None
-        by_id = {attempt.slot_id: attempt for attempt in history}
-        champion = by_id[self.trials.champion().slot_id]
+        assert attempt.parent is not None
+        by_id = {attempt.attempt_id: attempt for attempt in history}
+        champion = by_id[self.runner.champion().attempt_id]
         fixed = [name for name in self.experiment.context if (self.root / name).is_file()]
-        last = slot.parent.own_trials[-1] if slot.parent.own_trials else None
+        last = attempt.parent.own_runs[-1] if attempt.parent.own_runs else None
         return Context(
             experiment=self.experiment,
             program=self.program(),
-            slot=slot.record.number,
+            attempt=attempt.record.number,
             seed=self.rules.seed,
-            parent=by_id[slot.parent.id],
-            files=slot.before,
+            parent=by_id[attempt.parent.id],
+            files=attempt.before,
             fixed_files=self.repository.read(self.rules.base_commit, fixed),
             history=history,
             champion=champion,
-            sigma=self.trials.noise().sigma,
+            sigma=self.runner.noise().sigma,
             figures=_figures(last) if last else {},
             log_tail=last.log_tail if last else "",
             hint=hint,
@@ -78,13 +79,13 @@ class Briefing:
             self._brief = text
         return text
 
-    def history(self) -> list[Attempt]:
-        """Every slot of the campaign as a proposer sees it, oldest first."""
-        return [self._attempt(record) for record in self.ledger.slots()]
+    def history(self) -> list[PastAttempt]:
+        """Every attempt of the campaign as a proposer sees it, oldest first."""
+        return [self._attempt(record) for record in self.ledger.attempts()]
 
-    def _attempt(self, record: SlotRecord) -> Attempt:
-        return Attempt(
-            slot_id=record.id,
+    def _attempt(self, record: Attempt) -> PastAttempt:
+        return PastAttempt(
+            attempt_id=record.id,
             name=record.name,
             parent=record.parent,
             title=record.title,
@@ -100,26 +101,26 @@ class Briefing:
             meta=record.meta,
             read_files=partial(self._files_of, record),
             edits=record.edits,
-            log_tail=record.trials[-1].log_tail if record.trials and record.score is None else "",
+            log_tail=record.runs[-1].log_tail if record.runs and record.score is None else "",
         )
 
-    def _files_of(self, record: SlotRecord) -> Mapping[str, str]:
+    def _files_of(self, record: Attempt) -> Mapping[str, str]:
         if record.commit:
-            return self.trials.read(record.commit)
-        parent = self.ledger.slot(record.parent) if record.parent else None
+            return self.runner.read(record.commit)
+        parent = self.ledger.attempt(record.parent) if record.parent else None
         commit = parent.commit if parent else self.rules.base_commit
-        return apply(self.trials.read(commit), record.edits)
+        return apply(self.runner.read(commit), record.edits)
 
 
-def _figures(trial: TrialRecord) -> dict[str, float]:
+def _figures(run: Run) -> dict[str, float]:
     figures = {
-        "train_seconds": trial.train_seconds,
-        "total_seconds": trial.total_seconds,
-        "steps": float(trial.steps),
-        "parameters": float(trial.parameters),
-        "peak_memory_mb": trial.peak_memory_bytes / 2**20,
-        "work": trial.work,
+        "train_seconds": run.train_seconds,
+        "total_seconds": run.total_seconds,
+        "steps": float(run.steps),
+        "parameters": float(run.parameters),
+        "peak_memory_mb": run.peak_memory_bytes / 2**20,
+        "work": run.work,
     }
-    if trial.train_seconds:
-        figures["work_per_second"] = trial.work / trial.train_seconds
+    if run.train_seconds:
+        figures["work_per_second"] = run.work / run.train_seconds
     return figures

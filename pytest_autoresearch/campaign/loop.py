@@ -27,31 +27,31 @@ from ..core.proposal import (
     ProposerUnavailable,
     Usage,
 )
-from ..core.records import GateNote
-from ..judge.parents import Course, built_on, course, stack
+from ..core.records import CheckNote
+from ..judge.parents import NextStep, built_on, next_step, stack
 from ..proposers.draft import Draft
 from ..source.edits import apply, changed_lines
-from .attempt import Slot
+from .attempt import WorkingAttempt
 from .context import Briefing
 from .measure import Measurement
 from .pause import LONGEST_S, Night
 
 if TYPE_CHECKING:
-    from ..core.records import Champion, SlotRecord
+    from ..core.records import Attempt, Champion
     from ..judge.verdicts import Judge
-    from .runs import Trials
+    from .runs import Runner
 
 NEAR = 0.05
 """Share by which numbers may differ in a near duplicate, which is noted and not refused."""
 
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 600.0
-"""Least seconds of a slot's first pause for a provider that is away; doubles up to the second."""
+"""Least seconds of an attempt's first pause for a provider that is away; doubles up to the second."""
 
 RETRY_S = (10.0, 60.0)
-"""Seconds before a mutation is trained again, in the same slot, that the infrastructure failed."""
+"""Seconds before a mutation is trained again, in the same attempt, that the infrastructure failed."""
 
 NEAR_LOOK_BACK = 200
-"""Slots that are searched for near duplicates."""
+"""Attempts that are searched for near duplicates."""
 
 
 class Campaign:
@@ -65,37 +65,37 @@ class Campaign:
     def __init__(
         self,
         *,
-        trials: Trials,
+        runner: Runner,
         judge: Judge,
         proposer: Callable[[], Proposer],
         session_id: int,
         worker: str,
         night: Night | None = None,
     ) -> None:
-        self.trials = trials
-        self.measurement = Measurement(trials, judge)
-        self.root, self.experiment, self.rules = trials.root, trials.experiment, trials.rules
-        self.ledger, self.repository = trials.ledger, trials.repository
+        self.runner = runner
+        self.measurement = Measurement(runner, judge)
+        self.root, self.experiment, self.rules = runner.root, runner.experiment, runner.rules
+        self.ledger, self.repository = runner.ledger, runner.repository
         self.session_id = session_id
         self.worker = worker
         self.night = night or Night()
         self._make_proposer = proposer
         self._proposer: Proposer | None = None
         self._draft = Draft(self.ledger.drop_draft)
-        self._briefing = Briefing(trials, self.night.say)
+        self._briefing = Briefing(runner, self.night.say)
 
     # ------------------------------------------------------------------ 1-2: propose and mutate
 
-    def begin(self, name: str, kind: str, number: int) -> Slot:
-        """Open the slot's ledger row; a mutation first waits for the baseline."""
-        from ..ledger.store import SlotTaken
+    def begin(self, name: str, kind: str, number: int) -> WorkingAttempt:
+        """Open the attempt's ledger row; a mutation first waits for the baseline."""
+        from ..ledger.store import AttemptTaken
 
         if kind != "baseline":
             self.calibrated()
         while True:
             try:
-                return Slot(
-                    self.ledger.start_slot(
+                return WorkingAttempt(
+                    self.ledger.start_attempt(
                         session_id=self.session_id,
                         worker=self.worker,
                         name=name,
@@ -103,29 +103,29 @@ class Campaign:
                         number=number,
                     )
                 )
-            except SlotTaken as taken:
+            except AttemptTaken as taken:
                 if taken.record.state == "done":
-                    return Slot(taken.record)
-                self.trials.wait(f"while {name} was measured by another worker")
+                    return WorkingAttempt(taken.record)
+                self.runner.wait(f"while {name} was measured by another worker")
 
-    def propose(self, slot: Slot) -> Slot:
-        """Fill the slot with a proposal and apply its edits to the champion's files.
+    def propose(self, attempt: WorkingAttempt) -> WorkingAttempt:
+        """Fill the attempt with a proposal and apply its edits to the champion's files.
 
-        A proposal that an interrupted slot gave back comes before a new one, and one that was
+        A proposal that an interrupted attempt gave back comes before a new one, and one that was
         drafted while the last trial ran before one that must be waited for. A provider that is
         away is asked again, as long as the night lasts, and at most for `LONGEST_S`.
 
         Raises:
-            ProposerUnavailable: Infrastructure; the slot is not charged.
+            ProposerUnavailable: Infrastructure; the attempt is not charged.
             ProposerExhausted: Nothing is left to propose, or the night is over.
         """
         waited, backoff = 0.0, BACKOFF_S
         while True:
             try:
-                return self._propose(slot)
+                return self._propose(attempt)
             except (ProposerUnavailable, ProposerExhausted) as error:
                 if error.usage not in (None, Usage()):
-                    self.ledger.charge(slot.record.id, error.usage)
+                    self.ledger.charge(attempt.record.id, error.usage)
                 again = error.again_s if isinstance(error, ProposerUnavailable) else None
                 seconds = max(backoff, again or 0.0)
                 if again is None or waited + seconds > LONGEST_S:
@@ -133,70 +133,70 @@ class Campaign:
                 self.night.pause(seconds, str(error))
             waited, backoff = waited + seconds, min(2 * backoff, LONGEST_BACKOFF_S)
 
-    def _propose(self, slot: Slot) -> Slot:
-        """Try once to fill the slot."""
-        slot.champion = self.trials.champion()
+    def _propose(self, attempt: WorkingAttempt) -> WorkingAttempt:
+        """Try once to fill the attempt."""
+        attempt.champion = self.runner.champion()
         own = getattr(self.proposer, "insists", False)
-        course = self._course(slot.record.number)
-        slot.parent = self.ledger.slot(course.parent)
-        slot.parent_commit = slot.parent.commit
-        slot.before = self.trials.read(slot.parent.commit)
-        waiting = None if own else self.ledger.lease_proposal(slot.record.id)
-        made_for: int | None = slot.parent.id
+        next_step = self._next_step(attempt.record.number)
+        attempt.parent = self.ledger.attempt(next_step.parent)
+        attempt.parent_commit = attempt.parent.commit
+        attempt.before = self.runner.read(attempt.parent.commit)
+        waiting = None if own else self.ledger.lease_proposal(attempt.record.id)
+        made_for: int | None = attempt.parent.id
         program = self._briefing.program()
         try:
             if waiting is not None:
-                slot.proposal, made_for = waiting
-            elif course.proposal is not None:
-                slot.proposal = course.proposal
+                attempt.proposal, made_for = waiting
+            elif next_step.proposal is not None:
+                attempt.proposal = next_step.proposal
             else:
-                slot.proposal, made_for = self._draft.take(program) or (
-                    self.proposer.propose(self._briefing.context(slot, course.hint)),
+                attempt.proposal, made_for = self._draft.take(program) or (
+                    self.proposer.propose(self._briefing.context(attempt, next_step.hint)),
                     made_for,
                 )
         except ProposalRefused as error:
-            slot.refusal = NoScore("invalid", f"the model declined: {error}")
-            slot.proposal = Proposal(
+            attempt.refusal = NoScore("invalid", f"the model declined: {error}")
+            attempt.proposal = Proposal(
                 "refused", (), proposer=self.proposer.name, usage=error.usage or Usage()
             )
         except ProposalInvalid as error:
-            slot.refusal = NoScore("invalid", str(error))
-            slot.proposal = Proposal(
+            attempt.refusal = NoScore("invalid", str(error))
+            attempt.proposal = Proposal(
                 error.title or "unusable proposal",
                 (),
                 proposer=self.proposer.name,
                 usage=error.usage or Usage(),
                 meta=error.meta,
             )
-        if made_for not in (None, slot.parent.id):
+        if made_for not in (None, attempt.parent.id):
             # thought of for other files than the policy chose: those, while the champion is the
             # same; else the new champion's, or else those
-            made = self.ledger.slot(made_for)
-            current = made.champion_before == slot.champion.slot_id and made.commit
-            slot.parent = made if current else self.ledger.slot(slot.champion.slot_id)
-            slot.parent_commit = slot.parent.commit
-            slot.before = self.trials.read(slot.parent_commit)
+            made = self.ledger.attempt(made_for)
+            current = made.champion_before == attempt.champion.attempt_id and made.commit
+            attempt.parent = made if current else self.ledger.attempt(attempt.champion.attempt_id)
+            attempt.parent_commit = attempt.parent.commit
+            attempt.before = self.runner.read(attempt.parent_commit)
         if waiting is None:
-            slot.proposal = _signed(slot.proposal, program)
-            self.ledger.save_proposal(slot.record.id, slot.proposal, parent=slot.parent.id)
-        if slot.refusal is None:
-            self._mutate(slot, made_for)
-        return slot
+            attempt.proposal = _signed(attempt.proposal, program)
+            self.ledger.save_proposal(attempt.record.id, attempt.proposal, parent=attempt.parent.id)
+        if attempt.refusal is None:
+            self._mutate(attempt, made_for)
+        return attempt
 
-    def adopt(self, slot: Slot, proposal: Proposal) -> None:
-        """Fill a slot with a given proposal for the champion's files."""
-        slot.champion = self.trials.champion()
-        slot.parent = self.ledger.slot(slot.champion.slot_id)
-        slot.parent_commit = slot.champion.commit
-        slot.before = self.trials.read(slot.champion.commit)
-        slot.proposal = proposal
-        self.ledger.save_proposal(slot.record.id, proposal, parent=slot.parent.id)
-        self._mutate(slot, None)
+    def adopt(self, attempt: WorkingAttempt, proposal: Proposal) -> None:
+        """Fill an attempt with a given proposal for the champion's files."""
+        attempt.champion = self.runner.champion()
+        attempt.parent = self.ledger.attempt(attempt.champion.attempt_id)
+        attempt.parent_commit = attempt.champion.commit
+        attempt.before = self.runner.read(attempt.champion.commit)
+        attempt.proposal = proposal
+        self.ledger.save_proposal(attempt.record.id, proposal, parent=attempt.parent.id)
+        self._mutate(attempt, None)
 
-    def _course(self, number: int) -> Course:
+    def _next_step(self, number: int) -> NextStep:
         """Whose files are changed, and whether an old idea comes first."""
         recorded = getattr(self.proposer, "recorded", False)  # is mixed with nothing else
-        champion = self.trials.read(self.trials.champion().commit)
+        champion = self.runner.read(self.runner.champion().commit)
 
         def applies(edits: Sequence[Edit]) -> bool:
             try:
@@ -204,52 +204,56 @@ class Campaign:
             except EditError:
                 return False
 
-        return course(
-            "greedy" if recorded else self.rules.policy,
-            self.ledger.slots(),
+        return next_step(
+            "champion" if recorded else self.rules.parents,
+            self.ledger.attempts(),
             self.ledger.champions(),
             number,
             self.rules.seed,
             applies,
         )
 
-    def _mutate(self, slot: Slot, made_for: int | None) -> None:
+    def _mutate(self, attempt: WorkingAttempt, made_for: int | None) -> None:
         """Apply the edits to the champion, or else to the files that they were made for."""
-        assert slot.proposal is not None
-        assert slot.parent is not None
+        assert attempt.proposal is not None
+        assert attempt.parent is not None
         try:
-            slot.files = apply(slot.before, slot.proposal.edits)
+            attempt.files = apply(attempt.before, attempt.proposal.edits)
             return
         except EditError as error:
             refusal = NoScore("invalid", str(error))
-        if made_for is not None and made_for != slot.parent.id:
-            parent = self.ledger.slot(made_for)
-            before = self.trials.read(parent.commit)
+        if made_for is not None and made_for != attempt.parent.id:
+            parent = self.ledger.attempt(made_for)
+            before = self.runner.read(parent.commit)
             try:
-                slot.files = apply(before, slot.proposal.edits)
+                attempt.files = apply(before, attempt.proposal.edits)
             except EditError as error:
                 refusal = NoScore("invalid", str(error))
             else:
-                slot.parent, slot.parent_commit, slot.before = parent, parent.commit, before
+                attempt.parent, attempt.parent_commit, attempt.before = (
+                    parent,
+                    parent.commit,
+                    before,
+                )
                 return
-        slot.refusal = refusal
+        attempt.refusal = refusal
 
-    def draft_ahead(self, slot: Slot) -> None:
-        """Have the next proposal thought of while this slot trains, if thinking takes long.
+    def draft_ahead(self, attempt: WorkingAttempt) -> None:
+        """Have the next proposal thought of while this attempt trains, if thinking takes long.
 
         Not where one waits that was given back: it comes first.
         """
         if not getattr(self.proposer, "thinks", False) or self._draft.begun:
             return
-        if self.ledger.proposal_waits(slot.record.id):
+        if self.ledger.proposal_waits(attempt.record.id):
             return
-        number = slot.record.number + self.rules.concurrency
-        course = self._course(number)
-        parent = self.ledger.slot(course.parent)
-        ahead = Slot(
-            replace(slot.record, number=number), parent, before=self.trials.read(parent.commit)
+        number = attempt.record.number + self.rules.concurrency
+        next_step = self._next_step(number)
+        parent = self.ledger.attempt(next_step.parent)
+        ahead = WorkingAttempt(
+            replace(attempt.record, number=number), parent, before=self.runner.read(parent.commit)
         )
-        context, during = self._briefing.context(ahead, course.hint), slot.record.id
+        context, during = self._briefing.context(ahead, next_step.hint), attempt.record.id
         self._draft.start(
             self.proposer,
             context,
@@ -267,63 +271,63 @@ class Campaign:
 
     # ------------------------------------------------------------------ 3: gate
 
-    def gate(self, slot: Slot) -> None:
-        """Run every check that costs no training; the first that fails refuses the slot."""
-        from ..source.checks import run_gates
+    def check(self, attempt: WorkingAttempt) -> None:
+        """Run every check that costs no training; the first that fails refuses the attempt."""
+        from ..source.checks import run_checks
         from ..source.fingerprint import fingerprint
 
-        if slot.refusal is not None or slot.proposal is None:
+        if attempt.refusal is not None or attempt.proposal is None:
             return
-        slot.fingerprint = fingerprint(slot.files)
-        notes = run_gates(slot.before, slot.files)
-        self.ledger.note_gates(slot.record.id, notes)
+        attempt.fingerprint = fingerprint(attempt.files)
+        notes = run_checks(attempt.before, attempt.files)
+        self.ledger.add_check_notes(attempt.record.id, notes)
         if not notes[-1].ok:
-            slot.refusal = NoScore("invalid", notes[-1].detail)
+            attempt.refusal = NoScore("invalid", notes[-1].detail)
             return
-        if near := self._near_duplicate(slot):
-            self.ledger.note_gates(slot.record.id, [near])
-        earlier = self.ledger.claim_fingerprint(slot.record.id, slot.fingerprint)
+        if near := self._near_duplicate(attempt):
+            self.ledger.add_check_notes(attempt.record.id, [near])
+        earlier = self.ledger.claim_fingerprint(attempt.record.id, attempt.fingerprint)
         if earlier is not None:
             known = earlier.verdict or "still running"
             score = f" at {earlier.score:.6f}" if earlier.score is not None else ""
-            slot.refusal = NoScore(
+            attempt.refusal = NoScore(
                 "duplicate", f"same code as {earlier.name} ({earlier.title}): {known}{score}"
             )
 
-    def _near_duplicate(self, slot: Slot) -> GateNote | None:
+    def _near_duplicate(self, attempt: WorkingAttempt) -> CheckNote | None:
         """Note what differs from an earlier mutation in slightly other numbers only."""
         from ..source.fingerprint import shape
 
-        started, this = time.perf_counter(), shape(slot.files)
-        for record in reversed(self.ledger.slots()[-NEAR_LOOK_BACK:]):
-            if record.id == slot.record.id or not record.commit or record.kind == "baseline":
+        started, this = time.perf_counter(), shape(attempt.files)
+        for record in reversed(self.ledger.attempts()[-NEAR_LOOK_BACK:]):
+            if record.id == attempt.record.id or not record.commit or record.kind == "baseline":
                 continue
-            if this.close_to(self.trials.shape(record.commit), NEAR):
+            if this.close_to(self.runner.shape(record.commit), NEAR):
                 detail = f"nearly {record.name} ({record.title}): {record.verdict}"
-                return GateNote("near duplicate", True, detail, time.perf_counter() - started)
+                return CheckNote("near duplicate", True, detail, time.perf_counter() - started)
         return None
 
     # ------------------------------------------------------------------ 4-6: measure
 
-    def measure(self, slot: Slot) -> Trial:
+    def measure(self, attempt: WorkingAttempt) -> Trial:
         """Measure it; a trial of a mutation that the infrastructure failed is not the last one.
 
         Raises:
             InfrastructureFailure: It failed each time.
         """
-        for seconds in RETRY_S if slot.record.kind == "mutation" else ():
+        for seconds in RETRY_S if attempt.record.kind == "mutation" else ():
             try:
-                return self.measurement.measure(slot)
+                return self.measurement.measure(attempt)
             except InfrastructureFailure as error:
-                last = self.ledger.slot(slot.record.id).trials[-1:]
+                last = self.ledger.attempt(attempt.record.id).runs[-1:]
                 if not last or last[0].status != "infra":
                     raise  # the champion's fault, say: it would be again
                 try:
-                    self.night.pause(seconds, f"{slot.name}: {error}; it is tried again")
+                    self.night.pause(seconds, f"{attempt.name}: {error}; it is tried again")
                 except ProposerExhausted:
                     raise error from None
-            slot.scores.clear()
-        return self.measurement.measure(slot)
+            attempt.scores.clear()
+        return self.measurement.measure(attempt)
 
     # ------------------------------------------------------------------ baseline and noise
 
@@ -338,32 +342,32 @@ class Campaign:
                 return champion
             missing = self.missing_baselines()
             if not missing:
-                self._crown_baseline()
+                self._promote_baseline()
                 continue
             busy = {
                 s.number
-                for s in self.ledger.slots()
+                for s in self.ledger.attempts()
                 if s.kind == "baseline" and s.state == "running"
             }
             free = [number for number in missing if number not in busy]
             if free:
                 self.fill_baseline(free[0])
             else:
-                self.trials.wait("while waiting for the baseline")
+                self.runner.wait("while waiting for the baseline")
 
     def missing_baselines(self) -> list[int]:
-        """Numbers of the calibration slots without a score."""
+        """Numbers of the calibration attempts without a score."""
         done = {
-            s.number for s in self.ledger.slots() if s.kind == "baseline" and s.score is not None
+            s.number for s in self.ledger.attempts() if s.kind == "baseline" and s.score is not None
         }
         return [n for n in range(1, self.rules.calibrate + 1) if n not in done]
 
     def fill_baseline(self, number: int) -> Trial:
-        """Measure one calibration seed as a slot of its own."""
-        slot = self.begin(f"baseline-{number}", "baseline", number)
-        trial = self.measurement.measure(slot)
+        """Measure one calibration seed as an attempt of its own."""
+        attempt = self.begin(f"baseline-{number}", "baseline", number)
+        trial = self.measurement.measure(attempt)
         self.settle(
-            slot, trial, "baseline" if trial.value is not None else trial.verdict, trial.reason
+            attempt, trial, "baseline" if trial.value is not None else trial.verdict, trial.reason
         )
         if trial.value is None:
             raise InfrastructureFailure(
@@ -372,19 +376,21 @@ class Campaign:
             )
         return trial
 
-    def _crown_baseline(self) -> None:
+    def _promote_baseline(self) -> None:
         from ..judge.verdicts import too_noisy
         from ..ledger.store import ChampionMoved
         from ..ledger.trailers import describe
 
-        slots = [s for s in self.ledger.slots() if s.kind == "baseline" and s.score is not None]
+        attempts = [
+            s for s in self.ledger.attempts() if s.kind == "baseline" and s.score is not None
+        ]
         scores = {
-            trial.seed: trial.score for s in slots for trial in s.trials if trial.score is not None
+            trial.seed: trial.score for s in attempts for trial in s.runs if trial.score is not None
         }
         if trouble := too_noisy(scores.values(), self.rules.max_noise):
             raise InfrastructureFailure(trouble)
         try:
-            self.ledger.crown(0, slots[0].id, self.rules.base_commit, scores)
+            self.ledger.promote(0, attempts[0].id, self.rules.base_commit, scores)
         except ChampionMoved:
             return
         describe(self.repository, self.ledger)
@@ -392,104 +398,113 @@ class Campaign:
 
     # ------------------------------------------------------------------ 7: record
 
-    def settle(self, slot: Slot, trial: Trial, verdict: str, reason: str) -> SlotRecord:
+    def settle(self, attempt: WorkingAttempt, trial: Trial, verdict: str, reason: str) -> Attempt:
         """Write the verdict: commit object, one transaction, then refs as its projection.
 
         Raises:
             ledger.ChampionMoved: A keep, and another mutation was kept since the bar was read.
         """
-        if slot.record.state == "done":
-            return slot.record
+        if attempt.record.state == "done":
+            return attempt.record
         # like the gain, over the champion, whatever it was built on
-        before = self.trials.read(slot.champion.commit) if slot.champion else slot.before
-        added, removed = changed_lines(before, slot.files) if slot.files else (0, 0)
-        decision = slot.decision
+        before = self.runner.read(attempt.champion.commit) if attempt.champion else attempt.before
+        added, removed = changed_lines(before, attempt.files) if attempt.files else (0, 0)
+        decision = attempt.decision
         outcome: dict[str, Any] = {
             "verdict": verdict,
             "reason": reason,
             "score": trial.value,
-            "n": len(slot.scores) or (1 if trial.value is not None else 0),
+            "n": len(attempt.scores) or (1 if trial.value is not None else 0),
             "bar": decision.bar if decision else None,
             "gain": decision.gain if decision else None,
             "gain_sigma": decision.gain_sigma if decision else None,
-            "fingerprint": slot.fingerprint,
+            "fingerprint": attempt.fingerprint,
             "lines_added": added,
             "lines_removed": removed,
-            "parent": slot.parent.id if slot.parent else None,
-            "champion_before": slot.champion.slot_id if slot.champion else None,
+            "parent": attempt.parent.id if attempt.parent else None,
+            "champion_before": attempt.champion.attempt_id if attempt.champion else None,
         }
-        if verdict == "guard" and slot.scores:
-            outcome["score"] = fmean(slot.scores.values())
-        commit = outcome["commit"] = self._commit(slot, trial, verdict, reason, outcome)
+        if verdict == "guard" and attempt.scores:
+            outcome["score"] = fmean(attempt.scores.values())
+        commit = outcome["commit"] = self._commit(attempt, trial, verdict, reason, outcome)
         if verdict == "keep":
-            assert slot.champion is not None
-            self.ledger.crown(
-                slot.champion.version, slot.record.id, commit, slot.scores, outcome=outcome
+            assert attempt.champion is not None
+            self.ledger.promote(
+                attempt.champion.version, attempt.record.id, commit, attempt.scores, outcome=outcome
             )
         else:
-            self.ledger.finish_slot(slot.record.id, **outcome)
+            self.ledger.finish_attempt(attempt.record.id, **outcome)
         self.project()
-        record = self.ledger.slot(slot.record.id)
+        record = self.ledger.attempt(attempt.record.id)
         if verdict not in ("keep", "baseline"):
             self._tidy(record)
         return record
 
-    def _tidy(self, record: SlotRecord) -> None:
+    def _tidy(self, record: Attempt) -> None:
         """Remove the run directories of what was not kept; weights would fill the disk."""
-        for trial in record.trials:
+        for trial in record.runs:
             if trial.checkpoint is not None:
                 shutil.rmtree(trial.checkpoint.parent, ignore_errors=True)
 
-    def give_back(self, slot: Slot, state: str, reason: str) -> None:
-        """End a slot without a verdict; its proposal waits for the next slot."""
-        self.ledger.abandon_slot(slot.record.id, state, reason)
+    def requeue(self, attempt: WorkingAttempt, state: str, reason: str) -> None:
+        """End an attempt without a verdict; its proposal waits for the next attempt."""
+        self.ledger.abandon_attempt(attempt.record.id, state, reason)
 
     def _commit(
-        self, slot: Slot, trial: Trial, verdict: str, reason: str, outcome: Mapping[str, object]
+        self,
+        attempt: WorkingAttempt,
+        trial: Trial,
+        verdict: str,
+        reason: str,
+        outcome: Mapping[str, object],
     ) -> str:
-        from ..ledger.trailers import of_slot
+        from ..ledger.trailers import of_attempt
 
-        if not slot.files or slot.proposal is None:
-            return self.rules.base_commit if slot.record.kind == "baseline" else ""
+        if not attempt.files or attempt.proposal is None:
+            return self.rules.base_commit if attempt.record.kind == "baseline" else ""
         metric = self.experiment.metric
         lines = []
         if trial.value is not None:
-            lines.append(f"{metric.name} {trial.value:.6f} over {len(slot.scores)} seed(s)")
-        if slot.decision is not None:
-            lines.append(slot.decision.explanation)
+            lines.append(f"{metric.name} {trial.value:.6f} over {len(attempt.scores)} seed(s)")
+        if attempt.decision is not None:
+            lines.append(attempt.decision.explanation)
         if reason and verdict != "keep":
             lines.append(reason)
-        if slot.proposal.hypothesis:
-            lines += ["", slot.proposal.hypothesis]
-        if below := self._below(slot):
+        if attempt.proposal.hypothesis:
+            lines += ["", attempt.proposal.hypothesis]
+        if below := self._below(attempt):
             lines += ["", built_on(below)]
-        parent = slot.champion.commit if verdict == "keep" and slot.champion else slot.parent_commit
+        parent = (
+            attempt.champion.commit
+            if verdict == "keep" and attempt.champion
+            else attempt.parent_commit
+        )
         return self.repository.commit(
             parent,
-            slot.files,
-            subject=slot.proposal.title or slot.name,
+            attempt.files,
+            subject=attempt.proposal.title or attempt.name,
             body="\n".join(lines),
             trailers={
-                "Slot": slot.name,
+                "Attempt": attempt.name,
                 "Verdict": verdict,
                 "Metric": f"{metric.name} {metric.direction}",
                 "Score": "" if trial.value is None else repr(trial.value),
-                "Seeds": " ".join(f"{seed}={score!r}" for seed, score in slot.scores.items()),
-                "Parent": slot.parent_commit,
-                "Proposer": slot.proposal.proposer,
+                "Seeds": " ".join(f"{seed}={score!r}" for seed, score in attempt.scores.items()),
+                "Parent": attempt.parent_commit,
+                "Proposer": attempt.proposal.proposer,
                 "Data": self._data_hash(),
-                "Ledger-Row": str(slot.record.id),
-                **of_slot(self.ledger, slot.record.id, outcome, slot.champion),
+                "Ledger-Row": str(attempt.record.id),
+                **of_attempt(self.ledger, attempt.record.id, outcome, attempt.champion),
             },
         )
 
-    def _below(self, slot: Slot) -> list[SlotRecord]:
+    def _below(self, attempt: WorkingAttempt) -> list[Attempt]:
         """Return the discards that a mutation was built on and has in it."""
-        made = {champion.slot_id for champion in self.ledger.champions()}
-        if slot.parent is None or slot.parent.id in made:
+        made = {champion.attempt_id for champion in self.ledger.champions()}
+        if attempt.parent is None or attempt.parent.id in made:
             return []
-        by_id = {record.id: record for record in self.ledger.slots()}
-        return stack(slot.parent, by_id, made)
+        by_id = {record.id: record for record in self.ledger.attempts()}
+        return stack(attempt.parent, by_id, made)
 
     def _data_hash(self) -> str:
         return str(self.ledger.meta("data_sha256") or "")
@@ -501,7 +516,9 @@ class Campaign:
         champion = self.ledger.champion()
         if champion is None:
             return
-        tried = {s.name: s.commit for s in self.ledger.slots() if s.kind != "baseline" and s.commit}
+        tried = {
+            s.name: s.commit for s in self.ledger.attempts() if s.kind != "baseline" and s.commit
+        }
         if anchor := self.ledger.meta("anchor"):
             tried[ANCHOR] = anchor
         self.repository.project(self.rules.tag, champion.commit, tried)
@@ -513,7 +530,7 @@ class Campaign:
             if self._proposer is not None:
                 self._proposer.close()
         finally:
-            self.trials.executor.close()
+            self.runner.executor.close()
 
 
 def _signed(proposal: Proposal, program: str) -> Proposal:

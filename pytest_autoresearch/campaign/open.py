@@ -21,7 +21,7 @@ from ..forkserver.launch import Launcher
 from ..judge.verdicts import Judge
 from ..ledger.git import RepositoryError
 from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
-from ..options import Config
+from ..options import Options
 from ..proposers.registry import create
 from ..session.plan import Plan
 from ..training.devices import Lease
@@ -30,7 +30,7 @@ from .attempt import Rules
 from .loop import Campaign
 from .pause import Night
 from .project import check, default_tag, experiment_at
-from .runs import Trials
+from .runs import Runner
 
 if TYPE_CHECKING:
     from ..core.run import Progress
@@ -50,11 +50,11 @@ class Holdings:
         should_stop: Whether running trials end at once.
         night: What a pause heeds.
         session_id: This process's row in the ledger, once it has joined.
-        campaign: Its hands, once a slot has needed them.
+        campaign: Its hands, once an attempt has needed them.
     """
 
     root: Path
-    options: Config
+    options: Options
     plan: Plan
     say: Callable[[str], None]
     on_progress: Callable[[str, Progress], None]
@@ -132,7 +132,7 @@ class Holdings:
         return self._researcher
 
     def open(self, experiment: Experiment) -> Campaign:
-        """Return this process's hands on the campaign, made with the first slot.
+        """Return this process's hands on the campaign, made with the first attempt.
 
         Raises:
             InfrastructureFailure: There is no device for it.
@@ -150,7 +150,7 @@ class Holdings:
         from ..training.executor import LocalExecutor
         from .attempt import Rules
         from .loop import Campaign
-        from .runs import Trials
+        from .runs import Runner
 
         session_id, plan, options = self.join(), self.plan, self.options
         self._lease = Lease()
@@ -170,10 +170,10 @@ class Holdings:
             sandbox=options.sandbox,
             threads=options.threads,
             concurrency=plan.concurrency,
-            policy=options.policy,
+            parents=options.parents,
             max_noise=options.max_noise,
         )
-        trials = Trials(
+        runner = Runner(
             root=self.root,
             experiment=experiment,
             rules=rules,
@@ -189,7 +189,7 @@ class Holdings:
             should_stop=self.should_stop,
         )
         return Campaign(
-            trials=trials,
+            runner=runner,
             judge=Judge(options.judge, experiment.metric.direction),
             proposer=self.researcher(experiment).proposer,
             session_id=session_id,
@@ -212,6 +212,7 @@ class Holdings:
                 if one is not None:
                     held.callback(one.close)
             self.campaign = None
+
 
 FAILURES = (
     pytest.UsageError, CampaignBusy, InfrastructureFailure, LedgerUnavailable, RepositoryError,
@@ -257,7 +258,7 @@ def opened(root: Path, tag: str | None, command: str) -> Iterator[Campaign]:
         if device.kind == "cuda":
             os.environ["CUDA_VISIBLE_DEVICES"] = device.index  # without it trials see no GPU
         with Launcher() as launcher:
-            trials = Trials(
+            runner = Runner(
                 root=root,
                 experiment=experiment,
                 rules=rules,
@@ -271,8 +272,8 @@ def opened(root: Path, tag: str | None, command: str) -> Iterator[Campaign]:
                 ),
             )
             campaign = Campaign(
-                trials=trials,
-                judge=Judge("confirm", experiment.metric.direction),
+                runner=runner,
+                judge=Judge("sequential", experiment.metric.direction),
                 proposer=lambda: create("ratchet", experiment=experiment, root=root),
                 session_id=session,
                 worker=command,

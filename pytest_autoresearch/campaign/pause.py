@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from ..core.proposal import ProposerExhausted
 
 LONGEST_S = 12 * 3600.0
-"""Seconds that one slot waits for a provider; a night without a deadline must end, too."""
+"""Seconds that one attempt waits for a provider; a night without a deadline must end, too."""
 
 SHORT_S = 600.0
 """Seconds at the end of a night that may be lost without its being called a failure."""
 
 TICK_S = 2.0
 """How often a pause looks whether the night is over; a look reads the ledger (0.1 s for 1,000
-slots)."""
+attempts)."""
 
 
 class PastDeadline(ProposerExhausted):

@@ -12,8 +12,8 @@ from typing import Any
 
 from ..core.experiment import Experiment
 from ..core.proposal import Proposer
-from ..ledger.spend import Purse
-from ..options import MAX_SLOTS, Config
+from ..ledger.spend import CostBudget
+from ..options import MAX_ATTEMPTS, Options
 from ..proposers.registry import Settings, create, default, with_settings
 
 LITERATURE = "literature"
@@ -39,7 +39,7 @@ class Researcher:
 
     root: Path
     ledger: Path
-    options: Config
+    options: Options
     experiment: Experiment
     say: Callable[[str], None] = lambda line: None
 
@@ -50,29 +50,29 @@ class Researcher:
         return create(name, experiment=self.experiment, root=self.root)
 
     @property
-    def thinks(self) -> bool:
+    def slow(self) -> bool:
         """Whether proposals come from a model or an agent."""
         return bool(getattr(self.main, "thinks", False))
 
     def proposer(self) -> Proposer:
         """Return it with its settings, its control arm, and what it is told."""
         options = self.options
-        purse = Purse(self.ledger, options.max_cost)
+        cost_budget = CostBudget(self.ledger, options.max_cost)
         settings = Settings(
             options.model,
             options.effort,
             options.client,
             options.control,
-            purse,
+            cost_budget,
             options.sandbox,
             options.price,
         )
         made = with_settings(self.main, settings)
-        if not self.thinks:
+        if not self.slow:
             return made
-        from ..proposers.draft import Informed
+        from ..proposers.draft import WithNotes
 
-        return Informed(made, self._notebook, self._library)
+        return WithNotes(made, self._notebook, self._library)
 
     @cached_property
     def _notebook(self) -> Any:
@@ -94,12 +94,12 @@ class Researcher:
 
     # ------------------------------------------------------------------ before and after
 
-    def prepare(self, first: int, slots: int, known: int) -> list[str]:
+    def prepare(self, first: int, attempts: int, known: int) -> list[str]:
         """See before anything is spent that proposals can be had, and what they will cost.
 
         Args:
-            first: Number of the session's first slot.
-            slots: Of the session.
+            first: Number of the session's first attempt.
+            attempts: Of the session.
             known: Attempts that the campaign's history holds.
 
         Returns:
@@ -115,7 +115,7 @@ class Researcher:
             knobs((self.root / self.experiment.program).read_text("utf-8", "replace"))
         proposer = self.proposer()
         warning = getattr(self.main, "check", lambda: "")()
-        if not self.thinks:
+        if not self.slow:
             return [warning] if warning else []
         from ..proposers.llm.forecast import first_context, forecast
 
@@ -130,7 +130,7 @@ class Researcher:
         files = {name: texts.pop(name, "") for name in experiment.files}
         context = first_context(experiment, program, files, texts)
         inform = getattr(proposer, "inform", lambda told: told)
-        count = 100 if slots >= MAX_SLOTS else slots
+        count = 100 if attempts >= MAX_ATTEMPTS else attempts
         line = forecast(self.main, inform(context), count, self.options.control, known)
         return [line, *([warning] if warning else [])]
 
@@ -141,6 +141,6 @@ class Researcher:
 
     def note(self, meta: Mapping[str, Any], name: str) -> None:
         """Add what a proposal says beside its edits to the campaign's notes."""
-        if self.thinks:
-            with contextlib.suppress(OSError):  # notes are worth no slot
+        if self.slow:
+            with contextlib.suppress(OSError):  # notes are worth no attempt
                 self._notebook.note(meta, name)

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import InfrastructureFailure, Interrupted
 from ..core.experiment import Experiment
 from ..judge.noise import noise_of
-from .attempt import Rules, Slot
+from .attempt import Rules, WorkingAttempt
 
 if TYPE_CHECKING:
-    from ..core.records import Champion, TrialRecord
-    from ..core.run import TrialResult, TrialSpec
+    from ..core.records import Champion
+    from ..core.run import Run, RunSpec
     from ..judge.verdicts import Noise
     from ..ledger.git import Repository
     from ..ledger.store import Ledger
     from ..source.fingerprint import Shape
     from ..training.devices import Device
-    from ..training.executor import TrialExecutor
+    from ..training.executor import RunExecutor
 
 MEMORY_SHARE = 0.9
 """Share of the memory that the trials of this machine may take together."""
@@ -31,11 +31,11 @@ TICK_S = 0.25
 """How often a waiting step looks at the stop flag and at the ledger."""
 
 
-class Trials:
+class Runner:
     """One process's hands on the device and the ledger's rows of trials.
 
     Attributes:
-        running: Slot and purpose of the last trial that was started, or None.
+        running: Attempt and purpose of the last trial that was started, or None.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Trials:
         ledger: Ledger,
         repository: Repository,
         device: Device,
-        executor: TrialExecutor,
+        executor: RunExecutor,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.root = root
@@ -57,71 +57,80 @@ class Trials:
         self.repository = repository
         self.device = device
         self.executor = executor
-        self.running: tuple[Slot, str] | None = None
+        self.running: tuple[WorkingAttempt, str] | None = None
         self._should_stop = should_stop
         self._shapes: dict[str, Shape] = {}
 
     def run(
-        self, slot: Slot, code: Mapping[str, str], seed: int, purpose: str, **changes: Any
-    ) -> TrialResult:
+        self,
+        attempt: WorkingAttempt,
+        code: Mapping[str, str],
+        seed: int,
+        purpose: str,
+        **changes: Any,
+    ) -> Run:
         """Train and score once; the row is written before and after.
 
         Args:
-            slot: Slot it is done for.
+            attempt: Attempt it is done for.
             code: The editable files.
             seed: Of the trial.
             purpose: What it is for.
-            changes: Fields of the `TrialSpec` that differ from an ordinary trial's.
+            changes: Fields of the `RunSpec` that differ from an ordinary trial's.
 
         Raises:
             InfrastructureFailure: The trial could not be run.
             Interrupted: The session was asked to stop.
         """
-        from ..core.run import TrialResult
+        from ..core.run import Run
 
-        spec = replace(self._spec(slot, code, seed, purpose), **changes)
-        trial_id = self.ledger.start_trial(
-            slot.record.id,
+        spec = replace(self._spec(attempt, code, seed, purpose), **changes)
+        run_id = self.ledger.start_run(
+            attempt.record.id,
             seed=seed,
             purpose=purpose,
             device=self.device.name,
             concurrency=self.rules.concurrency,
             budget=str(spec.budget),
         )
-        self.running = (slot, purpose)
+        self.running = (attempt, purpose)
         try:
             result = self._execute(spec)
         except BaseException as error:
-            with contextlib.suppress(Exception):  # a finished slot's trial is ended by nobody else
-                ended = TrialResult("interrupted", reason=type(error).__name__)
-                self.ledger.finish_trial(trial_id, ended)
+            with contextlib.suppress(
+                Exception
+            ):  # a finished attempt's trial is ended by nobody else
+                ended = Run("interrupted", reason=type(error).__name__)
+                self.ledger.finish_run(run_id, ended)
             raise
-        self.ledger.finish_trial(trial_id, result)
+        self.ledger.finish_run(run_id, result)
         if result.status == "interrupted":
             raise Interrupted(result.reason)
         if result.status == "infra":
             raise InfrastructureFailure(result.reason)
         return result
 
-    def _execute(self, spec: TrialSpec) -> TrialResult:
+    def _execute(self, spec: RunSpec) -> Run:
         """Wait for one trial in this thread, so that Ctrl-C is heard."""
         self.executor.submit(spec)
         try:
             while (finished := self.executor.wait_any(TICK_S)) is None:
                 if self._should_stop():
-                    self.executor.cancel(spec.trial_id)
+                    self.executor.cancel(spec.run_id)
         except BaseException:
-            self.executor.cancel(spec.trial_id)
+            self.executor.cancel(spec.run_id)
             self.executor.wait_any(10.0)
             raise
         return finished.result
 
-    def _spec(self, slot: Slot, files: Mapping[str, str], seed: int, purpose: str) -> TrialSpec:
-        from ..core.run import TrialSpec
+    def _spec(
+        self, attempt: WorkingAttempt, files: Mapping[str, str], seed: int, purpose: str
+    ) -> RunSpec:
+        from ..core.run import RunSpec
 
         experiment = self.experiment
         copy = (
-            dict(self.repository.export(slot.parent_commit or self.rules.base_commit))
+            dict(self.repository.export(attempt.parent_commit or self.rules.base_commit))
             if (experiment.run)
             else {}
         )
@@ -130,8 +139,8 @@ class Trials:
         if self.rules.budget.kind == "equal":
             base = self.read(self.rules.base_commit)
             reference = {name: text.encode() for name, text in base.items()}
-        return TrialSpec(
-            trial_id=f"{slot.record.id:05d}-{purpose}-{seed}",
+        return RunSpec(
+            run_id=f"{attempt.record.id:05d}-{purpose}-{seed}",
             files=copy,
             entry=experiment.files[0],
             seed=seed,
@@ -174,13 +183,13 @@ class Trials:
         champion = self.ledger.champion()
         if champion is None:
             return None
-        trials = self.ledger.slot(champion.slot_id).trials
-        kept = [trial.losses for trial in trials if trial.losses is not None]
+        runs = self.ledger.attempt(champion.attempt_id).runs
+        kept = [run.losses for run in runs if run.losses is not None]
         return next((path for path in kept if path.is_file()), None)
 
     def _scoring_limit(self) -> float | None:
         """CPU seconds of scoring: twice what the slowest baseline took, so none trains on there."""
-        measured = [trial.evidence.get("scoring_cpu_s") for trial in self.calibration()]
+        measured = [run.evidence.get("scoring_cpu_s") for run in self.calibration()]
         seconds = [sum(m.values()) if isinstance(m, dict) else m for m in measured if m]
         return 2 * max(seconds) + 5 if seconds else None
 
@@ -188,12 +197,10 @@ class Trials:
         measured = [t.causes.get("start", 0.0) for t in self.calibration()]
         return max(20.0, 5 * max(measured)) if measured else 120.0
 
-    def calibration(self) -> Sequence[TrialRecord]:
+    def calibration(self) -> Sequence[Run]:
         """Return the baseline's trials that have a score."""
         return [
-            trial
-            for trial in self.ledger.trials()
-            if trial.purpose == "calibrate" and trial.status == "ok"
+            run for run in self.ledger.runs() if run.purpose == "calibrate" and run.status == "ok"
         ]
 
     def read(self, commit: str) -> dict[str, str]:
@@ -208,12 +215,12 @@ class Trials:
             self._shapes[commit] = shape(self.read(commit))
         return self._shapes[commit]
 
-    def checkpoint(self, trial: TrialRecord) -> Path | None:
+    def checkpoint(self, run: Run) -> Path | None:
         """Where a trial's checkpoint is now, wherever the project was then; None if it is gone."""
-        if trial.checkpoint is None:
+        if run.checkpoint is None:
             return None
         runs = self.root / ".autoresearch" / self.rules.tag / "runs"
-        here = runs / trial.checkpoint.parent.name / trial.checkpoint.name
+        here = runs / run.checkpoint.parent.name / run.checkpoint.name
         return here if here.is_file() else None
 
     def champion(self) -> Champion:
@@ -228,8 +235,8 @@ class Trials:
         return champion
 
     def noise(self) -> Noise:
-        """The noise of paired differences on this device, pooled over what was replicated."""
-        return noise_of(self.ledger, self.experiment, self.device.name, self.rules.concurrency)
+        """Return the noise of paired differences, pooled over the campaign."""
+        return noise_of(self.ledger.attempts(), self.ledger.champions(), self.experiment.metric)
 
     def wait(self, what: str) -> None:
         """Sleep a moment, then free what dead workers held.

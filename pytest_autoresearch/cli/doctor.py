@@ -158,12 +158,12 @@ def _campaign(root: Path, tag: str) -> Finding:
         return Finding("campaign", "ok", f"{tag} is not begun")
     try:
         ledger = Ledger.open(root, tag)
-        slots, champion = ledger.slots(), ledger.champion()
+        attempts, champion = ledger.attempts(), ledger.champion()
         ledger.close()
     except LedgerUnavailable as error:
         return Finding("campaign", "fix", str(error))
     best = f", champion {champion.mean:.6f}" if champion else ", no baseline yet"
-    return Finding("campaign", "ok", f"{tag}: {len(slots)} slots{best}")
+    return Finding("campaign", "ok", f"{tag}: {len(attempts)} attempts{best}")
 
 
 def _keys() -> Finding:

@@ -20,7 +20,7 @@ from ..campaign.project import check, default_tag, experiment_at
 from ..core.experiment import Experiment, Metric
 from ..core.files import write_atomic
 from ..core.proposal import EditError
-from ..core.records import PRUNE, SlotRecord
+from ..core.records import ABLATION, Attempt
 from ..judge.parents import built_on, stack
 from ..ledger.git import Repository, RepositoryError
 from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
@@ -33,11 +33,11 @@ class Step:
     """One commit to be.
 
     Attributes:
-        slots: Keeps that it holds, in order.
+        attempts: Keeps that it holds, in order.
         files: The editable files after it.
     """
 
-    slots: tuple[SlotRecord, ...]
+    attempts: tuple[Attempt, ...]
     files: Mapping[str, str]
 
 
@@ -83,20 +83,20 @@ def _finalize(
     ledger = Ledger.open(root, tag)
     session = ledger.begin_session(driver="finalize", worker="finalize")
     try:
-        facts, closing = ledger.meta("campaign"), ledger.meta("closing") or {}
+        facts, confirmation = ledger.meta("campaign"), ledger.meta("confirmation") or {}
         champions = ledger.champions()
         if len(champions) < 2:
             raise pytest.UsageError("nothing was kept, so there is nothing to finalize")
         repository.check_branch(tag, [champion.commit for champion in champions])
         last = champions[-1]
-        if closing.get("champion") != last.version:  # what was measured of an earlier champion
-            closing = {"keeps": closing.get("keeps", ())}
-        by_id, made = {s.id: s for s in ledger.slots()}, {c.slot_id for c in champions}
-        slots = [_whole(stack(by_id[c.slot_id], by_id, made)) for c in champions[1:]]
-        keeps = plan(repository, experiment, facts["base_commit"], slots)
-        steps = group(keeps, [[slot.name for step in keeps for slot in step.slots]] if squash
+        if confirmation.get("champion") != last.version:  # what was measured of an earlier champion
+            confirmation = {"keeps": confirmation.get("keeps", ())}
+        by_id, made = {s.id: s for s in ledger.attempts()}, {c.attempt_id for c in champions}
+        attempts = [_whole(stack(by_id[c.attempt_id], by_id, made)) for c in champions[1:]]
+        keeps = plan(repository, experiment, facts["base_commit"], attempts)
+        steps = group(keeps, [[attempt.name for step in keeps for attempt in step.attempts]] if squash
                       else groups)  # fmt: skip
-        tip = build(repository, facts["base_commit"], steps, experiment.metric, closing)
+        tip = build(repository, facts["base_commit"], steps, experiment.metric, confirmation)
         wanted = repository.read(last.commit, experiment.files)
         if repository.read(tip, experiment.files) != wanted:
             raise pytest.UsageError(
@@ -105,7 +105,7 @@ def _finalize(
         if ledger.champion() != last:
             raise pytest.UsageError("the champion moved meanwhile; run it again")
         page = root / ".autoresearch" / tag / "pull-request.md"
-        write_atomic(page, pull_request(tag, steps, experiment.metric, closing))
+        write_atomic(page, pull_request(tag, steps, experiment.metric, confirmation))
         repository.create_branch(branch, tip)  # last, so that a failure leaves no branch behind
     finally:
         ledger.end_session(session, None)
@@ -119,7 +119,7 @@ def _finalize(
     print(f"pull request:  {shlex.join(create)}")  # titles are a model's words: quoted for a shell
 
 
-def _whole(parts: Sequence[SlotRecord]) -> SlotRecord:
+def _whole(parts: Sequence[Attempt]) -> Attempt:
     """Return a keep as one change: with the edits of what it was built on, which it names."""
     *below, keep = parts
     if not below:
@@ -129,7 +129,7 @@ def _whole(parts: Sequence[SlotRecord]) -> SlotRecord:
 
 
 def plan(
-    repository: Repository, experiment: Experiment, base: str, slots: Sequence[SlotRecord]
+    repository: Repository, experiment: Experiment, base: str, attempts: Sequence[Attempt]
 ) -> list[Step]:
     """Return one step a keep, without keeps that were taken out again where that adds up.
 
@@ -137,20 +137,23 @@ def plan(
         repository: Of the project.
         experiment: Its editable files are what changes.
         base: Commit that the campaign began at.
-        slots: The champion's line, oldest first, removals included.
+        attempts: The champion's line, oldest first, removals included.
     """
-    gone = {slot.meta.get("removes") for slot in slots if slot.kind == PRUNE}
-    alive = [slot for slot in slots if slot.kind != PRUNE and slot.id not in gone]
+    gone = {attempt.meta.get("removes") for attempt in attempts if attempt.kind == ABLATION}
+    alive = [attempt for attempt in attempts if attempt.kind != ABLATION and attempt.id not in gone]
     files = repository.read(base, experiment.files)
     steps = []
     try:
-        for slot in alive:
-            files = apply(files, slot.edits)
-            steps.append(Step((slot,), files))
+        for attempt in alive:
+            files = apply(files, attempt.edits)
+            steps.append(Step((attempt,), files))
     except EditError:
         steps = []
-    if not steps or files != repository.read(slots[-1].commit, experiment.files):
-        return [Step((slot,), repository.read(slot.commit, experiment.files)) for slot in slots]
+    if not steps or files != repository.read(attempts[-1].commit, experiment.files):
+        return [
+            Step((attempt,), repository.read(attempt.commit, experiment.files))
+            for attempt in attempts
+        ]
     return steps
 
 
@@ -160,7 +163,7 @@ def group(steps: Sequence[Step], groups: Sequence[Sequence[str]]) -> list[Step]:
     Raises:
         pytest.UsageError: A name is no keep, or the keeps of a group are not neighbours.
     """
-    names = [step.slots[0].name for step in steps]
+    names = [step.attempts[0].name for step in steps]
     joined = list(steps)
     for wanted in groups:
         unknown = [name for name in wanted if name not in names]
@@ -169,7 +172,7 @@ def group(steps: Sequence[Step], groups: Sequence[Sequence[str]]) -> list[Step]:
                 f"--group {','.join(wanted)}: {unknown[0]} is no keep; there are {', '.join(names)}"
             )
         places = sorted(
-            i for i, step in enumerate(joined) if any(s.name in wanted for s in step.slots)
+            i for i, step in enumerate(joined) if any(s.name in wanted for s in step.attempts)
         )
         if places != list(range(places[0], places[-1] + 1)):
             raise pytest.UsageError(
@@ -177,7 +180,7 @@ def group(steps: Sequence[Step], groups: Sequence[Sequence[str]]) -> list[Step]:
                 + ", ".join(names)
             )
         parts = joined[places[0] : places[-1] + 1]
-        whole = Step(tuple(slot for part in parts for slot in part.slots), parts[-1].files)
+        whole = Step(tuple(attempt for part in parts for attempt in part.attempts), parts[-1].files)
         joined[places[0] : places[-1] + 1] = [whole]
     return joined
 
@@ -187,7 +190,7 @@ def build(
     base: str,
     steps: Sequence[Step],
     metric: Metric,
-    closing: Mapping[str, Any],
+    confirmation: Mapping[str, Any],
 ) -> str:
     """Create the commit objects; no ref points at them yet. Returns the last one's id."""
     tip = base
@@ -196,10 +199,10 @@ def build(
             tip,
             step.files,
             subject=subject(step),
-            body="\n\n".join(describe(slot, metric, closing) for slot in step.slots),
+            body="\n\n".join(describe(attempt, metric, confirmation) for attempt in step.attempts),
             trailers={
-                "Slots": " ".join(slot.name for slot in step.slots),
-                "Measured-Commits": " ".join(slot.commit for slot in step.slots),
+                "Attempts": " ".join(attempt.name for attempt in step.attempts),
+                "Measured-Commits": " ".join(attempt.commit for attempt in step.attempts),
             },
         )
     return tip
@@ -207,42 +210,42 @@ def build(
 
 def subject(step: Step) -> str:
     """Return a commit's first line."""
-    first = step.slots[0].title or step.slots[0].name
-    return first if len(step.slots) == 1 else f"{len(step.slots)} steps: {first}, …"[:72]
+    first = step.attempts[0].title or step.attempts[0].name
+    return first if len(step.attempts) == 1 else f"{len(step.attempts)} steps: {first}, …"[:72]
 
 
-def describe(slot: SlotRecord, metric: Metric, closing: Mapping[str, Any]) -> str:
+def describe(attempt: Attempt, metric: Metric, confirmation: Mapping[str, Any]) -> str:
     """Return what is known of one keep."""
-    lines = [f"{slot.name}: {slot.title}"]
-    if slot.gain is not None and slot.score is not None:
+    lines = [f"{attempt.name}: {attempt.title}"]
+    if attempt.gain is not None and attempt.score is not None:
         lines.append(
-            f"{metric.name} {slot.score:.6f}, gain {slot.gain:+.6f} ({slot.gain_sigma or 0:+.1f} "
-            f"sigma) over {slot.n} paired seed(s)"
+            f"{metric.name} {attempt.score:.6f}, gain {attempt.gain:+.6f} ({attempt.gain_sigma or 0:+.1f} "
+            f"sigma) over {attempt.n} paired seed(s)"
         )
-    for keep in closing.get("keeps", ()):
-        if keep["slot"] == slot.id and keep["gain"] is not None:
+    for keep in confirmation.get("keeps", ()):
+        if keep["attempt"] == attempt.id and keep["gain"] is not None:
             held = "holds" if keep["held"] else "does NOT hold"
             lines.append(f"on fresh seeds {keep['gain']:+.6f}: {held}")
-    if slot.hypothesis:
-        lines.append(slot.hypothesis)
+    if attempt.hypothesis:
+        lines.append(attempt.hypothesis)
     return "\n".join(lines)
 
 
 def pull_request(
-    tag: str, steps: Sequence[Step], metric: Metric, closing: Mapping[str, Any]
+    tag: str, steps: Sequence[Step], metric: Metric, confirmation: Mapping[str, Any]
 ) -> str:
     """Return the text of a pull request."""
     lines = [f"Research campaign `{tag}`: {metric.name}", ""]
     for name, said in (("confirmed", "on fresh seeds"), ("holdout", "on the holdout")):
-        if gain := closing.get(name):
+        if gain := confirmation.get(name):
             lines.append(
                 f"- gain {said}: {gain['gain']:+.6f} [{gain['low']:+.6f}, {gain['high']:+.6f}]"
             )
-    if not closing.get("confirmed"):
+    if not confirmation.get("confirmed"):
         lines.append("- not confirmed on fresh seeds")
     lines.append("")
     for step in steps:
         lines += [f"### {cell(subject(step))}", ""]
-        for slot in step.slots:
-            lines += [*map(cell, describe(slot, metric, closing).splitlines()), ""]
+        for attempt in step.attempts:
+            lines += [*map(cell, describe(attempt, metric, confirmation).splitlines()), ""]
     return "\n".join(lines)

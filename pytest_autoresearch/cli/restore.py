@@ -53,9 +53,9 @@ def _command(root: Path, read: Callable[[History], tuple[str | None, Snapshot]])
     except (SnapshotError, RepositoryError, LedgerUnavailable) as error:
         print(error, file=sys.stderr)
         return NOT_TRIED
-    champions, slots = ledger.champions(), ledger.slots()
+    champions, attempts = ledger.champions(), ledger.attempts()
     print(
-        f"campaign {ledger.path.parent.name}: {len(slots)} slots and {max(0, len(champions) - 1)} "
+        f"campaign {ledger.path.parent.name}: {len(attempts)} attempts and {max(0, len(champions) - 1)} "
         f"keeps restored, {made} of the commits made again; go on with: pytest --autoresearch "
         f"--autoresearch-tag={ledger.path.parent.name}"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ..campaign.attempt import Slot
+from ..campaign.attempt import WorkingAttempt
 from ..campaign.confirm import FRESH
 from ..campaign.loop import Campaign
 from ..campaign.open import FAILURES, opened
@@ -69,7 +69,7 @@ def measure(
     print(f"here: {metric.gain(last.mean, first.mean):+.6f} under {campaign.rules.budget}")
     print(f"there: {where}", flush=True)
     files = {
-        champion.version: scaled(campaign, campaign.trials.read(champion.commit), scale)
+        champion.version: scaled(campaign, campaign.runner.read(champion.commit), scale)
         for champion in (first, last)
     }
     gains: list[float] = []
@@ -77,8 +77,10 @@ def measure(
     for seed in [*sorted(first.scores), *fresh][:seeds]:
         scores = []
         for champion in (first, last):
-            slot = Slot(campaign.ledger.slot(champion.slot_id), parent_commit=champion.commit)
-            score = _train(campaign, slot, files[champion.version], seed, budget, longer)
+            attempt = WorkingAttempt(
+                campaign.ledger.attempt(champion.attempt_id), parent_commit=champion.commit
+            )
+            score = _train(campaign, attempt, files[champion.version], seed, budget, longer)
             if score is None and champion is first:
                 raise pytest.UsageError("the baseline has no score there, so nothing is compared")
             if score is None:
@@ -87,7 +89,7 @@ def measure(
             scores.append(score)
         gains.append(metric.gain(scores[1], scores[0]))
         print(f"  seed {seed}: {scores[0]:.6f} -> {scores[1]:.6f} ({gains[-1]:+.6f})", flush=True)
-    gain = paired_gain(gains, campaign.trials.noise())
+    gain = paired_gain(gains, campaign.runner.noise())
     assert gain is not None
     told = {"champion": last.version, "where": where, **asdict(gain)}
     earlier = [t for t in campaign.ledger.meta(FACT) or [] if t["where"] != where]
@@ -99,15 +101,15 @@ def measure(
 
 def _train(
     campaign: Campaign,
-    slot: Slot,
+    attempt: WorkingAttempt,
     files: Mapping[str, str],
     seed: int,
     budget: Budget,
     longer: float,
 ) -> float | None:
-    limit = max(1.0, longer) * 2 * campaign.trials.wall_limit()
-    result = campaign.trials.run(
-        slot,
+    limit = max(1.0, longer) * 2 * campaign.runner.wall_limit()
+    result = campaign.runner.run(
+        attempt,
         files,
         seed,
         TRANSFER,
@@ -130,7 +132,7 @@ def scaled(
         pytest.UsageError: No such number is there.
     """
     entry = campaign.experiment.files[0]
-    knobs = {k.name: k for k in find(files[entry], cuda=campaign.trials.device.kind == "cuda")}
+    knobs = {k.name: k for k in find(files[entry], cuda=campaign.runner.device.kind == "cuda")}
     values: dict[str, int | float] = {}
     for name, factor in scale.items():
         knob = knobs.get(name)

@@ -12,7 +12,7 @@ import pytest
 from ..campaign.confirm import close
 from ..campaign.loop import Campaign
 from ..campaign.open import FAILURES, opened
-from ..core.records import SlotRecord
+from ..core.records import Attempt
 from ..judge.confirmation import lines
 from ..ledger.store import Ledger
 
@@ -44,13 +44,15 @@ def verify_campaign(root: Path, tag: str | None, seeds: int) -> int:
     """
 
     def work(campaign: Campaign) -> bool:
-        closing = close(campaign, seeds, everyone=True, say=lambda line: print(line, flush=True))
-        if closing is None:
+        confirmation = close(
+            campaign, seeds, everyone=True, say=lambda line: print(line, flush=True)
+        )
+        if confirmation is None:
             print("nothing was kept, so there is nothing to confirm")
             return True
-        for line in lines(campaign.ledger.meta("closing"), campaign.experiment.metric.name):
+        for line in lines(campaign.ledger.meta("confirmation"), campaign.experiment.metric.name):
             print(line)
-        return closing.confirmed is not None and closing.confirmed.gain > 0
+        return confirmation.confirmed is not None and confirmation.confirmed.gain > 0
 
     return _command(root, tag, "verify", work)
 
@@ -64,18 +66,18 @@ def _command(root: Path, tag: str | None, name: str, work: Callable[[Campaign], 
         return NOT_TRIED
 
 
-def _find(ledger: Ledger, commit: str) -> SlotRecord:
-    for record in ledger.slots():
+def _find(ledger: Ledger, commit: str) -> Attempt:
+    for record in ledger.attempts():
         named = record.name == commit or (len(commit) >= 6 and record.commit.startswith(commit))
         if named and record.score is not None:
             return record
     raise pytest.UsageError(
-        f"{commit!r} is no scored slot of this campaign; give a commit of its branch or a name "
+        f"{commit!r} is no scored attempt of this campaign; give a commit of its branch or a name "
         "such as mutation-0007"
     )
 
 
-def _score_again(campaign: Campaign, record: SlotRecord) -> bool:
+def _score_again(campaign: Campaign, record: Attempt) -> bool:
     name = campaign.experiment.metric.name
     print(f"{record.name} {record.title} ({record.commit[:10]})")
     stands, found = True, campaign.measurement.verify(record)
@@ -88,7 +90,7 @@ def _score_again(campaign: Campaign, record: SlotRecord) -> bool:
             print(f"  seed {seed}: {result.status}: {result.reason} ({how})")
             stands = False
             continue
-        allowed = 4 * campaign.trials.noise().sigma if again else AGREES * abs(before)
+        allowed = 4 * campaign.runner.noise().sigma if again else AGREES * abs(before)
         agrees = math.isclose(before, result.score, rel_tol=0.0, abs_tol=allowed)
         stands = stands and agrees
         print(

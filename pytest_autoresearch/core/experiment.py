@@ -119,7 +119,7 @@ class Experiment:
     Attributes:
         files: Editable files, relative to the root directory; a mutation may change only these.
         context: Fixed files a proposer may read (never edit).
-        program: The researcher's brief, whose slots pytest collects.
+        program: The researcher's brief, whose attempts pytest collects.
         metric: What is measured and which way is better.
         budget: Training budget of one trial; None lets the device decide
             (``equal:600ktok`` on a CPU, ``300s`` on CUDA).

@@ -1,4 +1,4 @@
-"""What a slot came to, as the test body sees it: scores that compare by direction, or a reason."""
+"""What an attempt came to, as the test body sees it: scores that compare by direction, or a reason."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ class Trial:
 
     Attributes:
         metric: The experiment's metric.
-        slot_id: Ledger row behind it.
+        attempt_id: Ledger row behind it.
         value: Mean over replicates, or None when there is no score.
         verdict: Why there is no score; ``""`` while the body has yet to decide.
         reason: One line for people.
     """
 
     metric: Metric
-    slot_id: int
+    attempt_id: int
     value: float | None = None
     verdict: str = ""
     reason: str = ""

@@ -28,7 +28,7 @@ class ProposerUnavailable(ProposerError):
 
     Attributes:
         again_s: Seconds after which asking again is free and may help: the night pauses for so
-            long. None: the slot fails.
+            long. None: the attempt fails.
     """
 
     again_s: float | None = None
@@ -102,13 +102,13 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One finished or running slot, as history shows it to a proposer.
+class PastAttempt:
+    """One finished or running attempt, as history shows it to a proposer.
 
     Attributes:
-        slot_id: Ledger id.
+        attempt_id: Ledger id.
         name: Item name, e.g. ``"mutation-0007"`` or ``"baseline-1"``.
-        parent: Ledger id of the slot whose files it was applied to; None for a baseline.
+        parent: Ledger id of the attempt whose files it was applied to; None for a baseline.
         title, hypothesis, proposer: Of its proposal.
         verdict: ``keep``, ``discard``, ``crash``, ``timeout``, ``invalid``, ``duplicate``,
             ``guard``, ``cheat``, ``baseline`` or ``running``.
@@ -123,7 +123,7 @@ class Attempt:
         log_tail: Last lines of its log (untrusted) where it has no score, else ''.
     """
 
-    slot_id: int
+    attempt_id: int
     name: str
     parent: int | None
     title: str
@@ -149,9 +149,9 @@ class Context:
     Attributes:
         experiment: The declaration.
         program: Text of program.md as it is now, front matter included.
-        slot: Number of the slot to fill, from 1; also the source of reproducible randomness.
-        seed: Campaign seed; ``(seed, slot)`` determines a keyless proposal.
-        parent: Slot whose files the edits apply to: the champion, or a discard to build on.
+        attempt: Number of the attempt to fill, from 1; also the source of reproducible randomness.
+        seed: Campaign seed; ``(seed, attempt)`` determines a keyless proposal.
+        parent: Attempt whose files the edits apply to: the champion, or a discard to build on.
         files: The parent's editable files, path to text.
         fixed_files: The experiment's context files, path to text.
         history: Every attempt of the campaign so far, oldest first, running ones included.
@@ -167,13 +167,13 @@ class Context:
 
     experiment: Experiment
     program: str
-    slot: int
+    attempt: int
     seed: int
-    parent: Attempt
+    parent: PastAttempt
     files: Mapping[str, str]
     fixed_files: Mapping[str, str]
-    history: Sequence[Attempt]
-    champion: Attempt
+    history: Sequence[PastAttempt]
+    champion: PastAttempt
     sigma: float | None
     figures: Mapping[str, float] = field(default_factory=dict)
     log_tail: str = ""
@@ -197,10 +197,10 @@ class Proposer(Protocol):
     name: str
 
     def propose(self, context: Context) -> Proposal:
-        """Return one proposal for `context.slot`.
+        """Return one proposal for `context.attempt`.
 
         Raises:
-            ProposerUnavailable: The provider cannot answer now; the slot is not charged.
+            ProposerUnavailable: The provider cannot answer now; the attempt is not charged.
             ProposalRefused: The model declined.
             ProposalInvalid: No applicable edits after all repairs.
             ProposerExhausted: Nothing left to propose.

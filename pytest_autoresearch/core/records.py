@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .proposal import Edit, Usage
+from .run import Run
 
 OWN = ("calibrate", "first", "replicate")
-"""Purposes of the trials that a slot's score is made of."""
+"""Purposes of the trials that an attempt's score is made of."""
 
 SMOKE = "smoke"
 """Purpose of the seconds-long run before the first training."""
 
-PRUNE = "prune"
-"""Kind of a slot that leaves one keep out."""
+ABLATION = "ablation"
+"""Kind of an attempt that leaves one keep out."""
 
 CONFIRM = "confirm"
 """Purpose of a champion's trial on a fresh seed, when a campaign closes."""
@@ -26,7 +26,7 @@ HOLDOUT = "holdout"
 
 
 @dataclass(frozen=True)
-class GateNote:
+class CheckNote:
     """What one gate or guard said of a mutation.
 
     Attributes:
@@ -43,58 +43,7 @@ class GateNote:
 
 
 @dataclass(frozen=True)
-class TrialRecord:
-    """One training run; the fields of `trial.TrialResult` and where it belongs.
-
-    Attributes:
-        id: Ledger row.
-        slot_id: Slot it was run for.
-        seed: Its seed.
-        purpose: One of `OWN`, ``champion`` (measured again to stay paired), `SMOKE`, ``audit``,
-            `CONFIRM`, `HOLDOUT`, ``verify``, ``transfer``.
-        state: ``running``, ``done``, ``interrupted`` or ``infra``.
-        device, concurrency, budget: Conditions that a noise estimate must not mix.
-        started, finished: Unix seconds.
-    """
-
-    id: int
-    slot_id: int
-    seed: int
-    purpose: str
-    state: str
-    device: str = ""
-    concurrency: int = 1
-    budget: str = ""
-    started: float = 0.0
-    finished: float | None = None
-    status: str = ""
-    reason: str = ""
-    score: float | None = None
-    score_se: float | None = None
-    score_kind: str = ""
-    train_seconds: float = 0.0
-    total_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    work: float = 0.0
-    steps: int = 0
-    parameters: int = 0
-    peak_memory_bytes: int = 0
-    exit_code: int | None = None
-    signal: int | None = None
-    curve: tuple[tuple[float, float], ...] = ()
-    log_head: str = ""
-    log_tail: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    causes: Mapping[str, float] = field(default_factory=dict)
-    sandbox: Mapping[str, str] = field(default_factory=dict)
-    hashes: Mapping[str, str] = field(default_factory=dict)
-    checkpoint: Path | None = None
-    losses: Path | None = None
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class SlotRecord:
+class Attempt:
     """One numbered place of a campaign and what came of it.
 
     Attributes:
@@ -105,7 +54,7 @@ class SlotRecord:
         session_id, worker: Who ran it.
         state: ``running``, ``done``, ``interrupted`` or ``infra``.
         verdict: None until done.
-        parent: Slot whose files were changed; None for a baseline.
+        parent: Attempt whose files were changed; None for a baseline.
         bar: What its mean had to beat.
         score: Mean over `n` replicates.
         gain, gain_sigma: Over the champion's mean, in the metric's unit and in sigma.
@@ -142,13 +91,13 @@ class SlotRecord:
     lines_added: int = 0
     lines_removed: int = 0
     commit: str = ""
-    gates: tuple[GateNote, ...] = ()
-    trials: tuple[TrialRecord, ...] = ()
+    check_notes: tuple[CheckNote, ...] = ()
+    runs: tuple[Run, ...] = ()
 
     @property
-    def own_trials(self) -> tuple[TrialRecord, ...]:
+    def own_runs(self) -> tuple[Run, ...]:
         """The trials that its score is made of, without what was run in its name later."""
-        return tuple(trial for trial in self.trials if trial.purpose in OWN)
+        return tuple(run for run in self.runs if run.purpose in OWN)
 
 
 @dataclass(frozen=True)
@@ -157,14 +106,14 @@ class Champion:
 
     Attributes:
         version: From 1; each keep adds one. The only compare-and-swap of a campaign.
-        slot_id: Slot that made it.
+        attempt_id: Attempt that made it.
         commit: Its commit.
         scores: Seed to score, re-measurements included.
         at: Unix seconds.
     """
 
     version: int
-    slot_id: int
+    attempt_id: int
     commit: str
     scores: Mapping[int, float]
     at: float

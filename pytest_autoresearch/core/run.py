@@ -1,6 +1,6 @@
 """The far side of the process boundary: one training run of one mutation, and what came of it.
 
-`TrialSpec` goes in, `TrialResult` comes out; nothing else crosses. Knows nothing of pytest, of
+`RunSpec` goes in, `Run` comes out; nothing else crosses. Knows nothing of pytest, of
 git or of the ledger.
 """
 
@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .experiment import Budget
 
-TrialStatus = Literal[
-    "ok", "crash", "timeout", "invalid", "cheat", "guard", "hopeless", "interrupted", "infra"
+RunStatus = Literal[
+    "", "ok", "crash", "timeout", "invalid", "cheat", "guard", "hopeless", "interrupted", "infra"
 ]
 
 ScoreKind = Literal["trusted", "unverified", "self-reported"]
 
 
 @dataclass(frozen=True)
-class TrialSpec:
+class RunSpec:
     """One training run.
 
     Attributes:
-        trial_id: Unique in the campaign; names the run directory.
+        run_id: Unique in the campaign; names the run directory.
         files: The candidate's private copy, path to contents; the first is the entry file.
         entry: Path of the file that holds ``build``, ``train`` and ``logits``.
         seed: Given to the candidate; replicates differ in nothing else.
@@ -47,11 +47,11 @@ class TrialSpec:
         reference_files: The campaign's baseline files, for ``equal`` budgets; None otherwise.
         champion_losses: File of the champion's stored per-token losses, or None.
         scoring_cpu_limit_s: CPU seconds one scoring pass may take, or None for no cap.
-        champion_curve: The champion's `TrialResult.curve` on this seed, where the same loss is
+        champion_curve: The champion's `Run.curve` on this seed, where the same loss is
             meant; a run that is hopelessly behind it is stopped. Empty: none is.
     """
 
-    trial_id: str
+    run_id: str
     files: Mapping[str, bytes]
     entry: str
     seed: int
@@ -74,8 +74,8 @@ class TrialSpec:
 
 
 @dataclass(frozen=True)
-class TrialResult:
-    """What one training run came to.
+class Run:
+    """One run: what came of it, and its row in the ledger once it has one.
 
     Attributes:
         status: ``"ok"`` when a score exists; ``"infra"`` is never a property of the mutation.
@@ -101,9 +101,17 @@ class TrialResult:
         checkpoint: Saved weights in the run directory, or None.
         losses: File of per-token losses (float32 nats, row-major), or None.
         evidence: What a verdict rests on (a property's counterexample, audit mismatches, …).
+        id: Ledger row; 0 before it has one, like `attempt_id`.
+        attempt_id: Attempt that it belongs to.
+        seed: Its seed.
+        purpose: One of `records.OWN`, ``champion`` (measured again to stay paired), `records.SMOKE`,
+            ``audit``, `records.CONFIRM`, `records.HOLDOUT`, ``verify`` or ``transfer``.
+        state: ``running``, ``done``, ``interrupted`` or ``infra``.
+        device, concurrency, budget: Conditions that a noise estimate must not mix.
+        started, finished: Unix seconds.
     """
 
-    status: TrialStatus
+    status: RunStatus = ""
     reason: str = ""
     score: float | None = None
     score_se: float | None = None
@@ -126,7 +134,17 @@ class TrialResult:
     hashes: Mapping[str, str] = field(default_factory=dict)
     checkpoint: Path | None = None
     losses: Path | None = None
-    evidence: Mapping[str, object] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    id: int = 0
+    attempt_id: int = 0
+    seed: int = 0
+    purpose: str = ""
+    state: str = ""
+    device: str = ""
+    concurrency: int = 1
+    budget: str = ""
+    started: float = 0.0
+    finished: float | None = None
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,7 @@ def is_text(path: Path) -> bool:
         return False
     return b"\0" not in data
 
+
 # --- the standard library ---
 
 SKIPPED_FOLDERS = frozenset((

@@ -223,6 +223,7 @@ class _Fetch:
             raise _RetryError("the bytes do not have the sha256 that the server states")
         return sha256
 
+
 _ACCEPT = "to accept the new one, delete the old one's line in the lock file"
 
 

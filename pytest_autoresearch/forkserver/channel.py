@@ -79,7 +79,7 @@ class FrameParser:
         self._limit = limit
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> None:
+    def dataloader(self, data: bytes) -> None:
         """Add bytes as they came."""
         self._buffer += data
 
@@ -185,7 +185,7 @@ class Channel:
                 raise PeerGone("the other side closed the connection") from None
             if not data:
                 raise PeerGone("the other side closed the connection")
-            self._parser.feed(data)
+            self._parser.dataloader(data)
         self._assign_fds(message)
         return message
 
@@ -275,6 +275,7 @@ def _anonymous() -> int:
     os.unlink(path)
     _READERS[fd] = reader
     return fd
+
 
 _READERS: dict[int, int] = {}
 """Where memory cannot be sealed: read-only descriptors of the same unlinked files."""

@@ -325,7 +325,7 @@ class Launcher:
         return Child(server, group, channel, output, job.writable if job.discard else None)
 
     @contextlib.contextmanager
-    def trial(self) -> Iterator[Launcher]:
+    def run(self) -> Iterator[Launcher]:
         """The launcher for one trial: this one if warm, else a fresh one closed afterwards."""
         if self.warm:
             yield self

@@ -21,7 +21,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from .. import sandbox
@@ -38,8 +38,13 @@ _SWEEP_MS = 5
 _END_SECONDS = 10.0
 
 
-def main(fd: int, preload: Iterable[str]) -> None:
-    """Import `preload`, then serve launch requests on socket `fd` until it closes."""
+def main(fd: int, preload: Sequence[str]) -> None:
+    """Import `preload`, then serve launch requests on socket `fd` until it closes.
+
+    Args:
+        fd: Socket to the harness.
+        preload: Modules; each fork becomes the last one's ``main(channel)``.
+    """
     channel = Channel(socket.socket(fileno=fd), limit=TRUSTED_LIMIT, accept_fds=True)
     try:
         began = time.process_time()
@@ -48,7 +53,7 @@ def main(fd: int, preload: Iterable[str]) -> None:
         gc.collect()
         gc.freeze()  # keeps the collector from touching, and so copying, shared pages
         channel.send({"event": "ready", "cpu_seconds": time.process_time() - began})
-        Zygote(channel).serve()
+        ForkServer(channel, preload[-1]).serve()
     except PeerGone:
         pass
     except Exception as error:
@@ -57,11 +62,12 @@ def main(fd: int, preload: Iterable[str]) -> None:
         raise
 
 
-class Zygote:
+class ForkServer:
     """Forks on request, and reports how each fork ended once its whole group is gone."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, worker: str) -> None:
         self._channel = channel
+        self._worker = worker
         self._running: set[int] = set()
         self._ended: dict[int, dict[str, object]] = {}
         # Orphans of a group come to this process, so a group is known to be empty.
@@ -118,7 +124,7 @@ class Zygote:
             return
         if pid == 0:
             gate_here.close()
-            _become_child(policy, request["mode"], fds, gate_there)
+            _become_child(self._worker, policy, request["mode"], fds, gate_there)
         gate_there.close()
         self._running.add(pid)
         # The fork waits for this: a counter sees only what is started after it was opened.
@@ -189,6 +195,7 @@ def _process_table() -> Iterator[tuple[int, int, int]]:
                 fields = file.read().rpartition(b")")[2].split()
                 yield int(name), int(fields[1]), int(fields[2])
 
+
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
@@ -199,7 +206,11 @@ def _kill(pid: int) -> None:
 
 
 def _become_child(
-    policy: sandbox.Policy, mode: sandbox.Mode, fds: list[int], gate: socket.socket
+    worker: str,
+    policy: sandbox.Policy,
+    mode: sandbox.Mode,
+    fds: list[int],
+    gate: socket.socket,
 ) -> NoReturn:
     code = 70
     try:
@@ -217,9 +228,7 @@ def _become_child(
             channel.send({"type": "refused", "error": str(error)})
         else:
             channel.send({"type": "sandbox", "layers": dict(report.layers)})
-            from ..training import worker
-
-            code = worker.main(channel)
+            code = importlib.import_module(worker).main(channel)
     except (PeerGone, PeerTimeout):
         pass
     except BaseException as error:

@@ -83,6 +83,7 @@ def scan_groups(groups: Collection[int]) -> dict[int, dict[int, Usage]]:
                 members[int(name)] = Usage(own / _TICKS, reaped / _TICKS, int(fields[21]) * _PAGE)
     return found
 
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..core.experiment import Metric
-from ..core.records import PRUNE
+from ..core.records import ABLATION
 from .verdicts import SIMPLER, Noise, Prior, estimate_noise
 
 if TYPE_CHECKING:
-    from ..core.records import SlotRecord
-    from ..ledger.store import Ledger
+    from ..core.records import Attempt, Champion
 
 NORMAL_95 = 1.959964
 """Two-sided 95 % in standard deviations of a normal law; turned into a t-quantile by the noise."""
@@ -40,15 +39,15 @@ class Survival:
     """Whether a keep is still one on fresh seeds.
 
     Attributes:
-        slot: Ledger row of the kept slot.
-        name, title: Of the slot.
+        attempt: Ledger row of the kept attempt.
+        name, title: Of the attempt.
         claimed: Gain it was kept with.
         gain: Mean gain over the champion before it, on fresh seeds; None if it has no score there.
         held: Whether that gain is positive; of what was kept for being equal and simpler, whether
             it is not behind by more than what counted as equal.
     """
 
-    slot: int
+    attempt: int
     name: str
     title: str
     claimed: float
@@ -57,7 +56,7 @@ class Survival:
 
 
 @dataclass(frozen=True)
-class Closing:
+class Confirmation:
     """What is left of a campaign's gain; stored as the ledger's fact ``closing``.
 
     Attributes:
@@ -101,19 +100,19 @@ def paired_gain(differences: Sequence[float], noise: Noise) -> Gain | None:
     return Gain(mean, mean - half, mean + half, n)
 
 
-def _holds(slot: SlotRecord, again: Gain, noise: Noise, metric: Metric) -> bool:
+def _holds(attempt: Attempt, again: Gain, noise: Noise, metric: Metric) -> bool:
     """Whether a keep is still what it was kept for: better, or equal and simpler."""
-    equal = slot.kind == PRUNE
-    if slot.score is not None and slot.bar is not None and slot.gain is not None:
+    equal = attempt.kind == ABLATION
+    if attempt.score is not None and attempt.bar is not None and attempt.gain is not None:
         # such a bar lies behind the champion's score
-        equal |= metric.gain(slot.score, slot.bar) > slot.gain + 1e-9 * abs(slot.score)
+        equal |= metric.gain(attempt.score, attempt.bar) > attempt.gain + 1e-9 * abs(attempt.score)
     return again.gain > (SIMPLER * noise.sigma / math.sqrt(again.n) if equal else 0.0)
 
 
-def kept_gain(ledger: Ledger) -> float:
+def kept_gain(attempts: Sequence[Attempt], champions: Sequence[Champion]) -> float:
     """Return the sum of the paired gains that the champion's keeps were kept with."""
-    slots = [ledger.slot(champion.slot_id) for champion in ledger.champions()[1:]]
-    return math.fsum(slot.gain or 0.0 for slot in slots)
+    kept = {champion.attempt_id for champion in champions[1:]}
+    return math.fsum(attempt.gain or 0.0 for attempt in attempts if attempt.id in kept)
 
 
 def lines(facts: dict[str, Any], metric: str) -> Iterator[str]:

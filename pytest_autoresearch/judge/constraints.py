@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 
 from ..core.experiment import Budget, Experiment, Guard
-from ..core.records import GateNote, TrialRecord
-from ..core.run import TrialResult
+from ..core.records import CheckNote
+from ..core.run import Run
 
 TIMES_BASELINE = 2.0
 """Times the baseline's seconds that a trial may take, everything included."""
@@ -26,10 +26,10 @@ MEASURED = (*FIELDS, "tokens_per_second", "scoring_cpu_seconds")
 LAST_LINES = 80
 """Lines of a failed check's output that are worth showing."""
 
-Measured = TrialRecord | TrialResult
+Measured = Run | Run
 
 
-def figure(trial: Measured, name: str) -> float | None:
+def figure(run: Measured, name: str) -> float | None:
     """Return a figure of a trial, or None where it is not known.
 
     What is in `MEASURED` comes from outside. Every other name is looked up among the metrics that
@@ -37,24 +37,24 @@ def figure(trial: Measured, name: str) -> float | None:
     """
     known: float | None = None
     if name in FIELDS:
-        known = float(getattr(trial, name))
-    elif name == "tokens_per_second" and trial.train_seconds:
-        known = trial.work / trial.train_seconds
+        known = float(getattr(run, name))
+    elif name == "tokens_per_second" and run.train_seconds:
+        known = run.work / run.train_seconds
     elif name == "scoring_cpu_seconds":
-        known = scoring_seconds(trial)
-    return known or trial.metrics.get(name)
+        known = scoring_seconds(run)
+    return known or run.metrics.get(name)
 
 
-def scoring_seconds(trial: Measured) -> float | None:
+def scoring_seconds(run: Measured) -> float | None:
     """CPU seconds of loading and scoring, all passes together; None where they are unknown."""
-    spent = trial.evidence.get("scoring_cpu_s")
+    spent = run.evidence.get("scoring_cpu_s")
     return float(spent) if isinstance(spent, int | float) else None
 
 
 def built_in(
     experiment: Experiment,
     wall_budget: bool,
-    baseline: Sequence[TrialRecord],
+    baseline: Sequence[Run],
     memory_bound_bytes: int | None = None,
 ) -> tuple[Guard, ...]:
     """Guards that every experiment has.
@@ -87,13 +87,11 @@ def built_in(
     return tuple(found)
 
 
-def check(
-    trial: Measured, baseline: Sequence[TrialRecord], guards: Sequence[Guard]
-) -> list[GateNote]:
+def check(run: Measured, baseline: Sequence[Run], guards: Sequence[Guard]) -> list[CheckNote]:
     """Hold a trial against every guard.
 
     Args:
-        trial: Finished, with a score.
+        run: Finished, with a score.
         baseline: The calibration's trials, for bounds that are multiples of theirs.
         guards: Built-in ones and the user's.
 
@@ -102,47 +100,47 @@ def check(
         that the candidate should have reported breaks its bound, or saying nothing would be a way
         around it; one that the harness could not measure does not.
     """
-    return [_check(trial, baseline, guard) for guard in guards]
+    return [_check(run, baseline, guard) for guard in guards]
 
 
-def _check(trial: Measured, baseline: Sequence[TrialRecord], guard: Guard) -> GateNote:
+def _check(run: Measured, baseline: Sequence[Run], guard: Guard) -> CheckNote:
     metric, times = guard.metric, guard.at_most_times_baseline
-    name, value = f"guard {metric}", figure(trial, metric)
+    name, value = f"guard {metric}", figure(run, metric)
     usual = None if times is None else _usual(baseline, metric)
     if value is None:
         absolute = guard.at_most is not None or guard.at_least is not None
         printed = any(metric in known.metrics for known in baseline)
         if printed or (absolute and metric not in MEASURED):
-            return GateNote(name, False, f"{metric} was not reported, and is bounded")
-        return GateNote(name, True, f"{metric} is not known")
+            return CheckNote(name, False, f"{metric} was not reported, and is bounded")
+        return CheckNote(name, True, f"{metric} is not known")
     said = f"{metric} {_text(metric, value)}"
     if not math.isfinite(value):
-        return GateNote(name, False, f"{said} is no figure")
+        return CheckNote(name, False, f"{said} is no figure")
     if guard.at_most is not None and value > guard.at_most:
-        return GateNote(name, False, f"{said} is above its bound {_text(metric, guard.at_most)}")
+        return CheckNote(name, False, f"{said} is above its bound {_text(metric, guard.at_most)}")
     if guard.at_least is not None and value < guard.at_least:
-        return GateNote(name, False, f"{said} is below its bound {_text(metric, guard.at_least)}")
+        return CheckNote(name, False, f"{said} is below its bound {_text(metric, guard.at_least)}")
     if times is not None and usual is not None and value > times * usual:
         bound, base = _text(metric, times * usual), _text(metric, usual)
-        return GateNote(
+        return CheckNote(
             name, False, f"{said} is above its bound {bound} ({times:g} x the baseline's {base})"
         )
-    return GateNote(name, True, said)
+    return CheckNote(name, True, said)
 
 
-def last_lines(trial: Measured, count: int = LAST_LINES) -> str:
+def last_lines(run: Measured, count: int = LAST_LINES) -> str:
     """The end of what a trial, or a check, printed.
 
     Args:
-        trial: Its output is kept as a head and a tail; a short one is all head.
+        run: Its output is kept as a head and a tail; a short one is all head.
         count: Lines at most.
     """
-    joined = f"{trial.log_head}{trial.log_tail}".rstrip()
+    joined = f"{run.log_head}{run.log_tail}".rstrip()
     return "\n".join(joined.splitlines()[-count:])
 
 
-def _usual(baseline: Sequence[TrialRecord], name: str) -> float | None:
-    known = [value for trial in baseline if (value := figure(trial, name)) is not None]
+def _usual(baseline: Sequence[Run], name: str) -> float | None:
+    known = [value for run in baseline if (value := figure(run, name)) is not None]
     return statistics.fmean(known) if known else None
 
 

@@ -1,71 +1,53 @@
-"""The noise of a campaign: of paired differences, pooled over everything that was replicated."""
+"""Estimate the noise of a campaign from its records.
+
+Terminal, report page, `verify`, `transfer` and confirmation all call `noise_of`, so the same records
+give the same interval everywhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from ..core.experiment import Experiment
-
-if TYPE_CHECKING:
-    from ..core.records import Champion, SlotRecord
-    from ..ledger.store import Ledger
-    from .verdicts import Noise
+from ..core.experiment import Metric
+from ..core.records import Attempt, Champion
+from .verdicts import CUDA_PRIOR, Noise, Prior, estimate_noise, prior_from
 
 
-def noise_of(
-    ledger: Ledger, experiment: Experiment, device: str | None = None, concurrency: int = 0
-) -> Noise:
-    """Return the noise as it is known now.
+def noise_of(attempts: Sequence[Attempt], champions: Sequence[Champion], metric: Metric) -> Noise:
+    """Pool the scatter of paired differences over everything that was replicated.
+
+    Only runs on the device of the first run count: seconds of another device are another
+    experiment. Runs side by side count like runs alone, since a campaign is judged as a whole.
 
     Args:
-        ledger: Of the campaign.
-        experiment: Decides whether the shipped prior fits, or one of the calibration's scale.
-        device: Only trials on this device count; None: all.
-        concurrency: Only trials with so many side by side count; 0: all.
+        attempts: All attempts of the campaign.
+        champions: All champions of the campaign, the baseline first.
+        metric: With the name ``val_bpb`` and scores that the harness computed, the shipped prior
+            applies; otherwise the calibration's scatter is the prior.
+
+    Returns:
+        The standard deviation of one paired difference, and its degrees of freedom.
     """
-    shipped = experiment.metric.name == "val_bpb" and experiment.run is None
-    return pooled(ledger.slots(), ledger.champions(), shipped, device, concurrency)
-
-
-def pooled(
-    slots: Sequence[SlotRecord],
-    champions: Sequence[Champion],
-    shipped: bool,
-    device: str | None = None,
-    concurrency: int = 0,
-) -> Noise:
-    """Return the noise from the records alone; see `noise_of`.
-
-    Args:
-        slots: Of the campaign.
-        champions: Of the campaign.
-        shipped: Whether the shipped prior is of this metric's scale.
-        device: Only trials on this device count; None: all.
-        concurrency: Only trials with so many side by side count; 0: all.
-    """
-    from .verdicts import CUDA_PRIOR, Prior, estimate_noise, prior_from
-
-    scores = {champion.slot_id: champion.scores for champion in champions}
-    groups = []
-    for slot in slots:
-        reference = scores.get(slot.champion_before or 0, {})
-        groups.append(
+    runs = [run for attempt in attempts for run in attempt.runs]
+    device = runs[0].device if runs else ""
+    scores = {champion.attempt_id: champion.scores for champion in champions}
+    differences = []
+    for attempt in attempts:
+        reference = scores.get(attempt.champion_before or 0, {})
+        differences.append(
             {
-                trial.seed: trial.score - reference[trial.seed]
-                for trial in slot.own_trials
-                if trial.score is not None
-                and trial.seed in reference
-                and device in (None, trial.device)
-                and concurrency in (0, trial.concurrency)
+                run.seed: run.score - reference[run.seed]
+                for run in attempt.own_runs
+                if run.score is not None and run.seed in reference and run.device == device
             }
         )
+    shipped = metric.name == "val_bpb" and all(run.score_kind != "self-reported" for run in runs)
     if champions and not shipped:
-        # what three seeds tell of the scale is worth two degrees of freedom; taken for eight, 0.55
-        # of 100 mutations that do nothing were kept instead of 0.25
+        # Three seeds are worth two degrees of freedom: counted as eight, 0.55 of 100 mutations
+        # without effect were kept instead of 0.25 (benchmarks/null.py).
         first = champions[0].scores.values()
-        return estimate_noise(groups, replace(prior_from(first), freedom=max(1, len(first) - 1)))
-    any_trial = next((trial for slot in slots for trial in slot.trials), None)
-    on_cuda = any_trial is not None and any_trial.device.startswith("cuda")
-    return estimate_noise(groups, CUDA_PRIOR if on_cuda else Prior())
+        return estimate_noise(
+            differences, replace(prior_from(first), freedom=max(1, len(first) - 1))
+        )
+    return estimate_noise(differences, CUDA_PRIOR if device.startswith("cuda") else Prior())

@@ -13,13 +13,13 @@ from typing import Literal
 
 from ..core.experiment import Metric
 from ..core.proposal import Edit, Proposal
-from ..core.records import Champion, SlotRecord
+from ..core.records import Attempt, Champion
 from .verdicts import NEAR_MISS
 
-Policy = Literal["greedy", "archive"]
+ParentSelection = Literal["champion", "archive"]
 
 STACKED = 0.95
-"""Share of slots that build on a discard that was better than the champion, where there is one. It
+"""Share of attempts that build on a discard that was better than the champion, where there is one. It
 is a bet, since half of what does nothing is better, and the judge holds the whole of it against the
 champion. Small gains add up that way until they are surely one, at no training of its own; compared
 in benchmarks/progress.py and benchmarks/search.py."""
@@ -28,27 +28,27 @@ BEST = 3
 """Such discards, the best ones, among which the one to build on is drawn."""
 
 PATIENCE = 15
-"""Slots without a keep after which near-misses are merged and a structural change is wanted."""
+"""Attempts without a keep after which near-misses are merged and a structural change is wanted."""
 
 FORMER = 0.05
-"""Share of slots in a drought that start from a former champion: a way out of a dead end, and dear,
+"""Share of attempts in a drought that start from a former champion: a way out of a dead end, and dear,
 since what it lacks must be gained again first."""
 
 MERGED = 4
-"""Near-misses, the best ones, of which pairs are merged; so at most six slots for each champion."""
+"""Near-misses, the best ones, of which pairs are merged; so at most six attempts for each champion."""
 
 STRUCTURAL = (
-    "Many slots in a row kept nothing. Small changes of constants seem to be used up: propose a "
+    "Many attempts in a row kept nothing. Small changes of constants seem to be used up: propose a "
     "structural change."
 )
 
 
 @dataclass(frozen=True)
-class Course:
-    """What the next slot should do.
+class NextStep:
+    """What the next attempt should do.
 
     Attributes:
-        parent: Ledger row of the slot whose files the edits apply to.
+        parent: Ledger row of the attempt whose files the edits apply to.
         proposal: Something to try before the proposer is asked, or None.
         hint: A word to the proposer, or ''.
     """
@@ -58,161 +58,159 @@ class Course:
     hint: str = ""
 
 
-def near_misses(slots: Sequence[SlotRecord], above: float = NEAR_MISS) -> list[SlotRecord]:
+def near_misses(attempts: Sequence[Attempt], above: float = NEAR_MISS) -> list[Attempt]:
     """Discards that were better than the champion, but not surely; the best first.
 
     Args:
-        slots: Of the campaign so far.
+        attempts: Of the campaign so far.
         above: Standard errors.
     """
     found = [
-        slot
-        for slot in slots
-        if slot.kind == "mutation" and slot.verdict == "discard" and slot.commit
-        and (slot.gain_sigma or 0.0) > above
+        attempt
+        for attempt in attempts
+        if attempt.kind == "mutation" and attempt.verdict == "discard" and attempt.commit
+        and (attempt.gain_sigma or 0.0) > above
     ]  # fmt: skip
     return sorted(found, key=lambda s: (-(s.gain_sigma or 0.0), s.id))
 
 
-def course(
-    policy: Policy,
-    slots: Sequence[SlotRecord],
+def next_step(
+    selection: ParentSelection,
+    attempts: Sequence[Attempt],
     champions: Sequence[Champion],
     number: int,
     seed: int,
     applies: Callable[[Sequence[Edit]], bool] = lambda edits: True,
-) -> Course:
-    """Choose parent and direction of a slot; the same inputs give the same choice.
+) -> NextStep:
+    """Choose parent and direction of an attempt; the same inputs give the same choice.
 
     Args:
-        policy: ``greedy``: always the champion, nothing else.
-        slots: Of the campaign so far.
+        selection: ``champion``: always the champion, nothing else.
+        attempts: Of the campaign so far.
         champions: Of the campaign so far, at least one.
-        number: Of the slot.
+        number: Of the attempt.
         seed: Of the campaign.
         applies: Whether edits apply to the champion's files; what does not is passed over.
     """
     champion = champions[-1]
-    if policy == "greedy":
-        return Course(champion.slot_id)
+    if selection == "champion":
+        return NextStep(champion.attempt_id)
     rng = random.Random(f"{seed}/{number}/policy")
-    drought = since_keep(slots)
-    if missed := near_misses(slots):
-        past = _Past(slots, champions)
+    drought = since_keep(attempts)
+    if missed := near_misses(attempts):
+        past = _Past(attempts, champions)
         if number % 2 == 0 and (again := _retest(past, missed, champion, applies)) is not None:
-            return Course(champion.slot_id, again)
+            return NextStep(champion.attempt_id, again)
         # one for every stretch of patience, so that the proposer hears of the drought, too
         late = past.merges() < drought // PATIENCE
         if late and (merged := _merge(past, missed, champion, applies)) is not None:
-            return Course(champion.slot_id, merged)
+            return NextStep(champion.attempt_id, merged)
     hint = STRUCTURAL if drought >= PATIENCE else ""
-    here = [s for s in near_misses(slots, above=0.0) if s.champion_before == champion.slot_id]
+    here = [s for s in near_misses(attempts, above=0.0) if s.champion_before == champion.attempt_id]
     lot = rng.random()
     if here and lot < STACKED:
-        return Course(rng.choice(here[:BEST]).id, hint=hint)
+        return NextStep(rng.choice(here[:BEST]).id, hint=hint)
     if drought >= PATIENCE and champions[:-1] and lot > 1 - FORMER:
-        return Course(rng.choice(champions[:-1]).slot_id, hint=hint)
-    return Course(champion.slot_id, hint=hint)
+        return NextStep(rng.choice(champions[:-1]).attempt_id, hint=hint)
+    return NextStep(champion.attempt_id, hint=hint)
 
 
-def stack(
-    slot: SlotRecord, by_id: Mapping[int, SlotRecord], made: Collection[int]
-) -> list[SlotRecord]:
+def stack(attempt: Attempt, by_id: Mapping[int, Attempt], made: Collection[int]) -> list[Attempt]:
     """Return what a mutation consists of: the discards it was built on, oldest first, and itself.
 
     Args:
-        slot: The mutation.
+        attempt: The mutation.
         by_id: All it may descend from.
-        made: Slots that made a champion.
+        made: Attempts that made a champion.
     """
-    found = [slot]
+    found = [attempt]
     while (below := found[0].parent) is not None and below not in made and below in by_id:
         found.insert(0, by_id[below])
     return found
 
 
-def built_on(below: Iterable[SlotRecord]) -> str:
+def built_on(below: Iterable[Attempt]) -> str:
     """Say in a commit what a mutation has in it besides its own change."""
     return "Built on " + "; ".join(f"{one.name}: {one.title}" for one in below) + "."
 
 
-def since_keep(slots: Sequence[SlotRecord]) -> int:
+def since_keep(attempts: Sequence[Attempt]) -> int:
     """Finished mutations since the last keep."""
     count = 0
-    for slot in reversed(slots):
-        if slot.kind == "baseline" or slot.verdict == "keep":
+    for attempt in reversed(attempts):
+        if attempt.kind == "baseline" or attempt.verdict == "keep":
             break
-        count += slot.verdict is not None
+        count += attempt.verdict is not None
     return count
 
 
 class _Past:
-    """What the slots of a campaign say of the policy's own doing."""
+    """What the attempts of a campaign say of the policy's own doing."""
 
-    def __init__(self, slots: Sequence[SlotRecord], champions: Sequence[Champion]) -> None:
-        self._slots = slots
-        self._by_id = {slot.id: slot for slot in slots}
-        self._made = {champion.slot_id for champion in champions}
+    def __init__(self, attempts: Sequence[Attempt], champions: Sequence[Champion]) -> None:
+        self._attempts = attempts
+        self._by_id = {attempt.id: attempt for attempt in attempts}
+        self._made = {champion.attempt_id for champion in champions}
         self._inside: set[int] = set()
         self._take_in(self._made)
-        self.retested = {slot.meta.get("retest") for slot in slots}
-        self.merged = {tuple(slot.meta.get("merged", ())) for slot in slots}
+        self.retested = {attempt.meta.get("retest") for attempt in attempts}
+        self.merged = {tuple(attempt.meta.get("merged", ())) for attempt in attempts}
 
     def _take_in(self, ids: Iterable[int]) -> None:
         """Note what the champion is made of: what was kept, with what it was built on."""
-        for slot in (self._by_id[one] for one in ids if one in self._by_id):
-            for one in self._stack(slot):
+        for attempt in (self._by_id[one] for one in ids if one in self._by_id):
+            for one in self._stack(attempt):
                 if one.id not in self._inside:
                     self._inside.add(one.id)
                     self._take_in(one.meta.get("merged", ()))
                     self._take_in([one.meta["retest"]] if "retest" in one.meta else [])
 
-    def _stack(self, slot: SlotRecord) -> list[SlotRecord]:
-        return stack(slot, self._by_id, self._made)
+    def _stack(self, attempt: Attempt) -> list[Attempt]:
+        return stack(attempt, self._by_id, self._made)
 
-    def lacking(self, slot: SlotRecord) -> dict[int, SlotRecord]:
+    def lacking(self, attempt: Attempt) -> dict[int, Attempt]:
         """What a mutation consists of and the champion lacks, oldest first."""
-        return {one.id: one for one in self._stack(slot) if one.id not in self._inside}
+        return {one.id: one for one in self._stack(attempt) if one.id not in self._inside}
 
     def merges(self) -> int:
         """Merges that were tried since the last keep."""
         count = 0
-        for slot in reversed(self._slots):
-            if slot.kind == "baseline" or slot.verdict == "keep":
+        for attempt in reversed(self._attempts):
+            if attempt.kind == "baseline" or attempt.verdict == "keep":
                 break
-            count += "merged" in slot.meta
+            count += "merged" in attempt.meta
         return count
 
 
 def _retest(
     past: _Past,
-    missed: Sequence[SlotRecord],
+    missed: Sequence[Attempt],
     champion: Champion,
     applies: Callable[[Sequence[Edit]], bool],
 ) -> Proposal | None:
     """A near-miss against a former champion, once more on the new one."""
-    for slot in missed:
-        old = slot.champion_before not in (None, champion.slot_id)
-        new = slot.id not in past.retested and "retest" not in slot.meta
-        if old and new and (edits := _edits(past.lacking(slot))) and applies(edits):
+    for attempt in missed:
+        old = attempt.champion_before not in (None, champion.attempt_id)
+        new = attempt.id not in past.retested and "retest" not in attempt.meta
+        if old and new and (edits := _edits(past.lacking(attempt))) and applies(edits):
             return Proposal(
-                f"again on the new champion: {slot.title}"[:100],
+                f"again on the new champion: {attempt.title}"[:100],
                 edits,
-                slot.hypothesis,
+                attempt.hypothesis,
                 proposer="policy",
-                meta={"retest": slot.id},
+                meta={"retest": attempt.id},
             )
     return None
 
 
 def _merge(
     past: _Past,
-    missed: Sequence[SlotRecord],
+    missed: Sequence[Attempt],
     champion: Champion,
     applies: Callable[[Sequence[Edit]], bool],
 ) -> Proposal | None:
     """The two best near-misses of this champion together, each pair once, in an order that fits."""
-    own = [s for s in missed if s.champion_before == champion.slot_id and "merged" not in s.meta]
+    own = [s for s in missed if s.champion_before == champion.attempt_id and "merged" not in s.meta]
     for one, two in combinations(own[:MERGED], 2):
         pair = tuple(sorted((one.id, two.id)))
         first, second = past.lacking(one), past.lacking(two)
@@ -231,12 +229,12 @@ def _merge(
     return None
 
 
-def _edits(parts: Mapping[int, SlotRecord]) -> tuple[Edit, ...]:
+def _edits(parts: Mapping[int, Attempt]) -> tuple[Edit, ...]:
     return tuple(edit for one in parts.values() for edit in one.edits)
 
 
 def stop(
-    slots: Sequence[SlotRecord],
+    attempts: Sequence[Attempt],
     champions: Sequence[Champion],
     metric: Metric,
     *,
@@ -247,23 +245,23 @@ def stop(
     """Say why a campaign should stop, or ''.
 
     Args:
-        slots: Of the campaign so far.
+        attempts: Of the campaign so far.
         champions: Of the campaign so far.
         metric: Its direction says what reaching the target means.
-        plateau: Slots without a keep that end it; 0: never.
+        plateau: Attempts without a keep that end it; 0: never.
         target: Mean of the champion that ends it, or None.
-        failures: Slots without a score, in a row, that end it; 0: never.
+        failures: Attempts without a score, in a row, that end it; 0: never.
     """
     if target is not None and champions and metric.gain(champions[-1].mean, target) >= 0:
         return f"target reached: {metric.name} {champions[-1].mean:.6f} (target {target:g})"
-    if plateau and since_keep(slots) >= plateau:
-        return f"plateau: {since_keep(slots)} slots without a keep"
-    over = [s for s in slots if s.kind != "baseline" and s.state in ("done", "infra")]
+    if plateau and since_keep(attempts) >= plateau:
+        return f"plateau: {since_keep(attempts)} attempts without a keep"
+    over = [s for s in attempts if s.kind != "baseline" and s.state in ("done", "infra")]
     last = over[-failures:] if failures else []
-    if failures and len(last) == failures and all(_failed(slot) for slot in last):
-        return f"{failures} slots in a row came to nothing; the last: {last[-1].reason[:200]}"
+    if failures and len(last) == failures and all(_failed(attempt) for attempt in last):
+        return f"{failures} attempts in a row came to nothing; the last: {last[-1].reason[:200]}"
     return ""
 
 
-def _failed(slot: SlotRecord) -> bool:
-    return slot.state == "infra" or slot.verdict in ("crash", "timeout", "invalid")
+def _failed(attempt: Attempt) -> bool:
+    return attempt.state == "infra" or attempt.verdict in ("crash", "timeout", "invalid")

@@ -14,30 +14,30 @@ from typing import Literal
 
 from ..core.experiment import Direction, Metric
 
-Rule = Literal["confirm", "greedy", "strict"]
+Rule = Literal["sequential", "greedy", "threshold"]
 
 Action = Literal["keep", "replicate", "discard"]
 
-# The sequential test of `confirm`, stage by stage (one more paired seed each): keep when the mean
+# The sequential test of `sequential`, stage by stage (one more paired seed each): keep when the mean
 # gain exceeds KEEP standard errors, give up when it falls below HOPE, train one more seed between.
 # Chosen on benchmarks/null.py and benchmarks/progress.py: of the bounds that keep at most 0.3 of
 # 100 null mutations, among those that gain most per training. A high HOPE is what pays: replicates
 # of mutations that do nothing were the largest cost of a lower one, and a close call is not lost,
 # since the next mutations build on it. Replicates are also what noise is learnt from.
-KEEP = (2.8, 2.3, 2.0, 1.8)
+ACCEPT = (2.8, 2.3, 2.0, 1.8)
 
-HOPE = (1.4, 1.5, 1.7, 1.8)
+FUTILITY = (1.4, 1.5, 1.7, 1.8)
 
-EARNED = 1.5
+WEALTH_RATE = 1.5
 """How much a session's keeps loosen its bounds: the chance that luck passes the first one rises by
-this times the share of slots that were kept. A campaign of mutations that do nothing earns nothing,
+this times the share of attempts that were kept. A campaign of mutations that do nothing earns nothing,
 and one that keeps finding gains may risk a false keep among many (alpha-investing: Foster and Stine
 2008, JRSS B 70, 429). Chosen on benchmarks/progress.py."""
 
-EARNED_AFTER = 5
-"""Slots that are added before the share is taken, so that an early keep is not half of them."""
+WEALTH_AFTER = 5
+"""Attempts that are added before the share is taken, so that an early keep is not half of them."""
 
-EARNED_MOST = 0.1
+WEALTH_MOST = 0.1
 """Chance of the first bound that is never exceeded."""
 
 NEAR_MISS = 1.0
@@ -48,7 +48,7 @@ SIMPLER = -0.5
 """Standard errors by which a simpler mutation may fall short after all replicates and still be
 kept: equal for all one can tell, and there is less of it."""
 
-SIMPLER_HOPE = -0.25
+SIMPLER_FUTILITY = -0.25
 """Standard errors below which a simpler mutation is not trained again. What is exactly
 equal goes on; the lower, the more is spent on what is merely shorter (benchmarks/progress.py)."""
 
@@ -67,6 +67,7 @@ class Prior:
 
     sigma: float = 0.009
     freedom: float = 8.0
+
 
 CUDA_PRIOR = Prior(0.001)
 """For val_bpb after five minutes of one GPU: identical runs scatter by 0.0004 near the champion in
@@ -121,6 +122,7 @@ def estimate_noise(groups: Iterable[Mapping[int, float]], prior: Prior) -> Noise
             freedom += len(values) - 1
     return Noise(math.sqrt(squares / freedom), freedom)
 
+
 _NODES = 48
 """Intervals of the integral over what lies between two bounds; even."""
 
@@ -163,25 +165,25 @@ class Judge:
     """The verdict rule of a campaign.
 
     Attributes:
-        rule: ``confirm``: a sequential test that replicates close calls; ``greedy``: any gain;
-            ``strict``: 3 sigma at once.
+        rule: ``sequential``: a sequential test that replicates close calls; ``greedy``: any gain;
+            ``threshold``: 3 sigma at once.
         direction: Which way is better.
         keep, hope: The sequential test's bounds, stage by stage, in standard errors; see `KEEP`.
         credit: What keeps loosen them by; see `EARNED`.
     """
 
-    rule: Rule = "confirm"
+    rule: Rule = "sequential"
     direction: Direction = "min"
-    keep: tuple[float, ...] = KEEP
-    hope: tuple[float, ...] = HOPE
-    credit: float = EARNED
+    keep: tuple[float, ...] = ACCEPT
+    hope: tuple[float, ...] = FUTILITY
+    credit: float = WEALTH_RATE
 
     def decide(
         self,
         candidate: Mapping[int, float],
         champion: Mapping[int, float],
         noise: Noise,
-        slot: int = 0,
+        attempt: int = 0,
         simpler: bool = False,
         keeps: int = 0,
     ) -> Decision:
@@ -191,7 +193,7 @@ class Judge:
             candidate: Seed to score, of every replicate so far; at least one.
             champion: Seed to score, of the champion.
             noise: Near the champion.
-            slot: Number of the slot; spreads replicates over the champion's seeds, and `keeps` are
+            attempt: Number of the attempt; spreads replicates over the champion's seeds, and `keeps` are
                 a share of it.
             simpler: The candidate is the simpler program, so that being equal is enough, once it
                 is trained as often as anything is.
@@ -212,10 +214,10 @@ class Judge:
         reference = math.fsum(champion[seed] for seed in shared) / n
         gain = metric.gain(paired, reference)
         error = noise.sigma / math.sqrt(n)
-        keep, hope = self._bounds(slot, keeps)
+        keep, hope = self._bounds(attempt, keeps)
         last = n >= len(keep)
         margin = noise.bar(keep[min(n, len(keep)) - 1]) * error
-        equal_is_enough = simpler and self.rule == "confirm"
+        equal_is_enough = simpler and self.rule == "sequential"
         if merely_equal := equal_is_enough and last and gain <= margin:
             margin = SIMPLER * error
         bar = reference - margin if self.direction == "min" else reference + margin
@@ -223,10 +225,10 @@ class Judge:
         sigmas = gain / error if error else math.copysign(math.inf, gain)
         action: Action = "keep" if metric.gain(mean, bar) > 0 else "discard"
         seed = None
-        may_replicate = action == "discard" and self.rule == "confirm" and not last
-        if may_replicate and sigmas > (SIMPLER_HOPE if equal_is_enough else hope[n - 1]):
+        may_replicate = action == "discard" and self.rule == "sequential" and not last
+        if may_replicate and sigmas > (SIMPLER_FUTILITY if equal_is_enough else hope[n - 1]):
             action = "replicate"
-            seed = self._next_seed(candidate, champion, slot)
+            seed = self._next_seed(candidate, champion, attempt)
         return Decision(
             action,
             bar,
@@ -238,7 +240,7 @@ class Judge:
             merely_equal and action == "keep",
         )
 
-    def chance(self, gain: float, noise: Noise, slot: int = 0, keeps: int = 0) -> float:
+    def chance(self, gain: float, noise: Noise, attempt: int = 0, keeps: int = 0) -> float:
         """Return the probability that a mutation is kept, all replicates included.
 
         The mean over pairs is followed from stage to stage as a normal random walk between the
@@ -247,10 +249,10 @@ class Judge:
         Args:
             gain: What the mutation truly gains, in the metric's unit.
             noise: Taken for the true noise; what is learnt of it on the way is left out.
-            slot: Number of the slot.
+            attempt: Number of the attempt.
             keeps: Mutations kept for their gain so far.
         """
-        keep, hope = self._bounds(slot, keeps)
+        keep, hope = self._bounds(attempt, keeps)
         drift, kept = gain / noise.sigma, 0.0
         walk = [(0.0, 1.0)]  # sum of the paired gains so far, in sigma, and its weight
         for n, (above, below) in enumerate(zip(keep, hope, strict=True), 1):
@@ -276,19 +278,19 @@ class Judge:
             low, high = (low, middle) if self.chance(middle, noise) > chance else (middle, high)
         return high
 
-    def _bounds(self, slot: int, keeps: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def _bounds(self, attempt: int, keeps: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Where to keep and where to give up, stage by stage, in standard errors."""
         if self.rule == "greedy":
             return (0.0,), (0.0,)
-        if self.rule == "strict":
+        if self.rule == "threshold":
             return (3.0,), (3.0,)
-        return eased(self.keep, self.hope, self.credit * keeps / (max(slot, 0) + EARNED_AFTER))
+        return eased(self.keep, self.hope, self.credit * keeps / (max(attempt, 0) + WEALTH_AFTER))
 
     def _next_seed(
-        self, candidate: Mapping[int, float], champion: Mapping[int, float], slot: int
+        self, candidate: Mapping[int, float], champion: Mapping[int, float], attempt: int
     ) -> int:
         unused = sorted(seed for seed in champion if seed not in candidate)
-        return unused[slot % len(unused)] if unused else max((*candidate, *champion)) + 1
+        return unused[attempt % len(unused)] if unused else max((*candidate, *champion)) + 1
 
     def _explain(self, n: int, reference: float, margin: float, noise: Noise, keeps: int) -> str:
         seeds = "1 seed" if n == 1 else f"{n} seeds"
@@ -299,7 +301,7 @@ class Judge:
                 f"champion {reference:.6f} on the same {seeds}; the code is simpler, so "
                 f"{-margin:.6f} (sigma {noise.sigma:.6f}) counts as equal"
             )
-        earlier = f", {keeps} kept before" if keeps and self.rule == "confirm" else ""
+        earlier = f", {keeps} kept before" if keeps and self.rule == "sequential" else ""
         return (
             f"champion {reference:.6f} on the same {seeds}, less {margin:.6f} that luck explains "
             f"(sigma {noise.sigma:.6f}, {noise.freedom:.0f} degrees of freedom{earlier})"
@@ -320,13 +322,13 @@ def eased(
     from scipy.special import ndtr, ndtri
 
     level = float(ndtr(-keep[0]))
-    risked = max(level, min(EARNED_MOST, level + risk))
+    risked = max(level, min(WEALTH_MOST, level + risk))
     by = round(keep[0] + float(ndtri(risked)), 2)
     lower = tuple(bound - by for bound in keep)
     return lower, tuple(min(h, k) for h, k in zip(hope, lower, strict=True))
 
 
-def earned(gain: float, score: float, bar: float, direction: Direction) -> bool:
+def earns_wealth(gain: float, score: float, bar: float, direction: Direction) -> bool:
     """Whether a mutation was kept for its gain, and not for being equal and simpler.
 
     Args:
@@ -360,14 +362,14 @@ def show(values: Iterable[float]) -> str:
     return f"{mean:.6f} ± {spread / math.sqrt(len(values)):.6f} (n={len(values)})"
 
 
-def preview(noise: Noise, metric: str, judge: Judge | None = None, slots: int = 0) -> str:
+def preview(noise: Noise, metric: str, judge: Judge | None = None, attempts: int = 0) -> str:
     """Say what a campaign with this noise can tell apart.
 
     Args:
         noise: As it is known now.
         metric: Its name.
         judge: The rule; the default one if None.
-        slots: Mutations that are going to be tried; 0: not known.
+        attempts: Mutations that are going to be tried; 0: not known.
     """
     judge = judge or Judge()
     line = (
@@ -375,10 +377,10 @@ def preview(noise: Noise, metric: str, judge: Judge | None = None, slots: int = 
         f"freedom); a gain of {judge.told_apart(noise):.2g} {metric} is kept half of the time, one "
         f"of {judge.told_apart(noise, 0.9):.2g} nine times in ten"
     )
-    if not slots:
+    if not attempts:
         return line
-    false = slots * judge.chance(0, noise)
-    return f"{line}; of {slots} mutations that do nothing at most {false:.2g} are kept"
+    false = attempts * judge.chance(0, noise)
+    return f"{line}; of {attempts} mutations that do nothing at most {false:.2g} are kept"
 
 
 def too_noisy(scores: Iterable[float], share: float) -> str:

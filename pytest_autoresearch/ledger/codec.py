@@ -10,7 +10,8 @@ from functools import reduce
 from pathlib import Path
 
 from ..core.proposal import Edit, Proposal, Usage, add
-from ..core.records import Champion, GateNote, SlotRecord, TrialRecord
+from ..core.records import Attempt, Champion, CheckNote
+from ..core.run import Run
 from ..core.text import one_line
 
 
@@ -22,7 +23,7 @@ def scores_of(text: str) -> dict[int, float]:
 def champion_of(row: sqlite3.Row) -> Champion:
     """Return a champion from its row."""
     return Champion(
-        row["version"], row["slot_id"], row["commit"], scores_of(row["scores"]), row["at"]
+        row["version"], row["attempt_id"], row["commit"], scores_of(row["scores"]), row["at"]
     )
 
 
@@ -38,23 +39,22 @@ def proposal_of(body: str) -> Proposal:
     data["usage"] = Usage(**data["usage"])
     return Proposal(**data)
 
-_SLOT_COLUMNS = {field.name for field in fields(SlotRecord)}
 
-_TRIAL_FIELDS = {field.name for field in fields(TrialRecord)}
+_ATTEMPT_COLUMNS = {field.name for field in fields(Attempt)}
+
+_RUN_FIELDS = {field.name for field in fields(Run)}
 
 
-def slot_of(
-    row: sqlite3.Row, trials: tuple[TrialRecord, ...], others: Sequence[Usage]
-) -> SlotRecord:
-    """Return a slot from its row, which is joined with its proposal.
+def attempt_of(row: sqlite3.Row, runs: tuple[Run, ...], others: Sequence[Usage]) -> Attempt:
+    """Return an attempt from its row, which is joined with its proposal.
 
     Args:
-        row: Of the slot, with the proposal's ``body``, and its ``owner``: the slot that pays.
-        trials: Its trials.
+        row: Of the attempt, with the proposal's ``body``, and its ``owner``: the attempt that pays.
+        runs: Its runs.
         others: What else was paid in its name.
     """
-    values = {k: row[k] for k in row.keys() if k in _SLOT_COLUMNS}  # noqa: SIM118
-    values["gates"] = tuple(GateNote(**note) for note in json.loads(row["gates"]))
+    values = {k: row[k] for k in row.keys() if k in _ATTEMPT_COLUMNS}  # noqa: SIM118
+    values["check_notes"] = tuple(CheckNote(**note) for note in json.loads(row["check_notes"]))
     paid = [*others]
     if row["body"]:
         proposal = proposal_of(row["body"])
@@ -69,18 +69,18 @@ def slot_of(
         }
     elif row["kind"] == "baseline":
         values["title"] = "baseline"
-    return SlotRecord(trials=trials, usage=_total(paid), **values)
+    return Attempt(runs=runs, usage=_total(paid), **values)
 
 
 def _total(paid: Sequence[Usage]) -> Usage:
     return reduce(add, [usage for usage in paid if usage != Usage()], Usage())
 
 
-def trial_of(row: sqlite3.Row) -> TrialRecord:
-    """Return a trial from its row."""
-    result = {k: v for k, v in json.loads(row["result"]).items() if k in _TRIAL_FIELDS}
-    result |= {k: row[k] for k in row.keys() if k in _TRIAL_FIELDS}  # noqa: SIM118
+def run_of(row: sqlite3.Row) -> Run:
+    """Return a run from its row."""
+    result = {k: v for k, v in json.loads(row["result"]).items() if k in _RUN_FIELDS}
+    result |= {k: row[k] for k in row.keys() if k in _RUN_FIELDS}  # noqa: SIM118
     result["curve"] = tuple(tuple(point) for point in result.get("curve", ()))
     for name in ("checkpoint", "losses"):
         result[name] = Path(result[name]) if result.get(name) else None
-    return TrialRecord(**result)
+    return Run(**result)

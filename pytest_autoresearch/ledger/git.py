@@ -207,7 +207,7 @@ class Repository:
             tag: ``refs/heads/autoresearch/<tag>`` becomes the champion's commit,
                 ``refs/autoresearch/<tag>/<name>`` holds every mutation tried.
             champion: Commit of the champion.
-            tried: Slot name to commit.
+            tried: Attempt name to commit.
         """
         known = self._refs(f"refs/autoresearch/{tag}/", f"refs/heads/autoresearch/{tag}")
         wanted = {f"refs/autoresearch/{tag}/{name}": sha for name, sha in tried.items()}
@@ -251,7 +251,7 @@ class Repository:
             )
 
     def tried(self, tag: str) -> dict[str, str]:
-        """Return slot name to commit of everything under a campaign's refs."""
+        """Return attempt name to commit of everything under a campaign's refs."""
         prefix = f"refs/autoresearch/{tag}/"
         return {ref.removeprefix(prefix): sha for ref, sha in self._refs(prefix).items()}
 

@@ -14,7 +14,7 @@ from ..core.proposal import Edit, EditError
 from ..source.edits import apply
 from . import trailers
 from .git import Repository, RepositoryError
-from .snapshot import EmptyLedger, SlotRows, Snapshot, SnapshotError
+from .snapshot import AttemptRows, EmptyLedger, Snapshot, SnapshotError
 from .store import Ledger
 
 RESTORED, NOT_TRIED = 0, 4
@@ -40,8 +40,8 @@ def restore(repository: Repository, tag: str, known: Snapshot) -> tuple[int, Led
         raise SnapshotError(f"{tag!r} is no campaign's name; give --tag")
     ledger = EmptyLedger.open(repository.root, tag)
     assert isinstance(ledger, EmptyLedger)
-    if ledger.slots():
-        raise SnapshotError(f"campaign {tag!r} has slots already; give another --tag")
+    if ledger.attempts():
+        raise SnapshotError(f"campaign {tag!r} has attempts already; give another --tag")
     try:
         known, made = _revive(repository, known)
     except (KeyError, TypeError, AttributeError) as error:
@@ -50,7 +50,7 @@ def restore(repository: Repository, tag: str, known: Snapshot) -> tuple[int, Led
     ledger.fill(known)
     champion = ledger.champion()
     if champion is not None:
-        tried = {s.name: s.commit for s in ledger.slots() if s.kind != "baseline" and s.commit}
+        tried = {s.name: s.commit for s in ledger.attempts() if s.kind != "baseline" and s.commit}
         anchor = trailers.describe(repository, ledger)
         repository.project(tag, champion.commit, {**tried, trailers.ANCHOR: anchor})
     return made, ledger
@@ -78,20 +78,20 @@ def _revive(repository: Repository, known: Snapshot) -> tuple[Snapshot, int]:
             "fetch it (git fetch --unshallow, or git fetch origin COMMIT)"
         )
     commits: dict[str, str] = {base: base}
-    by_id = {rows.slot["id"]: rows for rows in known.slots}
-    champions = {row["slot_id"]: row for row in known.champions}
-    slots, made = [], 0
-    for rows in known.slots:
-        old = rows.slot["commit"]
+    by_id = {rows.attempt["id"]: rows for rows in known.attempts}
+    champions = {row["attempt_id"]: row for row in known.champions}
+    attempts, made = [], 0
+    for rows in known.attempts:
+        old = rows.attempt["commit"]
         if old and old not in commits:
             if _has(repository, old, files):
                 commits[old] = old
             else:
                 commits[old] = _again(repository, rows, by_id, champions, commits, facts)
                 made += 1
-        slots.append(replace(rows, slot={**rows.slot, "commit": commits.get(old, "")}))
+        attempts.append(replace(rows, attempt={**rows.attempt, "commit": commits.get(old, "")}))
     crowned = [{**row, "commit": commits[row["commit"]]} for row in known.champions]
-    return replace(known, slots=slots, champions=crowned), made
+    return replace(known, attempts=attempts, champions=crowned), made
 
 
 def _has(repository: Repository, commit: str, files: list[str]) -> bool:
@@ -106,35 +106,35 @@ def _has(repository: Repository, commit: str, files: list[str]) -> bool:
 
 def _again(
     repository: Repository,
-    rows: SlotRows,
-    slots: Mapping[int, SlotRows],
+    rows: AttemptRows,
+    attempts: Mapping[int, AttemptRows],
     champions: Mapping[int, Mapping[str, Any]],
     commits: Mapping[str, str],
     facts: Mapping[str, Any],
 ) -> str:
-    slot, proposal = rows.slot, rows.proposal
+    attempt, proposal = rows.attempt, rows.proposal
     if proposal is None:
-        raise SnapshotError(f"{slot['name']} has a commit and no edits; the log is damaged")
+        raise SnapshotError(f"{attempt['name']} has a commit and no edits; the log is damaged")
     body = proposal["body"]
-    parent = commits[slots[slot["parent"]].slot["commit"]]
+    parent = commits[attempts[attempt["parent"]].attempt["commit"]]
     try:
         edits = [Edit(**edit) for edit in body["edits"]]
         after = apply(repository.read(parent, facts["files"]), edits)
     except (EditError, TypeError) as error:
-        raise SnapshotError(f"the edits of {slot['name']} do not apply: {error}") from None
-    champion = champions.get(slot["champion_before"])
-    kept = slot["verdict"] == "keep" and champion is not None
-    score = slot["score"]
+        raise SnapshotError(f"the edits of {attempt['name']} do not apply: {error}") from None
+    champion = champions.get(attempt["champion_before"])
+    kept = attempt["verdict"] == "keep" and champion is not None
+    score = attempt["score"]
     metric = facts["metric"]
-    shown = [] if score is None else [f"{metric['name']} {score:.6f} over {slot['n']} seed(s)"]
+    shown = [] if score is None else [f"{metric['name']} {score:.6f} over {attempt['n']} seed(s)"]
     return repository.commit(
         commits[champion["commit"]] if kept and champion is not None else parent,
         after,
-        subject=body["title"] or slot["name"],
-        body="\n".join([*shown, slot["reason"] or "", "", body["hypothesis"]]),
+        subject=body["title"] or attempt["name"],
+        body="\n".join([*shown, attempt["reason"] or "", "", body["hypothesis"]]),
         trailers={
-            "Slot": slot["name"],
-            "Verdict": slot["verdict"],
+            "Attempt": attempt["name"],
+            "Verdict": attempt["verdict"],
             "Metric": f"{metric['name']} {metric['direction']}",
             "Score": "" if score is None else repr(score),
             "Parent": parent,

@@ -1,7 +1,7 @@
 """A campaign's ledger as plain data: what a junit log carries, what an empty ledger is filled from.
 
 Rows travel as they stand in the tables, so nothing has to be said twice and nothing gets lost on
-the way. Logs and curves are shortened, since a log file that is rewritten after each slot must stay
+the way. Logs and curves are shortened, since a log file that is rewritten after each attempt must stay
 small; the journal of events stays behind.
 """
 
@@ -17,25 +17,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..core.processes import boot_id
-from ..core.records import PRUNE
-from .spend import Purse
+from ..core.records import ABLATION
+from .spend import CostBudget
 from .store import BUSY_TIMEOUT_S, SCHEMA_VERSION, Ledger
 
 Row = dict[str, Any]
 
 LOG_CHARACTERS = 4_000
-"""Characters kept of the end of each trial's log."""
+"""Characters kept of the end of each run's log."""
 
 CURVE_POINTS = 64
-"""Points kept of the loss curve of what was not kept; a champion's stays whole, since later trials
+"""Points kept of the loss curve of what was not kept; a champion's stays whole, since later runs
 are compared with it."""
 
 _JSON = {
     "meta": ("value",),
     "sessions": ("config",),
-    "slots": ("gates",),
+    "attempts": ("check_notes",),
     "proposals": ("body",),
-    "trials": ("result",),
+    "runs": ("result",),
     "champions": ("scores",),
 }
 """Table to the columns whose text is JSON."""
@@ -50,18 +50,18 @@ class SnapshotError(ValueError):
 
 
 @dataclass(frozen=True)
-class SlotRows:
-    """A slot with everything that belongs to it.
+class AttemptRows:
+    """An attempt with everything that belongs to it.
 
     Attributes:
-        slot: Its row.
+        attempt: Its row.
         proposal: The row of its proposal, or None.
-        trials: The rows of its training runs, oldest first.
+        runs: The rows of its training runs, oldest first.
     """
 
-    slot: Row
+    attempt: Row
     proposal: Row | None
-    trials: list[Row]
+    runs: list[Row]
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Snapshot:
         taken: Unix seconds.
         meta: Facts of the campaign.
         sessions, champions: Rows.
-        drafts: Proposals that wait for a slot which has not begun.
+        drafts: Proposals that wait for an attempt which has not begun.
         spent: US dollars.
-        slots: Oldest first.
+        attempts: Oldest first.
     """
 
     tag: str
@@ -85,7 +85,7 @@ class Snapshot:
     champions: list[Row] = field(default_factory=list)
     drafts: list[Row] = field(default_factory=list)
     spent: float = 0.0
-    slots: list[SlotRows] = field(default_factory=list)
+    attempts: list[AttemptRows] = field(default_factory=list)
 
 
 def take(ledger: Ledger) -> Snapshot:
@@ -97,17 +97,17 @@ def take(ledger: Ledger) -> Snapshot:
     with _reading(ledger) as db:
         tables = {table: _rows(db, table) for table in _JSON}
         spent = _spent(db)
-    whole = {row["slot_id"] for row in tables["champions"]}
+    whole = {row["attempt_id"] for row in tables["champions"]}
     proposals = {row["id"]: row for row in tables["proposals"]}
-    trials: dict[int, list[Row]] = {}
-    for trial in tables["trials"]:
-        trials.setdefault(trial["slot_id"], []).append(trial)
-    slots = []
-    for row in tables["slots"]:
+    runs: dict[int, list[Row]] = {}
+    for run in tables["runs"]:
+        runs.setdefault(run["attempt_id"], []).append(run)
+    attempts = []
+    for row in tables["attempts"]:
         keeps_curve = row["id"] in whole or row["kind"] == "baseline"
-        own = [_shortened(trial, keeps_curve) for trial in trials.get(row["id"], ())]
-        slots.append(SlotRows(row, proposals.get(row["proposal_id"]), own))
-    filled = {row["proposal_id"] for row in tables["slots"]}
+        own = [_shortened(run, keeps_curve) for run in runs.get(row["id"], ())]
+        attempts.append(AttemptRows(row, proposals.get(row["proposal_id"]), own))
+    filled = {row["proposal_id"] for row in tables["attempts"]}
     return Snapshot(
         tag=ledger.path.parent.name,
         taken=time.time(),
@@ -115,29 +115,29 @@ def take(ledger: Ledger) -> Snapshot:
         sessions=tables["sessions"],
         champions=tables["champions"],
         drafts=[
-            {**row, "state": "drafted", "slot_id": None} if row["state"] == "ahead" else row
+            {**row, "state": "drafted", "attempt_id": None} if row["state"] == "ahead" else row
             for row in tables["proposals"]
             if row["id"] not in filled
         ],
         spent=spent,
-        slots=slots,
+        attempts=attempts,
     )
 
 
-def take_slot(ledger: Ledger, slot_id: int) -> SlotRows:
-    """Read what belongs to one slot.
+def take_attempt(ledger: Ledger, attempt_id: int) -> AttemptRows:
+    """Read what belongs to one attempt.
 
     Raises:
         SnapshotError: The file cannot be read.
-        KeyError: There is no such slot.
+        KeyError: There is no such attempt.
     """
     with _reading(ledger) as db:
-        slots = _rows(db, "slots", "id", slot_id)
-        if not slots:
-            raise KeyError(slot_id)
-        trials = [_shortened(trial, True) for trial in _rows(db, "trials", "slot_id", slot_id)]
-        proposals = _rows(db, "proposals", "id", slots[0]["proposal_id"])
-    return SlotRows(slots[0], proposals[0] if proposals else None, trials)
+        attempts = _rows(db, "attempts", "id", attempt_id)
+        if not attempts:
+            raise KeyError(attempt_id)
+        runs = [_shortened(run, True) for run in _rows(db, "runs", "attempt_id", attempt_id)]
+        proposals = _rows(db, "proposals", "id", attempts[0]["proposal_id"])
+    return AttemptRows(attempts[0], proposals[0] if proposals else None, runs)
 
 
 @contextmanager
@@ -169,15 +169,15 @@ def _spent(db: sqlite3.Connection) -> float:
     return float(total or 0.0)
 
 
-def _shortened(trial: Row, keeps_curve: bool) -> Row:
-    result = dict(trial["result"])
+def _shortened(run: Row, keeps_curve: bool) -> Row:
+    result = dict(run["result"])
     for name in ("log_head", "checkpoint", "losses"):  # files stay where they are
         result.pop(name, None)
     if log := result.get("log_tail"):
         result["log_tail"] = log[-LOG_CHARACTERS:]
     if not keeps_curve and (curve := result.get("curve")):
         result["curve"] = thin(curve, CURVE_POINTS)
-    return {**trial, "result": result}
+    return {**run, "result": result}
 
 
 def thin(points: list[Any], most: int) -> list[Any]:
@@ -201,13 +201,13 @@ def campaign_data(snapshot: Snapshot) -> Row:
     return {"schema": SCHEMA_VERSION, **{part: getattr(snapshot, part) for part in _PARTS}}
 
 
-def slot_data(rows: SlotRows) -> Row:
-    """Return what belongs to one slot; `read` takes it back."""
-    return {"slot": rows.slot, "proposal": rows.proposal, "trials": rows.trials}
+def attempt_data(rows: AttemptRows) -> Row:
+    """Return what belongs to one attempt; `read` takes it back."""
+    return {"attempt": rows.attempt, "proposal": rows.proposal, "runs": rows.runs}
 
 
-def read(campaign: Mapping[str, Any], slots: Iterable[Mapping[str, Any]]) -> Snapshot:
-    """Return the snapshot that `campaign_data` and `slot_data` were made from.
+def read(campaign: Mapping[str, Any], attempts: Iterable[Mapping[str, Any]]) -> Snapshot:
+    """Return the snapshot that `campaign_data` and `attempt_data` were made from.
 
     Raises:
         SnapshotError: A part is missing, or another version's ledger wrote it.
@@ -220,7 +220,7 @@ def read(campaign: Mapping[str, Any], slots: Iterable[Mapping[str, Any]]) -> Sna
             )
         return Snapshot(
             **{key: campaign[key] for key in _PARTS},
-            slots=[SlotRows(s["slot"], s["proposal"], s["trials"]) for s in slots],
+            attempts=[AttemptRows(s["attempt"], s["proposal"], s["runs"]) for s in attempts],
         )
     except (KeyError, TypeError) as error:
         raise SnapshotError(f"a record lacks {error}; the log is damaged") from None
@@ -238,25 +238,25 @@ class EmptyLedger(Ledger):
         What ran when the snapshot was taken is interrupted now, and its proposal waits again.
 
         Raises:
-            SnapshotError: The ledger holds slots already, or a row does not fit.
+            SnapshotError: The ledger holds attempts already, or a row does not fit.
         """
         try:
             ended = _ended(snapshot)
         except (KeyError, TypeError, AttributeError) as error:
             raise SnapshotError(f"a row lacks {error}; the log is damaged") from None
-        rows = [row for entry in ended.slots for row in [entry.proposal] if row is not None]
+        rows = [row for entry in ended.attempts for row in [entry.proposal] if row is not None]
         tables = {
             "meta": [{"key": key, "value": value} for key, value in ended.meta.items()],
             "sessions": ended.sessions,
-            "slots": [entry.slot for entry in ended.slots],
+            "attempts": [entry.attempt for entry in ended.attempts],
             "proposals": [*rows, *ended.drafts],
-            "trials": [trial for entry in ended.slots for trial in entry.trials],
+            "runs": [run for entry in ended.attempts for run in entry.runs],
             "champions": ended.champions,
         }
         with self._write() as db:
-            if db.execute("SELECT 1 FROM slots LIMIT 1").fetchone():
+            if db.execute("SELECT 1 FROM attempts LIMIT 1").fetchone():
                 raise SnapshotError(
-                    f"{self.path} holds slots already; give another --tag, or move the folder away"
+                    f"{self.path} holds attempts already; give another --tag, or move the folder away"
                 )
             try:
                 for table, found in tables.items():
@@ -265,36 +265,36 @@ class EmptyLedger(Ledger):
             except (sqlite3.Error, AttributeError, OverflowError) as error:
                 raise SnapshotError(f"a row of {table} does not fit: {error}") from None
         if ended.spent:
-            purse = Purse(self.path)
-            purse.settle(purse.reserve("restored", 0.0), ended.spent)
-        self.event("restored", taken=ended.taken, slots=len(ended.slots))
+            cost_budget = CostBudget(self.path)
+            cost_budget.settle(cost_budget.reserve("restored", 0.0), ended.spent)
+        self.event("restored", taken=ended.taken, attempts=len(ended.attempts))
 
 
 def _ended(snapshot: Snapshot) -> Snapshot:
     """The same, with everything that was running given up as a dead process's work is."""
     at = snapshot.taken
-    slots = []
-    for rows in snapshot.slots:
-        slot, proposal, trials = rows.slot, rows.proposal, rows.trials
-        if slot["state"] == "running":
-            slot = {**slot, "state": "interrupted", "reason": _DIED, "finished": at}
-            trials = [
+    attempts = []
+    for rows in snapshot.attempts:
+        attempt, proposal, runs = rows.attempt, rows.proposal, rows.runs
+        if attempt["state"] == "running":
+            attempt = {**attempt, "state": "interrupted", "reason": _DIED, "finished": at}
+            runs = [
                 {**t, "state": "interrupted", "finished": at} if t["state"] == "running" else t
-                for t in trials
+                for t in runs
             ]
             if proposal is not None and proposal["state"] == "leased":
-                state = "spent" if slot["kind"] == PRUNE else "drafted"
+                state = "spent" if attempt["kind"] == ABLATION else "drafted"
                 proposal = {**proposal, "state": state}
-        slots.append(SlotRows(slot, proposal, trials))
+        attempts.append(AttemptRows(attempt, proposal, runs))
     sessions = [{**row, "ended": row["ended"] or at} for row in snapshot.sessions]
     known = {row["id"] for row in sessions}
-    for number in sorted({rows.slot["session_id"] for rows in slots} - known):
+    for number in sorted({rows.attempt["session_id"] for rows in attempts} - known):
         sessions.append(_session(number, at))
-    return replace(snapshot, sessions=sessions, slots=slots)
+    return replace(snapshot, sessions=sessions, attempts=attempts)
 
 
 def _session(number: int, at: float) -> Row:
-    """A stand-in for a session of which nothing is known but its slots."""
+    """A stand-in for a session of which nothing is known but its attempts."""
     return {
         "id": number, "host": platform.node(), "boot_id": boot_id(), "pid": 0, "pid_start": "",
         "driver": "restored", "worker": "main", "config": {}, "started": at, "ended": at,
@@ -308,5 +308,5 @@ def _insert(db: sqlite3.Connection, table: str, row: Row) -> None:
     }
     columns = ", ".join(f'"{name.replace(chr(34), "")}"' for name in values)
     marks = ", ".join("?" for _ in values)
-    # a proposal that an interrupted slot gave back belongs to two slots
+    # a proposal that an interrupted attempt gave back belongs to two attempts
     db.execute(f"REPLACE INTO {table} ({columns}) VALUES ({marks})", tuple(values.values()))

@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS spend (
 
 
 @dataclass(frozen=True)
-class Purse:
+class CostBudget:
     """The money of one campaign.
 
     Attributes:

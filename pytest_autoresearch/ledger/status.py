@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ..core.files import write_atomic
 
 if TYPE_CHECKING:
-    from ..campaign.attempt import Slot
     from ..core.run import Progress
 
 REPAINT_S = 0.5
@@ -23,9 +22,28 @@ _last_written: dict[tuple[str, str], float] = {}
 # ---------------------------------------------------------------------- word from the workers
 
 
-def write_status(folder: Path, worker: str, slot: Slot, purpose: str, progress: Progress) -> None:
-    """Leave word of a running trial for the driver; at most a few times a second."""
-    now, key = time.monotonic(), (worker, f"{slot.name} {purpose} {progress.phase}")
+def write_status(
+    folder: Path,
+    worker: str,
+    attempt: str,
+    purpose: str,
+    progress: Progress,
+    *,
+    title: str = "",
+    champion: float | None = None,
+) -> None:
+    """Write what this worker runs, for the driver's live view; at most a few times a second.
+
+    Args:
+        folder: Of the campaign.
+        worker: Name of this process.
+        attempt: Name of the attempt.
+        purpose: What the run is for.
+        progress: How far it is.
+        title: Of the proposal.
+        champion: Mean score of the champion.
+    """
+    now, key = time.monotonic(), (worker, f"{attempt} {purpose} {progress.phase}")
     if now - _last_written.get(key, 0.0) < REPAINT_S / 2:
         return
     _last_written.clear()
@@ -33,9 +51,9 @@ def write_status(folder: Path, worker: str, slot: Slot, purpose: str, progress: 
     status = {
         "worker": worker,
         "pid": os.getpid(),
-        "slot": slot.name,
-        "title": slot.proposal.title if slot.proposal else "",
-        "champion": slot.champion.mean if slot.champion else None,
+        "attempt": attempt,
+        "title": title,
+        "champion": champion,
         "purpose": purpose,
         "phase": progress.phase,
         "fraction": progress.fraction,

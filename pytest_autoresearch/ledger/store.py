@@ -21,59 +21,66 @@ from typing import Any
 
 from ..core.processes import boot_id, is_alive, process_start
 from ..core.proposal import Proposal, Usage
-from ..core.records import PRUNE, Champion, GateNote, SessionRecord, SlotRecord, TrialRecord
-from .codec import body_of, champion_of, proposal_of, scores_of, slot_of, trial_of
+from ..core.records import ABLATION, Attempt, Champion, CheckNote, SessionRecord
+from ..core.run import Run
+from .codec import attempt_of, body_of, champion_of, proposal_of, run_of, scores_of
 
 SCHEMA_VERSION = 1
 
 BUSY_TIMEOUT_S = 30.0
 
+ROW_FIELDS = frozenset(
+    ("id", "attempt_id", "seed", "purpose", "state", "device", "concurrency", "budget", "started",
+     "finished")
+)  # fmt: skip
+"""Fields of a `Run` that are columns of its row; the others are stored as JSON."""
+
 RETRIES = 3
-"""Slots of one session in which a proposal may meet a failure of the infrastructure: one that
-brings it about itself must not take every slot of every night."""
+"""Attempts of one session in which a proposal may meet a failure of the infrastructure: one that
+brings it about itself must not take every attempt of every night."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE sessions (
     id INTEGER PRIMARY KEY, host TEXT, boot_id TEXT, pid INTEGER, pid_start TEXT, driver TEXT,
     worker TEXT, config TEXT, started REAL, ended REAL, exit INTEGER);
-CREATE TABLE slots (
+CREATE TABLE attempts (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, number INTEGER NOT NULL,
     session_id INTEGER NOT NULL REFERENCES sessions, worker TEXT, state TEXT NOT NULL,
     started REAL NOT NULL, finished REAL, verdict TEXT, reason TEXT DEFAULT '',
     proposal_id INTEGER, parent INTEGER, champion_before INTEGER, champion_after INTEGER,
     fingerprint TEXT DEFAULT '', bar REAL, score REAL, n INTEGER DEFAULT 0, gain REAL,
     gain_sigma REAL, lines_added INTEGER DEFAULT 0, lines_removed INTEGER DEFAULT 0,
-    "commit" TEXT DEFAULT '', gates TEXT DEFAULT '[]');
-CREATE INDEX slots_fingerprint ON slots (fingerprint);
+    "commit" TEXT DEFAULT '', check_notes TEXT DEFAULT '[]');
+CREATE INDEX attempts_fingerprint ON attempts (fingerprint);
 CREATE TABLE proposals (
-    id INTEGER PRIMARY KEY, state TEXT NOT NULL, slot_id INTEGER, parent INTEGER,
+    id INTEGER PRIMARY KEY, state TEXT NOT NULL, attempt_id INTEGER, parent INTEGER,
     body TEXT NOT NULL, created REAL NOT NULL);
-CREATE TABLE trials (
-    id INTEGER PRIMARY KEY, slot_id INTEGER NOT NULL REFERENCES slots, seed INTEGER NOT NULL,
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, attempt_id INTEGER NOT NULL REFERENCES attempts, seed INTEGER NOT NULL,
     purpose TEXT NOT NULL, state TEXT NOT NULL, device TEXT, concurrency INTEGER, budget TEXT,
     started REAL NOT NULL, finished REAL, score REAL, result TEXT NOT NULL DEFAULT '{}');
-CREATE INDEX trials_slot ON trials (slot_id);
+CREATE INDEX runs_attempt ON runs (attempt_id);
 CREATE TABLE champions (
-    version INTEGER PRIMARY KEY, slot_id INTEGER NOT NULL, "commit" TEXT NOT NULL,
+    version INTEGER PRIMARY KEY, attempt_id INTEGER NOT NULL, "commit" TEXT NOT NULL,
     scores TEXT NOT NULL, at REAL NOT NULL);
 CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, body TEXT);
 """
 
 _WAITING = """
 SELECT * FROM proposals p WHERE (state = 'drafted' OR state = 'ahead' AND EXISTS
-    (SELECT 1 FROM slots s JOIN sessions x ON x.id = s.session_id
-    WHERE s.id = p.slot_id AND x.ended IS NOT NULL)) AND (SELECT count(*) FROM slots
+    (SELECT 1 FROM attempts s JOIN sessions x ON x.id = s.session_id
+    WHERE s.id = p.attempt_id AND x.ended IS NOT NULL)) AND (SELECT count(*) FROM attempts
     WHERE proposal_id = p.id AND state = 'infra' AND session_id =
-    (SELECT session_id FROM slots WHERE id = ?)) < ? ORDER BY id LIMIT 1
+    (SELECT session_id FROM attempts WHERE id = ?)) < ? ORDER BY id LIMIT 1
 """
 
 _OTHERS = """
-SELECT p.slot_id, p.body FROM proposals p JOIN slots s ON s.id = p.slot_id
+SELECT p.attempt_id, p.body FROM proposals p JOIN attempts s ON s.id = p.attempt_id
     JOIN sessions x ON x.id = s.session_id
     WHERE s.proposal_id IS NOT p.id AND (p.state != 'ahead' OR x.ended IS NOT NULL) ORDER BY p.id
 """
-"""Proposals that count for a slot besides its own: made during it, and not another's (yet)."""
+"""Proposals that count for an attempt besides its own: made during it, and not another's (yet)."""
 
 
 class LedgerUnavailable(Exception):
@@ -84,14 +91,14 @@ class CampaignBusy(Exception):
     """Another live session works on this campaign."""
 
 
-class SlotTaken(Exception):
-    """The slot is being filled, or is filled.
+class AttemptTaken(Exception):
+    """The attempt is being filled, or is filled.
 
     Attributes:
         record: The row that has it.
     """
 
-    def __init__(self, record: SlotRecord) -> None:
+    def __init__(self, record: Attempt) -> None:
         super().__init__(f"{record.name} is {record.state}")
         self.record = record
 
@@ -230,7 +237,7 @@ class Ledger:
         with self._write() as db:
             for row in db.execute("SELECT * FROM sessions WHERE ended IS NULL").fetchall():
                 if not is_alive(row["host"], row["boot_id"], row["pid"], row["pid_start"]):
-                    self._bury(db, row["id"])
+                    self._close_dead_session(db, row["id"])
                 elif row["driver"] != driver:
                     raise CampaignBusy(
                         f"campaign {self.path.parent.name!r} is being worked on by process "
@@ -254,17 +261,17 @@ class Ledger:
             return _id(cursor)
 
     def recover(self) -> None:
-        """Take over what dead sessions left, e.g. a replaced worker's slot."""
+        """Take over what dead sessions left, e.g. a replaced worker's attempt."""
         with self._write() as db:
             for row in db.execute("SELECT * FROM sessions WHERE ended IS NULL").fetchall():
                 if not is_alive(row["host"], row["boot_id"], row["pid"], row["pid_start"]):
-                    self._bury(db, row["id"])
+                    self._close_dead_session(db, row["id"])
 
-    def _bury(self, db: sqlite3.Connection, session_id: int) -> None:
+    def _close_dead_session(self, db: sqlite3.Connection, session_id: int) -> None:
         now = time.time()
         db.execute("UPDATE sessions SET ended = ? WHERE id = ?", (now, session_id))
         for row in db.execute(
-            "SELECT id FROM slots WHERE session_id = ? AND state = 'running'", (session_id,)
+            "SELECT id FROM attempts WHERE session_id = ? AND state = 'running'", (session_id,)
         ).fetchall():
             self._abandon(db, row["id"], "interrupted", "the process died")
         if not db.execute("SELECT 1 FROM sessions WHERE ended IS NULL").fetchone():
@@ -272,23 +279,23 @@ class Ledger:
 
     @staticmethod
     def _balance(db: sqlite3.Connection) -> None:
-        """Charge the last slot with what was spent and is in no proposal: calls that were cut off.
+        """Charge the last attempt with what was spent and is in no proposal: calls that were cut off.
 
-        So what the slots cost adds up to what was spent.
+        So what the attempts cost adds up to what was spent.
         """
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'spend'").fetchone():
             return
         [(spent,)] = db.execute("SELECT sum(coalesce(settled, reserved)) FROM spend").fetchall()
         rows = db.execute("SELECT body FROM proposals").fetchall()
         known = sum(json.loads(row["body"])["usage"].get("cost_usd") or 0.0 for row in rows)
-        [(last,)] = db.execute("SELECT max(id) FROM slots WHERE kind = 'mutation'").fetchall()
+        [(last,)] = db.execute("SELECT max(id) FROM attempts WHERE kind = 'mutation'").fetchall()
         if last is not None and (spent or 0.0) - known > 1e-6:
             _charge(db, last, Usage(cost_usd=spent - known))
 
     def end_session(self, session_id: int, exit_code: int | None) -> None:
         """Note that a session ended in order."""
         with self._write() as db:
-            self._bury(db, session_id)
+            self._close_dead_session(db, session_id)
             db.execute("UPDATE sessions SET exit = ? WHERE id = ?", (exit_code, session_id))
 
     def sessions(self) -> list[SessionRecord]:
@@ -303,17 +310,17 @@ class Ledger:
             for row in rows
         ]
 
-    # ------------------------------------------------------------------ slots
+    # ------------------------------------------------------------------ attempts
 
     def next_number(self, kind: str) -> int:
         """Return the number after the highest ever begun of `kind`."""
-        rows = self._rows("SELECT max(number) AS top FROM slots WHERE kind = ?", kind)
+        rows = self._rows("SELECT max(number) AS top FROM attempts WHERE kind = ?", kind)
         return int(rows[0]["top"] or 0) + 1
 
-    def start_slot(
+    def start_attempt(
         self, *, session_id: int, worker: str, name: str, kind: str, number: int
-    ) -> SlotRecord:
-        """Open a slot's row.
+    ) -> Attempt:
+        """Open an attempt's row.
 
         Raises:
             SlotTaken: A baseline of that number is running or has its score.
@@ -321,31 +328,31 @@ class Ledger:
         with self._write() as db:
             if kind == "baseline":
                 row = db.execute(
-                    "SELECT id FROM slots WHERE kind = ? AND number = ?"
+                    "SELECT id FROM attempts WHERE kind = ? AND number = ?"
                     " AND (state = 'running' OR score IS NOT NULL)",
                     (kind, number),
                 ).fetchone()
                 if row is not None:
-                    raise SlotTaken(self.slot(row["id"]))
+                    raise AttemptTaken(self.attempt(row["id"]))
             cursor = db.execute(
-                "INSERT INTO slots (name, kind, number, session_id, worker, state, started)"
+                "INSERT INTO attempts (name, kind, number, session_id, worker, state, started)"
                 " VALUES (?, ?, ?, ?, ?, 'running', ?)",
                 (name, kind, number, session_id, worker, time.time()),
             )
-            _event(db, "slot", {"id": _id(cursor), "name": name})
-            return self.slot(_id(cursor))
+            _event(db, "attempt", {"id": _id(cursor), "name": name})
+            return self.attempt(_id(cursor))
 
-    def save_proposal(self, slot_id: int, proposal: Proposal, parent: int | None) -> int:
-        """Write down a slot's proposal before anything is done with it."""
+    def save_proposal(self, attempt_id: int, proposal: Proposal, parent: int | None) -> int:
+        """Write down an attempt's proposal before anything is done with it."""
         with self._write() as db:
             cursor = db.execute(
-                "INSERT INTO proposals (state, slot_id, parent, body, created)"
+                "INSERT INTO proposals (state, attempt_id, parent, body, created)"
                 " VALUES ('leased', ?, ?, ?, ?)",
-                (slot_id, parent, body_of(proposal), time.time()),
+                (attempt_id, parent, body_of(proposal), time.time()),
             )
             db.execute(
-                "UPDATE slots SET proposal_id = ?, parent = ? WHERE id = ?",
-                (_id(cursor), parent, slot_id),
+                "UPDATE attempts SET proposal_id = ?, parent = ? WHERE id = ?",
+                (_id(cursor), parent, attempt_id),
             )
             return _id(cursor)
 
@@ -354,16 +361,16 @@ class Ledger:
 
         Args:
             proposal: What was proposed.
-            parent: Slot whose files it was made for.
-            ahead_of: Slot during which it was made: it belongs to that slot's session, and waits
-                for any slot when that has ended, or died. None: it waits for any slot now.
+            parent: Attempt whose files it was made for.
+            ahead_of: Attempt during which it was made: it belongs to that attempt's session, and waits
+                for any attempt when that has ended, or died. None: it waits for any attempt now.
 
         Returns:
             Its row.
         """
         with self._write() as db:
             cursor = db.execute(
-                "INSERT INTO proposals (state, slot_id, parent, body, created)"
+                "INSERT INTO proposals (state, attempt_id, parent, body, created)"
                 " VALUES (?, ?, ?, ?, ?)",
                 ("drafted" if ahead_of is None else "ahead", ahead_of, parent, body_of(proposal),
                  time.time()),
@@ -371,182 +378,206 @@ class Ledger:
             return _id(cursor)
 
     def drop_draft(self, row: int, taken: bool) -> None:
-        """Forget a proposal that was made ahead: a slot has it now, or else nobody wants it.
+        """Forget a proposal that was made ahead: an attempt has it now, or else nobody wants it.
 
-        What was paid for one that nobody wants stays with the slot during which it was made.
+        What was paid for one that nobody wants stays with the attempt during which it was made.
         """
         drop = "DELETE FROM proposals" if taken else "UPDATE proposals SET state = 'spent'"
         with self._write() as db:
             db.execute(f"{drop} WHERE id = ? AND state = 'ahead'", (row,))
 
-    def charge(self, slot_id: int, usage: Usage) -> None:
-        """Add what was paid for nothing to a slot."""
+    def charge(self, attempt_id: int, usage: Usage) -> None:
+        """Add what was paid for nothing to an attempt."""
         with self._write() as db:
-            _charge(db, slot_id, usage)
+            _charge(db, attempt_id, usage)
 
-    def lease_proposal(self, slot_id: int) -> tuple[Proposal, int | None] | None:
-        """Give the oldest proposal that waits for a slot to this one.
+    def lease_proposal(self, attempt_id: int) -> tuple[Proposal, int | None] | None:
+        """Give the oldest proposal that waits for an attempt to this one.
 
         Returns:
-            The proposal and the slot whose files it was made for; None if none waits. One with
+            The proposal and the attempt whose files it was made for; None if none waits. One with
             which the infrastructure failed `RETRIES` times waits for the next session.
         """
         with self._write() as db:
-            row = db.execute(_WAITING, (slot_id, RETRIES)).fetchone()
+            row = db.execute(_WAITING, (attempt_id, RETRIES)).fetchone()
             if row is None:
                 return None
             db.execute(
-                "UPDATE proposals SET state = 'leased', slot_id = ? WHERE id = ?",
-                (slot_id, row["id"]),
+                "UPDATE proposals SET state = 'leased', attempt_id = ? WHERE id = ?",
+                (attempt_id, row["id"]),
             )
             db.execute(
-                "UPDATE slots SET proposal_id = ?, parent = ? WHERE id = ?",
-                (row["id"], row["parent"], slot_id),
+                "UPDATE attempts SET proposal_id = ?, parent = ? WHERE id = ?",
+                (row["id"], row["parent"], attempt_id),
             )
             return proposal_of(row["body"]), row["parent"]
 
-    def proposal_waits(self, slot_id: int) -> bool:
-        """Whether `lease_proposal` would find one for a slot of the same session."""
-        return bool(self._rows(_WAITING, slot_id, RETRIES))
+    def proposal_waits(self, attempt_id: int) -> bool:
+        """Whether `lease_proposal` would find one for an attempt of the same session."""
+        return bool(self._rows(_WAITING, attempt_id, RETRIES))
 
-    def note_gates(self, slot_id: int, notes: Sequence[GateNote]) -> None:
+    def add_check_notes(self, attempt_id: int, notes: Sequence[CheckNote]) -> None:
         """Add what gates and guards said."""
         with self._write() as db:
-            (before,) = db.execute("SELECT gates FROM slots WHERE id = ?", (slot_id,)).fetchone()
-            gates = [*json.loads(before), *(asdict(note) for note in notes)]
-            db.execute("UPDATE slots SET gates = ? WHERE id = ?", (json.dumps(gates), slot_id))
+            (before,) = db.execute(
+                "SELECT check_notes FROM attempts WHERE id = ?", (attempt_id,)
+            ).fetchone()
+            check_notes = [*json.loads(before), *(asdict(note) for note in notes)]
+            db.execute(
+                "UPDATE attempts SET check_notes = ? WHERE id = ?",
+                (json.dumps(check_notes), attempt_id),
+            )
 
-    def claim_fingerprint(self, slot_id: int, fingerprint: str) -> SlotRecord | None:
-        """Claim `fingerprint` for this slot, or return the slot that has or is trying it."""
+    def claim_fingerprint(self, attempt_id: int, fingerprint: str) -> Attempt | None:
+        """Claim `fingerprint` for this attempt, or return the attempt that has or is trying it."""
         with self._write() as db:
             row = db.execute(
-                "SELECT id FROM slots WHERE fingerprint = ? AND id != ?"
+                "SELECT id FROM attempts WHERE fingerprint = ? AND id != ?"
                 " AND (state = 'running' OR verdict NOT IN ('duplicate', 'invalid'))"
                 " AND state NOT IN ('interrupted', 'infra') ORDER BY id LIMIT 1",
-                (fingerprint, slot_id),
+                (fingerprint, attempt_id),
             ).fetchone()
             if row is None:
-                db.execute("UPDATE slots SET fingerprint = ? WHERE id = ?", (fingerprint, slot_id))
+                db.execute(
+                    "UPDATE attempts SET fingerprint = ? WHERE id = ?", (fingerprint, attempt_id)
+                )
                 return None
-        return self.slot(row["id"])
+        return self.attempt(row["id"])
 
-    def finish_slot(self, slot_id: int, *, verdict: str, **outcome: object) -> None:
-        """Give a slot its one verdict.
+    def finish_attempt(self, attempt_id: int, *, verdict: str, **outcome: object) -> None:
+        """Give an attempt its one verdict.
 
         Raises:
             ValueError: It has one already.
         """
         with self._write() as db:
-            self._finish(db, slot_id, {"verdict": verdict, **outcome})
+            self._finish(db, attempt_id, {"verdict": verdict, **outcome})
 
-    def _finish(self, db: sqlite3.Connection, slot_id: int, outcome: Mapping[str, object]) -> None:
-        row = db.execute("SELECT state, verdict FROM slots WHERE id = ?", (slot_id,)).fetchone()
+    def _finish(
+        self, db: sqlite3.Connection, attempt_id: int, outcome: Mapping[str, object]
+    ) -> None:
+        row = db.execute(
+            "SELECT state, verdict FROM attempts WHERE id = ?", (attempt_id,)
+        ).fetchone()
         if row is None or row["state"] != "running":
-            raise ValueError(f"slot {slot_id} is not running")
+            raise ValueError(f"attempt {attempt_id} is not running")
         columns = {"state": "done", "finished": time.time(), **outcome}
         if columns.get("parent") is None:
             columns.pop("parent", None)
         assignments = ", ".join(f'"{name}" = ?' for name in columns)
-        db.execute(f"UPDATE slots SET {assignments} WHERE id = ?", (*columns.values(), slot_id))
         db.execute(
-            "UPDATE proposals SET state = 'spent' WHERE slot_id = ? AND state = 'leased'",
-            (slot_id,),
+            f"UPDATE attempts SET {assignments} WHERE id = ?", (*columns.values(), attempt_id)
         )
-        _event(db, "verdict", {"id": slot_id, "verdict": outcome["verdict"]})
+        db.execute(
+            "UPDATE proposals SET state = 'spent' WHERE attempt_id = ? AND state = 'leased'",
+            (attempt_id,),
+        )
+        _event(db, "verdict", {"id": attempt_id, "verdict": outcome["verdict"]})
 
-    def abandon_slot(self, slot_id: int, state: str, reason: str) -> None:
-        """End a slot without a verdict (``interrupted`` or ``infra``) and free its proposal."""
+    def abandon_attempt(self, attempt_id: int, state: str, reason: str) -> None:
+        """End an attempt without a verdict (``interrupted`` or ``infra``) and free its proposal."""
         with self._write() as db:
-            self._abandon(db, slot_id, state, reason)
+            self._abandon(db, attempt_id, state, reason)
 
-    def _abandon(self, db: sqlite3.Connection, slot_id: int, state: str, reason: str) -> None:
+    def _abandon(self, db: sqlite3.Connection, attempt_id: int, state: str, reason: str) -> None:
         now = time.time()
         db.execute(
-            "UPDATE slots SET state = ?, reason = ?, finished = ?"
+            "UPDATE attempts SET state = ?, reason = ?, finished = ?"
             " WHERE id = ? AND state = 'running'",
-            (state, reason, now, slot_id),
+            (state, reason, now, attempt_id),
         )
         db.execute(
-            "UPDATE proposals SET state = CASE WHEN EXISTS (SELECT 1 FROM slots WHERE id = ? AND"
-            " kind = ?) THEN 'spent' ELSE 'drafted' END WHERE slot_id = ? AND state = 'leased'",
-            (slot_id, PRUNE, slot_id),  # what to leave out is asked anew, and is no mutation
+            "UPDATE proposals SET state = CASE WHEN EXISTS (SELECT 1 FROM attempts WHERE id = ? AND"
+            " kind = ?) THEN 'spent' ELSE 'drafted' END WHERE attempt_id = ? AND state = 'leased'",
+            (
+                attempt_id,
+                ABLATION,
+                attempt_id,
+            ),  # what to leave out is asked anew, and is no mutation
         )
         db.execute(
-            "UPDATE trials SET state = ?, finished = ? WHERE slot_id = ? AND state = 'running'",
-            (state, now, slot_id),
+            "UPDATE runs SET state = ?, finished = ? WHERE attempt_id = ? AND state = 'running'",
+            (state, now, attempt_id),
         )
-        _event(db, state, {"id": slot_id, "reason": reason})
+        _event(db, state, {"id": attempt_id, "reason": reason})
 
-    def slot(self, slot_id: int) -> SlotRecord:
-        """Return one slot.
+    def attempt(self, attempt_id: int) -> Attempt:
+        """Return one attempt.
 
         Raises:
             KeyError: There is none of that id.
         """
-        found = self._slots("WHERE s.id = ?", slot_id)
+        found = self._attempts("WHERE s.id = ?", attempt_id)
         if not found:
-            raise KeyError(slot_id)
+            raise KeyError(attempt_id)
         return found[0]
 
-    def slots(self) -> list[SlotRecord]:
-        """Return every slot of the campaign, oldest first."""
-        return self._slots("")
+    def attempts(self) -> list[Attempt]:
+        """Return every attempt of the campaign, oldest first."""
+        return self._attempts("")
 
-    def _slots(self, where: str, *values: object) -> list[SlotRecord]:
+    def _attempts(self, where: str, *values: object) -> list[Attempt]:
         rows = self._rows(
-            "SELECT s.*, p.body AS body, p.slot_id AS owner FROM slots s"
+            "SELECT s.*, p.body AS body, p.attempt_id AS owner FROM attempts s"
             f" LEFT JOIN proposals p ON p.id = s.proposal_id {where} ORDER BY s.id",
             *values,
         )
         others: dict[int, list[Usage]] = {}
         for row in self._rows(_OTHERS):
-            others.setdefault(row["slot_id"], []).append(proposal_of(row["body"]).usage)
-        trials: dict[int, list[TrialRecord]] = {}
+            others.setdefault(row["attempt_id"], []).append(proposal_of(row["body"]).usage)
+        runs: dict[int, list[Run]] = {}
         if len(rows) == 1:
-            found = self._trials("WHERE slot_id = ?", rows[0]["id"])
+            found = self._runs("WHERE attempt_id = ?", rows[0]["id"])
         else:
-            found = self._trials("") if rows else []
-        for trial in found:
-            trials.setdefault(trial.slot_id, []).append(trial)
+            found = self._runs("") if rows else []
+        for run in found:
+            runs.setdefault(run.attempt_id, []).append(run)
         return [
-            slot_of(row, tuple(trials.get(row["id"], ())), others.get(row["id"], ()))
+            attempt_of(row, tuple(runs.get(row["id"], ())), others.get(row["id"], ()))
             for row in rows
         ]
 
     # ------------------------------------------------------------------ trials
 
-    def start_trial(
-        self, slot_id: int, *, seed: int, purpose: str, device: str, concurrency: int, budget: str
+    def start_run(
+        self,
+        attempt_id: int,
+        *,
+        seed: int,
+        purpose: str,
+        device: str,
+        concurrency: int,
+        budget: str,
     ) -> int:
-        """Open a trial's row before its process exists."""
+        """Open a run's row before its process exists."""
         with self._write() as db:
             cursor = db.execute(
-                "INSERT INTO trials (slot_id, seed, purpose, state, device, concurrency, budget,"
+                "INSERT INTO runs (attempt_id, seed, purpose, state, device, concurrency, budget,"
                 " started) VALUES (?, ?, ?, 'running', ?, ?, ?, ?)",
-                (slot_id, seed, purpose, device, concurrency, budget, time.time()),
+                (attempt_id, seed, purpose, device, concurrency, budget, time.time()),
             )
             return _id(cursor)
 
-    def finish_trial(self, trial_id: int, result: Any) -> None:
-        """Write a `trial.TrialResult` down."""
-        body = asdict(result)
+    def finish_run(self, run_id: int, result: Any) -> None:
+        """Write a `run.Run` down."""
+        body = {k: v for k, v in asdict(result).items() if k not in ROW_FIELDS}
         body["checkpoint"] = str(body["checkpoint"]) if body.get("checkpoint") else None
         body["losses"] = str(body["losses"]) if body.get("losses") else None
         score = body.pop("score")
         state = result.status if result.status in ("interrupted", "infra") else "done"
         with self._write() as db:
             db.execute(
-                "UPDATE trials SET state = ?, finished = ?, score = ?, result = ? WHERE id = ?",
-                (state, time.time(), score, json.dumps(body, default=str), trial_id),
+                "UPDATE runs SET state = ?, finished = ?, score = ?, result = ? WHERE id = ?",
+                (state, time.time(), score, json.dumps(body, default=str), run_id),
             )
 
-    def trials(self) -> list[TrialRecord]:
-        """Return every trial of the campaign, oldest first."""
-        return self._trials("")
+    def runs(self) -> list[Run]:
+        """Return every run of the campaign, oldest first."""
+        return self._runs("")
 
-    def _trials(self, where: str, *values: object) -> list[TrialRecord]:
-        found = self._rows(f"SELECT * FROM trials {where} ORDER BY id", *values)
-        return [trial_of(row) for row in found]
+    def _runs(self, where: str, *values: object) -> list[Run]:
+        found = self._rows(f"SELECT * FROM runs {where} ORDER BY id", *values)
+        return [run_of(row) for row in found]
 
     # ------------------------------------------------------------------ the champion
 
@@ -559,22 +590,22 @@ class Ledger:
         """Return every champion there was, the baseline first."""
         return [champion_of(row) for row in self._rows("SELECT * FROM champions ORDER BY version")]
 
-    def crown(
+    def promote(
         self,
         expected: int,
-        slot_id: int,
+        attempt_id: int,
         commit: str,
         scores: Mapping[int, float],
         outcome: Mapping[str, object] | None = None,
     ) -> Champion:
-        """Make a slot the champion: its outcome and the champion row in one transaction.
+        """Make an attempt the champion: its outcome and the champion row in one transaction.
 
         Args:
             expected: Version of the champion that the verdict was against; 0 for the baseline.
-            slot_id: The kept slot.
+            attempt_id: The kept attempt.
             commit: Its commit.
             scores: Seed to score.
-            outcome: Columns of the slot's row; None when it is finished already.
+            outcome: Columns of the attempt's row; None when it is finished already.
 
         Raises:
             ChampionMoved: The champion is no longer version `expected`; nothing was written.
@@ -584,12 +615,12 @@ class Ledger:
             if top != expected:
                 raise ChampionMoved(f"champion {top}, expected {expected}")
             if outcome is not None:
-                self._finish(db, slot_id, {**outcome, "champion_after": slot_id})
+                self._finish(db, attempt_id, {**outcome, "champion_after": attempt_id})
             db.execute(
                 "INSERT INTO champions VALUES (?, ?, ?, ?, ?)",
-                (top + 1, slot_id, commit, json.dumps(dict(scores)), time.time()),
+                (top + 1, attempt_id, commit, json.dumps(dict(scores)), time.time()),
             )
-            _event(db, "crown", {"version": top + 1, "slot": slot_id, "commit": commit})
+            _event(db, "crown", {"version": top + 1, "attempt": attempt_id, "commit": commit})
         champion = self.champion()
         assert champion is not None
         return champion
@@ -611,10 +642,10 @@ def _id(cursor: sqlite3.Cursor) -> int:
     return cursor.lastrowid
 
 
-def _charge(db: sqlite3.Connection, slot_id: int, usage: Usage) -> None:
+def _charge(db: sqlite3.Connection, attempt_id: int, usage: Usage) -> None:
     db.execute(
-        "INSERT INTO proposals (state, slot_id, body, created) VALUES ('spent', ?, ?, ?)",
-        (slot_id, body_of(Proposal("came to nothing", (), usage=usage)), time.time()),
+        "INSERT INTO proposals (state, attempt_id, body, created) VALUES ('spent', ?, ?, ?)",
+        (attempt_id, body_of(Proposal("came to nothing", (), usage=usage)), time.time()),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a commit says of its slot for machines, and a campaign read back from its commits alone.
+"""What a commit says of its attempt for machines, and a campaign read back from its commits alone.
 
 Every mutation's commit carries its rows of the ledger; the baseline, which has no commit of its
 own, is described by one more commit, `ANCHOR`. Edits are not repeated: the commit is them.
@@ -16,7 +16,7 @@ from ..core.records import OWN, Champion
 from ..source.edits import edits_between
 from . import snapshot
 from .git import Repository, RepositoryError
-from .snapshot import Row, SlotRows, Snapshot, SnapshotError
+from .snapshot import AttemptRows, Row, Snapshot, SnapshotError
 from .store import Ledger
 
 ANCHOR = "campaign"
@@ -28,34 +28,34 @@ _BULKY = ("log_head", "log_tail", "curve")
 # ---------------------------------------------------------------------- writing
 
 
-def of_slot(
-    ledger: Ledger, slot_id: int, outcome: Mapping[str, object], champion: Champion | None
+def of_attempt(
+    ledger: Ledger, attempt_id: int, outcome: Mapping[str, object], champion: Champion | None
 ) -> dict[str, str]:
-    """Return the trailers from which a slot's rows can be made again.
+    """Return the trailers from which an attempt's rows can be made again.
 
     Args:
-        ledger: Holds the slot, without its outcome yet.
-        slot_id: Its row.
+        ledger: Holds the attempt, without its outcome yet.
+        attempt_id: Its row.
         outcome: What its row is about to say.
         champion: The champion it was compared with.
     """
-    rows = snapshot.take_slot(ledger, slot_id)
+    rows = snapshot.take_attempt(ledger, attempt_id)
     done = {"state": "done", "finished": time.time(), **outcome}
     if outcome.get("verdict") == "keep":
-        done["champion_after"] = slot_id
-    return of_rows(replace(rows, slot={**rows.slot, **done}), _champion(champion))
+        done["champion_after"] = attempt_id
+    return of_rows(replace(rows, attempt={**rows.attempt, **done}), _champion(champion))
 
 
-def of_rows(rows: SlotRows, champion: Row | None) -> dict[str, str]:
-    """Return the trailers of a slot's rows; `champion` is what it was compared with."""
-    slot = {name: value for name, value in rows.slot.items() if name != "commit"}
+def of_rows(rows: AttemptRows, champion: Row | None) -> dict[str, str]:
+    """Return the trailers of an attempt's rows; `champion` is what it was compared with."""
+    attempt = {name: value for name, value in rows.attempt.items() if name != "commit"}
     proposal = rows.proposal
     if proposal is not None:
         body = {name: value for name, value in proposal["body"].items() if name != "edits"}
         proposal = {**proposal, "state": "spent", "body": body}
     return {
         "Champion": _value(champion),
-        "Record": _value(snapshot.slot_data(SlotRows(slot, proposal, _slim(rows.trials)))),
+        "Record": _value(snapshot.attempt_data(AttemptRows(attempt, proposal, _slim(rows.runs)))),
     }
 
 
@@ -86,9 +86,9 @@ def of_campaign(ledger: Ledger) -> dict[str, str]:
         champions=known.champions[:1],
     )
     baselines = [
-        snapshot.slot_data(replace(rows, trials=_slim(rows.trials)))
-        for rows in known.slots
-        if rows.slot["kind"] == "baseline" and rows.slot["state"] == "done"
+        snapshot.attempt_data(replace(rows, runs=_slim(rows.runs)))
+        for rows in known.attempts
+        if rows.attempt["kind"] == "baseline" and rows.attempt["state"] == "done"
     ]
     return {"Campaign": _value(snapshot.campaign_data(first)), "Baselines": _value(baselines)}
 
@@ -98,18 +98,18 @@ def _champion(champion: Champion | None) -> Row | None:
         return None
     return {
         "version": champion.version,
-        "slot_id": champion.slot_id,
+        "attempt_id": champion.attempt_id,
         "commit": champion.commit,
         "scores": {str(seed): score for seed, score in champion.scores.items()},
         "at": champion.at,
     }
 
 
-def _slim(trials: Iterable[Row]) -> list[Row]:
+def _slim(runs: Iterable[Row]) -> list[Row]:
     slim = []
-    for trial in trials:
-        result = {name: value for name, value in trial["result"].items() if name not in _BULKY}
-        slim.append({**trial, "result": result})
+    for run in runs:
+        result = {name: value for name, value in run["result"].items() if name not in _BULKY}
+        slim.append({**run, "result": result})
     return slim
 
 
@@ -125,11 +125,11 @@ class History(Repository):
     """A repository from whose commits a campaign can be read."""
 
     def keeps(self, tag: str, base: str) -> dict[str, str]:
-        """Return slot name to commit of what lies on the campaign's branch above `base`."""
+        """Return attempt name to commit of what lies on the campaign's branch above `base`."""
         listing = self._git("rev-list", self.branch_ref(tag), "--not", base, "--", check=False)
         found = {}
         for commit in listing.split():
-            if name := self.trailers(commit).get("Slot"):
+            if name := self.trailers(commit).get("Attempt"):
                 found[name] = commit
         return found
 
@@ -137,7 +137,7 @@ class History(Repository):
 def read(repository: History, tag: str) -> Snapshot:
     """Make the ledger of a campaign from its commits.
 
-    Slots that left no commit (their edits did not apply, or they were cut off) are not in it, nor
+    Attempts that left no commit (their edits did not apply, or they were cut off) are not in it, nor
     are logs, loss curves and what was measured after a verdict.
 
     Raises:
@@ -157,12 +157,12 @@ def read(repository: History, tag: str) -> Snapshot:
         facts = known.meta["campaign"]
         commits = {**tried, **repository.keeps(tag, facts["base_commit"])}
         champions: dict[int, Row] = {row["version"]: row for row in known.champions}
-        slots = {rows.slot["id"]: rows for rows in known.slots}
+        attempts = {rows.attempt["id"]: rows for rows in known.attempts}
         for commit in commits.values():
-            rows = _slot(repository, commit, facts["files"])
-            slots[rows.slot["id"]] = rows
+            rows = _attempt(repository, commit, facts["files"])
+            attempts[rows.attempt["id"]] = rows
         for commit in commits.values():
-            _champions(repository, commit, slots, champions)
+            _champions(repository, commit, attempts, champions)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, SnapshotError):
             raise
@@ -172,11 +172,11 @@ def read(repository: History, tag: str) -> Snapshot:
     return replace(
         known,
         champions=[champions[version] for version in sorted(champions)],
-        slots=[slots[row] for row in sorted(slots)],
+        attempts=[attempts[row] for row in sorted(attempts)],
     )
 
 
-def _slot(repository: Repository, commit: str, files: Iterable[str]) -> SlotRows:
+def _attempt(repository: Repository, commit: str, files: Iterable[str]) -> AttemptRows:
     said = repository.trailers(commit)
     data: dict[str, Any] = json.loads(said["Record"])
     before = repository.read(said["Parent"], files)
@@ -189,11 +189,14 @@ def _slot(repository: Repository, commit: str, files: Iterable[str]) -> SlotRows
     proposal = data["proposal"]
     if proposal is not None:
         proposal = {**proposal, "body": {**proposal["body"], "edits": edits}}
-    return SlotRows({**data["slot"], "commit": commit}, proposal, data["trials"])
+    return AttemptRows({**data["attempt"], "commit": commit}, proposal, data["runs"])
 
 
 def _champions(
-    repository: Repository, commit: str, slots: Mapping[int, SlotRows], champions: dict[int, Row]
+    repository: Repository,
+    commit: str,
+    attempts: Mapping[int, AttemptRows],
+    champions: dict[int, Row],
 ) -> None:
     """Note what a commit says of champions: the one it was compared with, and itself if kept."""
     said = repository.trailers(commit)
@@ -205,17 +208,17 @@ def _champions(
     champions[version] = {**known, "scores": {**known["scores"], **before["scores"]}}
     if said["Verdict"] != "keep":
         return
-    rows = slots[json.loads(said["Record"])["slot"]["id"]]
+    rows = attempts[json.loads(said["Record"])["attempt"]["id"]]
     own = {
-        str(trial["seed"]): trial["score"]
-        for trial in rows.trials
-        if trial["purpose"] in OWN and trial["score"] is not None
+        str(run["seed"]): run["score"]
+        for run in rows.runs
+        if run["purpose"] in OWN and run["score"] is not None
     }
     later = champions.get(version + 1, {"scores": {}})
     champions[version + 1] = {
         "version": version + 1,
-        "slot_id": rows.slot["id"],
+        "attempt_id": rows.attempt["id"],
         "commit": commit,
         "scores": {**own, **later["scores"]},
-        "at": rows.slot["finished"],
+        "at": rows.attempt["finished"],
     }

@@ -18,7 +18,7 @@ class _Thought:
     """One proposal in the making.
 
     Attributes:
-        parent: Slot whose files it is made for.
+        parent: Attempt whose files it is made for.
         program: The brief that it is made from.
         answer: What it comes to.
         row: Where it is kept, once it is there.
@@ -58,7 +58,7 @@ class Draft:
         """
         if self._thought is not None:
             return
-        thought = self._thought = _Thought(context.parent.slot_id, context.program)
+        thought = self._thought = _Thought(context.parent.attempt_id, context.program)
 
         def think() -> None:
             try:
@@ -79,7 +79,7 @@ class Draft:
             program: The brief as it is now; a draft that was made from another is forgotten.
 
         Returns:
-            The proposal and the slot whose files it was made for; None if none was begun, or the
+            The proposal and the attempt whose files it was made for; None if none was begun, or the
             provider could not answer, which is worth another call now.
 
         Raises:
@@ -111,7 +111,7 @@ class Draft:
 
 
 class WithControl:
-    """Asks `main`, and `control` for every `every`-th slot."""
+    """Asks `main`, and `control` for every `every`-th attempt."""
 
     def __init__(self, main: Proposer, control: Proposer, every: int) -> None:
         """Combine two proposers.
@@ -120,15 +120,15 @@ class WithControl:
             ValueError: `every` is less than 2: nothing would be left to `main`.
         """
         if every < 2:
-            raise ValueError("a control arm takes every 2nd slot at most")
+            raise ValueError("a control arm takes every 2nd attempt at most")
         self.name = main.name
-        self.thinks = True
+        self.slow = True
         self.recorded = getattr(main, "recorded", False)
         self._main, self._control, self._every = main, control, every
 
     def propose(self, context: Context) -> Proposal:
         """Ask the arm whose turn it is, `main` where `control` has nothing left to turn."""
-        if context.slot % self._every == 0:
+        if context.attempt % self._every == 0:
             with contextlib.suppress(ProposerExhausted):
                 return self._control.propose(context)
         return self._main.propose(context)
@@ -139,12 +139,12 @@ class WithControl:
         self._control.close()
 
 
-class Informed:
+class WithNotes:
     """Adds ideas, lessons and literature to what `main` is told."""
 
     def __init__(self, main: Proposer, notebook: Notebook, library: Library) -> None:
         self.name = main.name
-        self.thinks = True
+        self.slow = True
         self.recorded = getattr(main, "recorded", False)
         self._main, self._notebook, self._library = main, notebook, library
 
@@ -158,7 +158,7 @@ class Informed:
             context,
             ideas=self._notebook.ideas(),
             lessons=self._notebook.lessons(context.history),
-            literature=self._library.text(context.slot),
+            literature=self._library.text(context.attempt),
         )
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import write_atomic
-from ..core.proposal import Attempt
+from ..core.proposal import PastAttempt
 from ..judge.verdicts import NEAR_MISS
 from .llm.prompt import LESSON_EVERY, constants, line
 
@@ -76,7 +76,7 @@ class Notebook:
         """Return the backlog as it is, a person's changes included; '' before there is one."""
         return self._read(IDEAS)
 
-    def lessons(self, history: Sequence[Attempt] = ()) -> str:
+    def lessons(self, history: Sequence[PastAttempt] = ()) -> str:
         """Return the lessons, drawn from the history again where another ten attempts are over."""
         over = [a for a in history if a.verdict in _OVER]
         upto = len(over) // LESSON_EVERY * LESSON_EVERY
@@ -90,7 +90,7 @@ class Notebook:
 
         Args:
             meta: A proposal's, as `remarks` made it; may come from anyone.
-            name: Of the slot, to say where it is from.
+            name: Of the attempt, to say where it is from.
         """
         ideas, done, lessons = (_texts(meta.get(key)) for key in _KEYS.values())
         if not (ideas or done or lessons):
@@ -105,7 +105,7 @@ class Notebook:
                 before = self._read(LESSONS) or "# Lessons\n\n"
                 self._write(LESSONS, before, _add_lessons(before, lessons, source))
 
-    def _draw(self, over: Sequence[Attempt]) -> None:
+    def _draw(self, over: Sequence[PastAttempt]) -> None:
         before = self._read(LESSONS) or "# Lessons\n\n"
         if self._drawn(before) >= len(over):
             return
@@ -195,7 +195,7 @@ def _add_lessons(text: str, lessons: Sequence[str], source: str) -> str:
     return head.rstrip("\n") + gap + "\n".join(new) + "\n" + ("\n" + tail if tail else "")
 
 
-def distil(over: Sequence[Attempt], most: int = 5) -> list[str]:
+def distil(over: Sequence[PastAttempt], most: int = 5) -> list[str]:
     """Draw lessons from finished attempts; the same attempts give the same words.
 
     Args:
@@ -206,7 +206,7 @@ def distil(over: Sequence[Attempt], most: int = 5) -> list[str]:
     lessons = [
         f"of {len(over)} attempts: " + ", ".join(f"{n} {v}" for v, n in sorted(counts.items()))
     ]
-    gains = sorted((-a.gain, a.slot_id, a) for a in over if a.gain is not None)
+    gains = sorted((-a.gain, a.attempt_id, a) for a in over if a.gain is not None)
     kept = [a for _, _, a in gains if a.verdict == "keep"]
     near = [a for _, _, a in gains if a.verdict == "discard" and (a.gain_sigma or 0.0) > NEAR_MISS]
     hurt = [a for _, _, a in reversed(gains) if (a.gain_sigma or 0.0) < -3]
@@ -226,11 +226,11 @@ def distil(over: Sequence[Attempt], most: int = 5) -> list[str]:
     return lessons + _of_constants(over, most)
 
 
-def _told(attempt: Attempt) -> str:
+def _told(attempt: PastAttempt) -> str:
     return f"{line(attempt.title, 80)} ({attempt.gain:+.6f}, {attempt.name})"
 
 
-def _of_constants(over: Sequence[Attempt], most: int) -> list[str]:
+def _of_constants(over: Sequence[PastAttempt], most: int) -> list[str]:
     """What came of turning each constant that was turned alone, more than once."""
     gains: dict[str, list[float]] = {}
     for attempt in over:

@@ -1,7 +1,7 @@
 """Literature for a proposer: recent papers from arXiv's public API, and a folder of own notes.
 
 Titles and abstracts are other people's words: a prompt quotes them as data. arXiv asks for one
-request in three seconds and for caching; here it is one request in many slots.
+request in three seconds and for caching; here it is one request in many attempts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..core.files import write_atomic
 ARXIV = "https://export.arxiv.org/api/query"
 
 EVERY = 20
-"""Slots after which papers are looked for again."""
+"""Attempts after which papers are looked for again."""
 
 MOST = 8
 """Papers that are shown."""
@@ -166,7 +166,7 @@ class Library:
         query: What is looked for; '' asks nobody.
         notes: Folder of a person's own notes, which need not exist.
         url: Of the API.
-        every: Slots after which it is asked again.
+        every: Attempts after which it is asked again.
         pause_s: Seconds between two requests.
         say: Told once in a session when nothing can be fetched.
     """
@@ -180,43 +180,48 @@ class Library:
     say: Callable[[str], None] = field(default=lambda message: None)
     _said: bool = False
 
-    def text(self, slot: int) -> str:
-        """Return papers and notes for a slot; '' where there are none.
+    def text(self, attempt: int) -> str:
+        """Return papers and notes for an attempt; '' where there are none.
 
-        Within `every` slots the same bytes come, unless a person changes the notes.
+        Within `every` attempts the same bytes come, unless a person changes the notes.
         """
-        return "\n\n".join([*map(_shown, self.papers(slot)), *self._own()])
+        return "\n\n".join([*map(_shown, self.papers(attempt)), *self._own()])
 
-    def papers(self, slot: int, again: bool = False) -> tuple[Paper, ...]:
-        """Return the papers for a slot, asking where they are old; offline, the old ones.
+    def papers(self, attempt: int, again: bool = False) -> tuple[Paper, ...]:
+        """Return the papers for an attempt, asking where they are old; offline, the old ones.
 
         Args:
-            slot: Number of the slot.
+            attempt: Number of the attempt.
             again: Whether to ask, too, where the last request failed.
         """
         known = self._known()
-        if not self._due(known, slot, again):
+        if not self._due(known, attempt, again):
             return _papers(known)
         try:
             with self._alone():
                 known = self._known()  # another process may have asked meanwhile
-                if self._due(known, slot, again):
-                    known = self._ask(slot, known)
+                if self._due(known, attempt, again):
+                    known = self._ask(attempt, known)
         except OSError as error:
             self._complain(f"{self.cache}: {error.strerror}")
         return _papers(known)
 
-    def _due(self, known: dict[str, Any], slot: int, again: bool) -> bool:
+    def _due(self, known: dict[str, Any], attempt: int, again: bool) -> bool:
         if not self.query:
             return False
         if known.get("query") != self.query or (again and known["failed"]):
             return True
-        return bool(known["slot"] // self.every < slot // self.every)
+        return bool(known["attempt"] // self.every < attempt // self.every)
 
-    def _ask(self, slot: int, known: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, attempt: int, known: dict[str, Any]) -> dict[str, Any]:
         asked = known.get("asked", 0.0)
         time.sleep(max(0.0, min(self.pause_s, asked + self.pause_s - time.time())))
-        entry: dict[str, Any] = {"query": self.query, "slot": slot, "failed": False, "papers": []}
+        entry: dict[str, Any] = {
+            "query": self.query,
+            "attempt": attempt,
+            "failed": False,
+            "papers": [],
+        }
         try:
             entry["papers"] = [asdict(paper) for paper in fetch(self.query, url=self.url)]
         except PapersError as error:
@@ -237,7 +242,7 @@ class Library:
         try:
             known = json.loads(self.cache.read_text(encoding="utf-8"))
             _papers(known)
-            kinds = {"slot": int, "asked": float, "failed": bool}
+            kinds = {"attempt": int, "asked": float, "failed": bool}
             return {**known, **{name: kind(known[name]) for name, kind in kinds.items()}}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}

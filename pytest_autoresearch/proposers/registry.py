@@ -14,7 +14,7 @@ from ..core.experiment import Experiment
 from ..core.proposal import Proposer
 
 if TYPE_CHECKING:
-    from ..ledger.spend import Purse
+    from ..ledger.spend import CostBudget
     from ..sandbox.policy import Mode
 
 ENTRY_POINTS = "pytest_autoresearch.proposers"
@@ -34,7 +34,7 @@ class Settings:
         model: Its id, or None for the backend's own default.
         effort: How hard it thinks, or None.
         client: ``module:factory`` of its client, or None.
-        control: Every how many slots `gp` gets one; 0: none.
+        control: Every how many attempts `gp` gets one; 0: none.
         purse: The campaign's money, or None.
         sandbox: Mode of confinement of an agent.
         rates: Dollars per million tokens of input and output, where they are not the list's.
@@ -44,7 +44,7 @@ class Settings:
     effort: str | None = None
     client: str | None = None
     control: int = 0
-    purse: Purse | None = None
+    cost_budget: CostBudget | None = None
     sandbox: Mode = "auto"
     rates: tuple[float, float] | None = None
 
@@ -122,6 +122,7 @@ def _file(argument: str, root: Path) -> Proposer:
     from .replay import OwnIdea
 
     return OwnIdea(root / argument)
+
 
 BUILT_IN: dict[str, Callable[[str, Path], Proposer]] = {
     "anthropic": _anthropic,

@@ -47,9 +47,9 @@ class Replay:
             raise ValueError(f"replay:{folder} is empty; put proposals there")
 
     def propose(self, context: Context) -> Proposal:
-        """Return a file's proposal: slot n takes the n-th file, or else the first unused one."""
+        """Return a file's proposal: attempt n takes the n-th file, or else the first unused one."""
         used = {attempt.meta.get("replay") for attempt in context.history}
-        order = [*self._files[context.slot - 1 : context.slot], *self._files]
+        order = [*self._files[context.attempt - 1 : context.attempt], *self._files]
         for path in order:
             if path.name not in used:
                 return read(path, context.experiment.files[0])

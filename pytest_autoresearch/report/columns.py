@@ -17,7 +17,7 @@ def header() -> list[str]:
 
 
 def row(facts: Mapping[str, str]) -> list[str]:
-    """Return a slot's cells; empty ones for what has no verdict.
+    """Return an attempt's cells; empty ones for what has no verdict.
 
     Args:
         facts: Its junit properties.

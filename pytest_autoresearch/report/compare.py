@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..core.records import PRUNE, SlotRecord
+from ..core.records import ABLATION, Attempt
 
 PURPOSES = {
     "calibrate": "baseline, to know the noise",
@@ -27,42 +27,42 @@ _AFTER = {"checks", "deeper audit of keeps", "downstream"}
 """Checks that come after the training, which they cannot spare."""
 
 
-def arms(tried: Sequence[SlotRecord]) -> list[dict[str, Any]]:
+def arms(tried: Sequence[Attempt]) -> list[dict[str, Any]]:
     """Compare the proposers: what each tried, kept, gained and cost."""
-    found: dict[str, list[SlotRecord]] = {}
-    for slot in tried:
-        if slot.verdict is not None:
-            found.setdefault(slot.proposer or "(none)", []).append(slot)
-    return [_arm(name, slots) for name, slots in found.items()]
+    found: dict[str, list[Attempt]] = {}
+    for attempt in tried:
+        if attempt.verdict is not None:
+            found.setdefault(attempt.proposer or "(none)", []).append(attempt)
+    return [_arm(name, attempts) for name, attempts in found.items()]
 
 
-def _arm(name: str, slots: Sequence[SlotRecord]) -> dict[str, Any]:
-    keeps = [slot for slot in slots if slot.verdict == "keep"]
-    hours = sum(t.total_seconds for s in slots for t in s.trials) / 3600
-    costs = [s.usage.cost_usd for s in slots if s.usage.cost_usd is not None]
-    gain = sum(slot.gain or 0.0 for slot in keeps)
+def _arm(name: str, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    keeps = [attempt for attempt in attempts if attempt.verdict == "keep"]
+    hours = sum(t.total_seconds for s in attempts for t in s.runs) / 3600
+    costs = [s.usage.cost_usd for s in attempts if s.usage.cost_usd is not None]
+    gain = sum(attempt.gain or 0.0 for attempt in keeps)
     return {
         "name": name,
-        "tried": len(slots),
+        "tried": len(attempts),
         "kept": len(keeps),
-        "failed": sum(slot.score is None for slot in slots),
+        "failed": sum(attempt.score is None for attempt in attempts),
         "gain": gain if keeps else None,
-        "per_trial": gain / len(slots) if keeps else None,
+        "per_attempt": gain / len(attempts) if keeps else None,
         "hours": hours,
         "per_hour": gain / hours if keeps and hours else None,
-        "tokens": sum(s.usage.input_tokens + s.usage.output_tokens for s in slots),
+        "tokens": sum(s.usage.input_tokens + s.usage.output_tokens for s in attempts),
         "dollars": sum(costs) if costs else None,
         "per_dollar": gain / sum(costs) if keeps and sum(costs) else None,
     }
 
 
-def gates(slots: Sequence[SlotRecord]) -> list[dict[str, Any]]:
+def check_notes(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
     """What each check looked at, caught, cost, and spared in training (seconds)."""
-    tried = [slot for slot in slots if slot.kind != "baseline"]
-    usual = [t.total_seconds for s in tried for t in s.own_trials if t.status == "ok"]
+    tried = [attempt for attempt in attempts if attempt.kind != "baseline"]
+    usual = [t.total_seconds for s in tried for t in s.own_runs if t.status == "ok"]
     price = statistics.median(usual) if usual else 0.0
     table = []
-    for name, found in _notes(slots, tried).items():
+    for name, found in _notes(attempts, tried).items():
         caught = sum(not ok for ok, _ in found)
         spares = name not in _AFTER and not name.startswith("guard ")
         table.append(
@@ -74,7 +74,7 @@ def gates(slots: Sequence[SlotRecord]) -> list[dict[str, Any]]:
                 "spared": caught * price if spares else None,
             }
         )
-    first = [t for s in tried for t in s.own_trials if t.purpose == "first" and t.status]
+    first = [t for s in tried for t in s.own_runs if t.purpose == "first" and t.status]
     hopeless = [t for t in first if t.status == "hopeless"]
     if hopeless:
         table.append(
@@ -90,38 +90,38 @@ def gates(slots: Sequence[SlotRecord]) -> list[dict[str, Any]]:
 
 
 def _notes(
-    slots: Sequence[SlotRecord], tried: Sequence[SlotRecord]
+    attempts: Sequence[Attempt], tried: Sequence[Attempt]
 ) -> dict[str, list[tuple[bool, float]]]:
     """Check to (passed, seconds) of every mutation that it looked at."""
     notes: dict[str, list[tuple[bool, float]]] = {}
-    unapplied = sum(s.verdict == "invalid" and not s.gates for s in tried)
+    unapplied = sum(s.verdict == "invalid" and not s.check_notes for s in tried)
     if unapplied:
         done = len(tried) - unapplied
         notes["edits apply"] = [(False, 0.0)] * unapplied + [(True, 0.0)] * done
-    for slot in tried:
-        for gate in slot.gates:
-            notes.setdefault(gate.name.replace("_", " "), []).append((gate.ok, gate.seconds))
-    known = sum(slot.verdict == "duplicate" for slot in tried)
-    claimed = sum(bool(slot.fingerprint) for slot in tried)
+    for attempt in tried:
+        for check in attempt.check_notes:
+            notes.setdefault(check.name.replace("_", " "), []).append((check.ok, check.seconds))
+    known = sum(attempt.verdict == "duplicate" for attempt in tried)
+    claimed = sum(bool(attempt.fingerprint) for attempt in tried)
     if known or claimed:
         notes["not tried before"] = [(False, 0.0)] * known + [(True, 0.0)] * claimed
     audits = [
-        (trial.status == "ok", trial.total_seconds)
-        for slot in slots
-        for trial in slot.trials
-        if trial.purpose == "audit" and trial.state == "done"
+        (run.status == "ok", run.total_seconds)
+        for attempt in attempts
+        for run in attempt.runs
+        if run.purpose == "audit" and run.state == "done"
     ]
     if audits:
         notes["deeper audit of keeps"] = audits
     return notes
 
 
-def hours(slots: Sequence[SlotRecord]) -> list[dict[str, Any]]:
+def hours(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
     """What the device hours went into, and the share of each."""
     found: dict[str, list[float]] = {}
-    for slot in slots:
-        for trial in slot.trials:
-            found.setdefault(trial.purpose, []).append(trial.total_seconds)
+    for attempt in attempts:
+        for run in attempt.runs:
+            found.setdefault(run.purpose, []).append(run.total_seconds)
     whole = sum(map(sum, found.values()))
     order = [*PURPOSES, *(name for name in found if name not in PURPOSES)]
     return [
@@ -137,19 +137,23 @@ def hours(slots: Sequence[SlotRecord]) -> list[dict[str, Any]]:
 
 
 def survivals(
-    slots: Sequence[SlotRecord], closing: Mapping[str, Any] | None
+    attempts: Sequence[Attempt], confirmation: Mapping[str, Any] | None
 ) -> list[Mapping[str, Any]]:
     """Return the keeps that were examined one by one on fresh seeds, the fallen first."""
-    keeps = closing["keeps"] if closing else ()
-    known = {slot.id for slot in slots}
-    return sorted((keep for keep in keeps if keep["slot"] in known), key=lambda k: bool(k["held"]))
+    keeps = confirmation["keeps"] if confirmation else ()
+    known = {attempt.id for attempt in attempts}
+    return sorted(
+        (keep for keep in keeps if keep["attempt"] in known), key=lambda k: bool(k["held"])
+    )
 
 
-def left_out(slots: Sequence[SlotRecord]) -> list[tuple[SlotRecord, SlotRecord]]:
-    """Return the keeps whose removal cost nothing, each with the slot that removed it."""
-    by_id = {slot.id: slot for slot in slots}
+def left_out(attempts: Sequence[Attempt]) -> list[tuple[Attempt, Attempt]]:
+    """Return the keeps whose removal cost nothing, each with the attempt that removed it."""
+    by_id = {attempt.id: attempt for attempt in attempts}
     return [
-        (by_id[slot.meta["removes"]], slot)
-        for slot in slots
-        if slot.kind == PRUNE and slot.verdict == "keep" and slot.meta.get("removes") in by_id
+        (by_id[attempt.meta["removes"]], attempt)
+        for attempt in attempts
+        if attempt.kind == ABLATION
+        and attempt.verdict == "keep"
+        and attempt.meta.get("removes") in by_id
     ]

@@ -1,4 +1,4 @@
-"""All slots and all trials as JSON lines and as CSV, for notebooks and spreadsheets."""
+"""All attempts and all trials as JSON lines and as CSV, for notebooks and spreadsheets."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import write_atomic
-from ..core.records import SlotRecord, TrialRecord
+from ..core.records import Attempt
+from ..core.run import Run
 
-_NESTED = ("edits", "usage", "meta", "gates", "trials")
+_NESTED = ("edits", "usage", "meta", "check_notes", "runs")
 
 _MAPPINGS = ("metrics", "causes", "sandbox", "hashes", "evidence")
 
@@ -24,20 +25,20 @@ _LONG = ("log_head", "log_tail", "curve")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def jsonl(slots: Iterable[SlotRecord]) -> str:
-    """Return one JSON object a line, a slot each, its trials, edits and logs within.
+def jsonl(attempts: Iterable[Attempt]) -> str:
+    """Return one JSON object a line, an attempt each, its trials, edits and logs within.
 
     Numbers that JSON does not know (NaN, infinities) become null.
     """
-    return "".join(_line(slot) + "\n" for slot in slots)
+    return "".join(_line(attempt) + "\n" for attempt in attempts)
 
 
-def _line(slot: SlotRecord) -> str:
+def _line(attempt: Attempt) -> str:
     write = partial(json.dumps, allow_nan=False, separators=(",", ":"))
     try:
-        return write(slot, default=_parts)
+        return write(attempt, default=_parts)
     except ValueError:  # it holds a number that JSON does not know
-        return write(_plain(asdict(slot)))
+        return write(_plain(asdict(attempt)))
 
 
 def _parts(value: Any) -> Any:
@@ -57,35 +58,35 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def slots_csv(slots: Iterable[SlotRecord]) -> str:
-    """Return one row a slot: its figures, what it cost and what refused it; no code, no logs."""
+def attempts_csv(attempts: Iterable[Attempt]) -> str:
+    """Return one row an attempt: its figures, what it cost and what refused it; no code, no logs."""
     rows = []
-    for slot in slots:
-        plain = {f.name: getattr(slot, f.name) for f in fields(slot) if f.name not in _NESTED}
-        usage = {f"usage_{name}": value for name, value in asdict(slot.usage).items()}
-        refused = "; ".join(f"{gate.name}: {gate.detail}" for gate in slot.gates if not gate.ok)
-        seconds = sum(trial.total_seconds for trial in slot.trials)
-        extra = {"refused_by": refused, "trials": len(slot.trials), "trial_seconds": seconds}
+    for attempt in attempts:
+        plain = {f.name: getattr(attempt, f.name) for f in fields(attempt) if f.name not in _NESTED}
+        usage = {f"usage_{name}": value for name, value in asdict(attempt.usage).items()}
+        refused = "; ".join(
+            f"{check.name}: {check.detail}" for check in attempt.check_notes if not check.ok
+        )
+        seconds = sum(run.total_seconds for run in attempt.runs)
+        extra = {"refused_by": refused, "runs": len(attempt.runs), "trial_seconds": seconds}
         rows.append({**plain, **usage, **extra})
     return _table(rows)
 
 
-def trials_csv(slots: Iterable[SlotRecord]) -> str:
-    """Return one row a training run, with its slot's name; a column for each figure reported."""
+def runs_csv(attempts: Iterable[Attempt]) -> str:
+    """Return one row a training run, with its attempt's name; a column for each figure reported."""
     rows = []
-    for slot in slots:
-        for trial in slot.trials:
-            rows.append({"slot": slot.name, "verdict": slot.verdict, **_trial(trial)})
+    for attempt in attempts:
+        for run in attempt.runs:
+            rows.append({"attempt": attempt.name, "verdict": attempt.verdict, **_run(run)})
     return _table(rows)
 
 
-def _trial(trial: TrialRecord) -> dict[str, Any]:
-    row = {
-        f.name: getattr(trial, f.name) for f in fields(trial) if f.name not in (*_MAPPINGS, *_LONG)
-    }
+def _run(run: Run) -> dict[str, Any]:
+    row = {f.name: getattr(run, f.name) for f in fields(run) if f.name not in (*_MAPPINGS, *_LONG)}
     for name in _MAPPINGS:
         prefix = name.rstrip("s")
-        for key, value in getattr(trial, name).items():
+        for key, value in getattr(run, name).items():
             if isinstance(value, int | float | str | None):
                 row[f"{prefix}_{key}"] = value
     return row
@@ -110,22 +111,22 @@ def _cell(value: Any) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def write(path: Path, slots: Sequence[SlotRecord]) -> None:
+def write(path: Path, attempts: Sequence[Attempt]) -> None:
     """Write the export that the file's name asks for, in one step.
 
     Args:
-        path: Ends in ``.jsonl``; in ``trials.csv``; or in ``.csv`` for the slots.
-        slots: Of the campaign.
+        path: Ends in ``.jsonl``; in ``trials.csv``; or in ``.csv`` for the attempts.
+        attempts: Of the campaign.
 
     Raises:
         ValueError: It ends in something else.
         OSError: It cannot be written.
     """
     if path.name.endswith(".jsonl"):
-        write_atomic(path, jsonl(slots))
+        write_atomic(path, jsonl(attempts))
     elif path.name.endswith("trials.csv"):
-        write_atomic(path, trials_csv(slots))
+        write_atomic(path, runs_csv(attempts))
     elif path.name.endswith(".csv"):
-        write_atomic(path, slots_csv(slots))
+        write_atomic(path, attempts_csv(attempts))
     else:
-        raise ValueError(f"{path}: name it NAME.jsonl, NAME.csv (slots) or NAME-trials.csv")
+        raise ValueError(f"{path}: name it NAME.jsonl, NAME.csv (attempts) or NAME-trials.csv")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from ..core.files import write_atomic
-from ..core.records import Champion, SlotRecord
+from ..core.records import Attempt, Champion
 from .junit import clean
 from .views import Report
 
@@ -38,7 +38,7 @@ _REORDERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def gather(ledger: Ledger, status: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Return the facts of a campaign that `render` shows beside its slots.
+    """Return the facts of a campaign that `render` shows beside its attempts.
 
     Args:
         ledger: Of the campaign.
@@ -47,7 +47,7 @@ def gather(ledger: Ledger, status: Sequence[Mapping[str, Any]] = ()) -> dict[str
     return {
         "tag": ledger.path.parent.name,
         "campaign": ledger.meta("campaign") or {},
-        "closing": ledger.meta("closing"),
+        "confirmation": ledger.meta("confirmation"),
         "transfers": ledger.meta("transfers") or [],
         "data_sha256": ledger.meta("data_sha256") or "",
         "sessions": ledger.sessions(),
@@ -70,7 +70,7 @@ def _versions() -> dict[str, str]:
 
 def write(
     path: Path,
-    slots: Sequence[SlotRecord],
+    attempts: Sequence[Attempt],
     champions: Sequence[Champion],
     facts: Mapping[str, Any],
     *,
@@ -81,11 +81,11 @@ def write(
     Raises:
         OSError: It cannot be written; the ledger still holds everything.
     """
-    write_atomic(path, render(slots, champions, facts, live=live))
+    write_atomic(path, render(attempts, champions, facts, live=live))
 
 
 def render(
-    slots: Sequence[SlotRecord],
+    attempts: Sequence[Attempt],
     champions: Sequence[Champion],
     facts: Mapping[str, Any],
     *,
@@ -94,12 +94,12 @@ def render(
     """Return the whole page.
 
     Args:
-        slots: Every slot, oldest first.
+        attempts: Every attempt, oldest first.
         champions: Every champion, the baseline first.
         facts: From `gather`; every key may be absent.
         live: The campaign runs: the page reads itself anew and keeps holdout scores to itself.
     """
-    report = Report(slots, champions, facts, live)
+    report = Report(attempts, champions, facts, live)
     style, script = _asset("report.css"), _asset("report.js")
     template = _environment().get_template("report.html.j2")
     page = template.render(

@@ -1,9 +1,9 @@
 """The junit report as the experiment log, written from the ledger and readable back into one.
 
 pytest's own writer loses everything on SIGKILL, so the file named by ``--junitxml`` is rewritten
-after each slot, and once more after pytest has written its own. Figures stand in properties, the
+after each attempt, and once more after pytest has written its own. Figures stand in properties, the
 key ones in messages too, since several viewers show no properties; the edits and the log's tail in
-``system-out``. What a further campaign needs is in one line of ASCII JSON a slot, the last of its
+``system-out``. What a further campaign needs is in one line of ASCII JSON an attempt, the last of its
 ``system-out``: whatever a candidate printed, it is not the last line.
 """
 
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ..core.experiment import Metric
 from ..core.files import write_atomic
-from ..core.records import Champion, SlotRecord
+from ..core.records import Attempt, Champion
 from ..ledger import snapshot
 from ..ledger.snapshot import Snapshot, SnapshotError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..ledger.store import Ledger
 
 RECORD = "autoresearch-record: "
-"""Begins the last line of a testcase's ``system-out``: the slot's rows as JSON."""
+"""Begins the last line of a testcase's ``system-out``: the attempt's rows as JSON."""
 
 CAMPAIGN = "autoresearch-campaign"
 """Property of the suite that holds what belongs to the campaign as a whole, as JSON."""
@@ -47,47 +47,51 @@ def clean(text: str) -> str:
     return _ILLEGAL.sub("\ufffd", text)
 
 
-# ---------------------------------------------------------------------- a slot's figures
+# ---------------------------------------------------------------------- an attempt's figures
 
 
 def properties(
-    slot: SlotRecord, metric: Metric, names: Mapping[int, str] | None = None
+    attempt: Attempt, metric: Metric, names: Mapping[int, str] | None = None
 ) -> list[tuple[str, str]]:
-    """Return the figures of a slot as junit properties; absent ones are left out.
+    """Return the figures of an attempt as junit properties; absent ones are left out.
 
     Args:
-        slot: The slot.
+        attempt: The attempt.
         metric: Of the experiment.
-        names: Ledger row to slot name, for parents and champions; their rows are shown otherwise.
+        names: Ledger row to attempt name, for parents and champions; their rows are shown otherwise.
     """
     names = names or {}
     values: dict[str, object] = {
-        "verdict": slot.verdict or slot.state,
-        "reason": slot.reason,
-        "title": slot.title,
-        "hypothesis": slot.hypothesis,
+        "verdict": attempt.verdict or attempt.state,
+        "reason": attempt.reason,
+        "title": attempt.title,
+        "hypothesis": attempt.hypothesis,
         "metric": metric.name,
-        "score": slot.score,
-        "bar": slot.bar,
-        "gain": slot.gain,
-        "gain_sigma": slot.gain_sigma,
-        "replicates": slot.n or None,
-        "commit": slot.commit,
-        "parent": _name(slot.parent, names),
-        "champion_before": _name(slot.champion_before, names),
-        "champion_after": _name(slot.champion_after, names),
-        "lines_added": slot.lines_added,
-        "lines_removed": slot.lines_removed,
-        "gates": " ".join(f"{g.name.replace(' ', '-')}={_yes(g.ok)}" for g in slot.gates),
-        "refused_by": "; ".join(f"{g.name}: {g.detail}" for g in slot.gates if not g.ok),
-        "gate_seconds": sum(g.seconds for g in slot.gates) or None,
-        "ledger_row": slot.id,
-        "worker": slot.worker,
-        "session": slot.session_id,
-        **_proposal(slot),
-        **_trials(slot),
+        "score": attempt.score,
+        "bar": attempt.bar,
+        "gain": attempt.gain,
+        "gain_sigma": attempt.gain_sigma,
+        "replicates": attempt.n or None,
+        "commit": attempt.commit,
+        "parent": _name(attempt.parent, names),
+        "champion_before": _name(attempt.champion_before, names),
+        "champion_after": _name(attempt.champion_after, names),
+        "lines_added": attempt.lines_added,
+        "lines_removed": attempt.lines_removed,
+        "check_notes": " ".join(
+            f"{g.name.replace(' ', '-')}={_yes(g.ok)}" for g in attempt.check_notes
+        ),
+        "refused_by": "; ".join(f"{g.name}: {g.detail}" for g in attempt.check_notes if not g.ok),
+        "gate_seconds": sum(g.seconds for g in attempt.check_notes) or None,
+        "ledger_row": attempt.id,
+        "worker": attempt.worker,
+        "session": attempt.session_id,
+        **_proposal(attempt),
+        **_runs(attempt),
     }
-    values.setdefault(metric.name, slot.score)  # a metric may be called as one of ours, e.g. steps
+    values.setdefault(
+        metric.name, attempt.score
+    )  # a metric may be called as one of ours, e.g. steps
     return [(clean(key), _show(value)) for key, value in values.items() if value not in (None, "")]
 
 
@@ -99,12 +103,12 @@ def _yes(ok: bool) -> str:
     return "ok" if ok else "no"
 
 
-def _proposal(slot: SlotRecord) -> dict[str, object]:
-    usage = slot.usage
+def _proposal(attempt: Attempt) -> dict[str, object]:
+    usage = attempt.usage
     tokens = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
     return {
-        "proposer": slot.proposer,
-        "brief": slot.meta.get("brief"),
+        "proposer": attempt.proposer,
+        "brief": attempt.meta.get("brief"),
         "model": usage.model,
         "tokens": tokens + usage.output_tokens or None,
         "input_tokens": usage.input_tokens or None,
@@ -117,17 +121,17 @@ def _proposal(slot: SlotRecord) -> dict[str, object]:
     }
 
 
-def _trials(slot: SlotRecord) -> dict[str, object]:
-    own = slot.own_trials
+def _runs(attempt: Attempt) -> dict[str, object]:
+    own = attempt.own_runs
     if not own:
         return {}
     last = own[-1]
-    ok = [trial for trial in own if trial.status == "ok"]
+    ok = [run for run in own if run.status == "ok"]
     return {
-        "seeds": " ".join(str(trial.seed) for trial in ok),
-        "scores": " ".join(f"{trial.seed}={trial.score!r}" for trial in ok),
+        "seeds": " ".join(str(run.seed) for run in ok),
+        "scores": " ".join(f"{run.seed}={run.score!r}" for run in ok),
         "training_seconds": last.train_seconds,
-        "total_seconds": sum(trial.total_seconds for trial in slot.trials),
+        "total_seconds": sum(run.total_seconds for run in attempt.runs),
         "cpu_seconds": last.cpu_seconds,
         "work": last.work,
         "steps": last.steps,
@@ -148,30 +152,32 @@ def _show(value: object) -> str:
     return clean(repr(value) if isinstance(value, float) else str(value))
 
 
-def headline(slot: SlotRecord, metric: Metric | None = None) -> str:
+def headline(attempt: Attempt, metric: Metric | None = None) -> str:
     """Return the key facts in one line, for viewers that do not show properties."""
-    score = "" if slot.score is None else f" {slot.score:.6f}"
+    score = "" if attempt.score is None else f" {attempt.score:.6f}"
     facts = []
-    if metric is not None and slot.score is not None:
+    if metric is not None and attempt.score is not None:
         score = f" {metric.name}{score}"
-    if slot.gain is not None and slot.gain_sigma is not None:
-        facts.append(f"gain {slot.gain:+.6f}, {slot.gain_sigma:+.1f} sigma")
-    if slot.n:
-        facts.append(f"{slot.n} seed" + "s" * (slot.n > 1))
-    if slot.proposer:
-        facts.append(f"by {slot.usage.model or slot.proposer}")
-    if slot.commit:
-        facts.append(f"commit {slot.commit[:10]}")
+    if attempt.gain is not None and attempt.gain_sigma is not None:
+        facts.append(f"gain {attempt.gain:+.6f}, {attempt.gain_sigma:+.1f} sigma")
+    if attempt.n:
+        facts.append(f"{attempt.n} seed" + "s" * (attempt.n > 1))
+    if attempt.proposer:
+        facts.append(f"by {attempt.usage.model or attempt.proposer}")
+    if attempt.commit:
+        facts.append(f"commit {attempt.commit[:10]}")
     shown = f" ({'; '.join(facts)})" if facts else ""
-    reason = f": {slot.reason}" if slot.reason else ""
-    return clean(f"{slot.verdict or slot.state}{score}{shown} {slot.title}{reason}".strip())
+    reason = f": {attempt.reason}" if attempt.reason else ""
+    return clean(
+        f"{attempt.verdict or attempt.state}{score}{shown} {attempt.title}{reason}".strip()
+    )
 
 
 # ---------------------------------------------------------------------- the file
 
 
 def render(
-    slots: Sequence[SlotRecord],
+    attempts: Sequence[Attempt],
     metric: Metric,
     facts: Mapping[str, str],
     *,
@@ -180,30 +186,32 @@ def render(
 ) -> bytes:
     """Return the report of a whole campaign.
 
-    Kept slots and baselines pass; what was not kept is skipped as an expected failure; slots in
+    Kept attempts and baselines pass; what was not kept is skipped as an expected failure; attempts in
     flight or cut off are errors.
 
     Args:
-        slots: Every slot of the campaign, oldest first.
+        attempts: Every attempt of the campaign, oldest first.
         metric: Of the experiment.
         facts: Properties of the suite.
         known: The ledger's rows; without them the file cannot be read back.
-        first_session: Ledger row of this run's first session; slots before it are marked.
+        first_session: Ledger row of this run's first session; attempts before it are marked.
     """
-    names = {slot.id: slot.name for slot in slots}
-    rows = {} if known is None else {entry.slot["id"]: entry for entry in known.slots}
-    means = {} if known is None else {c["slot_id"]: _mean(c["scores"]) for c in known.champions}
+    names = {attempt.id: attempt.name for attempt in attempts}
+    rows = {} if known is None else {entry.attempt["id"]: entry for entry in known.attempts}
+    means = {} if known is None else {c["attempt_id"]: _mean(c["scores"]) for c in known.champions}
     cases = []
-    for slot in slots:
-        figures = properties(slot, metric, names)
-        for name, row in (("before", slot.champion_before), ("after", slot.champion_after)):
+    for attempt in attempts:
+        figures = properties(attempt, metric, names)
+        for name, row in (("before", attempt.champion_before), ("after", attempt.champion_after)):
             if row in means:
                 figures.append((f"champion_{name}_mean", repr(means[row])))
-        if earlier := slot.session_id < first_session:
+        if earlier := attempt.session_id < first_session:
             figures.append(("earlier_session", "true"))
-        record = snapshot.line(snapshot.slot_data(rows[slot.id])) if slot.id in rows else ""
-        cases.append(_case(slot, metric, figures, earlier, record))
-    started = min((slot.started for slot in slots), default=0.0)
+        record = (
+            snapshot.line(snapshot.attempt_data(rows[attempt.id])) if attempt.id in rows else ""
+        )
+        cases.append(_case(attempt, metric, figures, earlier, record))
+    started = min((attempt.started for attempt in attempts), default=0.0)
     suite = ElementTree.Element(
         "testsuite",
         name="autoresearch",
@@ -216,7 +224,7 @@ def render(
         hostname=facts.get("hostname", platform.node() or "localhost"),
     )
     holder = ElementTree.SubElement(suite, "properties")
-    for key, value in {**_versions(), **facts, **totals(slots)}.items():
+    for key, value in {**_versions(), **facts, **totals(attempts)}.items():
         ElementTree.SubElement(holder, "property", name=key, value=clean(value))
     if known is not None:
         data = snapshot.line(snapshot.campaign_data(known))
@@ -228,25 +236,25 @@ def render(
     return text
 
 
-def totals(slots: Sequence[SlotRecord]) -> dict[str, str]:
-    """Return what the slots of a campaign come to together."""
-    tried = [slot for slot in slots if slot.kind != "baseline"]
-    verdicts = Counter(slot.verdict or slot.state for slot in tried)
-    trials = [trial for slot in slots for trial in slot.trials]
-    usages = [slot.usage for slot in slots]
+def totals(attempts: Sequence[Attempt]) -> dict[str, str]:
+    """Return what the attempts of a campaign come to together."""
+    tried = [attempt for attempt in attempts if attempt.kind != "baseline"]
+    verdicts = Counter(attempt.verdict or attempt.state for attempt in tried)
+    runs = [run for attempt in attempts for run in attempt.runs]
+    usages = [attempt.usage for attempt in attempts]
     prices = [usage.cost_usd for usage in usages if usage.cost_usd is not None]
     tokens = sum(
         u.input_tokens + u.cache_read_tokens + u.cache_write_tokens + u.output_tokens
         for u in usages
     )
     return {
-        "total_slots": str(len(tried)),
+        "total_attempts": str(len(tried)),
         **{f"total_{verdict}": str(count) for verdict, count in sorted(verdicts.items())},
-        "total_trials": str(len(trials)),
-        "total_trial_hours": f"{sum(t.total_seconds for t in trials) / 3600:.4f}",
+        "total_trials": str(len(runs)),
+        "total_trial_hours": f"{sum(t.total_seconds for t in runs) / 3600:.4f}",
         "total_tokens": str(tokens),
         "total_dollars": f"{sum(prices):.4f}",
-        "devices": ", ".join(sorted({trial.device for trial in trials if trial.device})),
+        "devices": ", ".join(sorted({run.device for run in runs if run.device})),
     }
 
 
@@ -268,51 +276,51 @@ def _mean(scores: Mapping[str, float]) -> float:
 
 
 def _case(
-    slot: SlotRecord,
+    attempt: Attempt,
     metric: Metric,
     figures: Sequence[tuple[str, str]],
     earlier: bool,
     record: str,
 ) -> ElementTree.Element:
-    seconds = (slot.finished or slot.started) - slot.started
+    seconds = (attempt.finished or attempt.started) - attempt.started
     case = ElementTree.Element(
-        "testcase", classname="program.md", name=slot.name, time=f"{max(0.0, seconds):.3f}"
+        "testcase", classname="program.md", name=attempt.name, time=f"{max(0.0, seconds):.3f}"
     )
     holder = ElementTree.SubElement(case, "properties")
     for key, value in figures:
         ElementTree.SubElement(holder, "property", name=key, value=value)
-    message = headline(slot, metric)
-    if slot.verdict is None:
-        detail = slot.reason or ("in flight" if slot.state == "running" else slot.state)
-        ElementTree.SubElement(case, "error", message=clean(f"{slot.state}: {detail}"))
-    elif slot.verdict not in ("keep", "baseline"):
-        if slot.kind == "baseline":
+    message = headline(attempt, metric)
+    if attempt.verdict is None:
+        detail = attempt.reason or ("in flight" if attempt.state == "running" else attempt.state)
+        ElementTree.SubElement(case, "error", message=clean(f"{attempt.state}: {detail}"))
+    elif attempt.verdict not in ("keep", "baseline"):
+        if attempt.kind == "baseline":
             ElementTree.SubElement(case, "failure", message=message)
         else:
             ElementTree.SubElement(case, "skipped", type="pytest.xfail", message=message)
-    before = f"from session {slot.session_id}, before this one\n" if earlier else ""
-    output = clean(before + "\n\n".join(_output(slot, message)))
+    before = f"from session {attempt.session_id}, before this one\n" if earlier else ""
+    output = clean(before + "\n\n".join(_output(attempt, message)))
     ElementTree.SubElement(case, "system-out").text = (
         f"{output}\n\n{RECORD}{record}\n" if record else output
     )
     return case
 
 
-def _output(slot: SlotRecord, message: str) -> Iterator[str]:
+def _output(attempt: Attempt, message: str) -> Iterator[str]:
     from ..source.blocks import format_blocks
 
     yield message
-    if slot.hypothesis:
-        yield slot.hypothesis
-    if slot.edits:
-        yield format_blocks(slot.edits)
-    if slot.trials and slot.trials[-1].log_tail:
-        yield "--- log tail ---\n" + slot.trials[-1].log_tail[-LOG_CHARACTERS:]
+    if attempt.hypothesis:
+        yield attempt.hypothesis
+    if attempt.edits:
+        yield format_blocks(attempt.edits)
+    if attempt.runs and attempt.runs[-1].log_tail:
+        yield "--- log tail ---\n" + attempt.runs[-1].log_tail[-LOG_CHARACTERS:]
 
 
 def write(
     path: Path,
-    slots: Sequence[SlotRecord],
+    attempts: Sequence[Attempt],
     metric: Metric,
     facts: Mapping[str, str],
     *,
@@ -324,11 +332,11 @@ def write(
     Raises:
         OSError: It cannot be written; the ledger still holds everything.
     """
-    write_atomic(path, render(slots, metric, facts, known=known, first_session=first_session))
+    write_atomic(path, render(attempts, metric, facts, known=known, first_session=first_session))
 
 
 def facts_of(
-    ledger: Ledger, slots: Sequence[SlotRecord], champions: Sequence[Champion], metric: Metric
+    ledger: Ledger, attempts: Sequence[Attempt], champions: Sequence[Champion], metric: Metric
 ) -> dict[str, str]:
     """Return the campaign's facts and its champion's figures as properties of the suite."""
     tag, campaign = ledger.path.parent.name, ledger.meta("campaign") or {}
@@ -344,10 +352,10 @@ def facts_of(
     if not champions:
         return facts
     first, last = champions[0], champions[-1]
-    names = {slot.id: slot.name for slot in slots}
+    names = {attempt.id: attempt.name for attempt in attempts}
     return facts | {
         "baseline_mean": repr(first.mean),
-        "champion": names.get(last.slot_id, str(last.slot_id)),
+        "champion": names.get(last.attempt_id, str(last.attempt_id)),
         "champion_commit": last.commit,
         "champion_mean": repr(last.mean),
         "champion_gain": repr(metric.gain(last.mean, first.mean)),
@@ -380,10 +388,10 @@ def read(path: Path) -> Snapshot:
         )
     try:
         campaign = json.loads(campaigns[0])
-        slots = [json.loads(_record(case)) for case in root.iter("testcase")]
+        attempts = [json.loads(_record(case)) for case in root.iter("testcase")]
     except ValueError as error:
         raise SnapshotError(f"{path} has a damaged record ({error})") from None
-    return snapshot.read(campaign, slots)
+    return snapshot.read(campaign, attempts)
 
 
 def _record(case: ElementTree.Element) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.experiment import Metric
 from ..core.outcome import LETTERS
-from ..core.records import Champion, SlotRecord
+from ..core.records import Attempt, Champion
 from ..judge.verdicts import show
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -17,21 +17,21 @@ BARS = "▁▂▃▄▅▆▇█"
 
 def render(
     tag: str,
-    slots: Sequence[SlotRecord],
+    attempts: Sequence[Attempt],
     champions: Sequence[Champion],
     metric: Metric,
-    closing: Mapping[str, Any] | None,
+    confirmation: Mapping[str, Any] | None,
 ) -> str:
     """Return the summary: what was gained, the progress as a row of blocks, and every keep.
 
     Args:
         tag: Campaign.
-        slots: Of the whole campaign.
+        attempts: Of the whole campaign.
         champions: Of the whole campaign.
         metric: Of the campaign.
-        closing: The ledger's fact ``closing``, or None.
+        confirmation: The ledger's fact ``closing``, or None.
     """
-    tried = [slot for slot in slots if slot.kind != "baseline"]
+    tried = [attempt for attempt in attempts if attempt.kind != "baseline"]
     lines = [f"## autoresearch: {tag}", ""]
     if not champions:
         return "\n".join([*lines, "The baseline is not measured yet.", ""])
@@ -39,28 +39,28 @@ def render(
     lines.append(f"baseline {metric.name} **{show(first.scores.values())}**  ")
     if last.version > 1:
         lines.append(f"champion {metric.name} **{show(last.scores.values())}**  ")
-    if closing and closing.get("champion") == last.version:
+    if confirmation and confirmation.get("champion") == last.version:
         for name in ("confirmed", "holdout"):
-            if gain := closing.get(name):
+            if gain := confirmation.get(name):
                 lines.append(
                     f"{name} gain **{gain['gain']:+.6f}** "
                     f"[{gain['low']:+.6f}, {gain['high']:+.6f}]  "
                 )
     elif last.version > 1:
         lines.append("not confirmed on fresh seeds yet  ")
-    counts = Counter(slot.verdict or slot.state for slot in tried)
+    counts = Counter(attempt.verdict or attempt.state for attempt in tried)
     tally = ", ".join(
         f"{n} {LETTERS[verdict][0] if verdict in LETTERS else verdict}"
         for verdict, n in counts.most_common()
     )
-    lines += [f"{len(tried)} slots: {tally}", "", f"`{sparkline(tried, metric)}`", ""]
-    kept = [slot for slot in tried if slot.verdict == "keep"]
+    lines += [f"{len(tried)} attempts: {tally}", "", f"`{sparkline(tried, metric)}`", ""]
+    kept = [attempt for attempt in tried if attempt.verdict == "keep"]
     if kept:
         lines += ["| kept | gain | σ | seeds | what |", "|---|---|---|---|---|"]
         lines += [
-            f"| {slot.name} | {slot.gain or 0:+.6f} | {slot.gain_sigma or 0:+.1f} | {slot.n} "
-            f"| {cell(slot.title)} |"
-            for slot in kept
+            f"| {attempt.name} | {attempt.gain or 0:+.6f} | {attempt.gain_sigma or 0:+.1f} | {attempt.n} "
+            f"| {cell(attempt.title)} |"
+            for attempt in kept
         ]
         lines.append("")
     return "\n".join(lines)
@@ -74,18 +74,20 @@ def cell(text: str) -> str:
     return flat
 
 
-def sparkline(slots: Sequence[SlotRecord], metric: Metric, width: int = 100) -> str:
-    """Return the latest slots as blocks, taller is better; ``·`` has no score."""
-    shown = slots[-width:]
-    scores = [slot.score for slot in shown if slot.score is not None]
+def sparkline(attempts: Sequence[Attempt], metric: Metric, width: int = 100) -> str:
+    """Return the latest attempts as blocks, taller is better; ``·`` has no score."""
+    shown = attempts[-width:]
+    scores = [attempt.score for attempt in shown if attempt.score is not None]
     if not scores:
         return "·" * len(shown)
     worst = max(scores, key=lambda score: metric.gain(scores[0], score))
     best = max(scores, key=lambda score: metric.gain(score, scores[0]))
     span = abs(best - worst) or 1.0
     return "".join(
-        "·" if slot.score is None else BARS[round(abs(slot.score - worst) / span * (len(BARS) - 1))]
-        for slot in shown
+        "·"
+        if attempt.score is None
+        else BARS[round(abs(attempt.score - worst) / span * (len(BARS) - 1))]
+        for attempt in shown
     )
 
 

@@ -25,7 +25,7 @@ LANE = PLOT_FOOT + FOOT / 2 + 4
 
 
 @dataclass(frozen=True)
-class Reign:
+class ChampionSpan:
     """How long a champion stood.
 
     Attributes:
@@ -40,7 +40,7 @@ class Reign:
 
 def progress(
     marks: Sequence[Mark],
-    reigns: Sequence[Reign],
+    reigns: Sequence[ChampionSpan],
     sigma: float,
     *,
     places: int,
@@ -105,7 +105,7 @@ def _foot(x: Scale, ticks: Sequence[tuple[int, str]]) -> list[Markup]:
     ]
 
 
-def _bands(reigns: Sequence[Reign], sigma: float, x: Scale, y: Scale) -> list[Markup]:
+def _bands(reigns: Sequence[ChampionSpan], sigma: float, x: Scale, y: Scale) -> list[Markup]:
     bands = []
     for reign in reigns:
         top, low = sorted((y(reign.level - 2 * sigma), y(reign.level + 2 * sigma)))
@@ -117,7 +117,7 @@ def _bands(reigns: Sequence[Reign], sigma: float, x: Scale, y: Scale) -> list[Ma
 
 
 def _window(
-    marks: Sequence[Mark], reigns: Sequence[Reign], sigma: float, direction: str
+    marks: Sequence[Mark], reigns: Sequence[ChampionSpan], sigma: float, direction: str
 ) -> tuple[float, float]:
     """From a little better than the best to a little worse than the baseline.
 
@@ -141,8 +141,8 @@ def _shape(mark: Mark, x: Scale, y: Scale, direction: str) -> Markup:
     if mark.y is not None and not y.holds(mark.y):
         tall = -6 if direction == "min" else 6
         arrow = f"M{at - 4:.1f} {y(mark.y):.1f}h8l-4 {tall}z"
-        return element("path", tip, d=arrow, class_="o", data_s=mark.slot)
-    return _glyph(mark.shape, at, LANE if mark.y is None else y(mark.y), tip, data_s=mark.slot)
+        return element("path", tip, d=arrow, class_="o", data_s=mark.attempt)
+    return _glyph(mark.shape, at, LANE if mark.y is None else y(mark.y), tip, data_s=mark.attempt)
 
 
 def _glyph(shape: Shape, x: float, y: float, *inside: Markup, **attributes: object) -> Markup:
@@ -170,7 +170,7 @@ def _keep(mark: Mark, x: Scale, y: Scale, slant: int | None) -> Markup:
         turn = f"rotate({slant} {at:.0f} {high:.0f})"
         aside = {"x": at + (10 if left else -10), "y": high + 4, "transform": turn}
         parts.append(element("text", label, class_="label" if left else "label end", **aside))
-    return element("a", *parts, href=f"#s{mark.slot}", aria_label=mark.tip)
+    return element("a", *parts, href=f"#s{mark.attempt}", aria_label=mark.tip)
 
 
 def _spread(places: Sequence[float], apart: float = 26.0) -> set[int]:

@@ -1,4 +1,4 @@
-"""The table of the HTML report: a row a slot, its texts cut to what a page has room for."""
+"""The table of the HTML report: a row an attempt, its texts cut to what a page has room for."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from functools import cached_property
 from markupsafe import Markup
 
 from ..core.outcome import LETTERS
-from ..core.records import HOLDOUT, Champion, SlotRecord, TrialRecord
+from ..core.records import HOLDOUT, Attempt, Champion
+from ..core.run import Run
 from ..judge.parents import stack
 from . import svg, texts
 
-PAGE_BYTES, ROW_BYTES, TRIAL_BYTES, TEXT_BYTES = 940_000, 1_250, 115, 450
+PAGE_BYTES, ROW_BYTES, RUN_BYTES, TEXT_BYTES = 940_000, 1_250, 115, 450
 """A page aims at so many bytes; a row and a trial take so many beside their texts; so many bytes
 of text a row are shown however many rows there are."""
 
@@ -22,57 +23,57 @@ MAX_TITLE, MAX_REASON = 140, 600
 STOPPED = "stopped early"
 
 
-def short(slot: SlotRecord) -> str:
-    """Return a slot's name for people."""
-    return "baseline" if slot.kind == "baseline" else slot.name
+def short(attempt: Attempt) -> str:
+    """Return an attempt's name for people."""
+    return "baseline" if attempt.kind == "baseline" else attempt.name
 
 
-def stopped_early(slot: SlotRecord) -> bool:
+def stopped_early(attempt: Attempt) -> bool:
     """Whether its training was cut short because it could not catch up any more."""
-    return slot.verdict == "discard" and slot.score is None
+    return attempt.verdict == "discard" and attempt.score is None
 
 
-def word(slot: SlotRecord) -> str:
-    """Return what a slot came to, or where it is."""
-    if stopped_early(slot):
+def word(attempt: Attempt) -> str:
+    """Return what an attempt came to, or where it is."""
+    if stopped_early(attempt):
         return STOPPED
-    verdict = slot.verdict or slot.state
+    verdict = attempt.verdict or attempt.state
     return LETTERS[verdict][0] if verdict in LETTERS else verdict
 
 
-def letter(slot: SlotRecord) -> str:
+def letter(attempt: Attempt) -> str:
     """Return the letter that the terminal shows for it."""
-    verdict = slot.verdict or slot.state
+    verdict = attempt.verdict or attempt.state
     return LETTERS[verdict][1] if verdict in LETTERS else "…" if verdict == "running" else "?"
 
 
-def outcome(trial: TrialRecord) -> str:
+def outcome(run: Run) -> str:
     """Return one training run's figures in a line."""
-    if trial.score is not None:
-        result = f"{trial.score:.6f}" if abs(trial.score) < 1e6 else f"{trial.score:.6g}"
+    if run.score is not None:
+        result = f"{run.score:.6f}" if abs(run.score) < 1e6 else f"{run.score:.6g}"
     else:
-        result = {"hopeless": STOPPED, "ok": ""}.get(trial.status, trial.status or trial.state)
+        result = {"hopeless": STOPPED, "ok": ""}.get(run.status, run.status or run.state)
     figures = [result] if result else []
-    if not trial.steps and trial.score is None:
-        figures += [f"{name} {value:.6g}" for name, value in trial.metrics.items()]
-    if trial.steps:
-        figures.append(f"{trial.train_seconds:.1f} s")
-        figures.append(f"{trial.steps:,} steps")
-    return f"{trial.purpose}, seed {trial.seed}: {', '.join(figures)}"
+    if not run.steps and run.score is None:
+        figures += [f"{name} {value:.6g}" for name, value in run.metrics.items()]
+    if run.steps:
+        figures.append(f"{run.train_seconds:.1f} s")
+        figures.append(f"{run.steps:,} steps")
+    return f"{run.purpose}, seed {run.seed}: {', '.join(figures)}"
 
 
-def log_of(slot: SlotRecord) -> str:
+def log_of(attempt: Attempt) -> str:
     """Return what its last training printed."""
-    last = slot.own_trials[-1:] or slot.trials[-1:]
+    last = attempt.own_runs[-1:] or attempt.runs[-1:]
     return (last[0].log_tail or last[0].log_head).strip() if last else ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One slot as the table shows it.
+    """One attempt as the table shows it.
 
     Attributes:
-        slot: Its record.
+        attempt: Its record.
         word, letter: Its verdict for people.
         parent: Name of its parent, or ''.
         below: Names of the discards that a keep was built on and has in it; `diff` has them, too.
@@ -85,7 +86,7 @@ class Row:
         trials: A line each; holdout scores are not among them.
     """
 
-    slot: SlotRecord
+    attempt: Attempt
     word: str
     letter: str
     parent: str
@@ -100,66 +101,68 @@ class Row:
     log: str
     cut: tuple[str, ...]
     curve: str
-    rival: str
-    trials: tuple[str, ...]
+    champion_curve: str
+    runs: tuple[str, ...]
 
     @property
     def verdict(self) -> str:
         """What it came to, or where it is, as the ledger calls it."""
-        return self.slot.verdict or self.slot.state
+        return self.attempt.verdict or self.attempt.state
 
 
 class Table:
     """All rows, and the loss curves that they share."""
 
-    def __init__(self, slots: Sequence[SlotRecord], champions: Sequence[Champion]) -> None:
-        self.slots = slots
-        self._by_id = {slot.id: slot for slot in slots}
-        self._champion_slots = {champion.slot_id for champion in champions}
-        self._trials = [trial for slot in slots for trial in slot.trials]
+    def __init__(self, attempts: Sequence[Attempt], champions: Sequence[Champion]) -> None:
+        self.attempts = attempts
+        self._by_id = {attempt.id: attempt for attempt in attempts}
+        self._champion_attempts = {champion.attempt_id for champion in champions}
+        self._runs = [run for attempt in attempts for run in attempt.runs]
 
     def rows(self) -> list[Row]:
-        """Return every slot, its texts cut to what the page has room for."""
+        """Return every attempt, its texts cut to what the page has room for."""
         told = [
             (
-                slot.hypothesis,
-                texts.diff([e for one in self._whole(slot) for e in one.edits]),
-                log_of(slot),
+                attempt.hypothesis,
+                texts.diff([e for one in self._whole(attempt) for e in one.edits]),
+                log_of(attempt),
             )
-            for slot in self.slots
+            for attempt in self.attempts
         ]
         sizes = [
             (texts.weight(why), texts.weight(code, texts.coloured), texts.weight(log))
             for why, code, log in told
         ]
-        n = len(self.slots)
-        taken = ROW_BYTES * n + TRIAL_BYTES * len(self._trials)
+        n = len(self.attempts)
+        taken = ROW_BYTES * n + RUN_BYTES * len(self._runs)
         taken += sum(
-            texts.weight(s.reason[:MAX_REASON]) + 2 * texts.weight(s.title) for s in self.slots
+            texts.weight(s.reason[:MAX_REASON]) + 2 * texts.weight(s.title) for s in self.attempts
         )
         room = max(PAGE_BYTES - taken, TEXT_BYTES * n)
         cap = texts.fair_share([size for three in sizes for size in three], room)
-        return [self._row(*row, cap) for row in zip(self.slots, told, sizes, strict=True)]
+        return [self._row(*row, cap) for row in zip(self.attempts, told, sizes, strict=True)]
 
     def _row(
-        self, slot: SlotRecord, told: tuple[str, str, str], sizes: tuple[int, int, int], cap: int
+        self, attempt: Attempt, told: tuple[str, str, str], sizes: tuple[int, int, int], cap: int
     ) -> Row:
         hypothesis, edits, log = told
-        parent = self._by_id.get(slot.parent or 0)
-        own = [trial for trial in slot.own_trials if trial.curve]
+        parent = self._by_id.get(attempt.parent or 0)
+        own = [run for run in attempt.own_runs if run.curve]
         low, high = self._losses
-        rival = slot.champion_before if slot.champion_before in self._rivals else None
+        champion_curve = (
+            attempt.champion_before if attempt.champion_before in self._rivals else None
+        )
         return Row(
-            slot=slot,
-            word=word(slot),
-            letter=letter(slot),
+            attempt=attempt,
+            word=word(attempt),
+            letter=letter(attempt),
             parent=short(parent) if parent else "",
-            below=tuple(one.name for one in self._whole(slot)[:-1]),
-            seconds=sum(t.total_seconds for t in slot.trials) if slot.trials else None,
-            memory_mb=max((t.peak_memory_bytes for t in slot.trials), default=0) / 2**20 or None,
-            parameters=max((t.parameters for t in slot.own_trials), default=0),
-            title=(slot.title or slot.name)[:MAX_TITLE],
-            reason=slot.reason[:MAX_REASON],
+            below=tuple(one.name for one in self._whole(attempt)[:-1]),
+            seconds=sum(t.total_seconds for t in attempt.runs) if attempt.runs else None,
+            memory_mb=max((t.peak_memory_bytes for t in attempt.runs), default=0) / 2**20 or None,
+            parameters=max((t.parameters for t in attempt.own_runs), default=0),
+            title=(attempt.title or attempt.name)[:MAX_TITLE],
+            reason=attempt.reason[:MAX_REASON],
             hypothesis=texts.head(hypothesis, cap),
             diff=texts.coloured(texts.head(edits, cap, texts.coloured)) if edits else Markup(""),
             log=texts.tail(log, cap),
@@ -169,37 +172,39 @@ class Table:
                 if size > cap
             ),
             curve=svg.curve_path(own[-1].curve, low, high) if own else "",
-            rival=f"c{rival}" if rival and own else "",
-            trials=tuple(outcome(trial) for trial in slot.trials if trial.purpose != HOLDOUT),
+            champion_curve=f"c{champion_curve}" if champion_curve and own else "",
+            runs=tuple(outcome(run) for run in attempt.runs if run.purpose != HOLDOUT),
         )
 
-    def _whole(self, slot: SlotRecord) -> list[SlotRecord]:
+    def _whole(self, attempt: Attempt) -> list[Attempt]:
         """Return what a keep consists of; of what was not kept, its own part is shown."""
-        if slot.verdict != "keep":
-            return [slot]
-        return stack(slot, self._by_id, self._champion_slots)
+        if attempt.verdict != "keep":
+            return [attempt]
+        return stack(attempt, self._by_id, self._champion_attempts)
 
     def choices(self) -> list[tuple[str, str]]:
         """Return every verdict that occurs, with its word."""
-        found = sorted({slot.verdict or slot.state for slot in self.slots})
+        found = sorted({attempt.verdict or attempt.state for attempt in self.attempts})
         return [(name, LETTERS[name][0] if name in LETTERS else name) for name in found]
 
     # ------------------------------------------------------------------ loss curves
 
     @cached_property
     def _rivals(self) -> dict[int, Sequence[tuple[float, float]]]:
-        """Slot of each champion to the loss curve of its own training."""
+        """Attempt of each champion to the loss curve of its own training."""
         found: dict[int, Sequence[tuple[float, float]]] = {}
-        for slot_id in self._champion_slots:
-            slot = self._by_id.get(slot_id)
-            curves = [trial.curve for trial in slot.own_trials if trial.curve] if slot else []
+        for attempt_id in self._champion_attempts:
+            attempt = self._by_id.get(attempt_id)
+            curves = [run.curve for run in attempt.own_runs if run.curve] if attempt else []
             if curves:
-                found[slot_id] = curves[-1]
+                found[attempt_id] = curves[-1]
         return found
 
     @cached_property
     def _losses(self) -> tuple[float, float]:
-        return svg.loss_range(t.curve for slot in self.slots for t in slot.own_trials if t.curve)
+        return svg.loss_range(
+            t.curve for attempt in self.attempts for t in attempt.own_runs if t.curve
+        )
 
     def rival_curves(self) -> list[tuple[str, str]]:
         """Return every champion's loss curve once, as (id, path)."""

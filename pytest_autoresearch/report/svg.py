@@ -24,7 +24,7 @@ class Mark:
     """One trial in the progress picture.
 
     Attributes:
-        slot: Ledger row that it links to.
+        attempt: Ledger row that it links to.
         x: Place in the campaign, from 0.
         y: Where it stands in the metric's unit; None for the foot.
         shape: What it looks like.
@@ -32,7 +32,7 @@ class Mark:
         tip: Shown under the pointer.
     """
 
-    slot: int
+    attempt: int
     x: int
     y: float | None
     shape: Shape
@@ -227,11 +227,12 @@ def tree(
                 continue
             circle = element("circle", cx=x(mark.x), cy=foot, r=6, class_="k")
             tip = element("title", mark.tip)
-            links.append(element("a", tip, circle, href=f"#s{mark.slot}", aria_label=mark.tip))
+            links.append(element("a", tip, circle, href=f"#s{mark.attempt}", aria_label=mark.tip))
         late = x(place) > width / 2
         aside = {"x": x(place) + (-12 if late else 8), "y": at + 4 if late else at - 10}
         shapes.append(element("text", label[:90], class_="name end" if late else "name", **aside))
     return picture("tree", "Tree of parents", description, width, height, drawing(*shapes), *links)
+
 
 # ---------------------------------------------------------------------- loss curves
 

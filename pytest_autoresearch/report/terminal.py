@@ -1,4 +1,4 @@
-"""What a person reads: what is in force, a line a slot, where the campaign stands, the summary."""
+"""What a person reads: what is in force, a line an attempt, where the campaign stands, the summary."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..core.text import harmless
 from ..judge.verdicts import Judge, preview, show
 
 if TYPE_CHECKING:
-    from ..core.records import SlotRecord
+    from ..core.records import Attempt
     from ..ledger.store import Ledger
     from ..session.session import Session
 
 EVERY = 10
-"""After how many slots it is said where the campaign stands."""
+"""After how many attempts it is said where the campaign stands."""
 
 
 def write(reporter: Any, line: str, **markup: bool) -> None:
@@ -63,7 +63,7 @@ def result_line(name: str, facts: Mapping[str, str], direction: Direction) -> st
 
 
 def markup(verdict: str) -> dict[str, bool]:
-    """Return how a slot's line is coloured; what happens most often is left plain."""
+    """Return how an attempt's line is coloured; what happens most often is left plain."""
     if verdict == "keep":
         return {"green": True, "bold": True}
     return {} if verdict in ("discard", "") else {LETTERS[verdict][2]: True}
@@ -80,7 +80,7 @@ def header(session: Session) -> list[str]:
     }.get(plan.budget.split(":")[0] if ":" in plan.budget else "", "")
     gpus = visible_gpus()
     device = f"{len(gpus)} GPU(s)" if gpus else cpu_name()
-    state = "new" if plan.first == 1 and plan.baselines else f"resumed at slot {plan.first}"
+    state = "new" if plan.first == 1 and plan.baselines else f"resumed at attempt {plan.first}"
     contract = session.experiment.run is None
     lines = [
         f"autoresearch: campaign {plan.tag} ({state}), branch autoresearch/{plan.tag}",
@@ -103,7 +103,9 @@ def header(session: Session) -> list[str]:
     if contract or not plan.baselines:
         from ..judge.noise import noise_of
 
-        noise = noise_of(session.ledger, session.experiment)
+        noise = noise_of(
+            session.ledger.attempts(), session.ledger.champions(), session.experiment.metric
+        )
         lines.append(preview(noise, plan.metric, _judge(session), options.iterations))
     return lines
 
@@ -112,9 +114,9 @@ def _judge(session: Session) -> Judge:
     return Judge(session.options.judge, session.experiment.metric.direction)
 
 
-def tally(slots: Sequence[SlotRecord]) -> str:
-    """Return how many slots came to what: ``1 kept, 2 discarded``."""
-    counts = Counter(slot.verdict or slot.state for slot in slots)
+def tally(attempts: Sequence[Attempt]) -> str:
+    """Return how many attempts came to what: ``1 kept, 2 discarded``."""
+    counts = Counter(attempt.verdict or attempt.state for attempt in attempts)
     order = [*LETTERS, *sorted(counts)]
     return ", ".join(
         f"{counts[key]} {LETTERS[key][0] if key in LETTERS else key}"
@@ -135,37 +137,39 @@ def standing(session: Session, tried: int, seconds: float) -> str:
 
     Args:
         session: That runs it.
-        tried: Slots of this session so far.
+        tried: Attempts of this session so far.
         seconds: What they took.
     """
     from ..judge.confirmation import kept_gain
 
     ledger = session.ledger
-    slots = [slot for slot in ledger.slots() if slot.kind != "baseline"]
-    facts = [tally(slots)]
+    attempts = [attempt for attempt in ledger.attempts() if attempt.kind != "baseline"]
+    facts = [tally(attempts)]
     champions = ledger.champions()
     if len(champions) > 1:
         last = champions[-1]
-        name = ledger.slot(last.slot_id).name
-        facts.append(f"champion {last.mean:.6f} by {name}, gain {kept_gain(ledger):+.6f}")
-    facts.append(f"{tried} slots in {clock(seconds)}")
-    left = session.plan.slots - tried
+        name = ledger.attempt(last.attempt_id).name
+        facts.append(
+            f"champion {last.mean:.6f} by {name}, gain {kept_gain(ledger.attempts(), champions):+.6f}"
+        )
+    facts.append(f"{tried} attempts in {clock(seconds)}")
+    left = session.plan.attempts - tried
     if session.options.iterations and left > 0:
         facts.append(f"about {clock(seconds / tried * left)} for {left} more")
-    if spent := _spent(ledger, slots):
+    if spent := _spent(ledger, attempts):
         facts.append(spent)
     return f"--- {'; '.join(facts)}"
 
 
-def _spent(ledger: Ledger, slots: Sequence[SlotRecord]) -> str:
-    if not any(slot.usage.requests for slot in slots):
+def _spent(ledger: Ledger, attempts: Sequence[Attempt]) -> str:
+    if not any(attempt.usage.requests for attempt in attempts):
         return ""
-    from ..ledger.spend import Purse
+    from ..ledger.spend import CostBudget
 
-    return f"spent on proposals: ${Purse(ledger.path).spent():.4f}"
+    return f"spent on proposals: ${CostBudget(ledger.path).spent():.4f}"
 
 
-def closing_lines(facts: dict[str, Any] | None, version: int, metric: str) -> list[str]:
+def confirmation_lines(facts: dict[str, Any] | None, version: int, metric: str) -> list[str]:
     """Return what is confirmed of the champion of `version`, or that nothing is yet."""
     from ..judge.confirmation import lines
 
@@ -181,28 +185,36 @@ def summary(session: Session) -> list[str]:
 
     ledger = session.ledger
     champions = ledger.champions()
-    slots = [slot for slot in ledger.slots() if slot.kind != "baseline"]
-    said = tally(slots)
-    lines = [f"campaign {session.plan.tag}: {len(slots)} slots" + (f" ({said})" if said else "")]
+    attempts = [attempt for attempt in ledger.attempts() if attempt.kind != "baseline"]
+    said = tally(attempts)
+    lines = [
+        f"campaign {session.plan.tag}: {len(attempts)} attempts" + (f" ({said})" if said else "")
+    ]
     if not champions:
         stopped = [f"stopped: {session.stopping}"] if session.stopping else []
         return [*lines, "the baseline is not measured yet", *stopped]
     metric, first, last = session.experiment.metric, champions[0], champions[-1]
     lines.append(f"baseline  {metric.name} {show(first.scores.values())}")
-    lines.append(preview(noise_of(ledger, session.experiment), metric.name, _judge(session)))
+    lines.append(
+        preview(
+            noise_of(ledger.attempts(), champions, session.experiment.metric),
+            metric.name,
+            _judge(session),
+        )
+    )
     if last.version > 1:
-        kept = ledger.slot(last.slot_id)
-        gain = kept_gain(ledger)
+        kept = ledger.attempt(last.attempt_id)
+        gain = kept_gain(ledger.attempts(), champions)
         lines.append(
             f"champion  {metric.name} {show(last.scores.values())}  gain {gain:+.6f}  "
             f"{kept.name} {' '.join(kept.title.split())}"
         )
-        lines += closing_lines(ledger.meta("closing"), last.version, metric.name)
+        lines += confirmation_lines(ledger.meta("confirmation"), last.version, metric.name)
         lines.append(f"look:  git log -p {first.commit[:10]}..autoresearch/{session.plan.tag}")
         lines.append(f"take:  git merge autoresearch/{session.plan.tag}")
     else:
         lines.append("no mutation was kept; the baseline stands")
-    if spent := _spent(ledger, slots):
+    if spent := _spent(ledger, attempts):
         from ..core.money import prices_version
 
         lines.append(f"{spent} (an estimate by {prices_version()})")

@@ -29,7 +29,7 @@ def fair_share(lengths: Sequence[int], room: int) -> int:
 
 
 def diff(edits: Sequence[Edit]) -> str:
-    """Return a slot's edits as a unified diff, one hunk an edit, without line numbers."""
+    """Return an attempt's edits as a unified diff, one hunk an edit, without line numbers."""
     parts: list[str] = []
     for edit in edits:
         lines = unified({edit.file: edit.search}, {edit.file: edit.replace}).splitlines()

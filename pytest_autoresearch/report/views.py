@@ -11,8 +11,8 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from ..core.experiment import Metric
-from ..core.records import Champion, SlotRecord
-from ..judge.noise import pooled
+from ..core.records import Attempt, Champion
+from ..judge.noise import noise_of
 from . import compare, progress, svg
 from .rows import STOPPED, Table, short, stopped_early, word
 
@@ -21,10 +21,9 @@ Standing = Literal["unmeasured", "baseline", "unconfirmed", "confirmed", "open",
 _REFUSED = ("invalid", "duplicate", "guard")
 
 
-def noise(slots: Sequence[SlotRecord], champions: Sequence[Champion], metric: Metric) -> float:
+def noise(attempts: Sequence[Attempt], champions: Sequence[Champion], metric: Metric) -> float:
     """Return sigma of one paired comparison, pooled over the campaign as its judge pools it."""
-    printed = any(trial.score_kind == "self-reported" for slot in slots for trial in slot.trials)
-    return pooled(slots, champions, metric.name == "val_bpb" and not printed).sigma
+    return noise_of(attempts, champions, metric).sigma
 
 
 class Report:
@@ -32,40 +31,40 @@ class Report:
 
     def __init__(
         self,
-        slots: Sequence[SlotRecord],
+        attempts: Sequence[Attempt],
         champions: Sequence[Champion],
         facts: Mapping[str, Any],
         live: bool,
     ) -> None:
-        self.slots, self.champions, self.facts, self.live = slots, champions, facts, live
+        self.attempts, self.champions, self.facts, self.live = attempts, champions, facts, live
         self.campaign: Mapping[str, Any] = facts.get("campaign") or {}
         self.metric = Metric(**self.campaign.get("metric", {}))
         self.tag = facts.get("tag", "")
         self.at = facts.get("at", 0.0)
-        self.sigma = noise(slots, champions, self.metric)
-        self.table = Table(slots, champions)
-        self.tried = [slot for slot in slots if slot.kind != "baseline"]
+        self.sigma = noise(attempts, champions, self.metric)
+        self.table = Table(attempts, champions)
+        self.tried = [attempt for attempt in attempts if attempt.kind != "baseline"]
         self.first = champions[0] if champions else None
         self.last = champions[-1] if champions else None
-        self._by_id = {slot.id: slot for slot in slots}
-        self._place = {slot.id: i for i, slot in enumerate(slots)}
-        self._champion_of = {champion.slot_id: champion for champion in champions}
-        self._trials = [trial for slot in slots for trial in slot.trials]
+        self._by_id = {attempt.id: attempt for attempt in attempts}
+        self._place = {attempt.id: i for i, attempt in enumerate(attempts)}
+        self._champion_of = {champion.attempt_id: champion for champion in champions}
+        self._runs = [run for attempt in attempts for run in attempt.runs]
 
     # ------------------------------------------------------------------ what runs
 
     @cached_property
     def flying(self) -> list[dict[str, Any]]:
-        """Slots in flight: by their workers' last word, or as the ledger knows them."""
+        """Attempts in flight: by their workers' last word, or as the ledger knows them."""
         running = {
-            slot.name: slot
-            for slot in self.slots
-            if slot.state == "running" or any(t.state == "running" for t in slot.trials)
+            attempt.name: attempt
+            for attempt in self.attempts
+            if attempt.state == "running" or any(t.state == "running" for t in attempt.runs)
         }
-        said = [dict(s) for s in self.facts.get("status", ()) if s["slot"] in running]
+        said = [dict(s) for s in self.facts.get("status", ()) if s["attempt"] in running]
         for status in said:
-            running.pop(status["slot"])
-        return [*said, *({"slot": s.name, "title": s.title} for s in running.values())]
+            running.pop(status["attempt"])
+        return [*said, *({"attempt": s.name, "title": s.title} for s in running.values())]
 
     # ------------------------------------------------------------------ what was gained
 
@@ -74,9 +73,9 @@ class Report:
         """How much is known of the gain."""
         if self.first is None:
             return "unmeasured"
-        if self.champion_slot is None:
+        if self.champion_attempt is None:
             return "baseline"
-        found = self.closing and self.closing["confirmed"]
+        found = self.confirmation and self.confirmation["confirmed"]
         if not found:
             return "unconfirmed"
         if found["low"] > 0:
@@ -84,10 +83,10 @@ class Report:
         return "open" if found["high"] > 0 else "lost"
 
     @property
-    def champion_slot(self) -> SlotRecord | None:
-        """The slot that made the last champion, if it is not the baseline."""
+    def champion_attempt(self) -> Attempt | None:
+        """The attempt that made the last champion, if it is not the baseline."""
         known = self.last is not None and len(self.champions) > 1
-        return self._by_id.get(self.last.slot_id) if known and self.last else None
+        return self._by_id.get(self.last.attempt_id) if known and self.last else None
 
     @property
     def gained(self) -> float:
@@ -95,20 +94,22 @@ class Report:
         return self._gained(len(self.champions))
 
     def _gained(self, champions: int) -> float:
-        slots = (self._by_id.get(champion.slot_id) for champion in self.champions[1:champions])
-        return math.fsum(slot.gain or 0.0 for slot in slots if slot)
+        attempts = (
+            self._by_id.get(champion.attempt_id) for champion in self.champions[1:champions]
+        )
+        return math.fsum(attempt.gain or 0.0 for attempt in attempts if attempt)
 
     @property
-    def closing(self) -> Mapping[str, Any] | None:
+    def confirmation(self) -> Mapping[str, Any] | None:
         """What is confirmed of the present champion, or None."""
-        closing: Mapping[str, Any] | None = self.facts.get("closing")
-        present = closing and self.last and closing["champion"] == self.last.version
-        return closing if present else None
+        confirmation: Mapping[str, Any] | None = self.facts.get("confirmation")
+        present = confirmation and self.last and confirmation["champion"] == self.last.version
+        return confirmation if present else None
 
     @property
     def holdout(self) -> Mapping[str, Any] | None:
         """The gain on the holdout, told only when no further trial can profit from it."""
-        found = None if self.live or self.closing is None else self.closing["holdout"]
+        found = None if self.live or self.confirmation is None else self.confirmation["holdout"]
         return found if found is None else dict(found)
 
     @property
@@ -120,21 +121,21 @@ class Report:
     @property
     def outdated(self) -> bool:
         """Whether only an earlier champion was confirmed."""
-        return bool(self.facts.get("closing")) and self.closing is None
+        return bool(self.facts.get("confirmation")) and self.confirmation is None
 
     @property
     def forgeable(self) -> list[tuple[str, str]]:
         """Kinds of the scores that a candidate could have forged, each with how many are so."""
-        trials = [trial for slot in self.slots for trial in slot.own_trials]
-        kinds = [trial.score_kind for trial in trials if trial.score is not None]
+        runs = [run for attempt in self.attempts for run in attempt.own_runs]
+        kinds = [run.score_kind for run in runs if run.score is not None]
         found = sorted(set(kinds) - {"trusted", ""})
         return [(kind, "All" if set(kinds) == {kind} else "Some") for kind in found]
 
     @property
     def spent(self) -> str:
-        """Device hours and dollars of all slots."""
-        seconds = sum(trial.total_seconds for trial in self._trials)
-        dollars = sum(slot.usage.cost_usd or 0.0 for slot in self.slots)
+        """Device hours and dollars of all attempts."""
+        seconds = sum(run.total_seconds for run in self._runs)
+        dollars = sum(attempt.usage.cost_usd or 0.0 for attempt in self.attempts)
         hours = f"{seconds / 3600:.2f} device hours"
         return hours + (f", ${dollars:,.2f}" if dollars else "")
 
@@ -146,20 +147,20 @@ class Report:
 
     @property
     def tally(self) -> list[tuple[str, int]]:
-        """How many slots came to what, most first."""
+        """How many attempts came to what, most first."""
         counts: dict[str, int] = {}
-        for slot in self.tried:
-            counts[word(slot)] = counts.get(word(slot), 0) + 1
+        for attempt in self.tried:
+            counts[word(attempt)] = counts.get(word(attempt), 0) + 1
         return sorted(counts.items(), key=lambda item: -item[1])
 
     def intervals(self) -> Markup | None:
         """Return the picture of the gain as kept, as confirmed and on the holdout."""
-        if self.closing is None:
+        if self.confirmation is None:
             return None
-        kept = self.closing["kept"]
+        kept = self.confirmation["kept"]
         rows = [svg.Interval("when kept", kept, kept, kept)]
         for name, found in (
-            ("on fresh seeds", self.closing["confirmed"]),
+            ("on fresh seeds", self.confirmation["confirmed"]),
             ("on the holdout", self.holdout),
         ):
             if found:
@@ -169,32 +170,34 @@ class Report:
 
     # ------------------------------------------------------------------ pictures
 
-    def _level(self, slot: SlotRecord) -> float | None:
-        """Where a slot stands beside the champion's mean, the luck of its seeds taken out."""
-        if slot.id in self._champion_of and slot.kind != "baseline":
-            return self._champion_of[slot.id].mean
-        before = self._champion_of.get(slot.champion_before or 0)
-        if slot.score is None or slot.gain is None or before is None:
-            return slot.score
-        return before.mean - (slot.gain if self.metric.direction == "min" else -slot.gain)
+    def _level(self, attempt: Attempt) -> float | None:
+        """Where an attempt stands beside the champion's mean, the luck of its seeds taken out."""
+        if attempt.id in self._champion_of and attempt.kind != "baseline":
+            return self._champion_of[attempt.id].mean
+        before = self._champion_of.get(attempt.champion_before or 0)
+        if attempt.score is None or attempt.gain is None or before is None:
+            return attempt.score
+        return before.mean - (attempt.gain if self.metric.direction == "min" else -attempt.gain)
 
-    def _mark(self, slot: SlotRecord) -> svg.Mark:
-        verdict = slot.verdict or slot.state
-        score = "" if slot.score is None else f" {slot.score:.6f}"
-        sigma = "" if slot.gain_sigma is None else f" ({slot.gain_sigma:+.1f}σ)"
-        tip = f"{slot.name} {word(slot)}{score}{sigma} {slot.title[:80]}".strip()
+    def _mark(self, attempt: Attempt) -> svg.Mark:
+        verdict = attempt.verdict or attempt.state
+        score = "" if attempt.score is None else f" {attempt.score:.6f}"
+        sigma = "" if attempt.gain_sigma is None else f" ({attempt.gain_sigma:+.1f}σ)"
+        tip = f"{attempt.name} {word(attempt)}{score}{sigma} {attempt.title[:80]}".strip()
         shape: svg.Shape = "dot"
         if verdict in ("keep", "baseline"):
             shape = "keep" if verdict == "keep" else "baseline"
-        elif stopped_early(slot):
+        elif stopped_early(attempt):
             shape = "stop"
-        elif slot.score is None:
+        elif attempt.score is None:
             shape = "square" if verdict in _REFUSED else "cross"
-        return svg.Mark(slot.id, self._place[slot.id], self._level(slot), shape, slot.title, tip)
+        return svg.Mark(
+            attempt.id, self._place[attempt.id], self._level(attempt), shape, attempt.title, tip
+        )
 
     @property
     def _marks(self) -> list[svg.Mark]:
-        return [self._mark(slot) for slot in self.slots if slot.verdict is not None]
+        return [self._mark(attempt) for attempt in self.attempts if attempt.verdict is not None]
 
     @property
     def _better(self) -> str:
@@ -202,10 +205,10 @@ class Report:
 
     def progress(self) -> Markup:
         """Return the progress picture."""
-        starts: list[float] = [self._place.get(c.slot_id, 0) for c in self.champions]
-        ends = [*starts[1:], len(self.slots) - 0.5]
+        starts: list[float] = [self._place.get(c.attempt_id, 0) for c in self.champions]
+        ends = [*starts[1:], len(self.attempts) - 0.5]
         reigns = [
-            progress.Reign(start, end, champion.mean)
+            progress.ChampionSpan(start, end, champion.mean)
             for start, end, champion in zip(starts, ends, self.champions, strict=False)
         ]
         said = f"{len(self.tried)} trials, {len(self.champions[1:])} kept"
@@ -215,7 +218,7 @@ class Report:
             self._marks,
             reigns,
             self.sigma,
-            places=len(self.slots),
+            places=len(self.attempts),
             ticks=self._ticks,
             metric=self.metric.name,
             direction=self.metric.direction,
@@ -242,7 +245,7 @@ class Report:
     def _ticks(self) -> list[tuple[int, str]]:
         """About ten trials by their number, at a round step."""
         steps = (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**6)
-        numbered = [slot for slot in self.tried if slot.kind == "mutation"]
+        numbered = [attempt for attempt in self.tried if attempt.kind == "mutation"]
         step = next(step for step in steps if len(numbered) <= 12 * step)
         found = [(self._place[s.id], s.number) for s in numbered if s.number % step == 0]
         return [(place, f"{number}") for place, number in found]
@@ -251,11 +254,11 @@ class Report:
         """Return the champion's gain over device hours and, if anything was billed, dollars."""
         if self.first is None:
             return []
-        hours = [(t.finished or t.started, t.total_seconds / 3600) for t in self._trials]
+        hours = [(t.finished or t.started, t.total_seconds / 3600) for t in self._runs]
         dollars = [
-            (slot.finished or slot.started, slot.usage.cost_usd)
-            for slot in self.slots
-            if slot.usage.cost_usd
+            (attempt.finished or attempt.started, attempt.usage.cost_usd)
+            for attempt in self.attempts
+            if attempt.usage.cost_usd
         ]
         pictures = [self._spent("hours", "device hours", hours)]
         if dollars:
@@ -275,64 +278,64 @@ class Report:
         )
 
     def tree(self) -> Markup | None:
-        """Return the tree of parents, a line for each slot that has children."""
+        """Return the tree of parents, a line for each attempt that has children."""
         children: dict[int, list[svg.Mark]] = {}
-        for slot in self.tried:
-            if slot.parent in self._by_id and slot.verdict is not None:
-                children.setdefault(slot.parent or 0, []).append(self._mark(slot))
-        for slot_id in self._champion_of:
-            children.setdefault(slot_id, [])
+        for attempt in self.tried:
+            if attempt.parent in self._by_id and attempt.verdict is not None:
+                children.setdefault(attempt.parent or 0, []).append(self._mark(attempt))
+        for attempt_id in self._champion_of:
+            children.setdefault(attempt_id, [])
         rows = [
             (self._named(self._by_id[parent], found), self._place[parent], found)
             for parent, found in sorted(children.items(), key=lambda i: self._place.get(i[0], 0))
             if parent in self._by_id
         ]
         said = "; ".join(label for label, _, _ in rows)
-        return svg.tree(rows, len(self.slots), description=said) if rows else None
+        return svg.tree(rows, len(self.attempts), description=said) if rows else None
 
-    def _named(self, slot: SlotRecord, children: Sequence[svg.Mark]) -> str:
-        title = "" if slot.kind == "baseline" else f" {slot.title[:30]}"
-        return f"{short(slot)}{title}: {len(children)} tried from it"
+    def _named(self, attempt: Attempt, children: Sequence[svg.Mark]) -> str:
+        title = "" if attempt.kind == "baseline" else f" {attempt.title[:30]}"
+        return f"{short(attempt)}{title}: {len(children)} tried from it"
 
     # ------------------------------------------------------------------ comparisons
 
     def hours(self) -> list[dict[str, Any]]:
         """What the device hours went into."""
-        return compare.hours(self.slots)
+        return compare.hours(self.attempts)
 
     def arms(self) -> list[dict[str, Any]]:
         """Compare the proposers."""
         return compare.arms(self.tried)
 
-    def gates(self) -> list[dict[str, Any]]:
+    def check_notes(self) -> list[dict[str, Any]]:
         """What each check looked at, caught, cost and spared."""
-        return compare.gates(self.slots)
+        return compare.check_notes(self.attempts)
 
     def examined(self) -> list[Mapping[str, Any]]:
         """Keeps that were trained on fresh seeds one by one, the fallen first."""
-        return compare.survivals(self.slots, self.closing)
+        return compare.survivals(self.attempts, self.confirmation)
 
-    def left_out(self) -> list[tuple[SlotRecord, SlotRecord]]:
+    def left_out(self) -> list[tuple[Attempt, Attempt]]:
         """Keeps whose removal cost nothing."""
-        return compare.left_out(self.slots)
+        return compare.left_out(self.attempts)
 
     # ------------------------------------------------------------------ provenance
 
     @cached_property
     def briefs(self) -> dict[int, str]:
-        """Slots that were the first to see a version of the brief, oldest first, with its hash."""
+        """Attempts that were the first to see a version of the brief, oldest first, with its hash."""
         first: dict[str, int] = {}
-        for slot in self.tried:
-            if slot.meta.get("brief"):
-                first.setdefault(str(slot.meta["brief"])[:16], slot.id)
-        return {slot_id: brief for brief, slot_id in first.items()}
+        for attempt in self.tried:
+            if attempt.meta.get("brief"):
+                first.setdefault(str(attempt.meta["brief"])[:16], attempt.id)
+        return {attempt_id: brief for brief, attempt_id in first.items()}
 
     def environment(self) -> list[tuple[str, str]]:
         """Where and on what the scores were made."""
-        scored = [t for slot in self.slots for t in slot.own_trials if t.status == "ok"]
+        scored = [t for attempt in self.attempts for t in attempt.own_runs if t.status == "ok"]
         last = scored[-1] if scored else None
-        kinds = sorted({trial.score_kind for trial in scored if trial.score_kind})
-        devices = sorted({f"{t.device} ({t.concurrency} side by side)" for t in self._trials})
+        kinds = sorted({run.score_kind for run in scored if run.score_kind})
+        devices = sorted({f"{t.device} ({t.concurrency} side by side)" for t in self._runs})
         versions: Mapping[str, str] = self.facts.get("versions") or {}
         briefs = self.briefs.items()
         facts = [

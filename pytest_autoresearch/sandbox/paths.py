@@ -301,6 +301,7 @@ def _walk(root: str, hidden: frozenset[str], strict: bool) -> _Granted:
     granted.holes |= {path for path in hidden if within(path, root) and os.path.lexists(path)}
     return granted
 
+
 _secrets = functools.lru_cache(maxsize=16)(_Secrets)
 
 

@@ -142,6 +142,7 @@ class Filter:
             )  # fmt: skip
         return code + on(machine, "openat2", fail(errno.ENOSYS))
 
+
 LOAD_NUMBER: Instruction = (_LOAD, 0, 0, _NUMBER)
 
 PASS: Instruction = (_RETURN, 0, 0, _ALLOW)

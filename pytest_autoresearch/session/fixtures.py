@@ -1,4 +1,4 @@
-"""The four fixtures of a slot; a user's ``conftest.py`` may override any of them."""
+"""The four fixtures of an attempt; a user's ``conftest.py`` may override any of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..core.experiment import Experiment
 from ..core.outcome import Score, Trial
 
 if TYPE_CHECKING:
-    from ..campaign.attempt import Slot
+    from ..campaign.attempt import WorkingAttempt
 
 
 @pytest.fixture(scope="session")
@@ -22,15 +22,15 @@ def experiment(request: pytest.FixtureRequest) -> Experiment:
 
 
 @pytest.fixture
-def proposal(request: pytest.FixtureRequest, experiment: Experiment) -> Slot:
-    """The slot with its mutation: proposed now, or given back by an interrupted slot."""
+def proposal(request: pytest.FixtureRequest, experiment: Experiment) -> WorkingAttempt:
+    """The attempt with its mutation: proposed now, or given back by an interrupted attempt."""
     from .session import SESSION
 
     return request.config.stash[SESSION].propose(request.node, experiment)
 
 
 @pytest.fixture
-def trial(request: pytest.FixtureRequest, proposal: Slot) -> Trial:
+def trial(request: pytest.FixtureRequest, proposal: WorkingAttempt) -> Trial:
     """The trained and scored mutation; never raises for what the candidate did."""
     from .session import SESSION
 

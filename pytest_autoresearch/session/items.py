@@ -1,4 +1,4 @@
-"""program.md becomes slots: numbered pytest items whose mutation is fetched when they run."""
+"""program.md becomes attempts: numbered pytest items whose mutation is fetched when they run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..core.outcome import Score, Trial
 
 
 def mutation(trial: Trial, best: Score) -> None:
-    """Body of every slot: better than the bar, or not kept."""
+    """Body of every attempt: better than the bar, or not kept."""
     assert trial.val_bpb < best
 
 
@@ -26,7 +26,7 @@ def baseline(trial: Trial) -> None:
     assert trial.score is not None
 
 
-class Slot(pytest.Function):
+class AttemptItem(pytest.Function):
     """One numbered place in a campaign.
 
     Attributes:
@@ -51,20 +51,20 @@ class Slot(pytest.Function):
 
 
 class ProgramFile(pytest.File):
-    """The researcher's brief as a collector of slots."""
+    """The researcher's brief as a collector of attempts."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Yield the missing baseline items, then the session's slots."""
+        """Yield the missing baseline items, then the session's attempts."""
         from .session import SESSION
 
         plan = self.config.stash[SESSION].plan
         body = mutation if plan.metric == "val_bpb" else other_metric
         for number in plan.baselines:
-            yield Slot.from_parent(
+            yield AttemptItem.from_parent(
                 self, name=f"baseline-{number}", callobj=baseline, kind="baseline", number=number
             )
-        for number in range(plan.first, plan.first + plan.slots):
-            yield Slot.from_parent(
+        for number in range(plan.first, plan.first + plan.attempts):
+            yield AttemptItem.from_parent(
                 self,
                 name=f"mutation-{number:04d}",
                 callobj=body,

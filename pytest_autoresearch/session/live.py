@@ -1,7 +1,7 @@
 """The live view: a repainted line per worker on a terminal, a plain one now and then elsewhere.
 
 Workers leave word of their trials in files; the process that a person started reads and shows them.
-pytest redirects the output while a slot runs, so the view writes to a copy of it made before. What
+pytest redirects the output while an attempt runs, so the view writes to a copy of it made before. What
 pytest writes goes through `Guarded`, which takes the live lines away first: nothing gets torn.
 """
 
@@ -44,7 +44,7 @@ PURPOSES = {
 
 
 def cells(status: Mapping[str, Any], budget: Budget) -> dict[str, str]:
-    """Return the parts of a worker's line: slot, phase, how far, loss, champion, title."""
+    """Return the parts of a worker's line: attempt, phase, how far, loss, champion, title."""
     smoke = status["purpose"] == SMOKE
     elapsed, fraction = float(status["elapsed"]), float(status["fraction"])
     how_far = clock(elapsed)
@@ -55,7 +55,7 @@ def cells(status: Mapping[str, Any], budget: Budget) -> dict[str, str]:
             how_far = f"{clock(elapsed)} {fraction:.0%} of {budget}"
     loss, champion = status["loss"], status["champion"]
     return {
-        "slot": status["slot"] + PURPOSES.get(status["purpose"], ""),
+        "attempt": status["attempt"] + PURPOSES.get(status["purpose"], ""),
         "phase": PHASES.get(status["phase"], status["phase"]),
         "how far": how_far,
         "loss": "" if loss is None else f"loss {loss:.3f}",
@@ -74,7 +74,7 @@ def table(rows: Sequence[Mapping[str, str]], width: int) -> RenderableType:
     from rich.table import Table
 
     left_out = {"champion", "title"} if width < 50 else {"champion"} if width < 90 else set()
-    styles = {"slot": "bold", "phase": "cyan", "loss": "magenta", "champion": "green"}
+    styles = {"attempt": "bold", "phase": "cyan", "loss": "magenta", "champion": "green"}
     names = [name for name in rows[0] if name not in left_out and any(row[name] for row in rows)]
     grid = Table.grid(padding=(0, 1), expand=True)
     for name in names:
@@ -137,7 +137,7 @@ class LiveView:
 
     @property
     def speaks(self) -> bool:
-        """Whether slots get lines of their own: not with ``-q``."""
+        """Whether attempts get lines of their own: not with ``-q``."""
         return self.reporter is not None and self.session.config.option.verbose >= 0
 
     @property
@@ -153,7 +153,7 @@ class LiveView:
         if not self.speaks:
             return
         self.reporter.showfspath = False
-        self.reporter._show_progress_info = False  # a percentage of slots on a line of its own
+        self.reporter._show_progress_info = False  # a percentage of attempts on a line of its own
         writer = self.reporter._tw
         try:
             copy = os.dup(writer._file.fileno())
@@ -245,13 +245,13 @@ class LiveView:
                 write(self.reporter, line, **colours)
 
     def failed(self, report: pytest.TestReport) -> None:
-        """Print what infrastructure, not the mutation, did to a slot."""
+        """Print what infrastructure, not the mutation, did to an attempt."""
         crash = getattr(report.longrepr, "reprcrash", None)
         why = (crash.message if crash else str(report.longrepr)).split("\n")[0]
         self.say(f"E {'-' * 8} {report.nodeid.split('::')[-1]}: {why}", red=True)
 
     def finished(self, report: pytest.TestReport) -> None:
-        """Print a slot's line, and where the campaign stands after every tenth slot."""
+        """Print an attempt's line, and where the campaign stands after every tenth attempt."""
         if not self.speaks:
             return
         facts = {name: str(value) for name, value in report.user_properties}

@@ -11,7 +11,7 @@ import pytest
 
 from ..campaign.project import default_tag
 from ..core.experiment import Budget, Experiment
-from ..options import MAX_SLOTS, Config
+from ..options import MAX_ATTEMPTS, Options
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Plan:
         budget: Training budget of a trial, as text.
         calibrate: Seeds of the baseline.
         baselines: Calibration items to collect.
-        first: Number of the first slot.
-        slots: How many are collected.
-        deadline: Unix seconds after which no slot starts, or None.
+        first: Number of the first attempt.
+        attempts: How many are collected.
+        deadline: Unix seconds after which no attempt starts, or None.
         concurrency: Trials side by side.
     """
 
@@ -42,12 +42,12 @@ class Plan:
     calibrate: int
     baselines: tuple[int, ...]
     first: int
-    slots: int
+    attempts: int
     deadline: float | None
     concurrency: int
 
 
-def make(config: pytest.Config, options: Config, experiment: Experiment, repository: Any) -> Plan:
+def make(config: pytest.Config, options: Options, experiment: Experiment, repository: Any) -> Plan:
     """Plan the session of a new campaign, or of one that goes on.
 
     Raises:
@@ -75,7 +75,7 @@ def make(config: pytest.Config, options: Config, experiment: Experiment, reposit
         calibrate=options.calibrate,
         baselines=tuple(range(1, options.calibrate + 1)),
         first=1,
-        slots=options.iterations or MAX_SLOTS,
+        attempts=options.iterations or MAX_ATTEMPTS,
         deadline=time.time() + options.deadline if options.deadline else None,
         concurrency=max(1, len(getattr(config.option, "tx", None) or ())),
     )
@@ -89,7 +89,7 @@ def make(config: pytest.Config, options: Config, experiment: Experiment, reposit
         raise pytest.UsageError(str(error)) from None
 
 
-def _resume(plan: Plan, ledger: Any, options: Config, experiment: Experiment, dry: bool) -> Plan:
+def _resume(plan: Plan, ledger: Any, options: Options, experiment: Experiment, dry: bool) -> Plan:
     """Continue where the ledger stands; its facts outrank what this session would choose."""
     facts = ledger.meta("campaign")
     if facts is None:
@@ -116,7 +116,7 @@ def _resume(plan: Plan, ledger: Any, options: Config, experiment: Experiment, dr
             "give another --autoresearch-tag"
         )
     _check_data_identity(plan, ledger, experiment, dry)
-    done = {s.number for s in ledger.slots() if s.kind == "baseline" and s.score is not None}
+    done = {s.number for s in ledger.attempts() if s.kind == "baseline" and s.score is not None}
     changes = {
         "base_commit": facts["base_commit"],
         "budget": facts["budget"],

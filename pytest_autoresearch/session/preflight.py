@@ -14,7 +14,7 @@ from ..core.experiment import Experiment
 from ..options import expanded
 
 if TYPE_CHECKING:
-    from ..options import Config
+    from ..options import Options
 
 
 def find_experiment(config: pytest.Config) -> Experiment:
@@ -41,7 +41,7 @@ def junit_log(config: pytest.Config) -> Path | None:
     return Path(os.path.abspath(expanded(given))) if given else None
 
 
-def check_outputs(config: pytest.Config, options: Config) -> None:
+def check_outputs(config: pytest.Config, options: Options) -> None:
     """See that what was asked to be written can be, so that a night does not end in nothing.
 
     Raises:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 
-class Publisher:
+class Reporter:
     """The driver's one way to tell anybody anything.
 
     Attributes:
@@ -58,7 +58,7 @@ class Publisher:
 
     @property
     def speaks(self) -> bool:
-        """Whether slots have lines of their own."""
+        """Whether attempts have lines of their own."""
         return self._live is not None and self._live.speaks
 
     # ------------------------------------------------------------------ words
@@ -104,20 +104,20 @@ class Publisher:
             for line in summary(self.session):
                 write(reporter, line)
 
-    # ------------------------------------------------------------------ a slot
+    # ------------------------------------------------------------------ an attempt
 
     def finished(self, report: pytest.TestReport) -> None:
-        """A slot has its verdict: print its line, write the logs, tell plugins."""
-        with self._attempt("not everything was said of a slot"):
+        """An attempt has its verdict: print its line, write the logs, tell plugins."""
+        with self._attempt("not everything was said of an attempt"):
             self._mention_steering(dict(report.user_properties))
             if self._live is not None:
                 self._live.finished(report)
         self.write_logs()
-        with self._attempt("plugins did not hear of a slot"):
+        with self._attempt("plugins did not hear of an attempt"):
             self._announce(report)
 
     def failed(self, report: pytest.TestReport) -> None:
-        """Infrastructure took a slot: print what broke."""
+        """Infrastructure took an attempt: print what broke."""
         if self._live is not None:
             self._live.failed(report)
 
@@ -129,7 +129,7 @@ class Publisher:
         if row is None:
             return
         session = self.session
-        record = session.ledger.slot(int(str(row)))
+        record = session.ledger.attempt(int(str(row)))
         root, page = session.config.rootpath, session.options.html
         files = artifacts_of(
             record,
@@ -142,12 +142,12 @@ class Publisher:
         announce(session.config.pluginmanager, record, files, say)
 
     def _mention_steering(self, facts: dict[str, Any]) -> None:
-        """Say with which slot a changed program was seen first."""
+        """Say with which attempt a changed program was seen first."""
         ledger, program = self.session.ledger, self.session.plan.program
         row, brief = int(facts.get("ledger_row", 0)), facts.get("brief")
-        earlier = [s for s in ledger.slots() if s.id < row and s.meta.get("brief")]
+        earlier = [s for s in ledger.attempts() if s.id < row and s.meta.get("brief")]
         if brief and earlier and earlier[-1].meta["brief"] != brief:
-            name = ledger.slot(row).name
+            name = ledger.attempt(row).name
             self.say(f"{program} changed; {name} is the first to see it ({brief})")
 
     # ------------------------------------------------------------------ files
@@ -185,12 +185,13 @@ class Publisher:
 
         text = markdown.render(
             session.plan.tag,
-            session.ledger.slots(),
+            session.ledger.attempts(),
             session.ledger.champions(),
             session.experiment.metric,
-            session.ledger.meta("closing"),
+            session.ledger.meta("confirmation"),
         )
         markdown.append(session.config.rootpath / session.options.summary, text)
+
 
 SHARE = 0.02
 """Most of the time that may go into writing the page; a long campaign's is written less often."""
@@ -219,7 +220,7 @@ class LivePage:
         self._thread.start()
 
     def changed(self) -> None:
-        """Say that a slot ended; returns at once, the page follows soon."""
+        """Say that an attempt ended; returns at once, the page follows soon."""
         self._changed.set()
 
     def finish(self) -> None:
@@ -252,15 +253,16 @@ class LivePage:
 
     def _write(self, live: bool) -> None:
         facts = html.gather(self._ledger, read_status(self._ledger.path.parent))
-        slots, champions = self._ledger.slots(), self._ledger.champions()
+        attempts, champions = self._ledger.attempts(), self._ledger.champions()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        html.write(self.path, slots, champions, facts, live=live)
+        html.write(self.path, attempts, champions, facts, live=live)
+
 
 QUICK_S = 0.5
 """Seconds that writing may take at any time; what takes longer keeps to `SHARE`."""
 
 SHARE = 0.05
-"""Share of the time that writing may take, so that a long campaign's slots are not held up."""
+"""Share of the time that writing may take, so that a long campaign's attempts are not held up."""
 
 
 @dataclass
@@ -275,7 +277,7 @@ class Logs:
         ledger: Of the campaign.
         metric: Of the experiment.
         junit: Where the junit log goes, if anywhere.
-        first_session: This run's session; slots of earlier ones are marked.
+        first_session: This run's session; attempts of earlier ones are marked.
         page: The HTML page, which is written by a thread of its own.
         warn: Told what was not written, and why.
     """
@@ -320,15 +322,15 @@ class Logs:
         from ..report import junit, tsv
 
         with self._attempt("results.tsv"):
-            tsv.write(self.root / "results.tsv", self.ledger.slots())
+            tsv.write(self.root / "results.tsv", self.ledger.attempts())
         if self.junit is not None:
             with self._attempt(self.junit.name):
-                slots, champions = self.ledger.slots(), self.ledger.champions()
+                attempts, champions = self.ledger.attempts(), self.ledger.champions()
                 junit.write(
                     self.junit,
-                    slots,
+                    attempts,
                     self.metric,
-                    junit.facts_of(self.ledger, slots, champions, self.metric),
+                    junit.facts_of(self.ledger, attempts, champions, self.metric),
                     known=snapshot.take(self.ledger),
                     first_session=self.first_session,
                 )

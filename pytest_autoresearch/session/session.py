@@ -20,17 +20,17 @@ from ..core.experiment import Experiment
 from ..core.outcome import NoScore, Score, Trial
 from ..core.text import one_line
 from ..ledger.store import ChampionMoved, LedgerUnavailable
-from ..options import Config
+from ..options import Options
 from . import preflight, testreports
 from .plan import Plan, make
-from .reporter import Publisher
+from .reporter import Reporter
 from .stopping import Signals, exit_code, terminate, why_now
 
 if TYPE_CHECKING:
-    from ..campaign.attempt import Slot as ActiveSlot
+    from ..campaign.attempt import WorkingAttempt
     from ..campaign.loop import Campaign
     from ..core.run import Progress
-    from .items import Slot
+    from .items import AttemptItem
 
 SESSION = pytest.StashKey["Session"]()
 
@@ -49,7 +49,7 @@ def start(config: pytest.Config) -> Session:
     Raises:
         pytest.UsageError: Before anything is spent, with the remedy.
     """
-    options = Config.from_pytest(config)
+    options = Options.from_pytest(config)
     root = config.rootpath
     experiment = preflight.find_experiment(config)
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
@@ -69,7 +69,7 @@ def start(config: pytest.Config) -> Session:
     return Session(config, options, experiment, plan, is_driver=True)
 
 
-def _check_proposer(options: Config, root: Path) -> None:
+def _check_proposer(options: Options, root: Path) -> None:
     from ..proposers.registry import check, default
 
     try:
@@ -90,12 +90,12 @@ class Session:
         is_driver: False in an xdist worker.
         counts: Verdicts of this session (driver).
         failures: Reports of this session that failed (driver).
-        stopping: Why no further slot starts, or ''.
-        more: Whether this process has another slot to fill after the one that runs.
+        stopping: Why no further attempt starts, or ''.
+        more: Whether this process has another attempt to fill after the one that runs.
     """
 
     config: pytest.Config
-    options: Config
+    options: Options
     experiment: Experiment
     plan: Plan
     is_driver: bool
@@ -103,12 +103,12 @@ class Session:
     failures: int = 0
     stopping: str = ""
     more: bool = False
-    _slots: dict[str, ActiveSlot] = field(default_factory=dict)
+    _attempts: dict[str, WorkingAttempt] = field(default_factory=dict)
     _signals: Signals = field(default_factory=Signals)
     _told: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.publisher = Publisher(self) if self.is_driver else None
+        self.reporter = Reporter(self) if self.is_driver else None
         self.holdings = Holdings(
             self.config.rootpath,
             self.options,
@@ -137,7 +137,7 @@ class Session:
         return self.holdings.session_id
 
     def campaign(self, experiment: Experiment | None = None) -> Campaign:
-        """This process's hands on the campaign, made when the first slot runs."""
+        """This process's hands on the campaign, made when the first attempt runs."""
         return self.holdings.open(experiment or self.experiment)
 
     @property
@@ -148,13 +148,13 @@ class Session:
         return self.options.proposer or default()
 
     def _say(self, line: str) -> None:
-        """Show a line at once; a worker's, or another thread's, with the slot's report."""
-        if self.publisher is None or threading.current_thread() is not threading.main_thread():
+        """Show a line at once; a worker's, or another thread's, with the attempt's report."""
+        if self.reporter is None or threading.current_thread() is not threading.main_thread():
             self._told.append(line)
             return
         capture = self.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-            self.publisher.say(line)
+            self.reporter.say(line)
 
     @contextlib.contextmanager
     def _attempt(self, what: str) -> Iterator[None]:
@@ -162,17 +162,17 @@ class Session:
         try:
             yield
         except Exception as error:
-            if self.publisher is not None:
-                self.publisher.warn(what, error)
+            if self.reporter is not None:
+                self.reporter.warn(what, error)
 
     def _paused(self, line: str) -> None:
-        """Show where slots are shown that one waits, a worker's with the reason; '': no more."""
+        """Show where attempts are shown that one waits, a worker's with the reason; '': no more."""
         from ..core.run import Progress
 
-        shown = line if self.publisher is None else line.partition(": ")[0]
-        for slot in self._slots.values():
-            phase = shown or ("start" if slot.proposal else "propose")
-            self._show(slot, "", Progress(phase))
+        shown = line if self.reporter is None else line.partition(": ")[0]
+        for attempt in self._attempts.values():
+            phase = shown or ("start" if attempt.proposal else "propose")
+            self._show(attempt, "", Progress(phase))
 
     def _prepare(self) -> None:
         """See that proposals can be had, before the baseline is measured."""
@@ -181,7 +181,7 @@ class Session:
         plan = self.plan
         try:
             researcher = self.holdings.researcher(self.experiment)
-            lines = researcher.prepare(plan.first, plan.slots, plan.first - 1)
+            lines = researcher.prepare(plan.first, plan.attempts, plan.first - 1)
             lacks = [part for part in PROPOSER if not hasattr(researcher.main, part)]
             if lacks:
                 raise ValueError(f"it has no {' and no '.join(lacks)}; see docs/proposers.md")
@@ -194,49 +194,49 @@ class Session:
 
     # ------------------------------------------------------------------ fixtures
 
-    def propose(self, item: Slot, experiment: Experiment) -> ActiveSlot:
-        """Open the item's slot and fill it."""
+    def propose(self, item: AttemptItem, experiment: Experiment) -> WorkingAttempt:
+        """Open the item's attempt and fill it."""
         from ..core.proposal import ProposerExhausted
         from ..core.run import Progress
 
         campaign = self.campaign(experiment)
-        slot = campaign.begin(item.name, item.kind, item.number)
-        self._slots[item.nodeid] = slot
+        attempt = campaign.begin(item.name, item.kind, item.number)
+        self._attempts[item.nodeid] = attempt
         if item.kind == "mutation":
-            self._show(slot, "", Progress("propose"))
+            self._show(attempt, "", Progress("propose"))
             try:
-                campaign.propose(slot)
+                campaign.propose(attempt)
             except ProposerExhausted as error:
                 self.stopping = one_line(error) or "nothing is left to propose"
                 if isinstance(error, PastDeadline):
                     raise
                 pytest.skip(self.stopping)
-            if slot.proposal is not None:
-                self.holdings.researcher(experiment).note(slot.proposal.meta, slot.name)
-        return slot
+            if attempt.proposal is not None:
+                self.holdings.researcher(experiment).note(attempt.proposal.meta, attempt.name)
+        return attempt
 
-    def train(self, item: Slot, slot: ActiveSlot) -> Trial:
+    def train(self, item: AttemptItem, attempt: WorkingAttempt) -> Trial:
         """Gate, train, score and replicate."""
         campaign = self.campaign()
-        campaign.gate(slot)
+        campaign.check(attempt)
         if self.more and item.kind == "mutation":
-            campaign.draft_ahead(slot)
-        return campaign.measure(slot)
+            campaign.draft_ahead(attempt)
+        return campaign.measure(attempt)
 
-    def bar(self, item: Slot) -> Score:
+    def bar(self, item: AttemptItem) -> Score:
         """The number to beat."""
-        return self.campaign().measurement.bar(self._slots[item.nodeid])
+        return self.campaign().measurement.bar(self._attempts[item.nodeid])
 
     # ------------------------------------------------------------------ the call phase
 
-    def judge_call(self, item: Slot) -> Generator[None, object, object]:
+    def judge_call(self, item: AttemptItem) -> Generator[None, object, object]:
         """Run the body; what it says is the verdict, recorded before the phase ends."""
-        slot = self._slots.get(item.nodeid)
+        attempt = self._attempts.get(item.nodeid)
         trial = item.funcargs.get("trial")
         try:
             result = yield
         except NoScore as error:
-            self._settle(item, slot, trial, error.verdict, error.reason)
+            self._settle(item, attempt, trial, error.verdict, error.reason)
             raise
         except AssertionError as error:
             best = item.funcargs.get("best")
@@ -246,42 +246,46 @@ class Session:
             if isinstance(best, Score):
                 shown = f"{value:.6f} is not better than {float(best):.6f}: {why}"
             error.autoresearch_reason = shown  # type: ignore[attr-defined]
-            self._settle(item, slot, trial, "discard", shown)
+            self._settle(item, attempt, trial, "discard", shown)
             raise
-        if slot is not None:
+        if attempt is not None:
             verdict = "baseline" if item.kind == "baseline" else "keep"
-            self._settle_keep(item, slot, trial, verdict)
+            self._settle_keep(item, attempt, trial, verdict)
         return result
 
-    def _settle_keep(self, item: Slot, slot: ActiveSlot, trial: Any, verdict: str) -> None:
+    def _settle_keep(
+        self, item: AttemptItem, attempt: WorkingAttempt, trial: Any, verdict: str
+    ) -> None:
         while True:
             try:
-                self._settle(item, slot, trial, verdict, "")
+                self._settle(item, attempt, trial, verdict, "")
                 return
             except ChampionMoved:
-                bar = self.campaign().measurement.bar(slot)
+                bar = self.campaign().measurement.bar(attempt)
                 if not trial.score < bar:
                     reason = f"beaten meanwhile: the bar moved to {float(bar):.6f}"
-                    self._settle(item, slot, trial, "discard", reason)
+                    self._settle(item, attempt, trial, "discard", reason)
                     error = AssertionError(reason)
                     error.autoresearch_reason = reason  # type: ignore[attr-defined]
                     raise error from None
 
-    def _settle(self, item: Slot, slot: Any, trial: Any, verdict: str, reason: str) -> None:
-        if slot is None or not isinstance(trial, Trial):
+    def _settle(
+        self, item: AttemptItem, attempt: Any, trial: Any, verdict: str, reason: str
+    ) -> None:
+        if attempt is None or not isinstance(trial, Trial):
             return
         from ..report.junit import properties
 
-        record = self.campaign().settle(slot, trial, verdict, reason)
-        self._slots.pop(item.nodeid, None)
+        record = self.campaign().settle(attempt, trial, verdict, reason)
+        self._attempts.pop(item.nodeid, None)
         self.idle()
-        names = {known.id: known.name for known in self.campaign().ledger.slots()}
+        names = {known.id: known.name for known in self.campaign().ledger.attempts()}
         item.user_properties.extend(properties(record, self.experiment.metric, names))
 
     # ------------------------------------------------------------------ reports
 
     def shape_report(
-        self, item: Slot, call: pytest.CallInfo[None], report: pytest.TestReport
+        self, item: AttemptItem, call: pytest.CallInfo[None], report: pytest.TestReport
     ) -> None:
         """Map the call phase to a verdict; give back what infrastructure cut off."""
         report.autoresearch_told, self._told = self._told, []  # type: ignore[attr-defined]
@@ -290,13 +294,13 @@ class Session:
             if report.when == "call" and verdict:
                 report.autoresearch = verdict  # type: ignore[attr-defined]
             return
-        slot = self._slots.pop(item.nodeid, None)
-        if slot is not None and self.holdings.campaign is not None:
+        attempt = self._attempts.pop(item.nodeid, None)
+        if attempt is not None and self.holdings.campaign is not None:
             interrupted = call.excinfo.errisinstance((KeyboardInterrupt, pytest.skip.Exception))
             with contextlib.suppress(Exception):
                 state = "interrupted" if interrupted else "infra"
                 reason = testreports.words(call.excinfo.value)
-                self.holdings.campaign.give_back(slot, state, reason)
+                self.holdings.campaign.requeue(attempt, state, reason)
         elif verdict:
             self._shape_verdict(item, call.excinfo.value, report, verdict)
             return
@@ -304,7 +308,7 @@ class Session:
             testreports.shorten(report, call.excinfo)
 
     def _shape_verdict(
-        self, item: Slot, error: BaseException, report: pytest.TestReport, verdict: str
+        self, item: AttemptItem, error: BaseException, report: pytest.TestReport, verdict: str
     ) -> None:
         runxfail = self.config.getoption("runxfail", False)
         fails = self.options.strict or runxfail or item.kind == "baseline"
@@ -312,11 +316,11 @@ class Session:
 
     def teststatus(self, report: pytest.TestReport) -> Any:
         """Category, letter and word of a verdict."""
-        return testreports.status(report, self.publisher is not None and self.publisher.speaks)
+        return testreports.status(report, self.reporter is not None and self.reporter.speaks)
 
     def logged(self, report: pytest.TestReport) -> None:
         """Driver: count and publish."""
-        if self.publisher is None:
+        if self.reporter is None:
             return
         for line in getattr(report, "autoresearch_told", ()):
             self._say(line)
@@ -324,10 +328,10 @@ class Session:
         verdict = getattr(report, "autoresearch", None)
         if report.when == "call" and verdict:
             self.counts[verdict] += 1
-            self.publisher.finished(report)
+            self.reporter.finished(report)
         elif report.failed:
             self.counts["infra"] += 1
-            self.publisher.failed(report)
+            self.reporter.failed(report)
 
     # ------------------------------------------------------------------ session
 
@@ -339,22 +343,30 @@ class Session:
         """Take the campaign's lock, turn signals into Ctrl-C, start the live view."""
         if self._dry:
             return
-        if self.publisher is not None:
+        if self.reporter is not None:
             self._prepare()
             self.holdings.join()
         self._signals.listen()
-        if self.publisher is not None:
-            self.publisher.start()
+        if self.reporter is not None:
+            self.reporter.start()
 
-    def _progress(self, trial_id: str, progress: Progress) -> None:
+    def _progress(self, run_id: str, progress: Progress) -> None:
         campaign = self.holdings.campaign
-        if campaign is not None and campaign.trials.running is not None:
-            self._show(*campaign.trials.running, progress)
+        if campaign is not None and campaign.runner.running is not None:
+            self._show(*campaign.runner.running, progress)
 
-    def _show(self, slot: ActiveSlot, purpose: str, progress: Progress) -> None:
+    def _show(self, attempt: WorkingAttempt, purpose: str, progress: Progress) -> None:
         from ..ledger.status import write_status
 
-        write_status(self.folder, self.holdings.worker, slot, purpose, progress)
+        write_status(
+            self.folder,
+            self.holdings.worker,
+            attempt.name,
+            purpose,
+            progress,
+            title=attempt.proposal.title if attempt.proposal else "",
+            champion=attempt.champion.mean if attempt.champion else None,
+        )
 
     def idle(self) -> None:
         """Nothing runs in this process for the moment."""
@@ -363,7 +375,7 @@ class Session:
         clear_status(self.folder, self.holdings.worker)
 
     def stop_reason(self) -> str:
-        """Why no further slot should start here, or ''."""
+        """Why no further attempt should start here, or ''."""
         if not self.stopping:
             ledger = self.ledger if self.session_id is not None else None
             try:
@@ -384,7 +396,7 @@ class Session:
 
         Args:
             error: What pytest caught. Its own stop and xdist's are kinds of `KeyboardInterrupt`,
-                too; they come when the slots that ran have ended.
+                too; they come when the attempts that ran have ended.
         """
         said = str(error)
         if isinstance(error, pytest.Session.Interrupted):
@@ -395,16 +407,16 @@ class Session:
             return
         self._signals.ignore()
         self.stopping = INTERRUPTED
-        if self.publisher is not None:  # who signals the driver alone means its workers, too
+        if self.reporter is not None:  # who signals the driver alone means its workers, too
             with self._attempt("not every worker was told to end"):
                 terminate(self.holdings.workers())
 
-    def give_back(self) -> None:
-        """Let what was cut off wait for another slot, before anybody is told how it stands."""
-        slots, self._slots = self._slots, {}
+    def requeue(self) -> None:
+        """Let what was cut off wait for another attempt, before anybody is told how it stands."""
+        attempts, self._attempts = self._attempts, {}
         with self._attempt("not everything that was cut off was given back"):
-            for slot in slots.values():
-                self.campaign().give_back(slot, "interrupted", "the session was interrupted")
+            for attempt in attempts.values():
+                self.campaign().requeue(attempt, "interrupted", "the session was interrupted")
             if self.session_id is not None:
                 self.ledger.recover()
 
@@ -418,24 +430,24 @@ class Session:
 
     def confirm(self) -> None:
         """Leave out keeps that cost nothing, then see on fresh seeds whether the rest holds."""
-        from ..campaign.ablate import prune
+        from ..campaign.ablate import ablate
         from ..campaign.confirm import close, forgiving
 
         tried = self.counts["keep"] + self.counts["discard"] > 0
         if not tried or self.session_id is None or self.stopping == INTERRUPTED:
             return
         with forgiving(self._say):
-            if self.options.prune:
-                prune(self.campaign(), self._say)
-            champion, known = self.ledger.champion(), self.ledger.meta("closing") or {}
+            if self.options.ablate:
+                ablate(self.campaign(), self._say)
+            champion, known = self.ledger.champion(), self.ledger.meta("confirmation") or {}
             new = champion is not None and known.get("champion") != champion.version
             if self.options.confirm and new:
                 close(self.campaign(), self.options.confirm, say=self._say)
 
     def finished(self, status: int) -> None:
         """End this process's part; the driver writes the logs after pytest's own writers."""
-        if self.publisher is not None:
-            self.publisher.stop()
+        if self.reporter is not None:
+            self.reporter.stop()
         self.idle()
         if self._dry:
             return
@@ -443,20 +455,20 @@ class Session:
             with self._attempt("the campaign's branch and refs are not up to date"):
                 self.holdings.campaign.project()
         if self.session_id is not None:
-            self.give_back()
+            self.requeue()
             with self._attempt("the end of this session is not recorded"):
                 self.ledger.end_session(self.session_id, status)
-            if self.publisher is not None:
-                self.publisher.write_logs(last=True)
+            if self.reporter is not None:
+                self.reporter.write_logs(last=True)
 
     def header(self) -> list[str]:
         """What is in force, for pytest's header."""
-        return self.publisher.header() if self.publisher is not None else []
+        return self.reporter.header() if self.reporter is not None else []
 
     def summarise(self, reporter: Any) -> None:
         """The block at the end."""
-        if self.publisher is not None and not self._dry:
-            self.publisher.summarise(reporter)
+        if self.reporter is not None and not self._dry:
+            self.reporter.summarise(reporter)
 
     def close(self) -> None:
         """Release what is held, whatever happened; safe to call twice."""

@@ -14,7 +14,7 @@ import pytest
 
 from ..core.experiment import Metric
 from ..judge.parents import stop
-from ..options import Config
+from ..options import Options
 from .plan import Plan
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ STOP_FILE = "STOP"
 
 
 def why_now(
-    plan: Plan, options: Config, metric: Metric, folder: Path, ledger: Ledger | None
+    plan: Plan, options: Options, metric: Metric, folder: Path, ledger: Ledger | None
 ) -> str:
-    """Return why no further slot should start, or ''.
+    """Return why no further attempt should start, or ''.
 
     Args:
         plan: With the deadline.
@@ -47,7 +47,7 @@ def why_now(
     # what earlier nights failed at stops nothing
     first = min((s.id for s in ledger.sessions() if s.driver == plan.driver), default=0)
     return stop(
-        [slot for slot in ledger.slots() if slot.session_id >= first],
+        [attempt for attempt in ledger.attempts() if attempt.session_id >= first],
         ledger.champions(),
         metric,
         plateau=options.plateau,

@@ -1,4 +1,4 @@
-"""pytest's report of a slot: a verdict is an expected outcome, infrastructure an error."""
+"""pytest's report of an attempt: a verdict is an expected outcome, infrastructure an error."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def status(report: pytest.TestReport, quiet: bool) -> Any:
 
     Args:
         report: Of any phase.
-        quiet: The slot has a line of its own, and needs no letter.
+        quiet: The attempt has a line of its own, and needs no letter.
     """
     verdict = getattr(report, "autoresearch", None)
     if report.skipped and quiet and verdict is None:

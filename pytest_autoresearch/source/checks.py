@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 
-from ..core.records import GateNote
+from ..core.records import CheckNote
 from .fingerprint import UNREADABLE, fingerprint, parse_file
 
 MAX_FILE_BYTES = 200_000
@@ -99,6 +99,7 @@ def advisory_scan(before: Files, after: Files) -> tuple[bool, str]:
             found.update(_suspicious(parse_file(text)))
     return True, f"uses {', '.join(sorted(found))}" if found else ""
 
+
 GATES: tuple[Gate, ...] = (
     touches_only_editable,
     stays_small,
@@ -109,7 +110,7 @@ GATES: tuple[Gate, ...] = (
 """In the order in which they run."""
 
 
-def run_gates(before: Files, after: Files) -> list[GateNote]:
+def run_checks(before: Files, after: Files) -> list[CheckNote]:
     """Run the gates in order, up to the first that refuses.
 
     Args:
@@ -119,17 +120,17 @@ def run_gates(before: Files, after: Files) -> list[GateNote]:
     Returns:
         One note a gate that ran, with what it cost; only the last can be a refusal.
     """
-    notes: list[GateNote] = []
-    for gate in GATES:
+    notes: list[CheckNote] = []
+    for check in GATES:
         started = time.perf_counter()
-        ok, detail = gate(before, after)
-        notes.append(GateNote(gate.__name__, ok, detail, time.perf_counter() - started))
+        ok, detail = check(before, after)
+        notes.append(CheckNote(check.__name__, ok, detail, time.perf_counter() - started))
         if not ok:
             break
     return notes
 
 
-def fits_memory(peak_bytes: int, bound_bytes: int | None) -> GateNote:
+def fits_memory(peak_bytes: int, bound_bytes: int | None) -> CheckNote:
     """Hold the smoke run's measured peak against the memory that a trial may take.
 
     No estimate from the source is made: what a model takes is not in its text. The first steps'
@@ -140,11 +141,11 @@ def fits_memory(peak_bytes: int, bound_bytes: int | None) -> GateNote:
         bound_bytes: Nine tenths of the device's memory, shared among the trials on it, or None.
     """
     if not peak_bytes or not bound_bytes:
-        return GateNote("memory", True, "not measured")
+        return CheckNote("memory", True, "not measured")
     said = f"{peak_bytes >> 20} MiB in the first steps"
     if peak_bytes > bound_bytes:
-        return GateNote("memory", False, f"{said}; at most {bound_bytes >> 20} MiB are allowed")
-    return GateNote("memory", True, f"{said}, {peak_bytes / bound_bytes:.0%} of what is allowed")
+        return CheckNote("memory", False, f"{said}; at most {bound_bytes >> 20} MiB are allowed")
+    return CheckNote("memory", True, f"{said}, {peak_bytes / bound_bytes:.0%} of what is allowed")
 
 
 def _size(text: str) -> int:

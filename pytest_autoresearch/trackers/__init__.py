@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..core.records import SlotRecord
+from ..core.records import Attempt
 
 
-def figures(record: SlotRecord) -> dict[str, float]:
-    """Return a slot's numbers by name; absent ones are left out."""
-    last = record.own_trials[-1:]
+def figures(record: Attempt) -> dict[str, float]:
+    """Return an attempt's numbers by name; absent ones are left out."""
+    last = record.own_runs[-1:]
     values = {
         "score": record.score,
         "bar": record.bar,
@@ -21,15 +21,16 @@ def figures(record: SlotRecord) -> dict[str, float]:
         "gain_sigma": record.gain_sigma,
         "replicates": record.n,
         "dollars": record.usage.cost_usd,
-        **{name: float(getattr(trial, name)) for trial in last for name in _TRIAL},
+        **{name: float(getattr(run, name)) for run in last for name in _RUN},
     }
     return {name: float(value) for name, value in values.items() if value is not None}
 
-_TRIAL = ("train_seconds", "total_seconds", "steps", "parameters", "peak_memory_bytes")
+
+_RUN = ("train_seconds", "total_seconds", "steps", "parameters", "peak_memory_bytes")
 
 
-def words(record: SlotRecord) -> dict[str, str]:
-    """Return a slot's texts by name; absent ones are left out."""
+def words(record: Attempt) -> dict[str, str]:
+    """Return an attempt's texts by name; absent ones are left out."""
     values = {
         "verdict": record.verdict or record.state,
         "title": record.title,

@@ -1,4 +1,4 @@
-"""Slots as MLflow runs: one experiment a campaign, in ``MLFLOW_TRACKING_URI`` or our own SQLite."""
+"""Attempts as MLflow runs: one experiment a campaign, in ``MLFLOW_TRACKING_URI`` or our own SQLite."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 import mlflow  # type: ignore[import-not-found, unused-ignore]
 import pytest
 
-from ..core.records import SlotRecord
+from ..core.records import Attempt
 from . import campaign, figures, home, words
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it would write across the live lines
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_autoresearch_trial_finished(record: SlotRecord, artifacts: Mapping[str, Path]) -> None:
-    """Log one finished slot; MLflow's plain files are in maintenance mode, so SQLite it is."""
+def pytest_autoresearch_attempt_finished(record: Attempt, artifacts: Mapping[str, Path]) -> None:
+    """Log one finished attempt; MLflow's plain files are in maintenance mode, so SQLite it is."""
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(f"sqlite:///{home(artifacts, 'mlflow') / 'mlflow.db'}")
     mlflow.set_experiment(campaign(artifacts))

@@ -1,4 +1,4 @@
-"""Slots as Trackio runs: one project a campaign, kept on this machine."""
+"""Attempts as Trackio runs: one project a campaign, kept on this machine."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ..core.records import SlotRecord
+from ..core.records import Attempt
 from . import campaign, figures, home, words
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_autoresearch_trial_finished(record: SlotRecord, artifacts: Mapping[str, Path]) -> None:
-    """Log one finished slot; ``trackio show`` with the same ``TRACKIO_DIR`` shows them."""
+def pytest_autoresearch_attempt_finished(record: Attempt, artifacts: Mapping[str, Path]) -> None:
+    """Log one finished attempt; ``trackio show`` with the same ``TRACKIO_DIR`` shows them."""
     os.environ.setdefault("TRACKIO_DIR", str(home(artifacts, "trackio")))
     # imported late, since it reads the variable when it is
     import trackio  # type: ignore[import-not-found, unused-ignore]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import sandbox
-from ..core.run import TrialSpec, TrialStatus
+from ..core.run import RunSpec, RunStatus
 from ..core.text import one_line
 from ..forkserver.client import LaunchFailed
 from ..forkserver.group import Group
@@ -55,7 +55,7 @@ def parse_figures(text: str) -> dict[str, float]:
 
 
 def run_command(
-    spec: TrialSpec, directory: Path, watch: Watch, values: dict[str, Any], mode: sandbox.Mode
+    spec: RunSpec, directory: Path, watch: Watch, values: dict[str, Any], mode: sandbox.Mode
 ) -> None:
     """Run the command of `spec` in a private copy, and fill `values` with what came of it.
 
@@ -114,13 +114,13 @@ def run_command(
     if ended.code != 0:
         lines = (head + tail).strip().splitlines() or ["it printed nothing"]
         was = "was " if ended.signal is not None else ""
-        status: TrialStatus = "guard" if spec.phase == "check" else "crash"
+        status: RunStatus = "guard" if spec.phase == "check" else "crash"
         raise Ended(status, f"the command {was}{ended.describe()}: {lines[-1]}")
     _take_figures(spec.metric, parse_figures(f"{head}\n{tail}"), values)
 
 
 def _start(
-    spec: TrialSpec, copy: Path, home: Path, stdout: int, mode: sandbox.Mode
+    spec: RunSpec, copy: Path, home: Path, stdout: int, mode: sandbox.Mode
 ) -> sandbox.Sandboxed:
     shutil.rmtree(copy.parent, ignore_errors=True)
     materialise(spec.files, copy)
@@ -133,7 +133,7 @@ def _start(
         raise LaunchFailed(one_line(error)) from None
 
 
-def _policy(spec: TrialSpec, copy: Path, home: Path) -> sandbox.Policy:
+def _policy(spec: RunSpec, copy: Path, home: Path) -> sandbox.Policy:
     cuda = os.environ.get("CUDA_VISIBLE_DEVICES") if spec.device == "cuda" else None
     extra = {
         "PATH": os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", ""))),

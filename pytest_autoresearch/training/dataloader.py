@@ -129,7 +129,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
-class Feed:
+class DataLoader:
     """Writes batches into memory that the child can only read.
 
     Args:
@@ -144,7 +144,7 @@ class Feed:
 
     def __init__(self, stream: Tokens, seed: int) -> None:
         self._memory, self.fd = mapped_memory(2 * MAX_BATCH_TOKENS)
-        self._slot = np.frombuffer(self._memory, dtype="<u2")
+        self._attempt = np.frombuffer(self._memory, dtype="<u2")
         self._stream, self._seed = stream, seed
         self._windows: dict[int, Windows] = {}
         self.tokens = 0
@@ -159,7 +159,7 @@ class Feed:
         length = request.seq_len
         if length not in self._windows:
             self._windows[length] = Windows(self._stream, length, self._seed)
-        out = self._slot[: request.batch_size * (length + 1)].reshape(-1, length + 1)
+        out = self._attempt[: request.batch_size * (length + 1)].reshape(-1, length + 1)
         self._windows[length].take(request.batch_size, out)
         self.tokens += request.tokens
         self.steps += 1
@@ -170,5 +170,5 @@ class Feed:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            del self._slot
+            del self._attempt
             self._memory.close()

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from ..core.run import Progress, TrialResult, TrialSpec
+from ..core.run import Progress, Run, RunSpec
 from ..core.text import one_line
 from ..forkserver.launch import Launcher
 from ..sandbox.policy import Mode
-from .run import run_trial
+from .run import execute
 
 
 class LocalExecutor:
@@ -54,14 +54,14 @@ class LocalExecutor:
         """Trials that run at the same time."""
         return self._capacity
 
-    def submit(self, spec: TrialSpec) -> None:
+    def submit(self, spec: RunSpec) -> None:
         """Queue a trial; see `TrialExecutor.submit`."""
         if self._closed:
             raise ExecutorClosed("the executor is closed and takes no more trials")
-        if spec.trial_id in self._cancelled:
-            raise ValueError(f"trial {spec.trial_id} was submitted already")
-        self._cancelled[spec.trial_id] = threading.Event()
-        self._threads.submit(self._run, spec, self._cancelled[spec.trial_id])
+        if spec.run_id in self._cancelled:
+            raise ValueError(f"trial {spec.run_id} was submitted already")
+        self._cancelled[spec.run_id] = threading.Event()
+        self._threads.submit(self._run, spec, self._cancelled[spec.run_id])
 
     def wait_any(self, timeout_s: float | None = None) -> Finished | None:
         """Take the next trial that is over; see `TrialExecutor.wait_any`."""
@@ -71,12 +71,12 @@ class LocalExecutor:
             finished = self._finished.get(timeout=timeout_s)
         except queue.Empty:
             return None
-        del self._cancelled[finished.trial_id]
+        del self._cancelled[finished.run_id]
         return finished
 
-    def cancel(self, trial_id: str) -> None:
+    def cancel(self, run_id: str) -> None:
         """End a trial soon; see `TrialExecutor.cancel`."""
-        if (event := self._cancelled.get(trial_id)) is not None:
+        if (event := self._cancelled.get(run_id)) is not None:
             event.set()
 
     def close(self) -> None:
@@ -86,48 +86,48 @@ class LocalExecutor:
             event.set()
         self._threads.shutdown()
 
-    def _run(self, spec: TrialSpec, cancelled: threading.Event) -> None:
+    def _run(self, spec: RunSpec, cancelled: threading.Event) -> None:
         def show(progress: Progress) -> None:
             if self._on_progress is not None:
-                self._on_progress(spec.trial_id, progress)
+                self._on_progress(spec.run_id, progress)
 
         if cancelled.is_set():
-            result = TrialResult("interrupted", "cancelled before it began")
+            result = Run("interrupted", "cancelled before it began")
         else:
             try:
-                result = run_trial(
+                result = execute(
                     spec, self._launcher, self._root, on_progress=show,
                     sandbox_mode=self._mode, should_stop=cancelled.is_set,
                 )  # fmt: skip
             except BaseException as error:
                 # A defect of ours or of an onlooker must not leave its waiter waiting for ever.
-                result = TrialResult(
+                result = Run(
                     "infra",
                     one_line(f"{type(error).__name__}: {error}"),
                     log_tail=traceback.format_exc(),
                 )
-        self._finished.put(Finished(spec.trial_id, result))
+        self._finished.put(Finished(spec.run_id, result))
 
 
 class Finished(NamedTuple):
     """A trial that is over."""
 
-    trial_id: str
-    result: TrialResult
+    run_id: str
+    result: Run
 
 
 class ExecutorClosed(Exception):
     """The executor takes no more trials."""
 
 
-class TrialExecutor(Protocol):
+class RunExecutor(Protocol):
     """Runs trials, `capacity` at a time. Used by one thread."""
 
     @property
     def capacity(self) -> int:
         """Trials that run at the same time; more may be submitted and wait."""
 
-    def submit(self, spec: TrialSpec) -> None:
+    def submit(self, spec: RunSpec) -> None:
         """Queue a trial.
 
         Raises:
@@ -148,7 +148,7 @@ class TrialExecutor(Protocol):
             The trial, or None if none was over in time, or if none is queued or running.
         """
 
-    def cancel(self, trial_id: str) -> None:
+    def cancel(self, run_id: str) -> None:
         """End a trial soon; its result, ``"interrupted"``, still comes by `wait_any`.
 
         An id that is not queued or running is ignored: it may just have finished.

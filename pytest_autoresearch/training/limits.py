@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..core.run import Progress, TrialStatus
+from ..core.run import Progress, RunStatus
 from ..core.text import one_line
 from . import vram
 
@@ -31,7 +31,7 @@ _SHOW_SECONDS = 0.25
 class Ended(Exception):
     """The trial is over without a score: its status, and one line for people."""
 
-    def __init__(self, status: TrialStatus, reason: str) -> None:
+    def __init__(self, status: RunStatus, reason: str) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = one_line(reason)

@@ -23,7 +23,7 @@ from ..forkserver.group import Exit
 from ..forkserver.launch import Child, ChildGone, ChildTimeout
 from . import earlystop
 from .clock import BudgetTooSmall, Clock
-from .dataloader import BatchRequest, Feed
+from .dataloader import BatchRequest, DataLoader
 from .limits import Ended, Watch
 
 MAX_DECLARED = 1 << 40
@@ -93,20 +93,20 @@ class Training:
         self.parameters = _count(message, "parameters")
         self.declared_bytes = _count(message, "bytes")
 
-    def run(self, feed: Feed, clock: Clock) -> None:
+    def run(self, dataloader: DataLoader, clock: Clock) -> None:
         """Hand out the data, answer until the budget ends, wait until the weights are saved.
 
         Raises:
             Ended: Training did not come to a checkpoint, and why.
         """
         with self._watch.cause("start"):
-            self._send({"type": "go"}, [feed.fd])
+            self._send({"type": "go"}, [dataloader.fd])
             request = self._startup_message("batch")
         self._watch.enter("train")
         began, cpu_began = time.monotonic(), self._child.cpu_seconds()
         try:
             clock.begin()
-            last_word = self._serve(feed, clock, request)
+            last_word = self._serve(dataloader, clock, request)
         finally:
             self.train_seconds = time.monotonic() - began
             self.cpu_seconds = self._child.cpu_seconds() - cpu_began
@@ -116,21 +116,21 @@ class Training:
         self.metrics = _metrics(last_word.get("metrics"))
 
     def _serve(
-        self, feed: Feed, clock: Clock, message: Mapping[str, Any]
+        self, dataloader: DataLoader, clock: Clock, message: Mapping[str, Any]
     ) -> Mapping[str, Any] | None:
         """Answer requests until the budget ends (None), or ``done`` comes before (that message)."""
         while message.get("type") != "done":
             try:
                 request = BatchRequest.parse(message)
-                self._note(request.loss, clock.progress, feed.steps)
+                self._note(request.loss, clock.progress, dataloader.steps)
                 progress = clock.progress
                 if not clock.admit(request.tokens):
                     self._send({"type": "end"})
                     return None
-                answer = feed.hand_out(request)
+                answer = dataloader.hand_out(request)
             except (ProtocolError, BudgetTooSmall) as error:
                 raise Ended("crash", f"the training process {error}") from None
-            self._watch.work = float(feed.tokens)
+            self._watch.work = float(dataloader.tokens)
             self._send({**answer, "progress": progress})
             silence = earlystop.Silence(time.monotonic(), self._child.cpu_seconds)
             message = self._message(partial(self._between, clock, silence), clock.poll_seconds)

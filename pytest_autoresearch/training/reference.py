@@ -20,7 +20,7 @@ from ..forkserver.client import LaunchFailed
 from ..forkserver.launch import ChildGone, ChildTimeout, Job, Launcher
 from ..sandbox.policy import Mode
 from .clock import Burst
-from .dataloader import BatchRequest, Feed, Tokens
+from .dataloader import BatchRequest, DataLoader, Tokens
 
 _START_S = 300.0
 
@@ -71,7 +71,7 @@ class Reference:
             copy, work = root / "copy", root / "work"
             materialise(files, copy)
             work.mkdir()
-            self._feed = Feed(stream, seed=0)
+            self._feed = DataLoader(stream, seed=0)
             undo.callback(self._feed.close)
             job = Job(
                 "train", copy, entry, work / "checkpoint.safetensors", work, threads=threads,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import sandbox, scoring
-from ..core.run import TrialSpec
+from ..core.run import RunSpec
 from ..forkserver.launch import Child, Launcher
 from .limits import Ended, Watch
 from .setup import CHECKPOINT, LOSSES, open_dataset, scorer, status_of
@@ -20,7 +20,7 @@ CLOZE = "cloze_accuracy"
 
 
 def rescore(
-    spec: TrialSpec,
+    spec: RunSpec,
     directory: Path,
     watch: Watch,
     values: dict[str, Any],

@@ -1,6 +1,6 @@
 """One trial: private copy, sandboxed training under an outside clock, checkpoint, score.
 
-Never raises for the candidate: whatever it does becomes a `TrialResult`.
+Never raises for the candidate: whatever it does becomes a `Run`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import sandbox, scoring
-from ..core.run import TrialResult, TrialSpec, TrialStatus
+from ..core.run import Run, RunSpec, RunStatus
 from ..core.text import one_line
 from ..forkserver.client import LaunchFailed
 from ..forkserver.launch import Child, Launcher
 from .clock import Burst, Clock, EqualWorkClock, StepClock, WallClock, WorkClock
-from .dataloader import Feed
+from .dataloader import DataLoader
 from .limits import Ended, OnProgress, ShouldStop, Watch
 from .protocol import Training
 from .reference import Reference, fingerprint, materialise
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 SMOKE_STEPS = 2
 
 
-def run_trial(
-    spec: TrialSpec,
+def execute(
+    spec: RunSpec,
     launcher: Launcher,
     root: Path,
     *,
     on_progress: OnProgress | None = None,
     sandbox_mode: sandbox.Mode = "auto",
     should_stop: ShouldStop | None = None,
-) -> TrialResult:
+) -> Run:
     """Train and score one candidate, or run its command.
 
     Args:
         spec: What to run.
         launcher: Starts the processes.
-        root: Folder of run directories; this trial's is ``root / spec.trial_id``, made anew.
+        root: Folder of run directories; this trial's is ``root / spec.run_id``, made anew.
         on_progress: Told where the trial is, a few times a second.
         sandbox_mode: ``"require"``, ``"auto"`` or ``"off"``.
         should_stop: Asked a few times a second; once true, the trial ends ``"interrupted"``.
@@ -57,9 +57,9 @@ def run_trial(
     """
     watch = Watch(spec.wall_limit_s, on_progress, should_stop)
     watch.gpu = spec.device == "cuda"
-    directory = Path(root).absolute() / spec.trial_id
+    directory = Path(root).absolute() / spec.run_id
     values: dict[str, Any] = {}
-    status: TrialStatus = "ok"
+    status: RunStatus = "ok"
     reason = ""
     try:
         if spec.command is not None:
@@ -69,10 +69,10 @@ def run_trial(
         elif spec.phase in ("audit", "rescore", "downstream"):
             from .rescore import rescore
 
-            with launcher.trial() as starter:
+            with launcher.run() as starter:
                 rescore(spec, directory, watch, values, sandbox_mode, starter)
         else:
-            with launcher.trial() as starter:
+            with launcher.run() as starter:
                 _Trial(spec, directory, watch, values, sandbox_mode).run(starter, launcher)
     except Ended as ended:
         status, reason = ended.status, ended.reason
@@ -85,7 +85,7 @@ def run_trial(
         values.update(score=None, score_se=None)
     total = time.monotonic() - watch.began
     watch.book("other", max(0.0, total - sum(watch.causes.values())))
-    return TrialResult(
+    return Run(
         status=status, reason=reason, total_seconds=total, causes=dict(watch.causes), **values
     )
 
@@ -95,7 +95,7 @@ class _Trial:
 
     def __init__(
         self,
-        spec: TrialSpec,
+        spec: RunSpec,
         directory: Path,
         watch: Watch,
         values: dict[str, Any],
@@ -114,14 +114,16 @@ class _Trial:
         dataset = open_dataset(self.spec)
         self.watch.folder = work = self.directory / "work"
         try:
-            with contextlib.closing(Feed(dataset.training_tokens(), self.spec.seed)) as feed:
+            with contextlib.closing(
+                DataLoader(dataset.training_tokens(), self.spec.seed)
+            ) as dataloader:
                 with self.watch.cause("start"):
                     shutil.rmtree(self.directory, ignore_errors=True)
                     materialise(self.spec.files, self.directory / "copy")
                     work.mkdir()
                     job = training_job(self.spec, self.directory, dataset, self.mode)
                     child = launcher.start(job)
-                declared = self.train(child, feed, dataset, keeper)
+                declared = self.train(child, dataloader, dataset, keeper)
             with self.watch.cause("save"):
                 self.values["checkpoint"] = self.collect(declared)
         finally:
@@ -129,7 +131,9 @@ class _Trial:
             self.watch.folder = None
         self.score(launcher, dataset)
 
-    def train(self, child: Child, feed: Feed, dataset: Dataset, keeper: Launcher) -> int:
+    def train(
+        self, child: Child, dataloader: DataLoader, dataset: Dataset, keeper: Launcher
+    ) -> int:
         """See the training process through and end it; returns its model's declared bytes."""
         spec, values = self.spec, self.values
         values["sandbox"] = dict(child.report)
@@ -142,7 +146,7 @@ class _Trial:
             with self.watch.cause("start"):
                 training.ready()
             clock = self.clock(child, dataset, keeper)
-            training.run(feed, clock)
+            training.run(dataloader, clock)
         finally:
             facts = {} if clock is None else clock.facts()
             if facts:
@@ -154,8 +158,8 @@ class _Trial:
                 parameters=training.parameters,
                 train_seconds=training.train_seconds,
                 cpu_seconds=training.cpu_seconds,
-                work=float(feed.tokens),
-                steps=feed.steps,
+                work=float(dataloader.tokens),
+                steps=dataloader.steps,
                 curve=tuple(training.curve),
             )
             self.end(child, training)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import sandbox, scoring
-from ..core.run import TrialSpec, TrialStatus
+from ..core.run import RunSpec, RunStatus
 from ..core.text import one_line
 from ..forkserver.client import LaunchFailed
 from ..forkserver.launch import Child, Job, Launcher
@@ -22,7 +22,7 @@ CHECKPOINT = "checkpoint.safetensors"
 LOSSES = "losses.f32"
 
 
-def open_dataset(spec: TrialSpec) -> Dataset:
+def open_dataset(spec: RunSpec) -> Dataset:
     """Open the data set of a trial.
 
     Raises:
@@ -31,14 +31,14 @@ def open_dataset(spec: TrialSpec) -> Dataset:
     from ..data.dataset import Dataset, DatasetError
 
     if spec.data is None:
-        raise LaunchFailed(f"trial {spec.trial_id} names no data set; run: python prepare.py")
+        raise LaunchFailed(f"trial {spec.run_id} names no data set; run: python prepare.py")
     try:
         return Dataset.open(spec.data)
     except DatasetError as error:
         raise LaunchFailed(one_line(error)) from None
 
 
-def training_job(spec: TrialSpec, directory: Path, dataset: Dataset, mode: sandbox.Mode) -> Job:
+def training_job(spec: RunSpec, directory: Path, dataset: Dataset, mode: sandbox.Mode) -> Job:
     """The job of a trial's training process, in its run directory."""
     work = directory / "work"
     return Job(
@@ -50,7 +50,7 @@ def training_job(spec: TrialSpec, directory: Path, dataset: Dataset, mode: sandb
 
 
 def scorer(
-    spec: TrialSpec,
+    spec: RunSpec,
     launcher: Launcher,
     directory: Path,
     dataset: Dataset,
@@ -96,7 +96,7 @@ def hidden(dataset: Dataset) -> tuple[str, ...]:
     return tuple(str(path) for path in dataset.hidden_paths())
 
 
-def status_of(error: scoring.ScoringError) -> TrialStatus:
+def status_of(error: scoring.ScoringError) -> RunStatus:
     """The status of a trial that scoring refused."""
     if isinstance(error, scoring.CheatDetected):
         return "cheat"

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from pytest_autoresearch.core.experiment import Budget
-from pytest_autoresearch.core.run import TrialResult, TrialSpec
+from pytest_autoresearch.core.run import Run, RunSpec
 from pytest_autoresearch.data import corpora, writer
 from pytest_autoresearch.data.dataset import Dataset
 from pytest_autoresearch.forkserver.launch import Child, Job, Launcher
 from pytest_autoresearch.sandbox.policy import Mode
 from pytest_autoresearch.scoring import CheatDetected, ScoringCrash, ScoringError, ScoringTimeout
 from pytest_autoresearch.scoring.evaluator import Score, evaluate
-from pytest_autoresearch.source.checks import run_gates
-from pytest_autoresearch.training.run import run_trial
+from pytest_autoresearch.source.checks import run_checks
+from pytest_autoresearch.training.run import execute
 
 HERE = Path(__file__).parent
 HONEST = HERE / "honest.py"
@@ -38,7 +38,7 @@ HELD_OUT = {
 }
 TRAIN_BYTES = 900_000
 PRETRAIN_STEPS = 250
-TRIAL_TOKENS = 60 * 16 * SEQ_LEN
+RUN_TOKENS = 60 * 16 * SEQ_LEN
 
 PRETRAIN = """
 import sys, numpy as np, torch
@@ -202,9 +202,9 @@ class Arena:
         return self.honest.save_losses(self.root / "losses.f32")
 
     @cached_property
-    def honest_trial(self) -> TrialResult:
+    def honest_run(self) -> Run:
         """The score of the honest candidate when it is trained, too."""
-        return self.trial({"train.py": b"from honest import *"}, "honest", {})
+        return self.run({"train.py": b"from honest import *"}, "honest", {})
 
     def start(self, files: Mapping[str, bytes], name: str, **changes: Any) -> Callable[[], Child]:
         """What `evaluate` calls to get a scoring process of a candidate with the honest weights."""
@@ -225,16 +225,14 @@ class Arena:
         }
         return lambda: self.launcher.start(Job(**{**job, **changes}))
 
-    def trial(
-        self, files: Mapping[str, bytes], name: str, settings: Mapping[str, Any]
-    ) -> TrialResult:
+    def run(self, files: Mapping[str, bytes], name: str, settings: Mapping[str, Any]) -> Run:
         """Train and score a candidate, as a campaign does."""
-        spec = TrialSpec(
-            trial_id=name,
+        spec = RunSpec(
+            run_id=name,
             files={"honest.py": HONEST.read_bytes(), **files},
             entry="train.py",
             seed=1,
-            budget=Budget("work", TRIAL_TOKENS),
+            budget=Budget("work", RUN_TOKENS),
             data=self.dataset.root,
             startup_limit_s=settings.get("STARTUP_LIMIT_S", 60),
             wall_limit_s=settings.get("WALL_LIMIT_S", 120),
@@ -242,11 +240,11 @@ class Arena:
             champion_losses=self.champion_losses,
             scoring_cpu_limit_s=60,
         )
-        return run_trial(spec, self.launcher, self.root / "trials")
+        return execute(spec, self.launcher, self.root / "runs")
 
     def honest_score(self, attack: Attack) -> float:
         """What the attacked model scores without the trick."""
-        score = self.honest.bpb if attack.stage == "score" else self.honest_trial.score
+        score = self.honest.bpb if attack.stage == "score" else self.honest_run.score
         assert score is not None
         return score
 
@@ -254,11 +252,11 @@ class Arena:
         """Let an attack run and say what came of it; `sandbox` counts where it is scored."""
         if attack.stage == "gate":
             before, after = HONEST.read_text(), attack.files()["train.py"].decode()
-            last = run_gates({"train.py": before}, {"train.py": after})[-1]
+            last = run_checks({"train.py": before}, {"train.py": after})[-1]
             return Outcome("ok" if last.ok else "invalid", "gate", last.detail)
         if attack.stage == "trial":
             for _ in range(attack.settings.get("RUNS", 1)):
-                result = self.trial(attack.files(), attack.name, attack.settings)
+                result = self.run(attack.files(), attack.name, attack.settings)
             told = f"{result.reason}{result.log_head}{result.log_tail}{result.evidence}"
             layer = _layer(result.reason, result.evidence)
             return Outcome(result.status, layer, result.reason, result.score, told)

@@ -67,7 +67,7 @@ def detection(arena: Arena) -> list[str]:
     honest = arena.honest.losses.ravel()[scored].astype(float)
     twin = pretrain(arena.dataset, arena.root / "twin.safetensors", seed=1)
     start = arena.start({"train.py": b"from honest import *"}, "twin", checkpoint=twin)
-    worse = arena.honest_trial.losses
+    worse = arena.honest_run.losses
     assert worse is not None
     stored = {
         "champion as good": evaluate(start, arena.dataset).losses,

@@ -9,7 +9,7 @@ from support.project import Project, git
 
 from pytest_autoresearch.campaign.ablate import without
 from pytest_autoresearch.core.proposal import Edit, Proposal
-from pytest_autoresearch.core.records import PRUNE, SlotRecord
+from pytest_autoresearch.core.records import ABLATION, Attempt
 from pytest_autoresearch.ledger.store import Ledger
 
 BRANCHY = """\
@@ -34,7 +34,7 @@ def setting(name: str, value: float, old: float = 0.0) -> str:
 def test_a_keep_that_a_later_one_made_useless_is_removed(make_project) -> None:
     project: Project = make_project(train=BRANCHY)
     project.propose(setting("BONUS", 0.1), setting("OTHER", 0.3))
-    result = project.run("--iterations=2", "--autoresearch-prune", "--autoresearch-confirm=1")
+    result = project.run("--iterations=2", "--autoresearch-ablate", "--autoresearch-confirm=1")
     assert project.verdicts() == ["keep", "keep", "keep"]
     result.stdout.fnmatch_lines(
         ["*without mutation-0001 BONUS 0.1: removed*", "*confirmed gain  +0.3*"]
@@ -47,7 +47,7 @@ def test_a_keep_that_a_later_one_made_useless_is_removed(make_project) -> None:
 def test_a_keep_that_is_needed_stays(make_project) -> None:
     project: Project = make_project(train=BRANCHY.replace("max(BONUS, OTHER)", "(BONUS + OTHER)"))
     project.propose(setting("BONUS", 0.1), setting("OTHER", 0.3))
-    project.run("--iterations=2", "--autoresearch-prune", "--autoresearch-confirm=0")
+    project.run("--iterations=2", "--autoresearch-ablate", "--autoresearch-confirm=0")
     assert project.verdicts()[:2] == ["keep", "keep"]
     assert "keep" not in project.verdicts()[2:]
     branch = git(project.path, "show", "autoresearch/main:train.py")
@@ -62,7 +62,7 @@ def test_less_code_that_is_as_good_is_kept(project: Project) -> None:
     )
     project.run("--iterations=2", "--autoresearch-confirm=0")
     assert project.verdicts() == ["keep", "discard"]
-    first = next(s for s in project.ledger().slots() if s.kind == "mutation")
+    first = next(s for s in project.ledger().attempts() if s.kind == "mutation")
     assert first.n == 4
 
 
@@ -74,18 +74,18 @@ FILES = {
 }
 
 
-def keep(number: int, commit: str, before: int, edit: tuple[str, str]) -> SlotRecord:
-    return SlotRecord(
+def keep(number: int, commit: str, before: int, edit: tuple[str, str]) -> Attempt:
+    return Attempt(
         number, commit, "mutation", number, 1, "main", "done", 0.0, commit=commit,
         champion_before=before, edits=(Edit("t", *edit),),
     )  # fmt: skip
 
 
-def campaign_of(*keeps: SlotRecord) -> Any:
-    slots = {0: keep(0, "base", 0, ("", "")), **{slot.id: slot for slot in keeps}}
+def campaign_of(*keeps: Attempt) -> Any:
+    attempts = {0: keep(0, "base", 0, ("", "")), **{attempt.id: attempt for attempt in keeps}}
     return SimpleNamespace(
-        trials=SimpleNamespace(read=lambda commit: {"t": FILES[commit]}),
-        ledger=SimpleNamespace(slot=slots.get),
+        runs=SimpleNamespace(read=lambda commit: {"t": FILES[commit]}),
+        ledger=SimpleNamespace(attempt=attempts.get),
         rules=SimpleNamespace(base_commit="base"),
     )
 
@@ -106,19 +106,19 @@ def test_what_a_later_keep_has_replaced_cannot_be_left_out() -> None:
 
 def test_a_removal_that_was_cut_off_is_not_tried_as_a_mutation(tmp_path) -> None:
     ledger = Ledger.open(tmp_path, "t")
-    proposal = Proposal("without it", (Edit("t", "a", "b"),), "why", proposer=PRUNE)
-    for kind, waits in ((PRUNE, False), ("mutation", True)):
+    proposal = Proposal("without it", (Edit("t", "a", "b"),), "why", proposer=ABLATION)
+    for kind, waits in ((ABLATION, False), ("mutation", True)):
         session = ledger.begin_session(driver=kind)
-        slot = ledger.start_slot(
+        attempt = ledger.start_attempt(
             session_id=session, worker="main", name=f"{kind}-1", kind=kind, number=1
         )
-        ledger.save_proposal(slot.id, proposal, parent=None)
+        ledger.save_proposal(attempt.id, proposal, parent=None)
         ledger.end_session(session, 2)
         session = ledger.begin_session(driver="next")
-        after = ledger.start_slot(
+        after = ledger.start_attempt(
             session_id=session, worker="main", name="mutation-2", kind="mutation", number=2
         )
         assert (ledger.lease_proposal(after.id) is not None) == waits
-        ledger.finish_slot(after.id, verdict="discard")
+        ledger.finish_attempt(after.id, verdict="discard")
         ledger.end_session(session, 0)
     ledger.close()

@@ -40,10 +40,10 @@ def test_a_real_gain_is_confirmed_on_fresh_seeds(project: Project) -> None:
     result.stdout.fnmatch_lines(
         ["*score 0.8 on fresh seed 500: val_bpb 0.8*", "*confirmed gain  +0.2*2 fresh seed*"]
     )
-    closing = project.ledger().meta("closing")
-    assert closing["champion"] == 3
-    assert closing["confirmed"]["gain"] == pytest.approx(0.2)
-    assert closing["confirmed"]["low"] < 0.2 < closing["confirmed"]["high"]
+    confirmation = project.ledger().meta("confirmation")
+    assert confirmation["champion"] == 3
+    assert confirmation["confirmed"]["gain"] == pytest.approx(0.2)
+    assert confirmation["confirmed"]["low"] < 0.2 < confirmation["confirmed"]["high"]
 
 
 def test_a_gain_that_only_the_chosen_seeds_show_falls(project: Project) -> None:
@@ -68,17 +68,17 @@ def test_confirming_changes_neither_champion_nor_its_scores(project: Project) ->
 def test_what_is_confirmed_is_not_trained_again(project: Project) -> None:
     project.propose(0.9, 1.2)
     project.run("--iterations=1")
-    trials = len(project.ledger().trials())
+    runs = len(project.ledger().runs())
     project.run("--iterations=1")
-    assert len(project.ledger().trials()) == trials + 1
+    assert len(project.ledger().runs()) == runs + 1
     assert command(project, "verify", "--seeds=2").returncode == 0
-    assert len(project.ledger().trials()) == trials + 1
+    assert len(project.ledger().runs()) == runs + 1
 
 
 def test_verify_examines_every_keep(project: Project) -> None:
     project.propose(0.9, idea(LUCKY.replace("0.9", "0.8")), 0.7)
     project.run("--iterations=3", "--autoresearch-confirm=0")
-    assert project.ledger().meta("closing") is None
+    assert project.ledger().meta("confirmation") is None
     done = command(project, "verify", "--campaign")
     assert done.returncode == 0, done.stderr
     assert "keeps that hold on fresh seeds: 2 of 3" in done.stdout
@@ -106,7 +106,7 @@ def test_a_kept_score_that_repeats_stands(project: Project) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["verify", "mutation-0099"], "no scored slot"),
+        (["verify", "mutation-0099"], "no scored attempt"),
         (["verify", "--tag=other"], "no campaign 'other'"),
         (["verify", "mutation-0001", "--campaign"], "not both"),
         (["verify", "--seeds=0"], "must be 1 or more"),
@@ -225,14 +225,14 @@ def test_a_verification_that_is_interrupted_says_so_and_goes_on(project: Project
     )  # fmt: skip
     ledger, ends = project.ledger(), time.monotonic() + 60
     while not any(
-        t.seed == 501 and t.state == "running" and t.slot_id > 3 for t in ledger.trials()
+        t.seed == 501 and t.state == "running" and t.attempt_id > 3 for t in ledger.runs()
     ):
         assert time.monotonic() < ends
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said.strip()) == (4, "interrupted; run it again to go on")
-    assert {t.state for t in ledger.trials()} == {"done", "interrupted"}
+    assert {t.state for t in ledger.runs()} == {"done", "interrupted"}
     (project.path / "go").touch()
     assert command(project, "verify").returncode == 0
     ledger.close()

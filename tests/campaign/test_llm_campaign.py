@@ -6,7 +6,7 @@ import pytest
 from support.llm_campaign import ANSWER, idea, night
 from support.project import Project
 
-from pytest_autoresearch.ledger.spend import Purse
+from pytest_autoresearch.ledger.spend import CostBudget
 
 BROKEN = 0.0103 + 7 * 10e-6
 """Of one that broke off: its prompt, and an upper estimate of the 18 letters that had come."""
@@ -33,24 +33,26 @@ def test_proposals_repairs_refusals_and_storms_in_one_night(project: Project, wi
     assert result.ret == 0
     verdicts = project.verdicts()
     assert verdicts == ["keep", "keep", "invalid", "discard", "discard", "invalid", "keep"]
-    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
-    assert "declined: claude-sonnet-5-5: frontier_llm" in slots[2].reason
-    assert [s.usage.requests for s in slots] == [1, 2, 1, 1, 1, 3, 1]
-    spent = Purse(project.ledger().path).spent()
+    attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert "declined: claude-sonnet-5-5: frontier_llm" in attempts[2].reason
+    assert [s.usage.requests for s in attempts] == [1, 2, 1, 1, 1, 3, 1]
+    spent = CostBudget(project.ledger().path).spent()
     assert spent == pytest.approx(10 * ANSWER + BROKEN)
-    assert spent == pytest.approx(sum(s.usage.cost_usd for s in slots))
+    assert spent == pytest.approx(sum(s.usage.cost_usd for s in attempts))
     result.stdout.fnmatch_lines([f"*spent on proposals: ${10 * ANSWER + BROKEN:.4f}*"])
     assert len(server.requests) == 13
 
 
 @pytest.mark.slow
-def test_a_provider_that_is_down_charges_no_slot_and_ends_the_night(project: Project, wire) -> None:
+def test_a_provider_that_is_down_charges_no_attempt_and_ends_the_night(
+    project: Project, wire
+) -> None:
     wire({"status": 401, "type": "authentication_error", "message": "invalid x-api-key"})
     result = night(project, "--iterations=5", "--autoresearch-max-failures=2")
     assert result.ret == 1
-    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
-    assert [(s.state, s.verdict) for s in slots] == [("infra", None)] * 2
-    result.stdout.fnmatch_lines(["*stopped: 2 slots in a row came to nothing*"])
+    attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert [(s.state, s.verdict) for s in attempts] == [("infra", None)] * 2
+    result.stdout.fnmatch_lines(["*stopped: 2 attempts in a row came to nothing*"])
 
 
 @pytest.mark.slow
@@ -62,15 +64,15 @@ def test_the_money_ends_the_night_in_order(project: Project, wire) -> None:
 
 
 @pytest.mark.slow
-def test_every_kth_slot_is_the_searchs(project: Project, wire) -> None:
+def test_every_kth_attempt_is_the_searchs(project: Project, wire) -> None:
     wire(*({"text": idea(1 + n / 10)} for n in range(1, 5)))
     result = project.pytester.runpytest_subprocess(
         "--autoresearch", "--autoresearch-control=2", "--iterations=2", "-p", "no:cacheprovider",
         "--autoresearch-model=claude-sonnet-5-5", "--autoresearch-confirm=0", timeout=300,
     )  # fmt: skip
     assert result.ret == 0
-    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
-    assert [s.proposer for s in slots] == ["anthropic", "gp"]
+    attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert [s.proposer for s in attempts] == ["anthropic", "gp"]
 
 
 def slowly(text: str) -> str:
@@ -80,8 +82,8 @@ def slowly(text: str) -> str:
     return f"{first}train.py\n{slow}{rest}"
 
 
-def paid_by_slots(project: Project) -> float:
-    return sum(s.usage.cost_usd or 0.0 for s in project.ledger().slots())
+def paid_by_attempts(project: Project) -> float:
+    return sum(s.usage.cost_usd or 0.0 for s in project.ledger().attempts())
 
 
 def test_a_draft_that_a_session_leaves_is_the_next_ones_and_paid_once(
@@ -90,34 +92,34 @@ def test_a_draft_that_a_session_leaves_is_the_next_ones_and_paid_once(
     server = wire({"text": slowly(idea(0.9))}, {"text": idea(0.8)})
     assert night(project, "--iterations=3", "--autoresearch-target=0.95").ret == 0
     assert project.verdicts() == ["keep"]
-    assert paid_by_slots(project) == pytest.approx(2 * ANSWER)
+    assert paid_by_attempts(project) == pytest.approx(2 * ANSWER)
     assert night(project, "--iterations=1").ret == 0
-    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
-    assert [s.title for s in slots] == ["score 0.9", "score 0.8"]
-    assert [s.usage.cost_usd for s in slots] == pytest.approx([ANSWER, ANSWER])
+    attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert [s.title for s in attempts] == ["score 0.9", "score 0.8"]
+    assert [s.usage.cost_usd for s in attempts] == pytest.approx([ANSWER, ANSWER])
     assert len(server.requests) == 2
 
 
-def test_what_came_to_nothing_is_in_the_price_of_a_slot(project: Project, wire) -> None:
+def test_what_came_to_nothing_is_in_the_price_of_a_attempt(project: Project, wire) -> None:
     unusable = idea(0.8).replace("# ideas go here\n===", "# ideas went there\n===")
     down = {"status": 401, "type": "authentication_error"}
     wire({"text": slowly(idea(0.9))}, down, {"text": unusable}, down)
     result = night(project, "--iterations=2", "--autoresearch-max-failures=1")
     assert result.ret == 1
-    keep, infra = (s for s in project.ledger().slots() if s.kind == "mutation")
+    keep, infra = (s for s in project.ledger().attempts() if s.kind == "mutation")
     assert (keep.verdict, infra.state) == ("keep", "infra")
     assert [s.usage.cost_usd for s in (keep, infra)] == pytest.approx([ANSWER, ANSWER])
-    assert Purse(project.ledger().path).spent() == pytest.approx(2 * ANSWER)
+    assert CostBudget(project.ledger().path).spent() == pytest.approx(2 * ANSWER)
 
 
-def test_a_call_that_the_end_of_a_session_cut_off_is_in_the_price_of_its_last_slot(
+def test_a_call_that_the_end_of_a_session_cut_off_is_in_the_price_of_its_last_attempt(
     project: Project, wire
 ) -> None:
     wire({"text": slowly(idea(0.9))}, {"fault": "stall"})
     assert night(project, "--iterations=3", "--autoresearch-target=0.95").ret == 0
-    spent = Purse(project.ledger().path).spent()
+    spent = CostBudget(project.ledger().path).spent()
     assert spent > 2 * ANSWER  # nobody knows how far it got
-    assert paid_by_slots(project) == pytest.approx(spent)
+    assert paid_by_attempts(project) == pytest.approx(spent)
 
 
 def test_a_cap_on_what_has_no_price_is_bad_usage(project: Project, wire) -> None:
@@ -129,5 +131,5 @@ def test_a_cap_on_what_has_no_price_is_bad_usage(project: Project, wire) -> None
     assert server.requests == []
     result = night(project, "--iterations=1", *unknown, "--autoresearch-price=2/10")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["*proposals: 1 slots, about *(a-gateways-own, your price; *"])
-    assert Purse(project.ledger().path).spent() == pytest.approx((6000 * 2 + 400 * 10) / 1e6)
+    result.stdout.fnmatch_lines(["*proposals: 1 attempts, about *(a-gateways-own, your price; *"])
+    assert CostBudget(project.ledger().path).spent() == pytest.approx((6000 * 2 + 400 * 10) / 1e6)

@@ -39,7 +39,7 @@ def test_result_lines_and_summary_say_what_happened(project: Project) -> None:
             "*B 1.000*baseline-1*",
             "*K 0.5*mutation-0001 score 0.5*",
             "*D 1.5*mutation-0002 score 1.5*",
-            "*2 slots (1 kept, 1 discarded)*",
+            "*2 attempts (1 kept, 1 discarded)*",
             "*champion*val_bpb 0.5*",
             "*git merge autoresearch/main*",
         ]
@@ -63,8 +63,8 @@ def test_all_crashed_is_a_failed_night(project: Project) -> None:
     project.propose("undefined_name")
     assert project.run("--iterations=1").ret == 1
     assert project.verdicts() == ["crash"]
-    [slot] = [s for s in project.ledger().slots() if s.kind == "mutation"]
-    assert "undefined_name" in slot.reason
+    [attempt] = [s for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert "undefined_name" in attempt.reason
 
 
 def test_a_broken_baseline_stops_the_night_before_anything_is_proposed(project: Project) -> None:
@@ -94,11 +94,11 @@ def test_the_second_night_goes_on_where_the_first_ended(project: Project) -> Non
     project.propose(0.9, 0.8, 0.7)
     project.run("--iterations=1")
     result = project.run("--iterations=1", "--junitxml=log.xml")
-    result.stdout.fnmatch_lines(["*resumed at slot 2*"])
+    result.stdout.fnmatch_lines(["*resumed at attempt 2*"])
     result.stdout.no_fnmatch_line("*baseline-1*calibrated*")
-    slots = project.ledger().slots()
-    assert [s.name for s in slots if s.kind == "mutation"] == ["mutation-0001", "mutation-0002"]
-    assert sum(s.kind == "baseline" for s in slots) == 3
+    attempts = project.ledger().attempts()
+    assert [s.name for s in attempts if s.kind == "mutation"] == ["mutation-0001", "mutation-0002"]
+    assert sum(s.kind == "baseline" for s in attempts) == 3
     assert "mutation-0001" in project.cases()
 
 
@@ -109,10 +109,10 @@ def test_the_same_program_is_not_trained_twice(project: Project) -> None:
     )
     project.propose(1.5, hidden)
     project.run("--iterations=2")
-    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
-    assert [s.verdict for s in slots] == ["discard", "duplicate"]
-    assert slots[1].trials == ()
-    assert "mutation-0001" in slots[1].reason
+    attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert [s.verdict for s in attempts] == ["discard", "duplicate"]
+    assert attempts[1].runs == ()
+    assert "mutation-0001" in attempts[1].reason
 
 
 def test_a_change_of_comments_only_is_refused(project: Project) -> None:
@@ -165,7 +165,7 @@ def test_user_hooks_and_signing_do_not_run(project: Project) -> None:
     assert not (project.path / "hook-ran").exists()
 
 
-def test_junit_holds_one_testcase_a_slot_and_validates(project: Project) -> None:
+def test_junit_holds_one_testcase_a_attempt_and_validates(project: Project) -> None:
     import xmlschema
 
     project.propose(0.5, 1.5, "not python (")
@@ -215,12 +215,12 @@ def test_collecting_and_planning_spend_nothing(project: Project) -> None:
     assert not (project.path / ".autoresearch/main").exists()
 
 
-def test_one_slot_can_be_picked_by_name(project: Project) -> None:
+def test_one_attempt_can_be_picked_by_name(project: Project) -> None:
     project.propose(0.9, 0.8)
     project.run("--iterations=2", "-k", "mutation-0002")
-    slots = project.ledger().slots()
-    assert [s.name for s in slots if s.kind == "mutation"] == ["mutation-0002"]
-    assert sum(s.kind == "baseline" for s in slots) == 3
+    attempts = project.ledger().attempts()
+    assert [s.name for s in attempts if s.kind == "mutation"] == ["mutation-0002"]
+    assert sum(s.kind == "baseline" for s in attempts) == 3
 
 
 def test_the_end_of_the_recorded_ideas_ends_the_night(project: Project) -> None:
@@ -245,12 +245,12 @@ def test_two_workers_share_one_campaign_whatever_the_testpaths(project: Project)
     project.propose(0.9, 1.5, 0.8, 1.6, 0.7, 1.7)
     result = project.run("--iterations=6", "-n2", "--junitxml=log.xml", timeout=300)
     assert result.ret == 0
-    slots = project.ledger().slots()
-    assert sorted(s.name for s in slots if s.kind == "mutation") == [
+    attempts = project.ledger().attempts()
+    assert sorted(s.name for s in attempts if s.kind == "mutation") == [
         f"mutation-{i:04d}" for i in range(1, 7)
     ]
-    assert sum(s.kind == "baseline" for s in slots) == 3
-    assert len({s.worker for s in slots}) == 2
+    assert sum(s.kind == "baseline" for s in attempts) == 3
+    assert len({s.worker for s in attempts}) == 2
     assert {name for name in project.cases() if name.startswith("mutation")} == {
         f"mutation-{i:04d}" for i in range(1, 7)
     }
@@ -263,9 +263,9 @@ def test_workers_that_keep_at_the_same_time_are_compared_again_and_lose_nothing(
     result = project.run("--iterations=12", "-n4", "--autoresearch-confirm=0", timeout=300)
     assert result.ret == 0, result.stdout.str()
     ledger = project.ledger()
-    slots = [slot for slot in ledger.slots() if slot.kind == "mutation"]
-    assert len(slots) == 12
-    assert all(slot.verdict in ("keep", "discard") for slot in slots)
+    attempts = [attempt for attempt in ledger.attempts() if attempt.kind == "mutation"]
+    assert len(attempts) == 12
+    assert all(attempt.verdict in ("keep", "discard") for attempt in attempts)
     means = [champion.mean for champion in ledger.champions()]
     assert means == sorted(means, reverse=True)
     assert means[-1] == pytest.approx(0.4, abs=1e-3)
@@ -317,8 +317,8 @@ SLOW = (
 def _running(project: Project) -> bool:
     if not (project.path / ".autoresearch/main/ledger.sqlite").exists():
         return False
-    trials = project.ledger().trials()
-    return bool(trials) and trials[-1].state == "running" and trials[-1].purpose == "first"
+    runs = project.ledger().runs()
+    return bool(runs) and runs[-1].state == "running" and runs[-1].purpose == "first"
 
 
 def test_after_kill_9_nothing_finished_is_lost_and_the_next_run_goes_on(project: Project) -> None:
@@ -331,10 +331,10 @@ def test_after_kill_9_nothing_finished_is_lost_and_the_next_run_goes_on(project:
     assert project.verdicts()[0] == "keep"
     assert {"mutation-0001"} <= set(project.cases())
     assert project.run("--iterations=2").ret == 0
-    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
-    assert slots[1].state == "interrupted"
-    assert slots[2].title == "slow"
-    assert slots[2].verdict == "discard"
+    attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert attempts[1].state == "interrupted"
+    assert attempts[2].title == "slow"
+    assert attempts[2].verdict == "discard"
 
 
 def test_ctrl_c_gives_the_proposal_back_and_leaves_no_process(project: Project) -> None:
@@ -391,7 +391,7 @@ class Mine:
     def __init__(self, *_):
         pass
     def propose(self, context):
-        said, code = IDEAS[context.slot - 1]
+        said, code = IDEAS[context.attempt - 1]
         edit = Edit("train.py", "# ideas go here", code + "# ideas go here")
         return Proposal("x", (edit,), said)
     def close(self):

@@ -1,4 +1,4 @@
-"""What a slot is trained, looked at and held against, without a training process."""
+"""What an attempt is trained, looked at and held against, without a training process."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, cast
 
 import pytest
 
-from pytest_autoresearch.campaign.attempt import Slot
+from pytest_autoresearch.campaign.attempt import WorkingAttempt
 from pytest_autoresearch.campaign.measure import Measurement
 from pytest_autoresearch.core.errors import InfrastructureFailure
 from pytest_autoresearch.core.experiment import Budget, Experiment, Guard
-from pytest_autoresearch.core.run import TrialResult
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.judge.verdicts import Judge, Noise
 from pytest_autoresearch.ledger.store import Ledger
 
 BASE = {"train.py": "LR = 1\n"}
 MUTANT = {"train.py": "LR = 2\n"}
-Run = Callable[[Mapping[str, str], int, str], TrialResult]
+Run = Callable[[Mapping[str, str], int, str], Run]
 
 
 class Bench:
@@ -30,14 +30,14 @@ class Bench:
         session = self.ledger.begin_session(driver="d")
         self._run, self.path, self.asked = run, path, cast(list[tuple[str, int]], [])
         for name, kind in (("baseline-1", "baseline"), (f"mutation-{number:04d}", "mutation")):
-            record = self.ledger.start_slot(
+            record = self.ledger.start_attempt(
                 session_id=session, worker="main", name=name, kind=kind, number=number
             )
             if kind == "baseline":
-                self.ledger.finish_slot(record.id, verdict="baseline", score=1.0)
-                self.ledger.crown(0, record.id, "base", {1: 1.0, 2: 1.0})
-        self.slot = Slot(record, files=dict(MUTANT), before=dict(BASE))
-        self.measurement = Measurement(cast(Any, self), Judge("confirm", "min"))
+                self.ledger.finish_attempt(record.id, verdict="baseline", score=1.0)
+                self.ledger.promote(0, record.id, "base", {1: 1.0, 2: 1.0})
+        self.attempt = WorkingAttempt(record, files=dict(MUTANT), before=dict(BASE))
+        self.measurement = Measurement(cast(Any, self), Judge("sequential", "min"))
         self.measurement.experiment = Experiment(guards=guards)
 
     experiment = Experiment()
@@ -65,99 +65,104 @@ class Bench:
 
         return shape(BASE)
 
-    def run(self, slot: Slot, code: Any, seed: int, purpose: str, **changes: Any) -> TrialResult:
+    def run(
+        self, attempt: WorkingAttempt, code: Any, seed: int, purpose: str, **changes: Any
+    ) -> Run:
         self.asked.append((purpose, seed))
-        trial = self.ledger.start_trial(
-            slot.record.id, seed=seed, purpose=purpose, device="cpu", concurrency=1, budget="1ktok"
+        run = self.ledger.start_run(
+            attempt.record.id,
+            seed=seed,
+            purpose=purpose,
+            device="cpu",
+            concurrency=1,
+            budget="1ktok",
         )
         result = self._run(code, seed, purpose)
-        self.ledger.finish_trial(trial, result)
+        self.ledger.finish_run(run, result)
         return result
 
 
-def scored(score: float) -> TrialResult:
-    return TrialResult("ok", score=score, checkpoint=Path("/runs/1/checkpoint.safetensors"))
+def scored(score: float) -> Run:
+    return Run("ok", score=score, checkpoint=Path("/runs/1/checkpoint.safetensors"))
 
 
-def cloze(accuracy: float) -> TrialResult:
-    return TrialResult("ok", metrics={"cloze_accuracy": accuracy})
+def cloze(accuracy: float) -> Run:
+    return Run("ok", metrics={"cloze_accuracy": accuracy})
 
 
-@pytest.mark.parametrize("answer", [cloze(0.0), TrialResult("crash", reason="boom")])
-def test_a_discard_that_breaks_a_downstream_bound_is_not_kept(
-    tmp_path: Path, answer: TrialResult
-) -> None:
-    def run(code: Mapping[str, str], seed: int, purpose: str) -> TrialResult:
+@pytest.mark.parametrize("answer", [cloze(0.0), Run("crash", reason="boom")])
+def test_a_discard_that_breaks_a_downstream_bound_is_not_kept(tmp_path: Path, answer: Run) -> None:
+    def run(code: Mapping[str, str], seed: int, purpose: str) -> Run:
         return answer if purpose == "downstream" else scored(0.999)
 
     bench = Bench(tmp_path, run, 10, (Guard("cloze_accuracy", at_least=0.5),))
-    trial = bench.measurement.measure(bench.slot)
+    run = bench.measurement.measure(bench.attempt)
     assert ("downstream", 1) in bench.asked
-    assert trial.value == pytest.approx(0.999)
-    assert not trial.score < bench.measurement.bar(bench.slot)  # 0.1 sigma is no gain
-    assert "luck explains" in bench.measurement.bar(bench.slot).explanation
+    assert run.value == pytest.approx(0.999)
+    assert not run.score < bench.measurement.bar(bench.attempt)  # 0.1 sigma is no gain
+    assert "luck explains" in bench.measurement.bar(bench.attempt).explanation
 
 
 def test_refusing_the_downstream_task_is_no_way_around_its_bound(tmp_path: Path) -> None:
-    def run(code: Mapping[str, str], seed: int, purpose: str) -> TrialResult:
+    def run(code: Mapping[str, str], seed: int, purpose: str) -> Run:
         if purpose == "downstream":
-            return TrialResult("crash", reason="logits() failed")
+            return Run("crash", reason="logits() failed")
         return scored(0.5)
 
     bench = Bench(tmp_path / "a", run, 1, (Guard("cloze_accuracy", at_least=0.5),))
-    trial = bench.measurement.measure(bench.slot)
-    assert (trial.value, trial.verdict) == (None, "guard")
-    assert trial.reason == "cloze_accuracy could not be measured: logits() failed"
+    run = bench.measurement.measure(bench.attempt)
+    assert (run.value, run.verdict) == (None, "guard")
+    assert run.reason == "cloze_accuracy could not be measured: logits() failed"
     bench = Bench(tmp_path / "b", run)
-    assert bench.measurement.measure(bench.slot).value == 0.5
+    assert bench.measurement.measure(bench.attempt).value == 0.5
 
 
 def test_a_champion_that_fails_on_one_seed_is_compared_on_another(tmp_path: Path) -> None:
-    def run(code: Mapping[str, str], seed: int, purpose: str) -> TrialResult:
+    def run(code: Mapping[str, str], seed: int, purpose: str) -> Run:
         if purpose == "champion":
-            return TrialResult("crash", reason="nan") if seed == 3 else scored(1.0)
+            return Run("crash", reason="nan") if seed == 3 else scored(1.0)
         return scored(0.983)  # 1.7 sigma: replicated on every seed there is, and on a third
 
     bench = Bench(tmp_path, run)
-    trial = bench.measurement.measure(bench.slot)
-    assert trial.value == pytest.approx(0.983)
-    assert set(bench.slot.scores) <= set(bench.champion().scores)
+    run = bench.measurement.measure(bench.attempt)
+    assert run.value == pytest.approx(0.983)
+    assert set(bench.attempt.scores) <= set(bench.champion().scores)
     assert ("champion", 3) in bench.asked
-    assert set(bench.slot.scores) == {1, 2, 4}
+    assert set(bench.attempt.scores) == {1, 2, 4}
 
 
 def test_a_champion_that_always_fails_is_no_verdict(tmp_path: Path) -> None:
-    def run(code: Mapping[str, str], seed: int, purpose: str) -> TrialResult:
+    def run(code: Mapping[str, str], seed: int, purpose: str) -> Run:
         if purpose == "champion":
-            return TrialResult("crash", reason="nan")
+            return Run("crash", reason="nan")
         return scored(0.984)
 
     bench = Bench(tmp_path, run)
     with pytest.raises(InfrastructureFailure, match="the champion has no score on seed 5"):
-        bench.measurement.measure(bench.slot)
+        bench.measurement.measure(bench.attempt)
 
 
 def test_checks_that_hang_are_a_guard_and_the_score_stays(tmp_path: Path) -> None:
-    def run(code: Mapping[str, str], seed: int, purpose: str) -> TrialResult:
+    def run(code: Mapping[str, str], seed: int, purpose: str) -> Run:
         if purpose == "check":
-            return TrialResult("timeout", reason="over its limit of 630 s in all", log_head="one\n")
+            return Run("timeout", reason="over its limit of 630 s in all", log_head="one\n")
         return scored(0.5)
 
     bench = Bench(tmp_path, run)
     bench.measurement.experiment = Experiment(checks="sleep 9999")
-    trial = bench.measurement.measure(bench.slot)
-    assert (trial.value, trial.verdict) == (None, "guard")
-    assert trial.reason == "the experiment's checks: over its limit of 630 s in all\none"
+    run = bench.measurement.measure(bench.attempt)
+    assert (run.value, run.verdict) == (None, "guard")
+    assert run.reason == "the experiment's checks: over its limit of 630 s in all\none"
 
 
 def test_a_bound_that_a_replicate_breaks_is_noted(tmp_path: Path) -> None:
-    def run(code: Mapping[str, str], seed: int, purpose: str) -> TrialResult:
+    def run(code: Mapping[str, str], seed: int, purpose: str) -> Run:
         latency = 9.0 if purpose == "replicate" else 1.0
-        return TrialResult("ok", score=0.98, metrics={"latency": latency})
+        return Run("ok", score=0.98, metrics={"latency": latency})
 
     bench = Bench(tmp_path, run, 1, (Guard("latency", at_most=2.0),))
-    assert bench.measurement.measure(bench.slot).verdict == "guard"
-    notes = bench.ledger.slot(bench.slot.record.id).gates
+    assert bench.measurement.measure(bench.attempt).verdict == "guard"
+    notes = bench.ledger.attempt(bench.attempt.record.id).check_notes
     assert [(n.ok, n.detail) for n in notes if n.name == "guard latency"] == [
         (True, "latency 1"),
         (False, "latency 9 is above its bound 2"),

@@ -12,7 +12,7 @@ from support.project import Project
 from support.runs import write_dataset
 
 from pytest_autoresearch.campaign.open import opened
-from pytest_autoresearch.core.records import TrialRecord
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.training.devices import Device, Lease
 
 TRAINED = """\
@@ -33,13 +33,13 @@ def night(project: Project) -> Project:
     return project
 
 
-def test_trials_get_the_threads_that_the_campaigns_had(night: Project) -> None:
+def test_runs_get_the_threads_that_the_campaigns_had(night: Project) -> None:
     with opened(night.path, None, "verify") as campaign:
         assert campaign.rules.threads == 2
         assert campaign.rules.sandbox == "auto"
 
 
-def test_trials_see_the_gpu_that_is_leased(night: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_see_the_gpu_that_is_leased(night: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr(Lease, "take", lambda self: Device("cuda", "1", "cuda:1"))
     with opened(night.path, None, "verify"):
@@ -61,13 +61,13 @@ def test_other_data_than_the_campaigns_is_refused(night: Project) -> None:
 
 def test_a_checkpoint_is_found_where_the_project_is_now(night: Project, tmp_path: Path) -> None:
     name = Path("runs/00004-first-1/checkpoint.safetensors")
-    trial = TrialRecord(1, 4, 1, "first", "done", checkpoint=Path("/elsewhere") / name)
+    run = Run("ok", checkpoint=Path("/elsewhere") / name)
     with opened(night.path, None, "verify") as campaign:
-        assert campaign.trials.checkpoint(trial) is None
+        assert campaign.runner.checkpoint(run) is None
         here = night.path / ".autoresearch/main" / name
         here.parent.mkdir(parents=True, exist_ok=True)
         here.touch()
-        assert campaign.trials.checkpoint(trial) == here
+        assert campaign.runner.checkpoint(run) == here
 
 
 def test_a_commit_that_is_gone_is_one_line(night: Project) -> None:

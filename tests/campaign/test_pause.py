@@ -1,4 +1,4 @@
-"""What is away for a while pauses the night: it fails no slot, and whoever stops it is heard."""
+"""What is away for a while pauses the night: it fails no attempt, and whoever stops it is heard."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.llm_campaign import idea
 from support.project import Project
 from support.wire.server import Wire
 
-from pytest_autoresearch.ledger.spend import Purse
+from pytest_autoresearch.ledger.spend import CostBudget
 
 IMPATIENT = """
 from pytest_autoresearch.proposers.llm.calls import Patience
@@ -124,22 +124,22 @@ def test_a_pause_beyond_the_deadline_ends_the_night_at_once(
     assert len(server.requests) == 3  # the draft, and once more when its turn came
 
 
-def test_who_asks_for_more_than_half_a_day_fails_the_slot(project: Project, serve) -> None:
+def test_who_asks_for_more_than_half_a_day_fails_the_attempt(project: Project, serve) -> None:
     serve(busy(100_000))
     result = project.pytester.runpytest_subprocess(
         *OPTIONS, "--iterations=5", "--autoresearch-max-failures=2", timeout=120
     )
     assert result.ret == 1
     assert project.verdicts() == ["infra", "infra"]
-    result.stdout.fnmatch_lines(["*stopped: 2 slots in a row came to nothing*100000 s*"])
+    result.stdout.fnmatch_lines(["*stopped: 2 attempts in a row came to nothing*100000 s*"])
 
 
 def test_money_that_was_spent_meanwhile_ends_a_pause(project: Project, serve) -> None:
     serve(busy(5), {"text": idea(0.9)})
     with night(project, "--iterations=3", "--autoresearch-max-cost=1usd") as (process, printed):
         wait_for("paused until", printed)
-        purse = Purse(project.ledger().path)
-        purse.settle(purse.reserve("another worker's", 1.0), 1.0)
+        cost_budget = CostBudget(project.ledger().path)
+        cost_budget.settle(cost_budget.reserve("another worker's", 1.0), 1.0)
         assert process.wait(60) == 0
         wait_for("stopped: $1.00 of $1.00 are spent", printed)
     assert project.verdicts() == ["interrupted"]
@@ -162,7 +162,7 @@ def pytest_runtest_setup(item):
 @pytest.mark.parametrize(
     ("seconds", "verdicts"), [(2.5, ["keep", "keep"]), (7.0, ["infra", "keep"])]
 )
-def test_what_the_infrastructure_failed_is_trained_again_in_its_slot(
+def test_what_the_infrastructure_failed_is_trained_again_in_its_attempt(
     project: Project, seconds: float, verdicts: list[str]
 ) -> None:
     conftest = (project.path / "conftest.py").read_text()
@@ -172,9 +172,9 @@ def test_what_the_infrastructure_failed_is_trained_again_in_its_slot(
     result = project.run("--iterations=2", "--autoresearch-confirm=0")
     assert project.verdicts() == verdicts
     assert result.ret == ("infra" in verdicts)
-    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
-    assert [t.status for t in slots[0].trials][-1] == ("infra" if "infra" in verdicts else "ok")
-    assert slots[1].title == ("score 0.9" if "infra" in verdicts else "score 0.8")
+    attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert [t.status for t in attempts[0].runs][-1] == ("infra" if "infra" in verdicts else "ok")
+    assert attempts[1].title == ("score 0.9" if "infra" in verdicts else "score 0.8")
     result.stdout.fnmatch_lines(["paused until *: mutation-0001: *; it is tried again"])
 
 

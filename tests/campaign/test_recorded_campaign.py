@@ -16,11 +16,11 @@ from support.project import git
 from support.wire.recorded import RECORDINGS, Conversation, Recorded, dollars, outcome, read
 
 from pytest_autoresearch.core.proposal import EditError
-from pytest_autoresearch.ledger.spend import Purse
+from pytest_autoresearch.ledger.spend import CostBudget
 from pytest_autoresearch.ledger.store import Ledger
 from pytest_autoresearch.proposers.llm.repair import check
 from pytest_autoresearch.source.blocks import Parsed, parse
-from pytest_autoresearch.source.checks import run_gates
+from pytest_autoresearch.source.checks import run_checks
 from pytest_autoresearch.source.edits import apply
 from pytest_autoresearch.source.fingerprint import fingerprint
 
@@ -71,7 +71,7 @@ def test_a_recording_applies_to_the_shipped_file_when_it_says_so_and_not_before(
     assert parsed is not None
     assert parsed.title
     assert parsed.hypothesis
-    assert all(note.ok for note in run_gates(SHIPPED, result(conversation)))
+    assert all(note.ok for note in run_checks(SHIPPED, result(conversation)))
     if conversation.on:
         assert usable(result(BY_NAME[conversation.on]), before[0]) is not None
 
@@ -133,23 +133,23 @@ def test_a_campaign_over_the_wire_loses_nothing_and_its_costs_add_up(clone: Path
     done = run(
         clone, "-m", "pytest", "--autoresearch", "--iterations", "7", "--junitxml=log.xml",
         "--autoresearch-budget=10ktok", "--autoresearch-calibrate=2", "--autoresearch-confirm=0",
-        "--autoresearch-control=0", "--autoresearch-policy=greedy", "--autoresearch-judge=strict",
+        "--autoresearch-control=0", "--autoresearch-parents=champion", "--autoresearch-judge=threshold",
         ANTHROPIC_API_KEY="x", ANTHROPIC_BASE_URL=server.url,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
     ledger = Ledger.open(clone, "main")
-    slots = [slot for slot in ledger.slots() if slot.kind == "mutation"]
+    attempts = [attempt for attempt in ledger.attempts() if attempt.kind == "mutation"]
     expected = [conversation.outcome for conversation in server.conversations]
     assert server.asked == [conversation.name for conversation in server.conversations]
-    assert [outcome(slot.verdict, slot.reason) for slot in slots] == expected
-    assert [slot.usage.requests for slot in slots] == [1, 2, 1, 1, 1, 1, 1]
+    assert [outcome(attempt.verdict, attempt.reason) for attempt in attempts] == expected
+    assert [attempt.usage.requests for attempt in attempts] == [1, 2, 1, 1, 1, 1, 1]
     assert server.faults == 3
-    assert all(slot.state == "done" for slot in slots)
+    assert all(attempt.state == "done" for attempt in attempts)
 
     owed = [sum(dollars(b) for b in server.bills if b.conversation == n) for n in server.asked]
-    assert [slot.usage.cost_usd for slot in slots] == pytest.approx(owed)
-    assert Purse(ledger.path).spent() == pytest.approx(sum(owed))
+    assert [attempt.usage.cost_usd for attempt in attempts] == pytest.approx(owed)
+    assert CostBudget(ledger.path).spent() == pytest.approx(sum(owed))
     assert f"spent on proposals: ${sum(owed):.4f}" in done.stdout
     [suite] = ElementTree.parse(clone / "log.xml").getroot().iter("testsuite")
     costs = suite.findall("testcase/properties/property[@name='dollars']")
@@ -174,7 +174,7 @@ def test_the_benchmark_runs_as_a_stranger_would() -> None:
     done = run(ROOT, "benchmarks/recorded.py", "--budget", "20ktok")
     assert done.returncode == 0, done.stdout + done.stderr
     line = json.loads(done.stdout.splitlines()[-1])
-    assert line["slots"] == 12
+    assert line["attempts"] == 12
     assert line["lost"] == line["infra"] == 0
     assert line["outcomes_as_recorded"] is True
     assert line["unknown_usd"] == 0

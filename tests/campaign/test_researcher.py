@@ -13,8 +13,8 @@ from support.project import PYTHON, Project
 from support.prompts import context
 from support.wire.server import Wire
 
-from pytest_autoresearch.ledger.spend import Purse
-from pytest_autoresearch.options import MAX_SLOTS, OPTIONS
+from pytest_autoresearch.ledger.spend import CostBudget
+from pytest_autoresearch.options import MAX_ATTEMPTS, OPTIONS
 from pytest_autoresearch.proposers.llm.anthropic import Claude
 from pytest_autoresearch.proposers.llm.forecast import forecast
 from pytest_autoresearch.proposers.llm.openai import Chat
@@ -87,13 +87,13 @@ def test_ideas_come_and_go_papers_are_read_and_a_person_steers(
     assert ["Only ever change the warmup." in system for system, _ in prompts] == [
         False, False, True, True,
     ]  # fmt: skip
-    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
-    assert [s.title for s in slots] == ["score 0.9", "score 0.8", "score 0.7"]
-    briefs = [s.meta["brief"] for s in slots]
+    attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert [s.title for s in attempts] == ["score 0.9", "score 0.8", "score 0.7"]
+    briefs = [s.meta["brief"] for s in attempts]
     assert briefs[0] != briefs[1] == briefs[2]
-    spent = Purse(project.ledger().path).spent()
-    assert spent == pytest.approx(4 * ANSWER)  # the forgotten draft's price is the first slot's
-    assert [s.usage.cost_usd for s in slots] == pytest.approx([2 * ANSWER, ANSWER, ANSWER])
+    spent = CostBudget(project.ledger().path).spent()
+    assert spent == pytest.approx(4 * ANSWER)  # the forgotten draft's price is the first attempt's
+    assert [s.usage.cost_usd for s in attempts] == pytest.approx([2 * ANSWER, ANSWER, ANSWER])
     result.stdout.fnmatch_lines(["program.md changed; mutation-0002 is the first to see it (*)"])
     assert result.stdout.str().count("program.md changed") == 1
     properties = [
@@ -127,7 +127,7 @@ def test_an_agent_reads_and_writes_the_same_notes(project: Project) -> None:
         "--autoresearch-control=0", "--autoresearch-confirm=0",
     )  # fmt: skip
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["proposals: 1 slots, unknown price (command:agent.py)"])
+    result.stdout.fnmatch_lines(["proposals: 1 attempts, unknown price (command:agent.py)"])
     assert (project.path / ".autoresearch/main/ideas.md").read_text().splitlines() == [
         "- [x] my own idea", "- [ ] of an agent (from mutation-0001)",
     ]  # fmt: skip
@@ -145,7 +145,7 @@ def test_workers_share_notes_papers_and_the_brief(
     assert result.ret == 0
     assert len(arxiv.asked) == 1
     assert all("arXiv:2505.16932v1" in user for _, user in asked(steered))
-    briefs = {s.meta["brief"] for s in project.ledger().slots() if s.kind == "mutation"}
+    briefs = {s.meta["brief"] for s in project.ledger().attempts() if s.kind == "mutation"}
     assert 1 <= len(briefs) <= 2
     ideas = (project.path / ".autoresearch/main/ideas.md").read_text()
     assert ideas.count("tie the weights") == 1
@@ -159,7 +159,7 @@ def test_a_model_that_does_not_exist_ends_the_session_before_the_baseline(
     assert result.ret == 4
     result.stderr.fnmatch_lines(["ERROR: --autoresearch-proposer=anthropic: not found*"])
     assert not steered.requests
-    assert not project.ledger().slots()
+    assert not project.ledger().attempts()
 
 
 def test_who_does_not_think_is_looked_at_before_the_baseline_too(project: Project) -> None:
@@ -178,7 +178,7 @@ def test_who_does_not_think_is_looked_at_before_the_baseline_too(project: Projec
     )
     assert result.ret == 4
     result.stderr.fnmatch_lines(["ERROR: --autoresearch-proposer=absent:Absent: nobody is here"])
-    assert not project.ledger().slots()
+    assert not project.ledger().attempts()
 
 
 @pytest.mark.slow
@@ -189,7 +189,7 @@ def test_a_session_begins_with_what_it_will_cost_and_with_what_it_must_do_withou
     result = night(project, "--iterations=1", "--autoresearch-papers=muon")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["no new papers:*refused*", "proposals: 1 slots, about $0.0*claude-sonnet-5-5, genai-*"]
+        ["no new papers:*refused*", "proposals: 1 attempts, about $0.0*claude-sonnet-5-5, genai-*"]
     )
     assert result.stdout.str().count("no new papers") == 1
 
@@ -201,23 +201,23 @@ def cost(line: str) -> float:
     return float(line.split("about $")[1].split()[0])
 
 
-def test_the_preview_grows_with_slots_history_and_prices() -> None:
+def test_the_preview_grows_with_attempts_history_and_prices() -> None:
     sonnet, opus = Claude("claude-sonnet-5-5"), Claude("claude-opus-5-5")
     line = forecast(sonnet, context(), 100)
-    assert line.startswith("proposals: 100 slots, about $")
+    assert line.startswith("proposals: 100 attempts, about $")
     assert 4.0 < cost(line) < 6.0  # 4,000 tokens of answer at $10 a million are $4.00
     assert cost(forecast(opus, context(), 100)) > cost(line)
     assert cost(forecast(sonnet, context(), 100, known=400)) > cost(line)
     assert cost(forecast(sonnet, context(files={"train.py": SOURCE * 9000}), 100)) > cost(line)
     controlled = forecast(sonnet, context(), 100, control=4)
-    assert "100 slots, 75 of them anthropic's" in controlled
+    assert "100 attempts, 75 of them anthropic's" in controlled
     assert cost(controlled) < 0.76 * cost(line)
 
 
 SOURCE = "LR = 0.02\n"
 
 
-def test_a_control_arm_that_would_take_every_slot_is_refused() -> None:
+def test_a_control_arm_that_would_take_every_attempt_is_refused() -> None:
     parse = {option.field: option.parse for option in OPTIONS}["control"]
     assert [parse(text) for text in ("0", "2", "4")] == [0, 2, 4]
     for text in ("1", "-1", "often"):
@@ -234,7 +234,7 @@ def test_a_control_arm_that_would_take_every_slot_is_refused() -> None:
 )
 def test_who_has_no_list_price_is_said_to_have_none(proposer, says: str) -> None:
     assert says in forecast(proposer, context(), 10)
-    assert "$" not in forecast(proposer, context(), MAX_SLOTS)
+    assert "$" not in forecast(proposer, context(), MAX_ATTEMPTS)
 
 
 HALF_EDITED = """
@@ -251,15 +251,15 @@ def pytest_runtest_setup(item):
 """
 
 
-def test_a_brief_that_cannot_be_read_for_a_while_takes_no_slot(project: Project) -> None:
+def test_a_brief_that_cannot_be_read_for_a_while_takes_no_attempt(project: Project) -> None:
     conftest = (project.path / "conftest.py").read_text()
     project.write("conftest.py", conftest + HALF_EDITED)
     project.commit("somebody edits")
     result = project.run("--autoresearch-proposer=ratchet", "--iterations=4")
     assert result.ret == 0
-    slots = [s for s in project.ledger().slots() if s.kind == "mutation"]
-    assert [s.state for s in slots] == ["done"] * 4
-    briefs = [s.meta["brief"] for s in slots]
+    attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert [s.state for s in attempts] == ["done"] * 4
+    briefs = [s.meta["brief"] for s in attempts]
     assert briefs[0] == briefs[1] == briefs[2] != briefs[3]
     printed = result.stdout.str()
     assert printed.count("program.md line 2: the front matter is not YAML; until") == 1

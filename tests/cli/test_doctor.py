@@ -25,7 +25,17 @@ def line(output: str, name: str) -> str:
 def test_a_project_in_order_is_told_so(project: Project) -> None:
     done = examine(project)
     assert done.returncode == 0, done.stdout + done.stderr
-    for name in ("python", "torch", "device", "clock", "disk", "sandbox", "git", "campaign", "keys"):
+    for name in (
+        "python",
+        "torch",
+        "device",
+        "clock",
+        "disk",
+        "sandbox",
+        "git",
+        "campaign",
+        "keys",
+    ):
         assert line(done.stdout, name).split()[0] in ("ok", "warn")
     assert "main is not begun" in line(done.stdout, "campaign")
 
@@ -39,7 +49,7 @@ def test_keys_are_named_and_never_shown(project: Project) -> None:
 def test_a_campaign_is_described(project: Project) -> None:
     project.propose(0.9)
     project.run("--iterations=1", "--autoresearch-confirm=0")
-    assert "main: 4 slots, champion 0.9" in line(examine(project).stdout, "campaign")
+    assert "main: 4 attempts, champion 0.9" in line(examine(project).stdout, "campaign")
 
 
 @pytest.mark.parametrize(

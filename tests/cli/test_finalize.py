@@ -61,7 +61,7 @@ def test_every_keep_is_a_commit_with_its_own_gain(night: Project) -> None:
 def test_keeps_that_were_taken_out_again_are_not_in_the_history(make_project) -> None:
     project: Project = make_project(train=TRAIN)
     project.propose(setting("A", 0.1), setting("B", 0.3))
-    project.run("--iterations=2", "--autoresearch-prune", "--autoresearch-confirm=0")
+    project.run("--iterations=2", "--autoresearch-ablate", "--autoresearch-confirm=0")
     assert finalize(project).returncode == 0
     assert subjects(project) == ["B to 0.3"]
     assert git(project.path, "diff", "autoresearch/main", "research/main") == ""

@@ -47,7 +47,7 @@ def test_frames_survive_any_cutting_of_the_stream(sent, data):
     parser, received = FrameParser(limit=1 << 20), []
     while stream:
         cut = data.draw(st.integers(1, len(stream)))
-        parser.feed(stream[:cut])
+        parser.dataloader(stream[:cut])
         stream = stream[cut:]
         received += drain(parser)
     assert received == sent
@@ -56,7 +56,7 @@ def test_frames_survive_any_cutting_of_the_stream(sent, data):
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_as_a_protocol_error_and_nothing_else(data):
     parser = FrameParser()
-    parser.feed(data)
+    parser.dataloader(data)
     with contextlib.suppress(ProtocolError):
         assert all(isinstance(message, dict) for message in drain(parser))
 
@@ -64,7 +64,7 @@ def test_garbage_is_refused_as_a_protocol_error_and_nothing_else(data):
 @given(st.binary(max_size=200))
 def test_a_framed_payload_decodes_to_an_object_or_is_refused(payload):
     parser = FrameParser()
-    parser.feed(struct.pack("<I", len(payload)) + payload)
+    parser.dataloader(struct.pack("<I", len(payload)) + payload)
     try:
         assert isinstance(parser.next(), dict)
     except ProtocolError:
@@ -93,7 +93,7 @@ def test_hostile_payloads_are_refused(payload):
 
 def test_a_frame_over_the_limit_is_refused_before_it_is_read():
     parser = FrameParser()
-    parser.feed(struct.pack("<I", MAX_FRAME + 1))
+    parser.dataloader(struct.pack("<I", MAX_FRAME + 1))
     with pytest.raises(ProtocolError, match=str(MAX_FRAME)):
         parser.next()
 
@@ -101,7 +101,7 @@ def test_a_frame_over_the_limit_is_refused_before_it_is_read():
 def test_a_parser_never_wants_more_than_the_frame_it_reads():
     parser = FrameParser()
     assert parser.wanted == 4
-    parser.feed(struct.pack("<I", 7) + b"{")
+    parser.dataloader(struct.pack("<I", 7) + b"{")
     assert parser.wanted == 6
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.project import Project
 
 from pytest_autoresearch.core.experiment import Experiment, Guard
-from pytest_autoresearch.core.records import TrialRecord
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.judge.constraints import built_in, check, figure, last_lines
 
 CONFTEST = """\
@@ -25,10 +25,10 @@ def experiment():
 """
 
 
-def trial(**figures: float) -> TrialRecord:
-    fields = TrialRecord.__dataclass_fields__
+def run(**figures: float) -> Run:
+    fields = Run.__dataclass_fields__
     metrics = {k: figures.pop(k) for k in list(figures) if k not in fields}
-    return TrialRecord(1, 1, 1, "first", "done", metrics=metrics, **figures)
+    return Run("ok", metrics=metrics, **figures)
 
 
 def idea(lines: str) -> str:
@@ -40,16 +40,16 @@ def idea(lines: str) -> str:
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_bound_is_broken_exactly_above_it(value: float, bound: float) -> None:
-    [note] = check(trial(latency=value), [], [Guard("latency", at_most=bound)])
+    [note] = check(run(latency=value), [], [Guard("latency", at_most=bound)])
     assert note.ok == (value <= bound)
-    [note] = check(trial(latency=value), [], [Guard("latency", at_least=bound)])
+    [note] = check(run(latency=value), [], [Guard("latency", at_least=bound)])
     assert note.ok == (value >= bound)
 
 
 def test_a_guard_says_its_name_its_figure_and_its_bound() -> None:
-    baseline = [trial(total_seconds=10.0), trial(total_seconds=12.0)]
+    baseline = [run(total_seconds=10.0), run(total_seconds=12.0)]
     [note] = check(
-        trial(total_seconds=30.0), baseline, [Guard("total_seconds", at_most_times_baseline=2)]
+        run(total_seconds=30.0), baseline, [Guard("total_seconds", at_most_times_baseline=2)]
     )
     assert not note.ok
     assert note.name == "guard total_seconds"
@@ -57,39 +57,39 @@ def test_a_guard_says_its_name_its_figure_and_its_bound() -> None:
 
 
 def test_a_bounded_figure_that_is_not_reported_breaks_its_bound() -> None:
-    [note] = check(trial(), [], [Guard("latency", at_most=1)])
+    [note] = check(run(), [], [Guard("latency", at_most=1)])
     assert (note.ok, "not reported" in note.detail) == (False, True)
 
 
 def test_saying_nothing_is_no_way_around_a_multiple_of_the_baselines_figure() -> None:
     bound = [Guard("latency", at_most_times_baseline=2)]
-    assert not check(trial(), [trial(latency=1.0)], bound)[0].ok
-    assert check(trial(), [trial()], bound)[0].ok
+    assert not check(run(), [run(latency=1.0)], bound)[0].ok
+    assert check(run(), [run()], bound)[0].ok
 
 
 def test_what_the_harness_could_not_measure_breaks_no_bound() -> None:
-    [note] = check(trial(), [trial()], [Guard("peak_memory_bytes", at_most=1)])
+    [note] = check(run(), [run()], [Guard("peak_memory_bytes", at_most=1)])
     assert (note.ok, note.detail) == (True, "peak_memory_bytes is not known")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_no_figure_is_within_no_bound(value: float) -> None:
-    assert not check(trial(latency=value), [], [Guard("latency", at_most=1e300)])[0].ok
-    assert not check(trial(latency=value), [], [Guard("latency", at_least=-1e300)])[0].ok
+    assert not check(run(latency=value), [], [Guard("latency", at_most=1e300)])[0].ok
+    assert not check(run(latency=value), [], [Guard("latency", at_least=-1e300)])[0].ok
 
 
 def test_what_is_measured_outweighs_what_is_printed() -> None:
-    lying = TrialRecord(1, 1, 1, "first", "done", parameters=50, metrics={"parameters": 1.0})
+    lying = Run("ok", parameters=50, metrics={"parameters": 1.0})
     assert figure(lying, "parameters") == 50
-    command = TrialRecord(1, 1, 1, "first", "done", metrics={"parameters": 7.0})
+    command = Run("ok", metrics={"parameters": 7.0})
     assert figure(command, "parameters") == 7
     assert figure(command, "steps") is None
 
 
 def test_speed_is_tokens_by_training_seconds() -> None:
-    fast = trial(work=6000.0, train_seconds=2.0, total_seconds=60.0)
+    fast = run(work=6000.0, train_seconds=2.0, total_seconds=60.0)
     assert figure(fast, "tokens_per_second") == 3000
-    assert figure(trial(), "tokens_per_second") is None
+    assert figure(run(), "tokens_per_second") is None
     [note] = check(fast, [], [Guard("tokens_per_second", at_least=4000)])
     assert note.detail == "tokens_per_second 3000 is below its bound 4000"
 
@@ -103,17 +103,17 @@ def test_speed_is_tokens_by_training_seconds() -> None:
 def test_more_is_never_better_than_less_under_an_upper_bound(
     one: float, two: float, times: float, usual: list[float]
 ) -> None:
-    baseline = [trial(latency=value) for value in usual]
+    baseline = [run(latency=value) for value in usual]
     guards = [Guard("latency", at_most_times_baseline=times)]
-    low, high = (check(trial(latency=x), baseline, guards)[0].ok for x in sorted((one, two)))
+    low, high = (check(run(latency=x), baseline, guards)[0].ok for x in sorted((one, two)))
     assert low >= high
 
 
-def budgeted(budget: str, **figures: float) -> TrialRecord:
-    return replace(trial(**figures), budget=budget, evidence={"scoring_cpu_s": 5.0})
+def budgeted(budget: str, **figures: float) -> Run:
+    return replace(run(**figures), budget=budget, evidence={"scoring_cpu_s": 5.0})
 
 
-def test_only_a_budget_of_the_outside_clock_bounds_the_whole_trial() -> None:
+def test_only_a_budget_of_the_outside_clock_bounds_the_whole_run() -> None:
     wall = budgeted("300s", total_seconds=300.0, cpu_seconds=30.0)
     assert built_in(Experiment(), True, [wall]) == (Guard("total_seconds", at_most=620.0),)
     equal, work = (replace(wall, budget=b) for b in ("equal:600ktok", "600ktok"))
@@ -130,17 +130,17 @@ def test_only_a_budget_of_the_outside_clock_bounds_the_whole_trial() -> None:
 
 def test_memory_is_bounded_and_said_in_units_for_people() -> None:
     bounds = built_in(Experiment(), True, [], 9 << 30)
-    [note] = check(trial(peak_memory_bytes=10 << 30), [], bounds)
+    [note] = check(run(peak_memory_bytes=10 << 30), [], bounds)
     assert note.detail == "peak_memory_bytes 10240 MiB is above its bound 9216 MiB"
-    assert check(trial(peak_memory_bytes=8 << 30), [], bounds)[0].ok
+    assert check(run(peak_memory_bytes=8 << 30), [], bounds)[0].ok
 
 
 def test_the_last_lines_come_from_wherever_the_output_was_kept() -> None:
-    short = replace(trial(), log_head="".join(f"{i}\n" for i in range(100)))
+    short = replace(run(), log_head="".join(f"{i}\n" for i in range(100)))
     assert last_lines(short) == "\n".join(map(str, range(20, 100)))
-    long = replace(trial(), log_head="first\n", log_tail="second\nthird\n")
+    long = replace(run(), log_head="first\n", log_tail="second\nthird\n")
     assert last_lines(long, 2) == "second\nthird"
-    assert last_lines(trial()) == ""
+    assert last_lines(run()) == ""
 
 
 @pytest.fixture
@@ -163,9 +163,9 @@ def test_a_broken_bound_is_the_verdict_guard(bounded) -> None:
     result = project.run("--iterations=2", "--autoresearch-confirm=0", "--junitxml=log.xml")
     assert project.verdicts() == ["guard", "keep"]
     result.stdout.fnmatch_lines(["*G 0.500*mutation-0001*"])
-    [slot] = [s for s in project.ledger().slots() if s.verdict == "guard"]
-    assert slot.reason == "params 50 is above its bound 10"
-    assert slot.score == pytest.approx(0.5, abs=0.001)
+    [attempt] = [s for s in project.ledger().attempts() if s.verdict == "guard"]
+    assert attempt.reason == "params 50 is above its bound 10"
+    assert attempt.score == pytest.approx(0.5, abs=0.001)
     assert project.ledger().champion().version == 2
 
 
@@ -174,9 +174,9 @@ def test_checks_run_in_the_mutated_copy_before_a_keep(bounded) -> None:
     project.propose(idea("BAD = 1\nSCORE = 0.5"), idea("GOOD = 1\nSCORE = 0.6"), 1.5)
     project.run("--iterations=3", "--autoresearch-confirm=0")
     assert project.verdicts() == ["guard", "keep", "discard"]
-    first, _, third = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    first, _, third = [s for s in project.ledger().attempts() if s.kind == "mutation"]
     assert "exited with status 3: BAD in it" in first.reason
-    assert not any(trial.purpose == "check" for trial in third.trials)
+    assert not any(run.purpose == "check" for run in third.runs)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_bounded_figure_that_the_baseline_does_not_report_costs_no_night(bound
     result.stdout.fnmatch_lines(
         ["*Guard('latencey_ms') bounds a figure that the baseline does not*"]
     )
-    assert not any(s.verdict == "guard" for s in project.ledger().slots())
+    assert not any(s.verdict == "guard" for s in project.ledger().attempts())
 
 
 def test_checks_that_are_a_script_can_be_run(bounded) -> None:
@@ -219,4 +219,4 @@ def test_checks_that_the_unchanged_code_does_not_pass_cost_no_night(bounded) -> 
     result = project.run("--iterations=1")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*the unchanged code does not pass the experiment's checks*127*"])
-    assert not any(s.verdict == "guard" for s in project.ledger().slots())
+    assert not any(s.verdict == "guard" for s in project.ledger().attempts())

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from pytest_autoresearch.core.experiment import Metric
 from pytest_autoresearch.core.records import Champion
-from pytest_autoresearch.judge.noise import pooled
+from pytest_autoresearch.judge.noise import noise_of
 from pytest_autoresearch.judge.verdicts import Prior
 
 
@@ -19,7 +20,7 @@ def baseline(*scores: float) -> list[Champion]:
 def test_a_scale_from_a_few_seeds_is_known_no_better_than_they_tell(
     scores: tuple[float, ...],
 ) -> None:
-    noise = pooled([], baseline(*scores), shipped=False)
+    noise = noise_of([], baseline(*scores), Metric("seconds"))
     mean = sum(scores) / len(scores)
     spread = math.sqrt(sum((s - mean) ** 2 for s in scores) / (len(scores) - 1))
     assert noise.sigma == pytest.approx(math.sqrt(2) * spread)
@@ -27,5 +28,5 @@ def test_a_scale_from_a_few_seeds_is_known_no_better_than_they_tell(
 
 
 def test_the_shipped_prior_is_of_the_shipped_metric_alone() -> None:
-    noise = pooled([], baseline(1.0, 2.0, 3.0), shipped=True)
+    noise = noise_of([], baseline(1.0, 2.0, 3.0), Metric("val_bpb"))
     assert (noise.sigma, noise.freedom) == pytest.approx((Prior().sigma, Prior().freedom))

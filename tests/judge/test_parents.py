@@ -12,7 +12,7 @@ from support.project import Project, git
 
 from pytest_autoresearch.core.experiment import Metric
 from pytest_autoresearch.core.proposal import Edit
-from pytest_autoresearch.core.records import Champion, SlotRecord
+from pytest_autoresearch.core.records import Attempt, Champion
 from pytest_autoresearch.judge.parents import (
     BEST,
     FORMER,
@@ -20,8 +20,8 @@ from pytest_autoresearch.judge.parents import (
     PATIENCE,
     STACKED,
     STRUCTURAL,
-    course,
     near_misses,
+    next_step,
     since_keep,
     stack,
     stop,
@@ -31,54 +31,59 @@ BASE = Champion(1, 1, "c1", {1: 1.0}, 0.0)
 BETTER = Champion(2, 5, "c5", {1: 0.9}, 0.0)
 
 
-def slot(
+def attempt(
     number: int, verdict: str | None, sigma: float = -1.0, champion: int = 1, **more: object
-) -> SlotRecord:
+) -> Attempt:
     state = "done" if verdict else "running"
     values = {
         "kind": "mutation", "gain_sigma": sigma, "commit": f"c{number}", "parent": champion,
         "champion_before": champion, "edits": (Edit("train.py", f"s{number}", "r"),),
         "title": f"idea {number}",
     } | more  # fmt: skip
-    return SlotRecord(number, f"m-{number}", number=number, session_id=1, worker="w", state=state,
+    return Attempt(number, f"m-{number}", number=number, session_id=1, worker="w", state=state,
                       started=0.0, verdict=verdict, **values)  # fmt: skip
 
 
 def test_near_misses_are_better_but_not_surely_so_best_first() -> None:
-    slots = [
-        slot(2, "discard", 1.7),
-        slot(3, "discard", 2.1),
-        slot(4, "discard", 0.4),
-        slot(5, "keep", 3),
+    attempts = [
+        attempt(2, "discard", 1.7),
+        attempt(3, "discard", 2.1),
+        attempt(4, "discard", 0.4),
+        attempt(5, "keep", 3),
     ]
-    assert [s.id for s in near_misses(slots)] == [3, 2]
-    assert [s.id for s in near_misses(slots, 0.0)] == [3, 2, 4]
-    assert near_misses([slot(6, "discard", 2.0, kind="prune")]) == []
+    assert [s.id for s in near_misses(attempts)] == [3, 2]
+    assert [s.id for s in near_misses(attempts, 0.0)] == [3, 2, 4]
+    assert near_misses([attempt(6, "discard", 2.0, kind="ablation")]) == []
 
 
 @given(st.integers(0, 5), st.integers(1, 400))
 def test_greedy_always_starts_from_the_champion(seed: int, number: int) -> None:
-    slots = [slot(n, "discard", 1.6) for n in range(2, 30)]
-    assert course("greedy", slots, [BASE], number, seed).parent == 1
-    assert course("greedy", slots, [BASE], number, seed).proposal is None
+    attempts = [attempt(n, "discard", 1.6) for n in range(2, 30)]
+    assert next_step("champion", attempts, [BASE], number, seed).parent == 1
+    assert next_step("champion", attempts, [BASE], number, seed).proposal is None
 
 
-def shares(slots: list[SlotRecord], champions: list[Champion]) -> dict[int, float]:
-    """How often each slot is the parent, where no old idea comes first."""
-    chosen = [course("archive", slots, champions, n, 3) for n in range(1, 2001, 2)]
-    assert chosen == [course("archive", slots, champions, n, 3) for n in range(1, 2001, 2)]
+def shares(attempts: list[Attempt], champions: list[Champion]) -> dict[int, float]:
+    """How often each attempt is the parent, where no old idea comes first."""
+    chosen = [next_step("archive", attempts, champions, n, 3) for n in range(1, 2001, 2)]
+    assert chosen == [next_step("archive", attempts, champions, n, 3) for n in range(1, 2001, 2)]
     return {p: sum(c.parent == p for c in chosen) / len(chosen) for p in {c.parent for c in chosen}}
 
 
-def test_without_a_better_discard_every_slot_starts_from_the_champion() -> None:
-    slots = [slot(2, "discard", 0.0), slot(3, "crash"), slot(4, None), slot(5, "keep", 4.0)]
-    assert shares(slots[:3], [BASE]) == {1: 1.0}
-    assert shares([*slots, slot(6, "discard", -0.1, champion=5)], [BASE, BETTER]) == {5: 1.0}
+def test_without_a_better_discard_every_attempt_starts_from_the_champion() -> None:
+    attempts = [
+        attempt(2, "discard", 0.0),
+        attempt(3, "crash"),
+        attempt(4, None),
+        attempt(5, "keep", 4.0),
+    ]
+    assert shares(attempts[:3], [BASE]) == {1: 1.0}
+    assert shares([*attempts, attempt(6, "discard", -0.1, champion=5)], [BASE, BETTER]) == {5: 1.0}
 
 
-def test_most_slots_build_on_one_of_the_best_discards_of_this_champion() -> None:
-    old = [slot(2, "discard", 2.0), slot(5, "keep", 4.0)]
-    new = [slot(n, "discard", n / 10, champion=5) for n in range(6, 12)]
+def test_most_attempts_build_on_one_of_the_best_discards_of_this_champion() -> None:
+    old = [attempt(2, "discard", 2.0), attempt(5, "keep", 4.0)]
+    new = [attempt(n, "discard", n / 10, champion=5) for n in range(6, 12)]
     found = shares([*old, *new], [BASE, BETTER])
     assert set(found) == {5, *range(12 - BEST, 12)}
     assert found[5] == pytest.approx(1 - STACKED, abs=0.05)
@@ -86,129 +91,137 @@ def test_most_slots_build_on_one_of_the_best_discards_of_this_champion() -> None
         assert found[number] == pytest.approx(STACKED / BEST, abs=0.05)
 
 
-def test_only_in_a_drought_a_slot_may_start_from_a_former_champion() -> None:
-    slots = [
-        slot(5, "keep", 4.0),
-        *(slot(n, "discard", champion=5) for n in range(6, 6 + PATIENCE)),
+def test_only_in_a_drought_a_attempt_may_start_from_a_former_champion() -> None:
+    attempts = [
+        attempt(5, "keep", 4.0),
+        *(attempt(n, "discard", champion=5) for n in range(6, 6 + PATIENCE)),
     ]
-    assert shares(slots[:-1], [BASE, BETTER]) == {5: 1.0}
-    found = shares(slots, [BASE, BETTER])
+    assert shares(attempts[:-1], [BASE, BETTER]) == {5: 1.0}
+    found = shares(attempts, [BASE, BETTER])
     assert set(found) == {5, 1}
     assert found[1] == pytest.approx(FORMER, abs=0.025)
 
 
 def test_a_mutation_consists_of_the_discards_it_was_built_on_and_itself() -> None:
-    slots = [
-        slot(2, "discard", 1.0),
-        slot(3, "discard", 1.5, parent=2),
-        slot(4, "discard", parent=3),
+    attempts = [
+        attempt(2, "discard", 1.0),
+        attempt(3, "discard", 1.5, parent=2),
+        attempt(4, "discard", parent=3),
     ]
-    by_id = {one.id: one for one in slots}
-    assert [one.id for one in stack(slots[2], by_id, {1})] == [2, 3, 4]
-    assert [one.id for one in stack(slots[2], by_id, {1, 2})] == [3, 4]
-    assert [one.id for one in stack(slots[2], {}, {1})] == [4]
+    by_id = {one.id: one for one in attempts}
+    assert [one.id for one in stack(attempts[2], by_id, {1})] == [2, 3, 4]
+    assert [one.id for one in stack(attempts[2], by_id, {1, 2})] == [3, 4]
+    assert [one.id for one in stack(attempts[2], {}, {1})] == [4]
 
 
 def test_a_near_miss_is_retested_once_when_the_champion_moved() -> None:
-    slots = [slot(2, "discard", 1.1), slot(5, "keep", 3.0)]
-    again = course("archive", slots, [BASE, BETTER], 6, 0)
+    attempts = [attempt(2, "discard", 1.1), attempt(5, "keep", 3.0)]
+    again = next_step("archive", attempts, [BASE, BETTER], 6, 0)
     assert again.proposal is not None
-    assert again.proposal.edits == slots[0].edits
+    assert again.proposal.edits == attempts[0].edits
     assert again.proposal.meta == {"retest": 2}
     assert again.parent == 5
-    assert course("archive", slots[:1], [BASE], 6, 0).proposal is None
-    slots.append(slot(6, "discard", 0.9, champion=5, meta={"retest": 2}))
-    assert course("archive", slots, [BASE, BETTER], 8, 0).proposal is None
+    assert next_step("archive", attempts[:1], [BASE], 6, 0).proposal is None
+    attempts.append(attempt(6, "discard", 0.9, champion=5, meta={"retest": 2}))
+    assert next_step("archive", attempts, [BASE, BETTER], 8, 0).proposal is None
 
 
 def test_a_retest_takes_along_what_it_was_built_on_but_not_what_was_kept() -> None:
-    slots = [
-        slot(2, "discard", 0.5),
-        slot(3, "discard", 1.2, parent=2),
-        slot(4, "discard", 0.7),
-        slot(5, "keep", 3.0, parent=4),
-        slot(6, "discard", 1.4, parent=4),
+    attempts = [
+        attempt(2, "discard", 0.5),
+        attempt(3, "discard", 1.2, parent=2),
+        attempt(4, "discard", 0.7),
+        attempt(5, "keep", 3.0, parent=4),
+        attempt(6, "discard", 1.4, parent=4),
     ]
     tried = []
-    while (again := course("archive", slots, [BASE, BETTER], 100, 0).proposal) is not None:
+    while (again := next_step("archive", attempts, [BASE, BETTER], 100, 0).proposal) is not None:
         tried.append([edit.search for edit in again.edits])
-        slots.append(slot(len(slots) + 10, "discard", -1.0, champion=5, meta=again.meta))
+        attempts.append(attempt(len(attempts) + 10, "discard", -1.0, champion=5, meta=again.meta))
     assert tried == [["s6"], ["s2", "s3"]]
 
 
 def test_what_was_kept_as_a_merge_or_a_retest_is_not_tried_again() -> None:
-    slots = [
-        slot(2, "discard", 1.2),
-        slot(3, "discard", 1.3),
-        slot(4, "discard", 1.4),
-        slot(5, "keep", 3.0, meta={"merged": [2, 3]}),
+    attempts = [
+        attempt(2, "discard", 1.2),
+        attempt(3, "discard", 1.3),
+        attempt(4, "discard", 1.4),
+        attempt(5, "keep", 3.0, meta={"merged": [2, 3]}),
     ]
-    again = course("archive", slots, [BASE, BETTER], 100, 0).proposal
+    again = next_step("archive", attempts, [BASE, BETTER], 100, 0).proposal
     assert again is not None
     assert again.meta == {"retest": 4}
-    slots.append(slot(6, "keep", 3.0, champion=5, meta=again.meta))
+    attempts.append(attempt(6, "keep", 3.0, champion=5, meta=again.meta))
     champions = [BASE, BETTER, Champion(3, 6, "c6", {1: 0.8}, 0.0)]
-    assert course("archive", slots, champions, 100, 0).proposal is None
+    assert next_step("archive", attempts, champions, 100, 0).proposal is None
 
 
 def test_what_no_longer_applies_is_passed_over() -> None:
-    slots = [slot(2, "discard", 1.2), slot(3, "discard", 1.1), slot(5, "keep", 3.0)]
-    first = slots[0].edits
-    again = course("archive", slots, [BASE, BETTER], 6, 0, lambda edits: tuple(edits) != first)
+    attempts = [attempt(2, "discard", 1.2), attempt(3, "discard", 1.1), attempt(5, "keep", 3.0)]
+    first = attempts[0].edits
+    again = next_step(
+        "archive", attempts, [BASE, BETTER], 6, 0, lambda edits: tuple(edits) != first
+    )
     assert again.proposal is not None
     assert again.proposal.meta == {"retest": 3}
-    assert course("archive", slots, [BASE, BETTER], 6, 0, lambda edits: False).proposal is None
+    assert (
+        next_step("archive", attempts, [BASE, BETTER], 6, 0, lambda edits: False).proposal is None
+    )
 
 
-def dry(*sigmas: float) -> list[SlotRecord]:
+def dry(*sigmas: float) -> list[Attempt]:
     """A drought: discards with these gains, and others that lost."""
     gains = [*sigmas, *[-1.0] * (PATIENCE - len(sigmas))]
-    return [slot(n, "discard", gain) for n, gain in enumerate(gains, 2)]
+    return [attempt(n, "discard", gain) for n, gain in enumerate(gains, 2)]
 
 
 def test_in_a_drought_near_misses_are_merged_and_structure_is_asked_for() -> None:
-    slots = dry(1.6, 1.6)
-    assert course("archive", slots[:-1], [BASE], 101, 0).proposal is None
-    assert course("archive", slots[:-1], [BASE], 101, 0).hint == ""
-    merged = course("archive", slots, [BASE], 101, 0)
+    attempts = dry(1.6, 1.6)
+    assert next_step("archive", attempts[:-1], [BASE], 101, 0).proposal is None
+    assert next_step("archive", attempts[:-1], [BASE], 101, 0).hint == ""
+    merged = next_step("archive", attempts, [BASE], 101, 0)
     assert merged.proposal is not None
-    assert merged.proposal.edits == (*slots[0].edits, *slots[1].edits)
-    assert merged.parent == BASE.slot_id
-    slots.append(slot(40, "discard", -1.0, meta=merged.proposal.meta))
-    after = course("archive", slots, [BASE], 101, 0)
+    assert merged.proposal.edits == (*attempts[0].edits, *attempts[1].edits)
+    assert merged.parent == BASE.attempt_id
+    attempts.append(attempt(40, "discard", -1.0, meta=merged.proposal.meta))
+    after = next_step("archive", attempts, [BASE], 101, 0)
     assert (after.proposal, after.hint) == (None, STRUCTURAL)
 
 
 def test_merges_come_once_for_each_stretch_of_patience_and_end() -> None:
-    slots, seen = dry(*(1.6 + 1.0 / n for n in range(2, 10))), []
+    attempts, seen = dry(*(1.6 + 1.0 / n for n in range(2, 10))), []
     for number in range(101, 101 + 20 * PATIENCE):
-        chosen = course("archive", slots, [BASE], number, 0)
+        chosen = next_step("archive", attempts, [BASE], number, 0)
         if chosen.proposal is not None:
             seen.append(tuple(chosen.proposal.meta["merged"]))
         else:
             assert chosen.hint == STRUCTURAL
         meta = chosen.proposal.meta if chosen.proposal else {}
-        slots.append(slot(number, "discard", -1.0, meta=meta))
-        assert len(seen) <= since_keep(slots) // PATIENCE
+        attempts.append(attempt(number, "discard", -1.0, meta=meta))
+        assert len(seen) <= since_keep(attempts) // PATIENCE
     assert seen == list(itertools.combinations(range(2, 2 + MERGED), 2))
 
 
 def test_a_near_miss_is_not_merged_with_what_it_was_built_on() -> None:
-    slots = [slot(2, "discard", 1.5), slot(3, "discard", 1.7, parent=2), slot(4, "discard", 1.2)]
-    slots += [slot(n, "discard") for n in range(5, 5 + PATIENCE)]
-    merged = course("archive", slots, [BASE], 101, 0).proposal
+    attempts = [
+        attempt(2, "discard", 1.5),
+        attempt(3, "discard", 1.7, parent=2),
+        attempt(4, "discard", 1.2),
+    ]
+    attempts += [attempt(n, "discard") for n in range(5, 5 + PATIENCE)]
+    merged = next_step("archive", attempts, [BASE], 101, 0).proposal
     assert merged is not None
     assert merged.meta == {"merged": [3, 4]}
     assert [edit.search for edit in merged.edits] == ["s2", "s3", "s4"]
 
 
 def test_two_ideas_are_merged_in_the_order_in_which_they_fit() -> None:
-    slots = dry(1.6, 1.6)
-    other_way = (*slots[1].edits, *slots[0].edits)
-    merged = course("archive", slots, [BASE], 101, 0, lambda edits: tuple(edits) == other_way)
+    attempts = dry(1.6, 1.6)
+    other_way = (*attempts[1].edits, *attempts[0].edits)
+    merged = next_step("archive", attempts, [BASE], 101, 0, lambda edits: tuple(edits) == other_way)
     assert merged.proposal is not None
     assert merged.proposal.edits == other_way
-    assert course("archive", slots, [BASE], 101, 0, lambda edits: False).hint == STRUCTURAL
+    assert next_step("archive", attempts, [BASE], 101, 0, lambda edits: False).hint == STRUCTURAL
 
 
 verdicts = st.sampled_from(["keep", "discard", "crash", "invalid", "duplicate", "guard", None])
@@ -222,37 +235,44 @@ verdicts = st.sampled_from(["keep", "discard", "crash", "invalid", "duplicate", 
 def test_whatever_happened_the_next_step_is_known_and_the_same_again(
     past: list[tuple[str | None, float]], number: int, seed: int
 ) -> None:
-    slots = [slot(n, verdict, sigma) for n, (verdict, sigma) in enumerate(past, 2)]
+    attempts = [attempt(n, verdict, sigma) for n, (verdict, sigma) in enumerate(past, 2)]
     champions = [BASE, *(Champion(n, s.id, s.commit, {1: 0.9}, 0.0)
-                         for n, s in enumerate((s for s in slots if s.verdict == "keep"), 2))]  # fmt: skip
-    chosen = course("archive", slots, champions, number, seed)
-    assert chosen == course("archive", slots, champions, number, seed)
-    known = {c.slot_id for c in champions} | {s.id for s in near_misses(slots, 0.0)}
+                         for n, s in enumerate((s for s in attempts if s.verdict == "keep"), 2))]  # fmt: skip
+    chosen = next_step("archive", attempts, champions, number, seed)
+    assert chosen == next_step("archive", attempts, champions, number, seed)
+    known = {c.attempt_id for c in champions} | {s.id for s in near_misses(attempts, 0.0)}
     assert chosen.parent in known
     if chosen.proposal is not None:
-        assert chosen.parent == champions[-1].slot_id
+        assert chosen.parent == champions[-1].attempt_id
         assert chosen.proposal.edits
 
 
 def test_stops_are_named() -> None:
     metric = Metric()
-    dull = [slot(n, "discard") for n in range(2, 6)]
+    dull = [attempt(n, "discard") for n in range(2, 6)]
     assert stop(dull, [BASE], metric) == ""
-    assert stop(dull, [BASE], metric, plateau=4) == "plateau: 4 slots without a keep"
+    assert stop(dull, [BASE], metric, plateau=4) == "plateau: 4 attempts without a keep"
     assert stop(dull, [BASE], metric, plateau=5) == ""
     assert "target reached" in stop(dull, [BASE, BETTER], metric, target=0.95)
     assert stop(dull, [BASE, BETTER], metric, target=0.85) == ""
     assert "target reached" in stop(dull, [BASE], Metric(direction="max"), target=0.95)
-    broken = [slot(n, "crash", reason="boom") for n in range(2, 6)]
-    assert "4 slots in a row came to nothing; the last: boom" in stop(
+    broken = [attempt(n, "crash", reason="boom") for n in range(2, 6)]
+    assert "4 attempts in a row came to nothing; the last: boom" in stop(
         broken, [BASE], metric, failures=4
     )
-    assert stop([*broken, slot(9, "discard")], [BASE], metric, failures=4) == ""
+    assert stop([*broken, attempt(9, "discard")], [BASE], metric, failures=4) == ""
 
 
 def test_a_keep_ends_the_drought() -> None:
     assert (
-        since_keep([slot(2, "discard"), slot(3, "keep", 3.0), slot(4, "discard"), slot(5, None)])
+        since_keep(
+            [
+                attempt(2, "discard"),
+                attempt(3, "keep", 3.0),
+                attempt(4, "discard"),
+                attempt(5, None),
+            ]
+        )
         == 1
     )
 
@@ -260,9 +280,9 @@ def test_a_keep_ends_the_drought() -> None:
 @pytest.mark.parametrize(
     ("options", "said", "tried"),
     [
-        (["--autoresearch-plateau=2"], "stopped: plateau: 2 slots without a keep", 2),
+        (["--autoresearch-plateau=2"], "stopped: plateau: 2 attempts without a keep", 2),
         (["--autoresearch-target=0.99"], "stopped: target reached", 3),
-        (["--autoresearch-max-failures=2"], "4 slots", 4),
+        (["--autoresearch-max-failures=2"], "4 attempts", 4),
     ],
 )
 def test_a_stop_condition_ends_the_night_in_order(
@@ -284,7 +304,7 @@ class Stacker:
     def __init__(self, *_):
         pass
     def propose(self, context):
-        at = f"# slot {context.slot}"
+        at = f"# attempt {context.attempt}"
         edit = Edit("train.py", "seed = int", f"SCORE -= 0.00009 {at}\\nseed = int")
         return Proposal(f"a little {at}", (edit,), proposer="stacker")
     def close(self):
@@ -306,34 +326,34 @@ def test_small_gains_are_built_on_until_they_are_surely_one(project: Project) ->
     )
     assert result.ret == 0
     ledger = project.ledger()
-    slots = [slot for slot in ledger.slots() if slot.kind == "mutation"]
-    kept = next(slot for slot in slots if slot.verdict == "keep")
-    below = slots[: slots.index(kept)]
+    attempts = [attempt for attempt in ledger.attempts() if attempt.kind == "mutation"]
+    kept = next(attempt for attempt in attempts if attempt.verdict == "keep")
+    below = attempts[: attempts.index(kept)]
     assert below, "two thirds of sigma alone are no keep"
-    assert [slot.verdict for slot in below] == ["discard"] * len(below)
-    assert [slot.parent for slot in (*below, kept)] == [1, *(slot.id for slot in below)]
+    assert [attempt.verdict for attempt in below] == ["discard"] * len(below)
+    assert [attempt.parent for attempt in (*below, kept)] == [1, *(attempt.id for attempt in below)]
     assert kept.gain == pytest.approx(0.00009 * (len(below) + 1))
     # the commit is the whole of it, on the champion, and says what it consists of
     assert (kept.lines_added, kept.lines_removed) == (len(below) + 1, 0)
     base = ledger.champions()[0].commit
     assert git(project.path, "rev-parse", f"{kept.commit}^") == base
     body = git(project.path, "log", "-1", "--format=%b", kept.commit)
-    for slot in below:
-        assert f"{slot.name}: {slot.title}" in body
+    for attempt in below:
+        assert f"{attempt.name}: {attempt.title}" in body
     result.stdout.fnmatch_lines([f"*K *{kept.name} {kept.title} on {below[-1].name} +*"])
     done = project.pytester.run(sys.executable, "-m", "pytest_autoresearch", "finalize")
     assert done.ret == 0
     steps = git(project.path, "log", "--format=%s%n%b", f"{base}..research/main")
     assert f"Built on {below[0].name}: {below[0].title}" in steps
     page = (project.path / ".autoresearch/report.html").read_text()
-    assert f"Built on {', '.join(slot.name for slot in below)}, which" in page
+    assert f"Built on {', '.join(attempt.name for attempt in below)}, which" in page
 
 
 def test_a_streak_of_failures_ends_the_night(project: Project) -> None:
     project.propose(1.5, "undefined_name", "undefined_other", 0.9)
     result = project.run("--iterations=4", "--autoresearch-max-failures=2")
     assert project.verdicts() == ["discard", "crash", "crash"]
-    result.stdout.fnmatch_lines(["*stopped: 2 slots in a row came to nothing*"])
+    result.stdout.fnmatch_lines(["*stopped: 2 attempts in a row came to nothing*"])
 
 
 def test_an_experiment_that_scatters_too_much_is_refused_with_the_remedy(project: Project) -> None:

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from pytest_autoresearch.core.experiment import Metric
 from pytest_autoresearch.judge.verdicts import (
-    HOPE,
-    KEEP,
+    ACCEPT,
+    FUTILITY,
     Judge,
     Noise,
     Prior,
-    earned,
+    earns_wealth,
     eased,
     estimate_noise,
     preview,
@@ -26,7 +26,7 @@ from pytest_autoresearch.judge.verdicts import (
     too_noisy,
 )
 
-RULES = ("confirm", "greedy", "strict")
+RULES = ("sequential", "greedy", "threshold")
 ORDER = {"discard": 0, "replicate": 1, "keep": 2}
 NOISE = Noise(0.01, 20)
 
@@ -49,12 +49,12 @@ def split(both: list[tuple[float, float]]) -> tuple[dict[int, float], dict[int, 
 def test_beating_the_bar_is_keeping(
     rule, direction, candidate, champion, noise, history, simpler
 ) -> None:
-    judge, (slot, keeps) = Judge(rule, direction), history
+    judge, (attempt, keeps) = Judge(rule, direction), history
     if not candidate.keys() & champion.keys():
         with pytest.raises(ValueError, match="share no seed"):
-            judge.decide(candidate, champion, noise, slot, simpler, keeps)
+            judge.decide(candidate, champion, noise, attempt, simpler, keeps)
         return
-    decision = judge.decide(candidate, champion, noise, slot, simpler, keeps)
+    decision = judge.decide(candidate, champion, noise, attempt, simpler, keeps)
     mean = math.fsum(candidate.values()) / len(candidate)
     better = Metric(direction=direction).gain(mean, decision.bar) > 0
     assert better == (decision.action == "keep")
@@ -63,12 +63,12 @@ def test_beating_the_bar_is_keeping(
 
 @given(rules, pairs, noises, histories, st.booleans())
 def test_both_directions_are_mirror_images(rule, both, noise, history, simpler) -> None:
-    (candidate, champion), (slot, keeps) = split(both), history
-    down = Judge(rule, "min").decide(candidate, champion, noise, slot, simpler, keeps)
+    (candidate, champion), (attempt, keeps) = split(both), history
+    down = Judge(rule, "min").decide(candidate, champion, noise, attempt, simpler, keeps)
     up = Judge(rule, "max").decide(
         {seed: -score for seed, score in candidate.items()},
         {seed: -score for seed, score in champion.items()},
-        noise, slot, simpler, keeps,
+        noise, attempt, simpler, keeps,
     )  # fmt: skip
     assert (down.action, down.bar, down.gain, down.seed) == (up.action, -up.bar, up.gain, up.seed)
 
@@ -77,21 +77,21 @@ def test_both_directions_are_mirror_images(rule, both, noise, history, simpler) 
 def test_more_gain_never_makes_a_worse_verdict(
     rule, direction, both, noise, history, simpler, more
 ) -> None:
-    (candidate, champion), (slot, keeps) = split(both), history
+    (candidate, champion), (attempt, keeps) = split(both), history
     judge = Judge(rule, direction)
     sign = -1 if direction == "min" else 1
     improved = {seed: score + sign * more for seed, score in candidate.items()}
-    first = judge.decide(candidate, champion, noise, slot, simpler, keeps)
-    second = judge.decide(improved, champion, noise, slot, simpler, keeps)
+    first = judge.decide(candidate, champion, noise, attempt, simpler, keeps)
+    second = judge.decide(improved, champion, noise, attempt, simpler, keeps)
     assert ORDER[second.action] >= ORDER[first.action]
 
 
 @given(pairs, noises, histories)
 def test_what_a_stricter_rule_keeps_every_laxer_one_keeps(both, noise, history) -> None:
-    (candidate, champion), (slot, keeps) = split(both), history
+    (candidate, champion), (attempt, keeps) = split(both), history
     kept = [
-        Judge(rule).decide(candidate, champion, noise, slot, False, keeps).action == "keep"
-        for rule in ("strict", "confirm", "greedy")
+        Judge(rule).decide(candidate, champion, noise, attempt, False, keeps).action == "keep"
+        for rule in ("threshold", "sequential", "greedy")
     ]
     assert kept == sorted(kept)
 
@@ -106,18 +106,18 @@ def test_more_noise_never_makes_a_keep(both, noise, factor) -> None:
 
 @given(st.lists(st.floats(-0.1, 0.1), min_size=12, max_size=12), by_seed, histories, st.booleans())
 def test_replicates_end_with_a_verdict(gains, champion, history, simpler) -> None:
-    (slot, keeps), judge, luck = history, Judge(), iter(gains)
+    (attempt, keeps), judge, luck = history, Judge(), iter(gains)
     champion = dict(champion)
     candidate = {min(champion): champion[min(champion)] - next(luck)}
     while (
-        decision := judge.decide(candidate, champion, NOISE, slot, simpler, keeps)
+        decision := judge.decide(candidate, champion, NOISE, attempt, simpler, keeps)
     ).action == "replicate":
         assert decision.seed is not None
         assert decision.seed not in candidate
         assert decision.remeasure_champion == (decision.seed not in champion)
         champion.setdefault(decision.seed, 1.0)
         candidate[decision.seed] = champion[decision.seed] - next(luck)
-    assert len(candidate) <= len(KEEP)
+    assert len(candidate) <= len(ACCEPT)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -141,41 +141,41 @@ def test_a_seed_that_the_champion_lacks_weighs_nothing() -> None:
 
 def test_greedy_keeps_any_gain_and_confirm_does_not() -> None:
     assert Judge("greedy").decide({1: 0.9999}, {1: 1.0}, NOISE).action == "keep"
-    assert Judge("confirm").decide({1: 0.9999}, {1: 1.0}, NOISE).action == "discard"
-    assert Judge("strict").decide({1: 0.98}, {1: 1.0}, NOISE).action == "discard"
+    assert Judge("sequential").decide({1: 0.9999}, {1: 1.0}, NOISE).action == "discard"
+    assert Judge("threshold").decide({1: 0.98}, {1: 1.0}, NOISE).action == "discard"
 
 
-def kept_share(judge: Judge, gain: float, noise: Noise, trials: int) -> float:
+def kept_share(judge: Judge, gain: float, noise: Noise, runs: int) -> float:
     """How often a mutation is kept when its scores are drawn and the judge is asked."""
     generator, kept = random.Random(5), 0
-    for _ in range(trials):
-        champion = dict.fromkeys(range(len(KEEP)), 1.0)
+    for _ in range(runs):
+        champion = dict.fromkeys(range(len(ACCEPT)), 1.0)
         candidate = {0: 1.0 - gain + generator.gauss(0, noise.sigma)}
         while (decision := judge.decide(candidate, champion, noise)).action == "replicate":
             candidate[decision.seed] = 1.0 - gain + generator.gauss(0, noise.sigma)
         kept += decision.action == "keep"
-    return kept / trials
+    return kept / runs
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("gain", [0.0, 0.013, 0.02])
 def test_the_chance_of_a_keep_is_how_often_it_is_kept(rule: str, gain: float) -> None:
-    judge, trials = Judge(rule), 3000
+    judge, runs = Judge(rule), 3000
     chance = judge.chance(gain, NOISE)
-    error = math.sqrt(chance * (1 - chance) / trials)
-    assert kept_share(judge, gain, NOISE, trials) == pytest.approx(chance, abs=4 * error + 2e-3)
+    error = math.sqrt(chance * (1 - chance) / runs)
+    assert kept_share(judge, gain, NOISE, runs) == pytest.approx(chance, abs=4 * error + 2e-3)
 
 
 def test_what_can_be_told_apart_is_kept_that_often() -> None:
-    for rule in ("confirm", "strict"):
+    for rule in ("sequential", "threshold"):
         for chance in (0.5, 0.9):
             effect = Judge(rule).told_apart(NOISE, chance)
             assert Judge(rule).chance(effect, NOISE) == pytest.approx(chance, abs=0.01)
-    assert Judge("confirm").told_apart(NOISE) < Judge("strict").told_apart(NOISE)
+    assert Judge("sequential").told_apart(NOISE) < Judge("threshold").told_apart(NOISE)
 
 
 def test_the_preview_says_what_can_be_told_apart() -> None:
-    line = preview(Noise(0.007, 8), "val_bpb", slots=20)
+    line = preview(Noise(0.007, 8), "val_bpb", attempts=20)
     assert line.startswith("noise: sigma 0.007 of a paired difference (8 degrees of freedom)")
     assert f"a gain of {Judge().told_apart(Noise(0.007, 8)):.2g} val_bpb is kept half" in line
     assert line.endswith("of 20 mutations that do nothing at most 0.16 are kept")
@@ -185,8 +185,8 @@ def test_the_preview_says_what_can_be_told_apart() -> None:
 
 
 def test_a_simpler_program_need_only_be_equal_once_it_is_replicated() -> None:
-    champion = dict.fromkeys(range(len(KEEP)), 1.0)
-    equal = dict.fromkeys(range(len(KEEP)), 1.0)
+    champion = dict.fromkeys(range(len(ACCEPT)), 1.0)
+    equal = dict.fromkeys(range(len(ACCEPT)), 1.0)
     assert Judge().decide(equal, champion, NOISE).action == "discard"
     kept = Judge().decide(equal, champion, NOISE, simpler=True)
     assert (kept.action, kept.simplification) == ("keep", True)
@@ -194,41 +194,43 @@ def test_a_simpler_program_need_only_be_equal_once_it_is_replicated() -> None:
     worse = {seed: 1.0 + 0.5 * NOISE.sigma for seed in champion}
     assert Judge().decide(worse, champion, NOISE, simpler=True).action == "discard"
     assert Judge().decide({0: 1.0 + NOISE.sigma}, champion, NOISE, simpler=True).action == "discard"
-    assert Judge("strict").decide(equal, champion, NOISE, simpler=True).action == "discard"
+    assert Judge("threshold").decide(equal, champion, NOISE, simpler=True).action == "discard"
 
 
 @given(directions, pairs, noises, st.booleans())
 def test_only_a_gain_is_earned(direction, both, noise, simpler) -> None:
     candidate, champion = split(both)
-    decision = Judge("confirm", direction).decide(candidate, champion, noise, 0, simpler)
+    decision = Judge("sequential", direction).decide(candidate, champion, noise, 0, simpler)
     if decision.action == "keep":
         mean = math.fsum(candidate.values()) / len(candidate)
-        assert earned(decision.gain, mean, decision.bar, direction) == (not decision.simplification)
+        assert earns_wealth(decision.gain, mean, decision.bar, direction) == (
+            not decision.simplification
+        )
 
 
 @given(st.floats(0, 5), st.floats(0, 5))
 def test_what_keeps_earn_loosens_the_bounds_up_to_a_limit(one: float, other: float) -> None:
-    less, more = (eased(KEEP, HOPE, risk) for risk in sorted((one, other)))
-    for before, after in ((less, more), (more, eased(KEEP, HOPE, 1e9))):
+    less, more = (eased(ACCEPT, FUTILITY, risk) for risk in sorted((one, other)))
+    for before, after in ((less, more), (more, eased(ACCEPT, FUTILITY, 1e9))):
         assert all(x >= y for x, y in zip(before[0] + before[1], after[0] + after[1], strict=True))
     assert all(low <= high for low, high in zip(more[1], more[0], strict=True))
     assert more[0][0] > 1.27  # one in ten of a normal law
-    assert eased(KEEP, HOPE, 0.0) == (KEEP, HOPE)
+    assert eased(ACCEPT, FUTILITY, 0.0) == (ACCEPT, FUTILITY)
 
 
 def test_a_campaign_without_keeps_earns_nothing() -> None:
-    assert Judge().chance(0, NOISE, slot=50) == Judge().chance(0, NOISE)
-    assert Judge().chance(0, NOISE, slot=50, keeps=5) > Judge().chance(0, NOISE)
-    assert Judge(credit=0).chance(0, NOISE, slot=50, keeps=5) == Judge().chance(0, NOISE)
+    assert Judge().chance(0, NOISE, attempt=50) == Judge().chance(0, NOISE)
+    assert Judge().chance(0, NOISE, attempt=50, keeps=5) > Judge().chance(0, NOISE)
+    assert Judge(credit=0).chance(0, NOISE, attempt=50, keeps=5) == Judge().chance(0, NOISE)
 
 
 def test_a_gain_too_small_at_first_is_kept_after_many_keeps() -> None:
     fair = {1: 1.0 - 2.6 * NOISE.sigma}
-    assert Judge().decide(fair, {1: 1.0}, NOISE, slot=20).action == "replicate"
-    eased_one = Judge().decide(fair, {1: 1.0}, NOISE, slot=20, keeps=8)
+    assert Judge().decide(fair, {1: 1.0}, NOISE, attempt=20).action == "replicate"
+    eased_one = Judge().decide(fair, {1: 1.0}, NOISE, attempt=20, keeps=8)
     assert eased_one.action == "keep"
     assert "8 kept before" in eased_one.explanation
-    assert Judge("strict").decide(fair, {1: 1.0}, NOISE, slot=20, keeps=8).action == "discard"
+    assert Judge("threshold").decide(fair, {1: 1.0}, NOISE, attempt=20, keeps=8).action == "discard"
 
 
 def test_few_degrees_of_freedom_raise_the_bar() -> None:

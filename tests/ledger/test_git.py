@@ -31,7 +31,7 @@ def keep(repository: Repository, **files: str) -> str:
         {name.replace("_", "."): text for name, text in files.items()},
         subject="a  title\nof two lines",
         body="why",
-        trailers={"Score": "0.5", "Slot": "mutation-0001"},
+        trailers={"Score": "0.5", "Attempt": "mutation-0001"},
     )
 
 
@@ -40,7 +40,7 @@ def test_a_commit_holds_the_files_and_nothing_points_at_it(root: Path) -> None:
     before = git(root, "for-each-ref")
     sha = keep(repository, train_py="A = 2\n")
     assert repository.read(sha, ["train.py"]) == {"train.py": "A = 2\n"}
-    assert repository.trailers(sha) == {"Score": "0.5", "Slot": "mutation-0001"}
+    assert repository.trailers(sha) == {"Score": "0.5", "Attempt": "mutation-0001"}
     assert git(root, "log", "-1", "--format=%s", sha) == "a title of two lines"
     assert git(root, "for-each-ref") == before
     assert git(root, "status", "--porcelain") == ""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.project import Project, git
 
 from pytest_autoresearch.core.experiment import Metric
-from pytest_autoresearch.core.records import SlotRecord
+from pytest_autoresearch.core.records import Attempt
 from pytest_autoresearch.ledger import restore, snapshot, trailers
 from pytest_autoresearch.ledger.git import Repository
 from pytest_autoresearch.ledger.snapshot import SnapshotError
@@ -31,11 +31,11 @@ _ran: list[Path] = []
 
 @pytest.fixture
 def night(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A campaign of five slots and the log that it left; run once and copied."""
+    """A campaign of five attempts and the log that it left; run once and copied."""
     if not _ran:
         project.propose(*IDEAS)
         project.run(
-            "--iterations=5", "--autoresearch-policy=greedy", "--autoresearch-confirm=0",
+            "--iterations=5", "--autoresearch-parents=champion", "--autoresearch-confirm=0",
             "--junitxml=log.xml",
         )  # fmt: skip
         _ran.append(tmp_path_factory.mktemp("night") / "project")
@@ -47,13 +47,13 @@ def night(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
     return project
 
 
-def forget(project: Project) -> list[SlotRecord]:
+def forget(project: Project) -> list[Attempt]:
     """Remove the ledger; return what it said."""
     ledger = project.ledger()
-    slots = ledger.slots()
+    attempts = ledger.attempts()
     ledger.close()
     shutil.rmtree(project.path / ".autoresearch")
-    return slots
+    return attempts
 
 
 def forget_commits(project: Project) -> None:
@@ -68,21 +68,21 @@ def forget_commits(project: Project) -> None:
 def described(project: Project) -> None:
     """Make the commits of a campaign say what `rebuild` reads."""
     repository, ledger = Repository.open(project.path), project.ledger()
-    champions = {champion.slot_id: champion for champion in ledger.champions()}
+    champions = {champion.attempt_id: champion for champion in ledger.champions()}
     facts = ledger.meta("campaign")
     made = {facts["base_commit"]: facts["base_commit"]}
     tried = {}
-    for rows in snapshot.take(ledger).slots:
-        slot = ledger.slot(rows.slot["id"])
-        if slot.kind == "baseline" or not slot.commit:
+    for rows in snapshot.take(ledger).attempts:
+        attempt = ledger.attempt(rows.attempt["id"])
+        if attempt.kind == "baseline" or not attempt.commit:
             continue
-        parent = made[ledger.slot(slot.parent).commit]
-        champion = champions[slot.champion_before] if slot.champion_before else None
+        parent = made[ledger.attempt(attempt.parent).commit]
+        champion = champions[attempt.champion_before] if attempt.champion_before else None
         row = trailers._champion(champion)
-        tried[slot.name] = made[slot.commit] = repository.commit(
-            parent, repository.read(slot.commit, facts["files"]), subject=slot.title, body="",
+        tried[attempt.name] = made[attempt.commit] = repository.commit(
+            parent, repository.read(attempt.commit, facts["files"]), subject=attempt.title, body="",
             trailers={
-                "Slot": slot.name, "Verdict": slot.verdict, "Parent": parent,
+                "Attempt": attempt.name, "Verdict": attempt.verdict, "Parent": parent,
                 **trailers.of_rows(rows, row),
             },
         )  # fmt: skip
@@ -93,13 +93,13 @@ def described(project: Project) -> None:
     repository.project("main", made[ledger.champion().commit], tried)
 
 
-def essence(slot: SlotRecord) -> tuple[object, ...]:
-    """What a further campaign needs of a slot, commits and wording of edits apart."""
+def essence(attempt: Attempt) -> tuple[object, ...]:
+    """What a further campaign needs of an attempt, commits and wording of edits apart."""
     return (
-        slot.name, slot.kind, slot.number, slot.verdict, slot.reason, slot.title, slot.hypothesis,
-        slot.proposer, slot.meta, slot.parent, slot.champion_before, slot.champion_after,
-        slot.fingerprint, slot.bar, slot.score, slot.n, slot.gain, slot.gain_sigma, slot.gates,
-        [(t.seed, t.purpose, t.score, t.status, t.device, t.budget) for t in slot.trials],
+        attempt.name, attempt.kind, attempt.number, attempt.verdict, attempt.reason, attempt.title, attempt.hypothesis,
+        attempt.proposer, attempt.meta, attempt.parent, attempt.champion_before, attempt.champion_after,
+        attempt.fingerprint, attempt.bar, attempt.score, attempt.n, attempt.gain, attempt.gain_sigma, attempt.check_notes,
+        [(t.seed, t.purpose, t.score, t.status, t.device, t.budget) for t in attempt.runs],
     )  # fmt: skip
 
 
@@ -108,13 +108,14 @@ def test_a_campaign_goes_on_from_its_junit_log_alone(night: Project) -> None:
     before = forget(night)
     assert restore.import_log(night.path, None, night.path / "log.xml") == 0
     ledger = night.ledger()
-    assert ledger.slots() == [
-        replace(slot, trials=tuple(replace(t, log_head="") for t in slot.trials)) for slot in before
+    assert ledger.attempts() == [
+        replace(attempt, runs=tuple(replace(t, log_head="") for t in attempt.runs))
+        for attempt in before
     ]
     assert ledger.champion() == champion
     ledger.close()
-    assert night.run("--iterations=2", "--autoresearch-policy=greedy").ret == 0
-    assert [s.name for s in night.ledger().slots()][len(before) :] == [
+    assert night.run("--iterations=2", "--autoresearch-parents=champion").ret == 0
+    assert [s.name for s in night.ledger().attempts()][len(before) :] == [
         "mutation-0006", "mutation-0007",
     ]  # fmt: skip
     assert night.verdicts()[5:] == ["discard", "keep"]
@@ -123,7 +124,7 @@ def test_a_campaign_goes_on_from_its_junit_log_alone(night: Project) -> None:
 def test_lost_commits_are_made_again_from_the_edits(night: Project) -> None:
     ledger = night.ledger()
     scores = [dict(champion.scores) for champion in ledger.champions()]
-    texts = [git(night.path, "show", f"{s.commit}:train.py") for s in ledger.slots() if s.commit]
+    texts = [git(night.path, "show", f"{s.commit}:train.py") for s in ledger.attempts() if s.commit]
     before = forget(night)
     forget_commits(night)
     with pytest.raises(subprocess.CalledProcessError):
@@ -131,14 +132,16 @@ def test_lost_commits_are_made_again_from_the_edits(night: Project) -> None:
     assert restore.import_log(night.path, "second", night.path / "log.xml") == 0
     ledger = night.ledger("second")
     assert [dict(champion.scores) for champion in ledger.champions()] == scores
-    assert texts == [git(night.path, "show", f"{s.commit}:train.py") for s in ledger.slots()
+    assert texts == [git(night.path, "show", f"{s.commit}:train.py") for s in ledger.attempts()
                      if s.commit]  # fmt: skip
     tip = git(night.path, "rev-parse", "autoresearch/second")
     assert tip == ledger.champion().commit
     chain = git(night.path, "log", "--format=%s", f"main..{tip}").splitlines()
     assert chain == ["score 0.4", "score 0.5"]
     ledger.close()
-    run = night.run("--iterations=2", "--autoresearch-tag=second", "--autoresearch-policy=greedy")
+    run = night.run(
+        "--iterations=2", "--autoresearch-tag=second", "--autoresearch-parents=champion"
+    )
     assert run.ret == 0
     assert night.verdicts("second")[5:] == ["discard", "keep"]
 
@@ -149,15 +152,15 @@ def test_a_campaign_goes_on_from_its_commits_alone(night: Project) -> None:
     before = [s for s in forget(night) if s.commit]
     assert restore.rebuild(night.path, None) == 0
     ledger = night.ledger()
-    after = ledger.slots()
-    assert [essence(slot) for slot in after] == [essence(slot) for slot in before]
+    after = ledger.attempts()
+    assert [essence(attempt) for attempt in after] == [essence(attempt) for attempt in before]
     assert [dict(champion.scores) for champion in ledger.champions()] == champions
     assert ledger.champion().commit == git(night.path, "rev-parse", "autoresearch/main")
     base = {"train.py": git(night.path, "show", "main:train.py") + "\n"}
-    first = next(slot for slot in after if slot.name == "mutation-0001")
+    first = next(attempt for attempt in after if attempt.name == "mutation-0001")
     assert "SCORE = 1.2" in apply(base, first.edits)["train.py"]
     ledger.close()
-    assert night.run("--iterations=1", "--autoresearch-policy=greedy").ret == 0
+    assert night.run("--iterations=1", "--autoresearch-parents=champion").ret == 0
 
 
 def test_the_trailers_that_a_campaign_writes_are_enough(night: Project) -> None:
@@ -165,14 +168,16 @@ def test_the_trailers_that_a_campaign_writes_are_enough(night: Project) -> None:
     before = [s for s in forget(night) if s.commit]
     assert restore.rebuild(night.path, None) == 0
     ledger = night.ledger()
-    assert [essence(slot) for slot in ledger.slots()] == [essence(slot) for slot in before]
-    assert [s.commit for s in ledger.slots()] == [s.commit for s in before]
+    assert [essence(attempt) for attempt in ledger.attempts()] == [
+        essence(attempt) for attempt in before
+    ]
+    assert [s.commit for s in ledger.attempts()] == [s.commit for s in before]
     assert [dict(champion.scores) for champion in ledger.champions()] == scores
 
 
 def test_a_keep_that_only_the_branch_holds_is_found(night: Project) -> None:
     described(night)
-    [kept] = [s.name for s in night.ledger().slots() if s.title == "score 0.4"]
+    [kept] = [s.name for s in night.ledger().attempts() if s.title == "score 0.4"]
     git(night.path, "update-ref", "-d", f"refs/autoresearch/main/{kept}")
     known = trailers.read(History.open(night.path), "main")
     assert [row["version"] for row in known.champions] == [1, 2, 3]
@@ -181,14 +186,14 @@ def test_a_keep_that_only_the_branch_holds_is_found(night: Project) -> None:
 def test_a_hypothesis_that_looks_like_a_trailer_changes_nothing(night: Project) -> None:
     repository = Repository.open(night.path)
     ledger = night.ledger()
-    slot = ledger.slots()[-2]
-    [rows] = [r for r in snapshot.take(ledger).slots if r.slot["id"] == slot.id]
+    attempt = ledger.attempts()[-2]
+    [rows] = [r for r in snapshot.take(ledger).attempts if r.attempt["id"] == attempt.id]
     commit = repository.commit(
-        slot.commit, {}, subject="s", body="Autoresearch-Record: {}\nAutoresearch-Champion: {}",
+        attempt.commit, {}, subject="s", body="Autoresearch-Record: {}\nAutoresearch-Champion: {}",
         trailers=trailers.of_rows(rows, None),
     )  # fmt: skip
     assert repository.trailers(commit)["Champion"] == "null"
-    assert slot.name in repository.trailers(commit)["Record"]
+    assert attempt.name in repository.trailers(commit)["Record"]
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
@@ -223,10 +228,10 @@ def test_a_log_of_another_repository_is_refused(night: Project, tmp_path, capsys
     git(other, "commit", "-qm", "start")
     assert restore.import_log(other, None, night.path / "log.xml") == restore.NOT_TRIED
     assert "is not in this repository" in capsys.readouterr().err
-    assert Ledger.open(other, "main").slots() == []
+    assert Ledger.open(other, "main").attempts() == []
 
 
-def test_a_log_from_before_the_first_slot_is_refused(project: Project, tmp_path: Path) -> None:
+def test_a_log_from_before_the_first_attempt_is_refused(project: Project, tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "empty")
     junit.write(tmp_path / "log.xml", [], Metric(), {}, known=snapshot.take(ledger))
     known = junit.read(tmp_path / "log.xml")

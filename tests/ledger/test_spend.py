@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pytest_autoresearch.core.money import NoPrice, SetAside, price, prices_version
 from pytest_autoresearch.core.proposal import ProposerExhausted, Usage
-from pytest_autoresearch.ledger.spend import Purse
+from pytest_autoresearch.ledger.spend import CostBudget
 
 WORKER = """
 import sys
@@ -32,7 +32,7 @@ except ProposerExhausted:
 
 
 def test_workers_share_one_purse(tmp_path) -> None:
-    one, two = (Purse(tmp_path / "ledger.sqlite", cap=1.0) for _ in range(2))
+    one, two = (CostBudget(tmp_path / "ledger.sqlite", cap=1.0) for _ in range(2))
     number = one.reserve("m", 0.7)
     with pytest.raises(ProposerExhausted):
         two.reserve("m", 0.4)
@@ -42,20 +42,22 @@ def test_workers_share_one_purse(tmp_path) -> None:
 
 
 def test_money_that_calls_in_flight_hold_is_waited_for(tmp_path, monkeypatch) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=1.0)
-    purse.settle(purse.reserve("m", 0.2), 0.2)
-    held = purse.reserve("m", 0.7)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=1.0)
+    cost_budget.settle(cost_budget.reserve("m", 0.2), 0.2)
+    held = cost_budget.reserve("m", 0.7)
     with pytest.raises(SetAside):
-        purse.reserve("m", 0.7)
+        cost_budget.reserve("m", 0.7)
     with pytest.raises(ProposerExhausted) as spent:
-        purse.reserve("m", 0.9)  # too much, whatever the call in flight costs
+        cost_budget.reserve("m", 0.9)  # too much, whatever the call in flight costs
     assert spent.type is ProposerExhausted
-    monkeypatch.setattr("pytest_autoresearch.ledger.spend.IN_FLIGHT_S", 0.0)  # its process was killed
+    monkeypatch.setattr(
+        "pytest_autoresearch.ledger.spend.IN_FLIGHT_S", 0.0
+    )  # its process was killed
     with pytest.raises(ProposerExhausted) as spent:
-        purse.reserve("m", 0.7)
+        cost_budget.reserve("m", 0.7)
     assert spent.type is ProposerExhausted
-    purse.settle(held, 0.1)
-    purse.reserve("m", 0.7)
+    cost_budget.settle(held, 0.1)
+    cost_budget.reserve("m", 0.7)
 
 
 def test_processes_that_race_for_it_never_exceed_the_cap(tmp_path) -> None:
@@ -64,7 +66,7 @@ def test_processes_that_race_for_it_never_exceed_the_cap(tmp_path) -> None:
     racing = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     bought = sum(int(process.communicate(timeout=60)[0]) for process in racing)
     assert all(process.returncode == 0 for process in racing)
-    assert Purse(path).spent() == pytest.approx(0.05 * bought)
+    assert CostBudget(path).spent() == pytest.approx(0.05 * bought)
     assert 17 <= bought <= 19  # the last reservations do not fit
 
 
@@ -72,25 +74,25 @@ def test_processes_that_race_for_it_never_exceed_the_cap(tmp_path) -> None:
 @given(st.lists(st.tuples(st.floats(0.01, 0.6), st.floats(0, 1) | st.none()), max_size=8))
 def test_the_cap_holds_whatever_is_settled_or_lost(calls) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        purse, expected = Purse(Path(folder) / "ledger.sqlite", cap=1.0), 0.0
+        cost_budget, expected = CostBudget(Path(folder) / "ledger.sqlite", cap=1.0), 0.0
         for amount, share in calls:
             if expected + amount > 1.0 + 1e-9:
                 with pytest.raises(ProposerExhausted):
-                    purse.reserve("m", amount)
+                    cost_budget.reserve("m", amount)
             elif expected + amount < 1.0 - 1e-9:
-                number = purse.reserve("m", amount)
+                number = cost_budget.reserve("m", amount)
                 if share is not None:
-                    purse.settle(number, amount * share)
+                    cost_budget.settle(number, amount * share)
                 expected += amount * (1.0 if share is None else share)
-            assert purse.spent() == pytest.approx(expected)
-            assert purse.spent() <= 1.0
+            assert cost_budget.spent() == pytest.approx(expected)
+            assert cost_budget.spent() <= 1.0
 
 
 def test_without_a_cap_everything_is_still_written_down(tmp_path) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite")
-    purse.settle(purse.reserve("m", 1000.0), 999.0)
-    assert purse.spent() == 999.0
-    db = sqlite3.connect(purse.path)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite")
+    cost_budget.settle(cost_budget.reserve("m", 1000.0), 999.0)
+    assert cost_budget.spent() == 999.0
+    db = sqlite3.connect(cost_budget.path)
     rows = db.execute("SELECT model, prices, reserved, settled FROM spend").fetchall()
     db.close()
     assert rows == [("m", prices_version(), 1000.0, 999.0)]

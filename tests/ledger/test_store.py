@@ -1,4 +1,4 @@
-"""The ledger's promises: one verdict a slot, nothing lost, one champion at a time."""
+"""The ledger's promises: one verdict an attempt, nothing lost, one champion at a time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from pytest_autoresearch.core.proposal import Edit, Proposal, Usage
-from pytest_autoresearch.core.run import TrialResult
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.ledger.store import (
     RETRIES,
+    AttemptTaken,
     CampaignBusy,
     ChampionMoved,
     Ledger,
     LedgerUnavailable,
-    SlotTaken,
 )
 
 PROPOSAL = Proposal(
@@ -38,25 +38,25 @@ PROPOSAL = Proposal(
 
 def begin(ledger: Ledger, number: int = 1, kind: str = "mutation") -> int:
     session = ledger.begin_session(driver="d")
-    return ledger.start_slot(
+    return ledger.start_attempt(
         session_id=session, worker="main", name=f"{kind}-{number}", kind=kind, number=number
     ).id
 
 
-def test_a_slot_reads_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_attempt_reads_back_as_it_was_written(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "t")
-    slot = begin(ledger)
-    ledger.save_proposal(slot, PROPOSAL, parent=7)
-    trial = ledger.start_trial(
-        slot, seed=1, purpose="first", device="cpu", concurrency=1, budget="600ktok"
+    attempt = begin(ledger)
+    ledger.save_proposal(attempt, PROPOSAL, parent=7)
+    run = ledger.start_run(
+        attempt, seed=1, purpose="first", device="cpu", concurrency=1, budget="600ktok"
     )
-    result = TrialResult(
+    result = Run(
         "ok", score=0.1 + 0.2, curve=((0.5, 3.25),), metrics={"x": 1.5}, checkpoint=Path("/c")
     )
-    ledger.finish_trial(trial, result)
-    ledger.finish_slot(slot, verdict="discard", score=0.1 + 0.2, reason="no")
+    ledger.finish_run(run, result)
+    ledger.finish_attempt(attempt, verdict="discard", score=0.1 + 0.2, reason="no")
     ledger.close()
-    [found] = Ledger.open(tmp_path, "t").slots()
+    [found] = Ledger.open(tmp_path, "t").attempts()
     assert (found.title, found.edits, found.usage, found.meta) == (
         PROPOSAL.title, PROPOSAL.edits, PROPOSAL.usage, PROPOSAL.meta,
     )  # fmt: skip
@@ -66,7 +66,7 @@ def test_a_slot_reads_back_as_it_was_written(tmp_path: Path) -> None:
         7,
         "done",
     )
-    [record] = found.trials
+    [record] = found.runs
     assert (record.score, record.curve, record.checkpoint) == (
         0.1 + 0.2,
         ((0.5, 3.25),),
@@ -75,55 +75,55 @@ def test_a_slot_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert record.metrics == {"x": 1.5}
 
 
-def test_a_slot_has_one_verdict(tmp_path: Path) -> None:
+def test_a_attempt_has_one_verdict(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "t")
-    slot = begin(ledger)
-    ledger.finish_slot(slot, verdict="crash")
+    attempt = begin(ledger)
+    ledger.finish_attempt(attempt, verdict="crash")
     with pytest.raises(ValueError, match="not running"):
-        ledger.finish_slot(slot, verdict="keep")
+        ledger.finish_attempt(attempt, verdict="keep")
 
 
-def test_a_cut_off_slot_gives_its_proposal_to_the_next(tmp_path: Path) -> None:
+def test_a_cut_off_attempt_gives_its_proposal_to_the_next(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "t")
-    slot = begin(ledger)
-    ledger.save_proposal(slot, PROPOSAL, parent=None)
-    ledger.abandon_slot(slot, "infra", "no GPU")
+    attempt = begin(ledger)
+    ledger.save_proposal(attempt, PROPOSAL, parent=None)
+    ledger.abandon_attempt(attempt, "infra", "no GPU")
     following = begin(ledger, 2)
     assert ledger.lease_proposal(following) == (PROPOSAL, None)
     assert ledger.lease_proposal(begin(ledger, 3)) is None
 
 
-def test_a_proposal_that_was_given_back_is_paid_for_by_one_slot(tmp_path: Path) -> None:
+def test_a_proposal_that_was_given_back_is_paid_for_by_one_attempt(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "t")
     first = begin(ledger)
     ledger.save_proposal(first, replace(PROPOSAL, usage=Usage(cost_usd=0.5)), parent=None)
-    ledger.abandon_slot(first, "infra", "no GPU")
-    assert [slot.usage.cost_usd for slot in ledger.slots()] == [0.5]
+    ledger.abandon_attempt(first, "infra", "no GPU")
+    assert [attempt.usage.cost_usd for attempt in ledger.attempts()] == [0.5]
     second = begin(ledger, 2)
     ledger.lease_proposal(second)
     ledger.charge(second, Usage(cost_usd=0.25))
-    assert [slot.usage.cost_usd for slot in ledger.slots()] == [None, 0.75]
-    assert ledger.slot(first).title == ledger.slot(second).title == PROPOSAL.title
+    assert [attempt.usage.cost_usd for attempt in ledger.attempts()] == [None, 0.75]
+    assert ledger.attempt(first).title == ledger.attempt(second).title == PROPOSAL.title
 
 
-def test_a_proposal_that_brings_the_infrastructure_down_does_not_take_every_slot(
+def test_a_proposal_that_brings_the_infrastructure_down_does_not_take_every_attempt(
     tmp_path: Path,
 ) -> None:
     ledger = Ledger.open(tmp_path, "t")
     tonight, tomorrow = ledger.begin_session(driver="d"), ledger.begin_session(driver="d")
 
     def start(session: int, number: int) -> int:
-        return ledger.start_slot(
+        return ledger.start_attempt(
             session_id=session, worker="main", name=f"m{number}", kind="mutation", number=number
         ).id
 
-    slot = start(tonight, 1)
-    ledger.save_proposal(slot, PROPOSAL, parent=None)
+    attempt = start(tonight, 1)
+    ledger.save_proposal(attempt, PROPOSAL, parent=None)
     for number in range(2, RETRIES + 1):
-        ledger.abandon_slot(slot, "infra", "no GPU")
-        slot = start(tonight, number)
-        assert ledger.lease_proposal(slot) == (PROPOSAL, None)
-    ledger.abandon_slot(slot, "infra", "no GPU")
+        ledger.abandon_attempt(attempt, "infra", "no GPU")
+        attempt = start(tonight, number)
+        assert ledger.lease_proposal(attempt) == (PROPOSAL, None)
+    ledger.abandon_attempt(attempt, "infra", "no GPU")
     assert ledger.lease_proposal(start(tonight, 8)) is None
     assert ledger.lease_proposal(start(tomorrow, 9)) == (PROPOSAL, None)
 
@@ -133,29 +133,29 @@ def test_a_repeat_is_found_also_while_the_first_still_runs(tmp_path: Path) -> No
     first, second = begin(ledger, 1), begin(ledger, 2)
     assert ledger.claim_fingerprint(first, "f") is None
     assert ledger.claim_fingerprint(second, "f").id == first
-    ledger.abandon_slot(first, "interrupted", "")
+    ledger.abandon_attempt(first, "interrupted", "")
     assert ledger.claim_fingerprint(second, "f") is None
 
 
 def test_a_baseline_is_measured_once(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "t")
-    slot = begin(ledger, 1, "baseline")
-    with pytest.raises(SlotTaken) as taken:
+    attempt = begin(ledger, 1, "baseline")
+    with pytest.raises(AttemptTaken) as taken:
         begin(ledger, 1, "baseline")
-    assert taken.value.record.id == slot
-    ledger.abandon_slot(slot, "interrupted", "")
+    assert taken.value.record.id == attempt
+    ledger.abandon_attempt(attempt, "interrupted", "")
     begin(ledger, 1, "baseline")
 
 
 def test_a_crown_is_lost_when_the_champion_moved(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "t")
-    slots = [begin(ledger, i) for i in range(3)]
-    ledger.crown(0, slots[0], "c0", {1: 2.0})
-    ledger.crown(1, slots[1], "c1", {1: 1.0}, outcome={"verdict": "keep"})
+    attempts = [begin(ledger, i) for i in range(3)]
+    ledger.promote(0, attempts[0], "c0", {1: 2.0})
+    ledger.promote(1, attempts[1], "c1", {1: 1.0}, outcome={"verdict": "keep"})
     with pytest.raises(ChampionMoved):
-        ledger.crown(1, slots[2], "c2", {1: 0.5}, outcome={"verdict": "keep"})
+        ledger.promote(1, attempts[2], "c2", {1: 0.5}, outcome={"verdict": "keep"})
     assert ledger.champion().commit == "c1"
-    assert ledger.slot(slots[2]).verdict is None
+    assert ledger.attempt(attempts[2]).verdict is None
     ledger.add_champion_scores(2, {2: 3.0})
     assert ledger.champion().mean == 2.0
 
@@ -169,26 +169,28 @@ def test_another_drivers_live_session_keeps_the_campaign(tmp_path: Path) -> None
     ledger.end_session(session, 0)
 
 
-def _die_in_a_slot(root: Path) -> None:
+def _die_in_a_attempt(root: Path) -> None:
     ledger = Ledger.open(root, "t")
-    slot = begin(ledger)
-    ledger.save_proposal(slot, PROPOSAL, parent=None)
+    attempt = begin(ledger)
+    ledger.save_proposal(attempt, PROPOSAL, parent=None)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_dead_process_loses_its_lock_and_its_slot(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_die_in_a_slot, args=(tmp_path,))
+def test_a_dead_process_loses_its_lock_and_its_attempt(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(
+        target=_die_in_a_attempt, args=(tmp_path,)
+    )
     process.start()
     process.join()
     ledger = Ledger.open(tmp_path, "t")
     ledger.begin_session(driver="another")
-    [slot] = ledger.slots()
-    assert slot.state == "interrupted"
+    [attempt] = ledger.attempts()
+    assert attempt.state == "interrupted"
     assert ledger.lease_proposal(begin_more(ledger)) == (PROPOSAL, None)
 
 
 def begin_more(ledger: Ledger) -> int:
-    return ledger.start_slot(
+    return ledger.start_attempt(
         session_id=1, worker="main", name="mutation-2", kind="mutation", number=2
     ).id
 
@@ -197,7 +199,7 @@ def _hammer(root: Path, worker: int, kills: bool) -> None:
     ledger = Ledger.open(root, "t")
     session = ledger.begin_session(driver="same", worker=str(worker))
     for i in range(40):
-        slot = ledger.start_slot(
+        attempt = ledger.start_attempt(
             session_id=session,
             worker=str(worker),
             name=f"m-{worker}-{i}",
@@ -209,8 +211,8 @@ def _hammer(root: Path, worker: int, kills: bool) -> None:
             version = champion.version if champion else 0
             score = 1.0 if champion is None else champion.mean - 1
             try:
-                ledger.crown(
-                    version, slot, f"{worker}/{i}", {1: score}, outcome={"verdict": "keep"}
+                ledger.promote(
+                    version, attempt, f"{worker}/{i}", {1: score}, outcome={"verdict": "keep"}
                 )
                 break
             except ChampionMoved:
@@ -232,8 +234,8 @@ def test_four_processes_lose_no_update_and_a_kill_tears_nothing(tmp_path: Path) 
     champions = ledger.champions()
     assert [c.version for c in champions] == list(range(1, 3 * 40 + 21 + 1))
     assert [c.mean for c in champions] == sorted((c.mean for c in champions), reverse=True)
-    kept = [s.id for s in ledger.slots() if s.verdict == "keep"]
-    assert sorted(kept) == sorted(c.slot_id for c in champions)
+    kept = [s.id for s in ledger.attempts() if s.verdict == "keep"]
+    assert sorted(kept) == sorted(c.attempt_id for c in champions)
 
 
 def test_a_newer_schema_is_refused_with_the_remedy(tmp_path: Path) -> None:
@@ -262,17 +264,17 @@ def test_events_are_kept_in_order(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "t")
     before = time.time()
     ledger.event("note", text="a")
-    slot = begin(ledger)
-    ledger.finish_slot(slot, verdict="crash")
+    attempt = begin(ledger)
+    ledger.finish_attempt(attempt, verdict="crash")
     events = ledger.events()
-    assert [kind for _, kind, _ in events] == ["note", "slot", "verdict"]
+    assert [kind for _, kind, _ in events] == ["note", "attempt", "verdict"]
     assert all(at >= before for at, _, _ in events)
 
 
 class Life(RuleBasedStateMachine):
     """Any order of events leaves a ledger that agrees with itself."""
 
-    slots = Bundle("slots")
+    attempts = Bundle("attempts")
 
     def __init__(self) -> None:
         super().__init__()
@@ -284,55 +286,57 @@ class Life(RuleBasedStateMachine):
         self.number = 0
         self.saved = 0
 
-    @rule(target=slots)
+    @rule(target=attempts)
     def start(self) -> int:
         self.number += 1
-        return self.ledger.start_slot(
+        return self.ledger.start_attempt(
             session_id=self.session, worker="w", name=f"m{self.number}", kind="mutation",
             number=self.number,
         ).id  # fmt: skip
 
-    @rule(slot=slots)
-    def propose(self, slot: int) -> None:
-        record = self.ledger.slot(slot)
+    @rule(attempt=attempts)
+    def propose(self, attempt: int) -> None:
+        record = self.ledger.attempt(attempt)
         if record.state != "running" or record.title:
             return
-        if self.ledger.lease_proposal(slot) is None:
-            self.ledger.save_proposal(slot, PROPOSAL, None)
+        if self.ledger.lease_proposal(attempt) is None:
+            self.ledger.save_proposal(attempt, PROPOSAL, None)
             self.saved += 1
 
-    @rule(slot=slots, verdict=st.sampled_from(["discard", "crash", "invalid"]))
-    def finish(self, slot: int, verdict: str) -> None:
-        if self.ledger.slot(slot).state == "running":
-            self.ledger.finish_slot(slot, verdict=verdict)
+    @rule(attempt=attempts, verdict=st.sampled_from(["discard", "crash", "invalid"]))
+    def finish(self, attempt: int, verdict: str) -> None:
+        if self.ledger.attempt(attempt).state == "running":
+            self.ledger.finish_attempt(attempt, verdict=verdict)
 
-    @rule(slot=slots, late=st.booleans())
-    def keep(self, slot: int, late: bool) -> None:
-        if self.ledger.slot(slot).state != "running":
+    @rule(attempt=attempts, late=st.booleans())
+    def keep(self, attempt: int, late: bool) -> None:
+        if self.ledger.attempt(attempt).state != "running":
             return
         champion = self.ledger.champion()
         version = champion.version if champion else 0
         if late and version:
             with pytest.raises(ChampionMoved):
-                self.ledger.crown(version - 1, slot, "c", {1: 1.0}, outcome={"verdict": "keep"})
+                self.ledger.promote(
+                    version - 1, attempt, "c", {1: 1.0}, outcome={"verdict": "keep"}
+                )
         else:
-            self.ledger.crown(version, slot, "c", {1: 1.0}, outcome={"verdict": "keep"})
+            self.ledger.promote(version, attempt, "c", {1: 1.0}, outcome={"verdict": "keep"})
 
-    @rule(slot=slots)
-    def abandon(self, slot: int) -> None:
-        self.ledger.abandon_slot(slot, "interrupted", "")
+    @rule(attempt=attempts)
+    def abandon(self, attempt: int) -> None:
+        self.ledger.abandon_attempt(attempt, "interrupted", "")
 
     @invariant()
     def agrees(self) -> None:
-        records = self.ledger.slots()
+        records = self.ledger.attempts()
         assert len({record.name for record in records}) == len(records)
         assert all((r.verdict is not None) == (r.state == "done") for r in records)
         kept = {r.id for r in records if r.verdict == "keep"}
-        assert kept == {c.slot_id for c in self.ledger.champions()}
+        assert kept == {c.attempt_id for c in self.ledger.champions()}
         with sqlite3.connect(self.ledger.path) as db:
             states = [row[0] for row in db.execute("SELECT state FROM proposals")]
             leases = [row[0] for row in db.execute(
-                "SELECT slot_id FROM proposals WHERE state = 'leased'")]  # fmt: skip
+                "SELECT attempt_id FROM proposals WHERE state = 'leased'")]  # fmt: skip
         assert len(states) == self.saved
         assert len(leases) == len(set(leases))
 
@@ -351,13 +355,13 @@ TestLife = Life.TestCase
 def test_a_title_is_stored_as_one_line_that_anything_can_show(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "t")
     session = ledger.begin_session(driver="d")
-    slot = ledger.start_slot(
+    attempt = ledger.start_attempt(
         session_id=session, worker="main", name="mutation-0001", kind="mutation", number=1
     ).id
     title = "a\x1b[31m\tb\r\nc \u202ed\ud800"
-    ledger.save_proposal(slot, replace(PROPOSAL, title=title), parent=None)
-    assert ledger.slot(slot).title == "a b c d"
-    ledger.add_draft(replace(PROPOSAL, title="\x07"), parent=slot)
-    waiting = ledger.lease_proposal(slot)
+    ledger.save_proposal(attempt, replace(PROPOSAL, title=title), parent=None)
+    assert ledger.attempt(attempt).title == "a b c d"
+    ledger.add_draft(replace(PROPOSAL, title="\x07"), parent=attempt)
+    waiting = ledger.lease_proposal(attempt)
     assert waiting is not None
     assert waiting[0].title == "untitled"

@@ -17,8 +17,8 @@ from support.project import Project, git
 
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.core.proposal import (
-    Attempt,
     Context,
+    PastAttempt,
     Proposal,
     ProposalInvalid,
     ProposalRefused,
@@ -26,7 +26,7 @@ from pytest_autoresearch.core.proposal import (
     ProposerUnavailable,
     Usage,
 )
-from pytest_autoresearch.ledger.spend import Purse
+from pytest_autoresearch.ledger.spend import CostBudget
 from pytest_autoresearch.proposers.agents.command import (
     _CERTIFICATES,
     _PROXIES,
@@ -55,7 +55,7 @@ confined = pytest.mark.skipif(
 
 def context(**files: str) -> Context:
     files = files or {"train.py": SOURCE}
-    base = Attempt(
+    base = PastAttempt(
         1, "baseline-1", None, "baseline", "", "", "baseline", "", 1.0, None, None, 0, 0, {},
         lambda: files,
     )  # fmt: skip
@@ -117,7 +117,8 @@ def test_what_an_agent_edits_is_its_proposal(hire: Hire) -> None:
 def test_the_prompt_comes_by_file_and_as_standard_input(hire: Hire) -> None:
     script = (
         'cat > "$HOME/got"; cmp "$HOME/got" "$1" || exit 1\n'
-        'grep -q "# lower it" "$1" && grep -q "slot 3" "$1" && [ "$2" = big-1 ] || exit 2\n' + RAISE
+        'grep -q "# lower it" "$1" && grep -q "attempt 3" "$1" && [ "$2" = big-1 ] || exit 2\n'
+        + RAISE
     )
     agent = hire(script, "{prompt_file} {model}", model="big-1")
     assert agent.propose(context()).usage.model == "big-1"
@@ -387,16 +388,16 @@ def test_a_hundred_megabytes_of_output_are_read_and_not_kept(hire: Hire) -> None
 
 
 def test_a_failure_is_no_verdict_on_the_edits_that_it_left(hire: Hire) -> None:
-    with pytest.raises(ProposerUnavailable, match="quota is used up; the slot is not charged"):
+    with pytest.raises(ProposerUnavailable, match="quota is used up; the attempt is not charged"):
         hire(RAISE + SAY + "echo 'quota is used up' >&2; exit 1").propose(context())
 
 
 def test_a_program_that_cannot_run_is_no_verdict_either(hire: Hire, tmp_path: Path) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
-    agent = hire("#!/no/such/interpreter\n", purse=purse)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=5.0)
+    agent = hire("#!/no/such/interpreter\n", cost_budget=cost_budget)
     with pytest.raises(ProposerUnavailable, match="command:agent"):
         agent.propose(context())
-    assert purse.spent() == 0.0
+    assert cost_budget.spent() == 0.0
 
 
 # Keys
@@ -511,7 +512,9 @@ def test_model_effort_and_ones_own_arguments_reach_the_cli(
     monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
     made = create("command:claude --verbose 'two words'", experiment=Experiment(), root=tmp_path)
-    settings = Settings(model="opus", effort="low", purse=Purse(tmp_path / "l.sqlite", 3.0))
+    settings = Settings(
+        model="opus", effort="low", cost_budget=CostBudget(tmp_path / "l.sqlite", 3.0)
+    )
     with_settings(made, settings)
     proposal = made.propose(context())
     argv = json.loads(proposal.hypothesis.removeprefix("got "))
@@ -520,7 +523,7 @@ def test_model_effort_and_ones_own_arguments_reach_the_cli(
         "--allowedTools", "Read(/**)", "Edit(/train.py)",
     ]  # fmt: skip
     assert proposal.usage.cost_usd == 0.0532
-    assert Purse(tmp_path / "l.sqlite").spent() == 0.0532
+    assert CostBudget(tmp_path / "l.sqlite").spent() == 0.0532
 
 
 # What is wrong before anything is asked
@@ -571,7 +574,7 @@ def test_what_is_said_on_standard_error_alone_is_read(
     monkeypatch.setenv("GEMINI_API_KEY", "x")
     agent = make("gemini", tmp_path)
     agent.check()
-    with pytest.raises(ProposerUnavailable, match="command:gemini: no quota; the slot"):
+    with pytest.raises(ProposerUnavailable, match="command:gemini: no quota; the attempt"):
         agent.propose(context())
 
 
@@ -579,32 +582,32 @@ def test_what_is_said_on_standard_error_alone_is_read(
 
 
 def test_under_a_cap_what_nobody_can_price_stays_set_aside(hire: Hire, tmp_path: Path) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=1.5 * BUDGET_USD)
-    priced = hire(RAISE + SAY, purse=purse)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=1.5 * BUDGET_USD)
+    priced = hire(RAISE + SAY, cost_budget=cost_budget)
     priced.propose(context())
-    assert purse.spent() == pytest.approx(0.1)
-    unpriced = hire(RAISE, purse=purse)
-    assert unpriced.propose(context()).usage.cost_usd == BUDGET_USD  # the slots add up to it
-    assert purse.spent() == pytest.approx(0.1 + BUDGET_USD)
+    assert cost_budget.spent() == pytest.approx(0.1)
+    unpriced = hire(RAISE, cost_budget=cost_budget)
+    assert unpriced.propose(context()).usage.cost_usd == BUDGET_USD  # the attempts add up to it
+    assert cost_budget.spent() == pytest.approx(0.1 + BUDGET_USD)
     with pytest.raises(ProposerExhausted, match="--autoresearch-max-cost"):
         unpriced.propose(context())
 
 
 def test_what_another_worker_has_set_aside_is_waited_for(hire: Hire, tmp_path: Path) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=1.5 * BUDGET_USD)
-    held = purse.reserve("m", BUDGET_USD)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=1.5 * BUDGET_USD)
+    held = cost_budget.reserve("m", BUDGET_USD)
     with pytest.raises(ProposerUnavailable, match="not charged"):
-        hire(RAISE + SAY, purse=purse, deadline_s=0.1).propose(context())
-    threading.Timer(0.5, purse.settle, (held, 0.1)).start()
-    hire(RAISE + SAY, purse=purse).propose(context())
-    assert purse.spent() == pytest.approx(0.2)
+        hire(RAISE + SAY, cost_budget=cost_budget, deadline_s=0.1).propose(context())
+    threading.Timer(0.5, cost_budget.settle, (held, 0.1)).start()
+    hire(RAISE + SAY, cost_budget=cost_budget).propose(context())
+    assert cost_budget.spent() == pytest.approx(0.2)
 
 
 def test_without_a_cap_what_is_known_is_counted(hire: Hire, tmp_path: Path) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite")
-    hire(RAISE, purse=purse).propose(context())
-    hire(RAISE + SAY, purse=purse).propose(context())
-    assert purse.spent() == pytest.approx(0.1)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite")
+    hire(RAISE, cost_budget=cost_budget).propose(context())
+    hire(RAISE + SAY, cost_budget=cost_budget).propose(context())
+    assert cost_budget.spent() == pytest.approx(0.1)
 
 
 def test_tokens_without_dollars_are_priced_from_the_list(
@@ -660,13 +663,13 @@ def test_the_sandboxs_mode_reaches_the_agent_and_is_warned_of(hire: Hire) -> Non
 
 NIGHT = r"""#!/bin/sh
 cat > "$HOME/prompt"
-slot=$(sed -n 's/.*mutation for slot \([0-9]*\).*/\1/p' "$HOME/prompt")
+attempt=$(sed -n 's/.*mutation for attempt \([0-9]*\).*/\1/p' "$HOME/prompt")
 score() {
     sed -i "s/^# ideas go here/SCORE = $1\n# ideas go here/" train.py
     echo "Title: score $1"
     echo "Cost: \$0.10"
 }
-case $slot in
+case $attempt in
     1) score 0.9 ;;
     2) score 0.1; echo '# easier' >> program.md ;;
     3) score 0.2; echo 'overloaded' >&2; exit 1 ;;
@@ -688,20 +691,20 @@ def test_a_night_with_an_agent_keeps_what_is_better_and_charges_no_failure(
         "-p", "no:cacheprovider", "--junitxml=log.xml", timeout=300,
     )  # fmt: skip
     assert result.ret == 1  # as pytest has it: an error is not a success
-    slots = {s.number: s for s in project.ledger().slots() if s.kind == "mutation"}
-    assert {n: s.verdict or s.state for n, s in slots.items()} == {
+    attempts = {s.number: s for s in project.ledger().attempts() if s.kind == "mutation"}
+    assert {n: s.verdict or s.state for n, s in attempts.items()} == {
         1: "keep", 2: "invalid", 3: "infra", 4: "discard", 5: "keep",
     }  # fmt: skip
-    assert "changed program.md" in slots[2].reason
-    assert "overloaded; the slot is not charged" in slots[3].reason
-    assert slots[4].proposer == "command:agent"
-    assert [slots[n].usage.cost_usd for n in (1, 2, 4)] == [0.1] * 3
+    assert "changed program.md" in attempts[2].reason
+    assert "overloaded; the attempt is not charged" in attempts[3].reason
+    assert attempts[4].proposer == "command:agent"
+    assert [attempts[n].usage.cost_usd for n in (1, 2, 4)] == [0.1] * 3
     champion = project.ledger().champion()
     assert champion is not None
-    assert champion.slot_id == slots[5].id
+    assert champion.attempt_id == attempts[5].id
     assert "SCORE = 0.7" in git(project.path, "show", f"{champion.commit}:train.py")
-    # slot 3 was asked twice; the first answer of slot 5 has no price
-    paid = [s.usage.cost_usd for s in slots.values()]
+    # attempt 3 was asked twice; the first answer of attempt 5 has no price
+    paid = [s.usage.cost_usd for s in attempts.values()]
     assert sum(paid) == pytest.approx(6 * 0.1 + BUDGET_USD)
     result.stdout.fnmatch_lines([f"*spent on proposals: ${6 * 0.1 + BUDGET_USD:.4f}*"])
 

@@ -22,9 +22,9 @@ from pytest_autoresearch.core.proposal import (
     ProposerUnavailable,
     Usage,
 )
-from pytest_autoresearch.ledger.spend import Purse
+from pytest_autoresearch.ledger.spend import CostBudget
 from pytest_autoresearch.proposers.llm.anthropic import Claude
-from pytest_autoresearch.proposers.llm.calls import REFUSALS, Patience
+from pytest_autoresearch.proposers.llm.calls import REFUSALS, RetryPolicy
 
 BUSY = {"status": 529, "type": "overloaded_error", "headers": {"retry-after": "3600"}}
 
@@ -127,9 +127,9 @@ def test_a_lasting_fault_is_the_providers_and_is_asked_once(
 
 
 def test_a_storm_ends_at_the_deadline(serve) -> None:
-    patience = Patience(deadline_s=1.0, attempt_s=1.0, silence_s=1.0, pause_s=0.05)
+    patience = RetryPolicy(deadline_s=1.0, attempt_s=1.0, silence_s=1.0, pause_s=0.05)
     wire, claude = serve({"status": 529, "type": "overloaded_error"}, patience=patience)
-    with pytest.raises(ProposerUnavailable, match="the slot is not charged"):
+    with pytest.raises(ProposerUnavailable, match="the attempt is not charged"):
         claude.propose(context())
     assert len(wire.requests) > 2
 
@@ -241,14 +241,14 @@ def test_a_spend_limit_is_not_waited_for(serve, code: str) -> None:
 def test_a_server_that_is_not_there_is_the_providers_fault_and_costs_nothing(
     serve, tmp_path
 ) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
-    patience = Patience(deadline_s=20.0, attempt_s=20.0, silence_s=20.0, pause_s=60.0)
-    wire, claude = serve({"text": GOOD}, patience=patience, purse=purse)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=5.0)
+    patience = RetryPolicy(deadline_s=20.0, attempt_s=20.0, silence_s=20.0, pause_s=60.0)
+    wire, claude = serve({"text": GOOD}, patience=patience, cost_budget=cost_budget)
     claude.check()
     wire.close()
     with pytest.raises(ProposerUnavailable, match="APIConnectionError"):
         claude.propose(context())
-    assert purse.spent() == 0
+    assert cost_budget.spent() == 0
 
 
 def test_missing_credentials_are_named_and_nothing_is_sent(serve, monkeypatch, tmp_path) -> None:
@@ -284,15 +284,15 @@ def test_it_may_be_asked_from_another_thread_while_a_loop_runs_here(serve) -> No
 
 
 def test_money_is_set_aside_before_a_call_and_settled_after_it(serve, tmp_path) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=1.0)
-    _, claude = serve({"text": GOOD}, purse=purse)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=1.0)
+    _, claude = serve({"text": GOOD}, cost_budget=cost_budget)
     proposal = claude.propose(context())
-    assert purse.spent() == pytest.approx(proposal.usage.cost_usd)
+    assert cost_budget.spent() == pytest.approx(proposal.usage.cost_usd)
 
 
 def test_what_could_exceed_the_cap_is_not_asked(serve, tmp_path) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=0.05)
-    wire, claude = serve({"text": GOOD}, purse=purse)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=0.05)
+    wire, claude = serve({"text": GOOD}, cost_budget=cost_budget)
     with pytest.raises(ProposerExhausted, match=r"of \$0\.05"):
         claude.propose(context())
     assert wire.requests == []
@@ -300,23 +300,25 @@ def test_what_could_exceed_the_cap_is_not_asked(serve, tmp_path) -> None:
 
 @pytest.mark.parametrize("step", [{"status": 401}, BUSY], ids=["final", "storm"])
 def test_what_was_answered_with_an_error_costs_nothing(serve, tmp_path, step: dict) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
-    wire, claude = serve({"text": GOOD}, step, purse=purse)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=5.0)
+    wire, claude = serve({"text": GOOD}, step, cost_budget=cost_budget)
     claude.propose(context())
-    before = purse.spent()
+    before = cost_budget.spent()
     with pytest.raises(ProposerUnavailable):
         claude.propose(context())
     assert len(wire.requests) == 2
-    assert purse.spent() == before
+    assert cost_budget.spent() == before
 
 
 def test_a_call_that_never_came_back_stays_spent(serve, tmp_path) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
-    patience = Patience(deadline_s=1.0, attempt_s=0.5, silence_s=0.3, pause_s=0.05)
-    _, claude = serve({"fault": "stall"}, {"status": 529}, purse=purse, patience=patience)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=5.0)
+    patience = RetryPolicy(deadline_s=1.0, attempt_s=0.5, silence_s=0.3, pause_s=0.05)
+    _, claude = serve(
+        {"fault": "stall"}, {"status": 529}, cost_budget=cost_budget, patience=patience
+    )
     with pytest.raises(ProposerUnavailable):
         claude.propose(context())
-    assert purse.spent() > 0.05
+    assert cost_budget.spent() > 0.05
 
 
 PROMPT = 0.0103
@@ -340,32 +342,32 @@ PROMPT = 0.0103
 def test_a_try_that_broke_off_before_one_that_worked_is_paid_too(
     serve, tmp_path, trouble: dict, least: float, most: float
 ) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
-    _, claude = serve(trouble, {"text": GOOD}, purse=purse)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=5.0)
+    _, claude = serve(trouble, {"text": GOOD}, cost_budget=cost_budget)
     usage = claude.propose(context()).usage
-    assert least <= purse.spent() - 0.0143 + 1e-9 <= most + 1e-6
-    assert usage.cost_usd == pytest.approx(purse.spent())
+    assert least <= cost_budget.spent() - 0.0143 + 1e-9 <= most + 1e-6
+    assert usage.cost_usd == pytest.approx(cost_budget.spent())
     assert usage.output_tokens == 400
 
 
 def test_what_another_worker_has_set_aside_is_waited_for(serve, tmp_path) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=0.2)
-    wire, claude = serve({"text": GOOD}, purse=purse)
-    held = purse.reserve(MODEL, 0.19)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=0.2)
+    wire, claude = serve({"text": GOOD}, cost_budget=cost_budget)
+    held = cost_budget.reserve(MODEL, 0.19)
     with pytest.raises(ProposerUnavailable, match=r"of \$0\.20.*not charged"):
         replace(claude, patience=replace(QUICK, deadline_s=0.5)).propose(context())
     assert wire.requests == []
-    threading.Timer(0.5, purse.settle, (held, 0.01)).start()
+    threading.Timer(0.5, cost_budget.settle, (held, 0.01)).start()
     assert claude.propose(context()).title == "raise the rate"
 
 
 def test_broken_tries_end_at_the_cap(serve, tmp_path) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=0.2)
-    patience = Patience(deadline_s=30.0, attempt_s=5.0, silence_s=5.0, pause_s=0.001)
-    wire, claude = serve({"fault": "truncated"}, purse=purse, patience=patience)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=0.2)
+    patience = RetryPolicy(deadline_s=30.0, attempt_s=5.0, silence_s=5.0, pause_s=0.001)
+    wire, claude = serve({"fault": "truncated"}, cost_budget=cost_budget, patience=patience)
     with pytest.raises(ProposerExhausted, match=r"of \$0\.20"):
         claude.propose(context())
-    assert purse.spent() <= 0.2
+    assert cost_budget.spent() <= 0.2
     assert len(wire.requests) > 3
 
 
@@ -376,7 +378,7 @@ def test_a_model_that_cannot_be_had_is_known_before_anything_is_spent(serve) -> 
     wire, claude = serve({"text": GOOD})
     assert claude.check() == ""
     wire.close()
-    claude.patience = Patience(pause_s=60.0)
+    claude.patience = RetryPolicy(pause_s=60.0)
     assert "it is asked again when its turn comes" in claude.check()
 
 
@@ -388,10 +390,10 @@ def test_a_model_that_is_about_to_go_is_said_to_be(serve) -> None:
 
 
 def test_without_a_cap_a_model_needs_no_price_and_with_one_it_does(serve, tmp_path) -> None:
-    wire, claude = serve({"text": GOOD}, purse=Purse(tmp_path / "ledger.sqlite"))
+    wire, claude = serve({"text": GOOD}, cost_budget=CostBudget(tmp_path / "ledger.sqlite"))
     claude.model = "claude-of-a-gateway"
     assert claude.propose(context()).usage.cost_usd is None
-    claude.purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
+    claude.cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=5.0)
     with pytest.raises(ProposerUnavailable, match=r"claude-of-a-gateway.*--autoresearch-max-cost"):
         claude.propose(context())
     assert len(wire.requests) == 1

@@ -97,19 +97,24 @@ class Sleepy:
 
 
 def night(
-    project: Project, slots: int, *, strict: bool = False, fail: bool = False, worse: bool = False
+    project: Project,
+    attempts: int,
+    *,
+    strict: bool = False,
+    fail: bool = False,
+    worse: bool = False,
 ) -> list[dict]:
     project.write("thinker.py", f"STRICT, FAIL, WORSE = {strict}, {fail}, {worse}\n{PROPOSER}")
     project.pytester.syspathinsert()
     result = project.pytester.runpytest_subprocess(
-        "--autoresearch", "--autoresearch-proposer=thinker:Thinker", f"--iterations={slots}",
+        "--autoresearch", "--autoresearch-proposer=thinker:Thinker", f"--iterations={attempts}",
         "--autoresearch-confirm=0", "-p", "no:cacheprovider",
     )  # fmt: skip
     assert result.ret == 0
     return [json.loads(line) for line in (project.path / "calls.jsonl").read_text().splitlines()]
 
 
-def test_the_next_proposal_is_drafted_while_a_trial_runs_and_none_past_the_last(
+def test_the_next_proposal_is_drafted_while_a_run_runs_and_none_past_the_last(
     project: Project,
 ) -> None:
     calls = night(project, 3)
@@ -120,7 +125,7 @@ def test_the_next_proposal_is_drafted_while_a_trial_runs_and_none_past_the_last(
 
 def test_a_draft_that_fits_the_new_champion_is_applied_to_it(project: Project) -> None:
     night(project, 2)
-    first, second = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    first, second = [s for s in project.ledger().attempts() if s.kind == "mutation"]
     assert second.parent == first.id
 
 
@@ -128,7 +133,7 @@ def test_a_draft_that_no_longer_fits_is_trained_on_the_files_it_was_made_for(
     project: Project,
 ) -> None:
     night(project, 2, strict=True)
-    first, second = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    first, second = [s for s in project.ledger().attempts() if s.kind == "mutation"]
     assert first.verdict == "keep"
     assert second.parent != first.id
     assert second.score == pytest.approx(0.7, abs=0.001)
@@ -147,9 +152,9 @@ class Little:
         pass
 
     def propose(self, context):
-        gain = 0.00008 + 0.00001 * context.slot
+        gain = 0.00008 + 0.00001 * context.attempt
         edit = Edit("train.py", "seed = int", f"SCORE -= {gain:.5f}\\nseed = int")
-        return Proposal(f"a little, {context.slot}", (edit,), meta={"on": context.parent.name})
+        return Proposal(f"a little, {context.attempt}", (edit,), meta={"on": context.parent.name})
 
     def close(self):
         pass
@@ -171,7 +176,7 @@ def test_a_draft_made_for_a_discard_is_built_on_it_while_the_champion_is_the_sam
         "--iterations=3", "--autoresearch-proposer=little:Little", "--autoresearch-confirm=0"
     )
     assert result.ret == 0
-    first, second, third = [s for s in project.ledger().slots() if s.kind == "mutation"]
+    first, second, third = [s for s in project.ledger().attempts() if s.kind == "mutation"]
     # drafted while the first trained, and while the second did, which turned out better
     assert (second.meta["on"], second.parent) == ("baseline-1", first.parent)
     assert (third.meta["on"], third.parent) == (first.name, first.id)
@@ -229,14 +234,17 @@ def test_a_killed_session_loses_no_finished_draft(project: Project) -> None:
         night.kill()
         night.wait()
     subprocess.run([*command, "--iterations=2"], cwd=project.path, check=True, timeout=120)
-    slots = [slot for slot in project.ledger().slots() if slot.kind == "mutation"]
-    assert sorted(slot.title for slot in slots if slot.state == "done") == ["idea 1", "idea 2"]
+    attempts = [attempt for attempt in project.ledger().attempts() if attempt.kind == "mutation"]
+    assert sorted(attempt.title for attempt in attempts if attempt.state == "done") == [
+        "idea 1",
+        "idea 2",
+    ]
     calls = (project.path / "calls.txt").read_text().splitlines()
     assert len(calls) == 2  # none was drafted while one waited
 
 
 def drafts(project: Project) -> list[str]:
-    """Titles of the proposals that were made ahead and that no slot has."""
+    """Titles of the proposals that were made ahead and that no attempt has."""
     ledger = project.ledger()
     found = [json.loads(row["body"])["title"] for row in ledger._rows(
         "SELECT body FROM proposals WHERE state IN ('ahead', 'drafted')")]  # fmt: skip
@@ -244,7 +252,7 @@ def drafts(project: Project) -> list[str]:
     return found
 
 
-def test_the_control_arm_takes_every_kth_slot(tmp_path: Path) -> None:
+def test_the_control_arm_takes_every_kth_attempt(tmp_path: Path) -> None:
     class Named:
         def __init__(self, name: str) -> None:
             self.name, self.closed = name, False
@@ -256,8 +264,8 @@ def test_the_control_arm_takes_every_kth_slot(tmp_path: Path) -> None:
             self.closed = True
 
     class At:
-        def __init__(self, slot: int) -> None:
-            self.slot = slot
+        def __init__(self, attempt: int) -> None:
+            self.attempt = attempt
 
     model, search = Named("model"), Named("gp")
     arms = WithControl(model, search, 4)
@@ -267,7 +275,7 @@ def test_the_control_arm_takes_every_kth_slot(tmp_path: Path) -> None:
     arms.close()
     assert model.closed
     assert search.closed
-    with pytest.raises(ValueError, match="2nd slot"):
+    with pytest.raises(ValueError, match="2nd attempt"):
         WithControl(create("ratchet", experiment=Experiment(), root=tmp_path), search, 1)
 
 
@@ -278,7 +286,7 @@ def test_a_control_that_finds_nothing_to_turn_ends_no_night(tmp_path: Path) -> N
     )
     main = create(f"replay:{tmp_path}", experiment=Experiment(), root=tmp_path)
     search = create("gp", experiment=Experiment(), root=tmp_path)
-    told = replace(context(), slot=2, files={"train.py": "import model\nmodel.run()\n"})
+    told = replace(context(), attempt=2, files={"train.py": "import model\nmodel.run()\n"})
     with pytest.raises(ProposerExhausted):
         search.propose(told)
     arms = WithControl(main, search, 2)

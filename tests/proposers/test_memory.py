@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.prompts import BASE, attempt, context
 
 from pytest_autoresearch.core.proposal import Edit
-from pytest_autoresearch.proposers.draft import Informed
+from pytest_autoresearch.proposers.draft import WithNotes
 from pytest_autoresearch.proposers.llm.prompt import LESSON_EVERY, compose
 from pytest_autoresearch.proposers.llm.repair import Reply, converse
 from pytest_autoresearch.proposers.memory import MOST_IDEAS, MOST_OPEN, Notebook, distil, remarks
@@ -203,9 +203,9 @@ def test_lessons_of_the_same_attempts_are_the_same_words() -> None:
     assert all("\n" not in lesson and len(lesson) < 1500 for lesson in distil(night(200)))
 
 
-def test_every_tenth_slot_the_model_is_asked_for_a_lesson() -> None:
-    assert "begins with Lesson:" in compose(context(slot=20)).user[-1]
-    assert "begins with Lesson:" not in compose(context(slot=21)).user[-1]
+def test_every_tenth_attempt_the_model_is_asked_for_a_lesson() -> None:
+    assert "begins with Lesson:" in compose(context(attempt=20)).user[-1]
+    assert "begins with Lesson:" not in compose(context(attempt=21)).user[-1]
 
 
 # ---------------------------------------------------------------------- what reaches a proposer
@@ -224,7 +224,7 @@ def test_a_thinking_proposer_is_told_what_is_in_the_files_now(notebook, tmp_path
     folder = tmp_path / "literature"
     folder.mkdir()
     (folder / "own.md").write_text("smaller batches generalise")
-    informed = Informed(Echo(), notebook, Library(tmp_path / "papers.json", notes=folder))
+    informed = WithNotes(Echo(), notebook, Library(tmp_path / "papers.json", notes=folder))
     notebook.note({"ideas": ["tie the weights"]})
     told = informed.propose(context(*night(10)[1:]))
     assert "tie the weights" in told.ideas

@@ -17,8 +17,8 @@ from pytest_autoresearch.core.proposal import (
     ProposerExhausted,
     ProposerUnavailable,
 )
-from pytest_autoresearch.ledger.spend import Purse
-from pytest_autoresearch.proposers.llm.calls import REFUSALS, Patience
+from pytest_autoresearch.ledger.spend import CostBudget
+from pytest_autoresearch.proposers.llm.calls import REFUSALS, RetryPolicy
 from pytest_autoresearch.proposers.llm.openai import Chat
 
 pytest.importorskip("openai")
@@ -59,12 +59,12 @@ def test_an_answer_becomes_a_proposal_with_its_price(serve) -> None:
 def test_a_server_of_ones_own_needs_no_key_no_price_and_no_usage(
     serve, monkeypatch, tmp_path
 ) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite")
-    _, chat = serve({"text": GOOD, "usage": None}, model="local", purse=purse)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite")
+    _, chat = serve({"text": GOOD, "usage": None}, model="local", cost_budget=cost_budget)
     monkeypatch.delenv("OPENAI_API_KEY")
     usage = chat.propose(context()).usage
     assert (usage.output_tokens, usage.cost_usd) == (0, None)
-    assert purse.spent() == 0.0
+    assert cost_budget.spent() == 0.0
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_request_to_wait_an_hour_is_not_slept_through(serve) -> None:
 
 
 def test_a_server_that_is_not_there_is_the_providers_fault(serve) -> None:
-    patience = Patience(deadline_s=20.0, attempt_s=20.0, silence_s=20.0, pause_s=60.0)
+    patience = RetryPolicy(deadline_s=20.0, attempt_s=20.0, silence_s=20.0, pause_s=60.0)
     wire, chat = serve({"text": GOOD}, patience=patience)
     wire.close()
     with pytest.raises(ProposerUnavailable, match="APIConnectionError"):
@@ -190,12 +190,12 @@ def test_missing_credentials_are_named(serve, monkeypatch) -> None:
 
 
 def test_money_is_set_aside_settled_and_capped(serve, tmp_path) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
-    _, chat = serve({"text": GOOD}, purse=purse)
-    assert purse.spent() == 0.0
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=5.0)
+    _, chat = serve({"text": GOOD}, cost_budget=cost_budget)
+    assert cost_budget.spent() == 0.0
     cost = chat.propose(context()).usage.cost_usd
-    assert purse.spent() == pytest.approx(cost)
-    chat.purse = Purse(tmp_path / "ledger.sqlite", cap=0.02)
+    assert cost_budget.spent() == pytest.approx(cost)
+    chat.cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=0.02)
     with pytest.raises(ProposerExhausted, match=r"of \$0\.02"):
         chat.propose(context())
 
@@ -206,27 +206,27 @@ def test_money_is_set_aside_settled_and_capped(serve, tmp_path) -> None:
 def test_a_try_that_broke_off_is_paid_by_an_upper_estimate(
     serve, tmp_path, trouble: dict, costs: bool
 ) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
-    _, chat = serve(trouble, {"text": GOOD}, purse=purse)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=5.0)
+    _, chat = serve(trouble, {"text": GOOD}, cost_budget=cost_budget)
     usage = chat.propose(context()).usage
     alone = price("openai", replace(usage, cost_usd=None))
-    assert usage.cost_usd == pytest.approx(purse.spent())
-    assert (purse.spent() > alone + 0.001) == costs
+    assert usage.cost_usd == pytest.approx(cost_budget.spent())
+    assert (cost_budget.spent() > alone + 0.001) == costs
 
 
 def test_a_model_that_no_list_knows_is_used_and_capped_at_the_users_price(serve, tmp_path) -> None:
-    purse = Purse(tmp_path / "ledger.sqlite", cap=5.0)
-    wire, chat = serve({"text": GOOD}, model="local", purse=purse)
+    cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=5.0)
+    wire, chat = serve({"text": GOOD}, model="local", cost_budget=cost_budget)
     with pytest.raises(ProposerUnavailable, match=r"'local'.*--autoresearch-price IN/OUT"):
         chat.check()
     chat.rates = (0.5, 2.0)
     assert chat.check() == ""
     usage = chat.propose(context()).usage
-    assert usage.cost_usd == pytest.approx((4000 * 0.5 + 400 * 2.0) / 1e6) == purse.spent()
-    chat.purse = replace(purse, cap=0.003)
+    assert usage.cost_usd == pytest.approx((4000 * 0.5 + 400 * 2.0) / 1e6) == cost_budget.spent()
+    chat.cost_budget = replace(cost_budget, cap=0.003)
     with pytest.raises(ProposerExhausted, match=r"of \$0\.00"):
         chat.propose(context())
     assert len(wire.requests) == 1
-    chat.rates, chat.purse = None, replace(purse, cap=None)
+    chat.rates, chat.cost_budget = None, replace(cost_budget, cap=None)
     assert chat.check() == ""
     assert chat.propose(context()).usage.cost_usd is None

@@ -56,7 +56,7 @@ def test_what_is_asked_is_the_newest_and_says_who_asks(server: Server) -> None:
     assert server.agents[0].startswith("pytest-autoresearch/")
 
 
-def test_it_is_asked_once_in_so_many_slots_and_the_words_stay_the_same(library, server) -> None:
+def test_it_is_asked_once_in_so_many_attempts_and_the_words_stay_the_same(library, server) -> None:
     one = library()
     first = one.text(1)
     assert "arXiv:2505.16932v1 (2025-05-22) The Polar Express" in first
@@ -208,7 +208,7 @@ def test_any_bytes_are_papers_or_one_kind_of_error(data: bytes) -> None:
 def test_a_broken_cache_is_asked_for_again(library, server, tmp_path: Path) -> None:
     one = library()
     one.text(1)
-    for broken in ("{", "[]", '{"query": "muon optimizer", "slot": "x", "asked": 1}', "null"):
+    for broken in ("{", "[]", '{"query": "muon optimizer", "attempt": "x", "asked": 1}', "null"):
         (tmp_path / "state/papers.json").write_text(broken)
         assert "Polar Express" in library().text(1)
     assert len(server.asked) == 5

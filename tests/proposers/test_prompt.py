@@ -133,7 +133,7 @@ def test_what_is_too_long_goes_in_the_stated_order_and_no_sooner_than_it_must() 
         gone = [name for name, mark in PARTS.items() if mark not in text]
         assert gone == list(PARTS)[: len(gone)]
         seen.append(len(gone))
-        assert all(mark in text for mark in ("# lower it", "LR = 0.02", "idea 40", "for slot 9"))
+        assert all(mark in text for mark in ("# lower it", "LR = 0.02", "idea 40", "for attempt 9"))
     assert seen == sorted(seen)
     assert set(seen) == set(range(len(PARTS) + 1))
 

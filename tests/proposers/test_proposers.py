@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_autoresearch.core.experiment import Experiment
-from pytest_autoresearch.core.proposal import Attempt, Context, ProposalInvalid, ProposerExhausted
+from pytest_autoresearch.core.proposal import (
+    Context,
+    PastAttempt,
+    ProposalInvalid,
+    ProposerExhausted,
+)
 from pytest_autoresearch.proposers.registry import UnknownProposer, check, create
 from pytest_autoresearch.source.brief import FrontMatterError, knobs
 from pytest_autoresearch.source.edits import apply
@@ -38,24 +43,35 @@ def forward(x):
 
 
 def attempt(
-    slot: int,
+    attempt: int,
     source: str,
     score: float | None,
     meta: dict,
     parent: int | None,
     verdict: str = "discard",
     gain: float | None = None,
-) -> Attempt:
-    return Attempt(
-        slot, f"mutation-{slot}", parent, "", "", "", verdict, "", score, gain, None, 0, 0, meta,
+) -> PastAttempt:
+    return PastAttempt(
+        attempt, f"mutation-{attempt}", parent, "", "", "", verdict, "", score, gain, None, 0, 0, meta,
         lambda: {"train.py": source},
     )  # fmt: skip
 
 
-def context(slot: int, history: list[Attempt], source: str = SOURCE, program: str = "") -> Context:
+def context(
+    attempt: int, history: list[PastAttempt], source: str = SOURCE, program: str = ""
+) -> Context:
     base = attempt(0, source, 1.0, {}, None)
     return Context(
-        Experiment(), program, slot, 0, base, {"train.py": source}, {}, [base, *history], base, None
+        Experiment(),
+        program,
+        attempt,
+        0,
+        base,
+        {"train.py": source},
+        {},
+        [base, *history],
+        base,
+        None,
     )
 
 
@@ -116,22 +132,22 @@ def test_bad_front_matter_is_one_line(bad: str) -> None:
 @pytest.mark.parametrize("name", ["gp", "ratchet", "random"])
 def test_proposals_apply_parse_and_never_repeat(name: str) -> None:
     proposer = create(name, experiment=Experiment(), root=Path())
-    history: list[Attempt] = []
+    history: list[PastAttempt] = []
     seen = set()
     try:
-        for slot in range(1, 9):
-            proposal = proposer.propose(context(slot, history))
+        for attempt in range(1, 9):
+            proposal = proposer.propose(context(attempt, history))
             text = apply({"train.py": SOURCE}, proposal.edits)["train.py"]
             ast.parse(text)
             assert text not in seen
             assert "->" in proposal.title
             seen.add(text)
-            history.append(attempt(slot, text, None, dict(proposal.meta), 0))
+            history.append(attempt(attempt, text, None, dict(proposal.meta), 0))
     finally:
         proposer.close()
 
 
-def test_the_same_slot_gets_the_same_proposal() -> None:
+def test_the_same_attempt_gets_the_same_proposal() -> None:
     one, two = (create("ratchet", experiment=Experiment(), root=Path()) for _ in range(2))
     assert one.propose(context(3, [])) == two.propose(context(3, []))
 
@@ -153,13 +169,13 @@ def test_the_model_beats_chance_on_a_smooth_problem() -> None:
 
     def best(name: str, seed: int) -> float:
         proposer = create(name, experiment=Experiment(), root=Path())
-        history: list[Attempt] = []
+        history: list[PastAttempt] = []
         champion = attempt(0, source, loss(source), {}, None, "baseline")
         history.append(champion)
         try:
-            for slot in range(1, 25):
+            for number in range(1, 25):
                 here = Context(
-                    Experiment(), "", slot, seed, champion, dict(champion.read_files()), {},
+                    Experiment(), "", number, seed, champion, dict(champion.read_files()), {},
                     history, champion, None,
                 )  # fmt: skip
                 proposal = proposer.propose(here)
@@ -168,7 +184,13 @@ def test_the_model_beats_chance_on_a_smooth_problem() -> None:
                 verdict = "keep" if gain > 0 else "discard"
                 history.append(
                     attempt(
-                        slot, text, loss(text), dict(proposal.meta), champion.slot_id, verdict, gain
+                        number,
+                        text,
+                        loss(text),
+                        dict(proposal.meta),
+                        champion.attempt_id,
+                        verdict,
+                        gain,
                     )
                 )
                 if gain > 0:

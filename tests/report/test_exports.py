@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from support import campaigns as made_up
 from support.project import Project
 
-from pytest_autoresearch.core.records import SlotRecord
-from pytest_autoresearch.core.run import TrialResult
+from pytest_autoresearch.core.records import Attempt
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.ledger.store import Ledger
 from pytest_autoresearch.report import exports, junit
 
@@ -29,28 +29,28 @@ def test_any_campaign_is_exported_whole(data) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         ledger = Ledger.open(Path(folder), "night")
         made_up.write(ledger, data)
-        slots = ledger.slots()
+        attempts = ledger.attempts()
         ledger.close()
-    lines = [json.loads(line, parse_constant=pytest.fail) for line in exports.jsonl(slots).splitlines()]  # fmt: skip
-    assert [(line["name"], line["title"], len(line["trials"])) for line in lines] == [
-        (slot.name, slot.title, len(slot.trials)) for slot in slots
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in exports.jsonl(attempts).splitlines()]  # fmt: skip
+    assert [(line["name"], line["title"], len(line["runs"])) for line in lines] == [
+        (attempt.name, attempt.title, len(attempt.runs)) for attempt in attempts
     ]
     assert [[e["replace"] for e in line["edits"]] for line in lines] == [
-        [edit.replace for edit in slot.edits] for slot in slots
+        [edit.replace for edit in attempt.edits] for attempt in attempts
     ]
-    by_slot = list(csv.DictReader(io.StringIO(exports.slots_csv(slots))))
-    assert [row["name"] for row in by_slot] == [slot.name for slot in slots]
-    scores = [row["score"] for row in by_slot]
-    assert scores == ["" if slot.score is None else repr(slot.score) for slot in slots]
-    by_trial = list(csv.DictReader(io.StringIO(exports.trials_csv(slots))))
-    assert [(row["slot"], row["seed"]) for row in by_trial] == [
-        (slot.name, str(trial.seed)) for slot in slots for trial in slot.trials
+    by_attempt = list(csv.DictReader(io.StringIO(exports.attempts_csv(attempts))))
+    assert [row["name"] for row in by_attempt] == [attempt.name for attempt in attempts]
+    scores = [row["score"] for row in by_attempt]
+    assert scores == ["" if attempt.score is None else repr(attempt.score) for attempt in attempts]
+    by_run = list(csv.DictReader(io.StringIO(exports.runs_csv(attempts))))
+    assert [(row["attempt"], row["seed"]) for row in by_run] == [
+        (attempt.name, str(run.seed)) for attempt in attempts for run in attempt.runs
     ]
 
 
-def slot(number: int, verdict: str = "discard", **values) -> SlotRecord:
+def attempt(number: int, verdict: str = "discard", **values) -> Attempt:
     defaults = {"title": f"idea {number}", "finished": 2.0, "verdict": verdict, "session_id": 1}
-    return SlotRecord(
+    return Attempt(
         number + 3, f"mutation-{number:04d}", "mutation", number,
         worker="main", state="done", started=1.0, **{**defaults, **values},
     )  # fmt: skip
@@ -58,32 +58,34 @@ def slot(number: int, verdict: str = "discard", **values) -> SlotRecord:
 
 def test_what_a_spreadsheet_would_run_stays_text() -> None:
     nasty = ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", "a\0b"]
-    rows = list(csv.DictReader(io.StringIO(exports.slots_csv([slot(i, title=t) for i, t in enumerate(nasty)]))))  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(exports.attempts_csv([attempt(i, title=t) for i, t in enumerate(nasty)]))))  # fmt: skip
     assert all(row["title"][0] not in "=+-@\t" for row in rows)
     assert [row["title"].lstrip("'") for row in rows[:5]] == nasty[:5]
 
 
 def test_numbers_stay_numbers_and_what_is_none_is_empty() -> None:
-    [row] = csv.DictReader(io.StringIO(exports.slots_csv([slot(1, gain=-0.5, score=float("nan"))])))
+    [row] = csv.DictReader(
+        io.StringIO(exports.attempts_csv([attempt(1, gain=-0.5, score=float("nan"))]))
+    )
     assert (row["gain"], row["score"], row["bar"]) == ("-0.5", "", "")
 
 
 def test_the_name_of_the_file_says_what_is_exported(tmp_path: Path) -> None:
     for name, start in (("a.jsonl", '{"id"'), ("a.csv", "id,"), ("a-trials.csv", "")):
-        exports.write(tmp_path / name, [slot(1)])
+        exports.write(tmp_path / name, [attempt(1)])
         assert (tmp_path / name).read_text().startswith(start)
     with pytest.raises(ValueError, match="name it"):
-        exports.write(tmp_path / "a.parquet", [slot(1)])
+        exports.write(tmp_path / "a.parquet", [attempt(1)])
 
 
 def test_reported_figures_become_columns(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "t")
-    made_up.write(ledger, {"slots": [], "drafts": [], "closing": None})
+    made_up.write(ledger, {"attempts": [], "drafts": [], "confirmation": None})
     row = made_up.start(ledger, 1, "mutation", 1)
-    result = TrialResult("ok", score=1.0, metrics={"mfu": 38.5}, sandbox={"pid": "ok"})
+    result = Run("ok", score=1.0, metrics={"mfu": 38.5}, sandbox={"pid": "ok"})
     made_up.run(ledger, row, 7, "first", result)
-    *_, last = csv.DictReader(io.StringIO(exports.trials_csv(ledger.slots())))
-    assert (last["slot"], last["seed"]) == ("mutation-1", "7")
+    *_, last = csv.DictReader(io.StringIO(exports.runs_csv(ledger.attempts())))
+    assert (last["attempt"], last["seed"]) == ("mutation-1", "7")
     assert (last["metric_mfu"], last["sandbox_pid"]) == ("38.5", "ok")
 
 
@@ -101,8 +103,8 @@ def test_the_report_command_writes_what_is_asked_for(project: Project) -> None:
     assert (done.returncode, done.stdout) == (0, "")
     lines = (project.path / "a.jsonl").read_text().splitlines()
     assert [json.loads(line)["verdict"] for line in lines][3:] == ["keep", "discard"]
-    trials = list(csv.DictReader((project.path / "a-trials.csv").open(newline="")))
-    assert {row["purpose"] for row in trials} == {"calibrate", "first"}
+    runs = list(csv.DictReader((project.path / "a-trials.csv").open(newline="")))
+    assert {row["purpose"] for row in runs} == {"calibrate", "first"}
     assert junit.read(project.path / "a.xml").tag == "main"
     refused = report("--export=a.parquet")
     assert (refused.returncode, "name it" in refused.stderr) == (4, True)

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.pages import BASE, CLOSING, KEPT, NASTY, SLOTS, STATUS, slot, trial
+from support.pages import ATTEMPTS, BASE, CLOSING, KEPT, NASTY, STATUS, attempt, run
 
 from pytest_autoresearch.core.proposal import Edit, Usage
 from pytest_autoresearch.core.records import (
     CONFIRM,
     HOLDOUT,
+    Attempt,
     Champion,
-    GateNote,
+    CheckNote,
     SessionRecord,
-    SlotRecord,
 )
 from pytest_autoresearch.ledger.store import Ledger
 from pytest_autoresearch.report import html, svg, texts
@@ -61,18 +61,18 @@ class Page(HTMLParser):
         return [e for e in self.elements if all(e[1].get(k) == v for k, v in wanted.items())]
 
 
-def page(slots=SLOTS, champions=(BASE, KEPT), live=False, **facts) -> Page:
-    return Page(html.render(slots, champions, {"tag": "night", **facts}, live=live))
+def page(attempts=ATTEMPTS, champions=(BASE, KEPT), live=False, **facts) -> Page:
+    return Page(html.render(attempts, champions, {"tag": "night", **facts}, live=live))
 
 
-def test_report_of_a_real_campaign_shows_every_slot_with_its_diff(project):
+def test_report_of_a_real_campaign_shows_every_attempt_with_its_diff(project):
     project.propose(0.9, 1.2, "nonsense\nwithout edits")
     project.run("--iterations=3", "--autoresearch-confirm=0")
     ledger = project.ledger()
     out = project.path / "report.html"
-    html.write(out, ledger.slots(), ledger.champions(), html.gather(ledger), live=False)
+    html.write(out, ledger.attempts(), ledger.champions(), html.gather(ledger), live=False)
     shown = Page(out.read_text(encoding="utf-8"))
-    for record in ledger.slots():
+    for record in ledger.attempts():
         assert shown.having(id=f"s{record.id}")
         assert record.name in shown.text
     assert "+SCORE = 0.9" in shown.text
@@ -86,13 +86,13 @@ def test_gain_that_nobody_confirmed_is_called_unconfirmed():
 
 
 def test_confirmed_gain_comes_with_its_interval_and_the_holdout():
-    shown = page(closing=CLOSING).text
+    shown = page(confirmation=CLOSING).text
     assert "val_bpb gain +0.071200 [+0.051200, +0.091200], 95 % confirmed" in shown
     assert "+0.063400 [+0.043400, +0.083400], 95 %" in shown
 
 
 def test_confirmation_of_an_earlier_champion_does_not_count_for_this_one():
-    shown = page(closing={**CLOSING, "champion": 1}).text
+    shown = page(confirmation={**CLOSING, "champion": 1}).text
     assert "not yet confirmed" in shown
     assert "+0.071200" not in shown
 
@@ -100,7 +100,7 @@ def test_confirmation_of_an_earlier_champion_does_not_count_for_this_one():
 def test_gain_under_other_conditions_is_told_of_the_present_champion_only():
     here = {"where": "budget 1200s", "gain": 0.05, "low": 0.01, "high": 0.09, "n": 2, "champion": 2}
     old = {**here, "where": "budget 600s", "gain": -0.03, "champion": 1}
-    shown = page(closing=CLOSING, transfers=[old, here]).text
+    shown = page(confirmation=CLOSING, transfers=[old, here]).text
     assert "Under budget 1200s it transfers: +0.050000 [+0.010000, +0.090000], 95 %" in shown
     assert "600s" not in shown
 
@@ -110,84 +110,84 @@ def test_gain_under_other_conditions_is_told_of_the_present_champion_only():
 )
 def test_gain_whose_interval_reaches_zero_is_not_called_confirmed(low, high, word):
     weak = {**CLOSING, "confirmed": {"gain": (low + high) / 2, "low": low, "high": high, "n": 2}}
-    assert f"[{low:+.6f}, {high:+.6f}], 95 % {word} Mean gain" in page(closing=weak).text
+    assert f"[{low:+.6f}, {high:+.6f}], 95 % {word} Mean gain" in page(confirmation=weak).text
 
 
 @pytest.mark.parametrize("kind", ["self-reported", "unverified"])
 def test_scores_that_could_be_forged_are_called_so_at_the_top(kind):
-    forged = tuple(replace(s, trials=(trial(s.id, score_kind=kind),)) for s in SLOTS)
+    forged = tuple(replace(s, runs=(run(s.id, score_kind=kind),)) for s in ATTEMPTS)
     assert f"All scores are {kind}" in page(forged).text
-    assert f"Some scores are {kind}" in page((*SLOTS[:3], forged[3])).text
+    assert f"Some scores are {kind}" in page((*ATTEMPTS[:3], forged[3])).text
     assert "scores are trusted" in page().text
     assert " scores are" not in page().text.partition("Progress")[0]
 
 
 def test_live_page_withholds_the_holdout():
-    told = (trial(3), trial(3, 2, 0.8765, purpose=HOLDOUT), trial(3, 501, 0.8888, purpose=CONFIRM))
-    slots = (*SLOTS[:2], replace(SLOTS[2], trials=told), SLOTS[3])
-    shown = page(slots, live=True, closing=CLOSING).text
+    told = (run(3), run(3, 2, 0.8765, purpose=HOLDOUT), run(3, 501, 0.8888, purpose=CONFIRM))
+    attempts = (*ATTEMPTS[:2], replace(ATTEMPTS[2], runs=told), ATTEMPTS[3])
+    shown = page(attempts, live=True, confirmation=CLOSING).text
     assert "0.063400" not in shown
     assert "0.876500" not in shown
     assert "0.888800" in shown
 
 
 def test_only_a_running_campaign_reloads_and_shows_what_runs():
-    started = {"verdict": None, "score": None, "state": "running", "trials": ()}
-    slots = (*SLOTS, slot(9, **started), slot(10, title="deeper", **started))
-    old = {**STATUS, "slot": "mutation-0004"}
-    running = page(slots, live=True, status=[STATUS, old])
+    started = {"verdict": None, "score": None, "state": "running", "runs": ()}
+    attempts = (*ATTEMPTS, attempt(9, **started), attempt(10, title="deeper", **started))
+    old = {**STATUS, "attempt": "mutation-0004"}
+    running = page(attempts, live=True, status=[STATUS, old])
     assert running.having(**{"http-equiv": "refresh", "content": str(html.RELOAD_S)})
     now = running.text[: running.text.index("What was gained")]
     assert "mutation-0009 wider: first, train, 12 s, loss 3.500" in now
     assert "mutation-0010 deeper" in now
     assert "mutation-0004" not in now, "it ended while the page was made"
-    finished = page(slots, status=[STATUS])
+    finished = page(attempts, status=[STATUS])
     assert not finished.having(**{"http-equiv": "refresh"})
     assert "loss 3.500" not in finished.text
 
 
 @pytest.mark.parametrize(
-    ("slots", "champions"),
+    ("attempts", "champions"),
     [
         ((), ()),
-        ((replace(SLOTS[0], state="running", verdict=None, score=None, trials=()),), ()),
-        (SLOTS[:1], (BASE,)),
-        ((*SLOTS[:2], replace(SLOTS[2], state="interrupted", verdict=None)), (BASE,)),
+        ((replace(ATTEMPTS[0], state="running", verdict=None, score=None, runs=()),), ()),
+        (ATTEMPTS[:1], (BASE,)),
+        ((*ATTEMPTS[:2], replace(ATTEMPTS[2], state="interrupted", verdict=None)), (BASE,)),
     ],
     ids=["nothing", "baseline-runs", "baseline-only", "interrupted"],
 )
-def test_report_exists_at_every_stage_of_a_campaign(slots, champions):
-    shown = Page(html.render(slots, champions, {}, live=True))
-    assert len(shown.having(scope="row")) >= len(slots)
+def test_report_exists_at_every_stage_of_a_campaign(attempts, champions):
+    shown = Page(html.render(attempts, champions, {}, live=True))
+    assert len(shown.having(scope="row")) >= len(attempts)
     assert "What was gained" in shown.text
 
 
 def test_sections_come_in_the_order_in_which_they_matter():
-    shown = page(closing=CLOSING)
+    shown = page(confirmation=CLOSING)
     order = [e[1]["aria-labelledby"] for e in shown.elements if e[0] == "section"]
     assert order == [
-        "gained", "course", "spent", "trials", "parents", "arms", "gates", "fallen", "origin",
+        "gained", "course", "spent", "runs", "parents", "arms", "check_notes", "fallen", "origin",
     ]  # fmt: skip
 
 
 def test_keep_that_fell_on_fresh_seeds_is_listed_with_both_gains():
-    shown = page(closing=CLOSING).text
+    shown = page(confirmation=CLOSING).text
     assert "1 of the 1 that was examined." in shown
     assert "mutation-0003 idea 3 fell +0.100000 -0.020000" in shown
 
 
-def test_keep_that_was_left_out_again_is_named_with_the_slot_that_removed_it():
+def test_keep_that_was_left_out_again_is_named_with_the_attempt_that_removed_it():
     removal = replace(
-        slot(5, "keep", 0.9, gain=0.0), name="prune-0001", kind="prune", meta={"removes": 3}
+        attempt(5, "keep", 0.9, gain=0.0), name="prune-0001", kind="ablation", meta={"removes": 3}
     )
     champions = (BASE, KEPT, Champion(3, 5, "c" * 40, {1: 0.9}, 530.0))
-    shown = page((*SLOTS, removal), champions).text
+    shown = page((*ATTEMPTS, removal), champions).text
     assert "mutation-0003 idea 3, kept with +0.100000; see prune-0001" in shown
 
 
 def test_proposers_are_compared_by_what_they_kept_and_cost():
-    paid = replace(SLOTS[2], proposer="claude", usage=Usage("claude", 900, 0, 0, 100, 1, 0.5))
-    report = Report((*SLOTS[:2], paid, SLOTS[3]), (BASE, KEPT), {}, live=False)
+    paid = replace(ATTEMPTS[2], proposer="claude", usage=Usage("claude", 900, 0, 0, 100, 1, 0.5))
+    report = Report((*ATTEMPTS[:2], paid, ATTEMPTS[3]), (BASE, KEPT), {}, live=False)
     by_name = {arm["name"]: arm for arm in report.arms()}
     assert by_name["gp"]["tried"] == 2
     assert by_name["gp"]["failed"] == 1
@@ -200,10 +200,13 @@ def test_proposers_are_compared_by_what_they_kept_and_cost():
 
 
 def test_gates_show_what_they_caught_cost_and_spared():
-    gates = (GateNote("parses", True, "", 0.5), GateNote("stays_small", False, "too big", 0.25))
-    refused = slot(5, "invalid", None, gates=gates, trials=())
-    report = Report((*SLOTS, refused), (BASE, KEPT), {}, live=False)
-    by_name = {gate["name"]: gate for gate in report.gates()}
+    check_notes = (
+        CheckNote("parses", True, "", 0.5),
+        CheckNote("stays_small", False, "too big", 0.25),
+    )
+    refused = attempt(5, "invalid", None, check_notes=check_notes, runs=())
+    report = Report((*ATTEMPTS, refused), (BASE, KEPT), {}, live=False)
+    by_name = {check["name"]: check for check in report.check_notes()}
     assert by_name["stays small"] == {
         "name": "stays small", "seen": 1, "caught": 1, "seconds": 0.25, "spared": 36.0,
     }  # fmt: skip
@@ -212,10 +215,10 @@ def test_gates_show_what_they_caught_cost_and_spared():
 
 
 def test_run_that_was_stopped_early_is_no_crash_and_spares_the_rest_of_its_length():
-    cut = trial(5, score=None, status="hopeless", total_seconds=6.0)
-    behind = slot(5, "discard", None, trials=(cut,), champion_before=3)
-    report = Report((*SLOTS, behind), (BASE, KEPT), {}, live=False)
-    (stop,) = [gate for gate in report.gates() if gate["name"] == "early stop"]
+    cut = run(5, score=None, status="hopeless", total_seconds=6.0)
+    behind = attempt(5, "discard", None, runs=(cut,), champion_before=3)
+    report = Report((*ATTEMPTS, behind), (BASE, KEPT), {}, live=False)
+    (stop,) = [check for check in report.check_notes() if check["name"] == "early stop"]
     assert (stop["seen"], stop["caught"], stop["spared"]) == (4, 1, 30.0)
     assert dict(report.tally)["stopped early"] == 1
     picture = str(report.progress())
@@ -224,8 +227,8 @@ def test_run_that_was_stopped_early_is_no_crash_and_spares_the_rest_of_its_lengt
 
 
 def test_hours_are_told_by_what_they_went_into():
-    again = replace(SLOTS[3], trials=(trial(4), trial(4, 2, purpose="replicate")))
-    report = Report((*SLOTS[:3], again), (BASE, KEPT), {}, live=False)
+    again = replace(ATTEMPTS[3], runs=(run(4), run(4, 2, purpose="replicate")))
+    report = Report((*ATTEMPTS[:3], again), (BASE, KEPT), {}, live=False)
     parts = {part["name"]: (part["runs"], part["seconds"]) for part in report.hours()}
     assert parts == {
         "first training of a mutation": (4, 144.0),
@@ -234,9 +237,11 @@ def test_hours_are_told_by_what_they_went_into():
 
 
 def test_gain_is_drawn_over_device_hours():
-    report = Report(SLOTS, (BASE, KEPT), {}, live=False)
+    report = Report(ATTEMPTS, (BASE, KEPT), {}, live=False)
     (hours,) = report.spending()
     assert "0.04 device hours spent in all, for a gain of +0.100000" in hours
+
+
 text = st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=12)), max_size=5).map("".join)
 
 
@@ -246,17 +251,17 @@ text = st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=12)), max_siz
 @given(*[text] * 8)
 def test_candidate_text_never_becomes_markup(title, why, code, log, reason, proposer, model, note):
     hostile = replace(
-        SLOTS[2],
+        ATTEMPTS[2],
         title=title, hypothesis=why, reason=reason, proposer=proposer, usage=Usage(model=model),
-        edits=(Edit(title or "f", code, note),), gates=(GateNote(proposer, False, note),),
-        trials=(trial(3, log_tail=log, status=reason, sandbox={note: log}, hashes={note: code}),),
+        edits=(Edit(title or "f", code, note),), check_notes=(CheckNote(proposer, False, note),),
+        runs=(run(3, log_tail=log, status=reason, sandbox={note: log}, hashes={note: code}),),
     )  # fmt: skip
     session = SessionRecord(1, title, "", 1, "", proposer, {"x": note}, 0.0)
-    slots, champions = (*SLOTS[:2], hostile, SLOTS[3]), (BASE, KEPT)
+    attempts, champions = (*ATTEMPTS[:2], hostile, ATTEMPTS[3]), (BASE, KEPT)
     hostile = replace(hostile, name=title, state="running")
-    status = [{**STATUS, "slot": title, "title": why, "purpose": note, "phase": model}]
+    status = [{**STATUS, "attempt": title, "title": why, "purpose": note, "phase": model}]
     facts = {"tag": "night", "sessions": [session], "status": status}
-    rendered = html.render(slots, champions, facts, live=True)
+    rendered = html.render(attempts, champions, facts, live=True)
     rendered.encode("utf-8")
     shown, plain = Page(rendered), page(live=True)
     allowed = {tag for tag, _ in plain.elements}
@@ -283,7 +288,7 @@ def test_policy_admits_our_script_and_style_and_nothing_else():
 
 
 def test_page_refers_to_nothing_outside_itself():
-    shown = page(closing=CLOSING)
+    shown = page(confirmation=CLOSING)
     for _, attributes in shown.elements:
         assert "src" not in attributes
         assert str(attributes.get("href", "#")).startswith("#")
@@ -292,7 +297,7 @@ def test_page_refers_to_nothing_outside_itself():
 
 
 def test_every_link_of_the_page_arrives():
-    shown = page(closing=CLOSING)
+    shown = page(confirmation=CLOSING)
     ids = [e[1]["id"] for e in shown.elements if e[1].get("id")]
     assert len(ids) == len(set(ids))
     targets = {str(e[1]["href"])[1:] for e in shown.elements if e[1].get("href")}
@@ -302,26 +307,26 @@ def test_every_link_of_the_page_arrives():
 # ---------------------------------------------------------------------- size
 
 
-def _crowd(n: int, log: str) -> list[SlotRecord]:
+def _crowd(n: int, log: str) -> list[Attempt]:
     edit = Edit("train.py", "a = 1 < 2\n" * 40, "a = 2 < 3\n" * 40)
     verdicts = ("discard", "crash", "discard", "duplicate")
     rest = [
-        slot(
+        attempt(
             i, verdicts[i % 4], None if i % 2 else 0.99, title="wide & deep " * 8, gain=-0.01,
             hypothesis="because " * 60, edits=(edit,), reason="not better than its bar " * 7,
-            trials=tuple(trial(i, seed, 0.99, log_tail=log) for seed in range(1 + i % 3)),
+            runs=tuple(run(i, seed, 0.99, log_tail=log) for seed in range(1 + i % 3)),
         )
         for i in range(2, n + 1)
     ]  # fmt: skip
-    return [SLOTS[0], *rest]
+    return [ATTEMPTS[0], *rest]
 
 
 @pytest.mark.parametrize(
     ("n", "limit"), [(500, 1_000_000), pytest.param(1000, 3_000_000, marks=pytest.mark.slow)]
 )
 def test_page_stays_small_however_much_candidates_print(n, limit):
-    slots = _crowd(n, "<&>" * 2000)
-    size = len(html.render(slots, (BASE,), {}, live=False).encode())
+    attempts = _crowd(n, "<&>" * 2000)
+    size = len(html.render(attempts, (BASE,), {}, live=False).encode())
     assert size < limit
 
 
@@ -333,8 +338,8 @@ def test_small_campaign_shows_its_texts_whole():
 
 
 def test_cut_text_says_where_the_whole_is():
-    slots = [replace(s, commit="c" * 40) for s in _crowd(12, "x" * 400_000)]
-    assert "Cut for room: log. Whole: git show cccccccccc" in page(slots, (BASE,)).text
+    attempts = [replace(s, commit="c" * 40) for s in _crowd(12, "x" * 400_000)]
+    assert "Cut for room: log. Whole: git show cccccccccc" in page(attempts, (BASE,)).text
 
 
 @given(st.lists(st.integers(0, 500), min_size=1), st.integers(0, 20_000))
@@ -394,9 +399,9 @@ def _places(picture: str, shape: str) -> list[float]:
 def test_champions_stair_climbs_towards_the_better_side(direction):
     metric = {"name": "acc", "direction": direction, "unit": ""}
     better = 0.9 if direction == "min" else 1.1
-    slots = (SLOTS[0], slot(2, "keep", better, gain=0.1))
+    attempts = (ATTEMPTS[0], attempt(2, "keep", better, gain=0.1))
     champions = (BASE, Champion(2, 2, "b", {1: better}, 2.0))
-    report = Report(slots, champions, {"campaign": {"metric": metric}}, live=False)
+    report = Report(attempts, champions, {"campaign": {"metric": metric}}, live=False)
     picture = str(report.progress())
     levels = re.search(
         r'd="M[\d.]+ ([\d.]+)H[\d.]+L[\d.]+ ([\d.]+)H[\d.]+" class="champion"', picture
@@ -408,16 +413,16 @@ def test_champions_stair_climbs_towards_the_better_side(direction):
 
 
 @pytest.mark.parametrize(("direction", "level"), [("min", 1.2), ("max", 0.8)])
-def test_trial_stands_at_the_champions_mean_less_its_paired_gain(direction, level):
+def test_run_stands_at_the_champions_mean_less_its_paired_gain(direction, level):
     metric = {"name": "m", "direction": direction, "unit": ""}
-    lucky = slot(2, "discard", 0.5, gain=-0.2)
-    report = Report((SLOTS[0], lucky), (BASE,), {"campaign": {"metric": metric}}, live=False)
+    lucky = attempt(2, "discard", 0.5, gain=-0.2)
+    report = Report((ATTEMPTS[0], lucky), (BASE,), {"campaign": {"metric": metric}}, live=False)
     assert report._level(lucky) == pytest.approx(level)
 
 
 def test_crash_is_drawn_at_the_foot_and_a_ruin_at_the_edge():
-    ruin = slot(5, "discard", 50.0, gain=-49.0)
-    report = Report((*SLOTS, ruin), (BASE, KEPT), {}, live=False)
+    ruin = attempt(5, "discard", 50.0, gain=-49.0)
+    report = Report((*ATTEMPTS, ruin), (BASE, KEPT), {}, live=False)
     picture = str(report.progress())
     assert re.search(r'class="x" data-s="2"', picture)
     assert re.search(r'class="o" data-s="5"', picture)
@@ -455,48 +460,48 @@ scores = st.one_of(st.none(), st.floats(-1e60, 1e60))
     st.lists(st.tuples(scores, scores, st.booleans()), max_size=6), st.sampled_from(["min", "max"])
 )
 def test_report_stands_whatever_the_scores_are(outcomes, direction):
-    slots, champions = [SLOTS[0]], [BASE]
+    attempts, champions = [ATTEMPTS[0]], [BASE]
     for number, (score, gain, keep) in enumerate(outcomes, 2):
         verdict = "crash" if score is None else "keep" if keep else "discard"
-        slots.append(slot(number, verdict, score, gain=gain))
+        attempts.append(attempt(number, verdict, score, gain=gain))
         if verdict == "keep":
             champions.append(Champion(len(champions) + 1, number, "b", {1: score or 0.0}, number))
     metric = {"name": "m", "direction": direction, "unit": ""}
-    rendered = html.render(slots, champions, {"campaign": {"metric": metric}}, live=False)
+    rendered = html.render(attempts, champions, {"campaign": {"metric": metric}}, live=False)
     assert not re.search(r'="[^"]*\b(nan|inf)\b', rendered)
 
 
 def test_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
     old = tmp_path / "report.html"
-    html.write(old, SLOTS, (BASE, KEPT), {}, live=False)
+    html.write(old, ATTEMPTS, (BASE, KEPT), {}, live=False)
     before = old.read_bytes()
     with pytest.raises(OSError, match="No such file"):
-        html.write(tmp_path / "gone" / "report.html", SLOTS, (BASE,), {}, live=False)
+        html.write(tmp_path / "gone" / "report.html", ATTEMPTS, (BASE,), {}, live=False)
     assert old.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_facts_are_gathered_from_the_ledger(tmp_path: Path):
     ledger = Ledger.open(tmp_path, "night")
-    ledger.set_meta("closing", CLOSING)
+    ledger.set_meta("confirmation", CLOSING)
     session = ledger.begin_session(driver="d", config={"iterations": 3})
     ledger.end_session(session, 0)
     facts = html.gather(ledger)
     assert facts["tag"] == "night"
-    assert facts["closing"]["champion"] == 2
+    assert facts["confirmation"]["champion"] == 2
     assert facts["sessions"][0].config == {"iterations": 3}
 
 
 def test_a_changed_brief_is_shown_where_it_was_first_seen() -> None:
     briefs = ("aaaa1111", "aaaa1111", "bbbb2222", "aaaa1111", "bbbb2222")
-    slots = [
-        SlotRecord(
+    attempts = [
+        Attempt(
             n, f"mutation-{n:04d}", "mutation", n, 1, "main", "done", 0.0, verdict="discard",
             meta={"brief": brief},
         )
         for n, brief in enumerate(briefs, 1)
     ]  # fmt: skip
-    text = Page(html.render(slots, (), {}, live=False)).text
+    text = Page(html.render(attempts, (), {}, live=False)).text
     assert "aaaa1111 from mutation-0001; bbbb2222 from mutation-0003" in text
     assert text.count("First to see program.md as it was changed (bbbb2222).") == 1
     assert text.count("First to see") == 1

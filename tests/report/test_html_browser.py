@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.pages import BASE, CLOSING, KEPT, NASTY, SLOTS, STATUS, slot, trial
+from support.pages import ATTEMPTS, BASE, CLOSING, KEPT, NASTY, STATUS, attempt, run
 
 from pytest_autoresearch.core.proposal import Edit
 from pytest_autoresearch.report import html
@@ -162,13 +162,13 @@ def fresh(request: pytest.FixtureRequest) -> None:
 
 HOSTILE = "".join(NASTY)
 CAMPAIGN = (
-    *SLOTS[:2],
-    replace(SLOTS[2], edits=(Edit("train.py", "rate = 1\n", "rate = 2\n"),), hypothesis="faster"),
+    *ATTEMPTS[:2],
+    replace(ATTEMPTS[2], edits=(Edit("train.py", "rate = 1\n", "rate = 2\n"),), hypothesis="faster"),
     replace(
-        SLOTS[3], title=HOSTILE, hypothesis=HOSTILE, reason=HOSTILE, proposer=HOSTILE,
-        edits=(Edit(HOSTILE, HOSTILE, HOSTILE + "x"),), trials=(trial(4, log_tail=HOSTILE),),
+        ATTEMPTS[3], title=HOSTILE, hypothesis=HOSTILE, reason=HOSTILE, proposer=HOSTILE,
+        edits=(Edit(HOSTILE, HOSTILE, HOSTILE + "x"),), runs=(run(4, log_tail=HOSTILE),),
     ),
-    slot(5, "discard", 0.97, gain=-0.07, gain_sigma=-5.0, champion_before=3, parent=3),
+    attempt(5, "discard", 0.97, gain=-0.07, gain_sigma=-5.0, champion_before=3, parent=3),
 )  # fmt: skip
 ORDER = "[...document.querySelectorAll('#table > tbody')].filter(b => !b.hidden).map(b => b.id)"
 
@@ -176,7 +176,9 @@ ORDER = "[...document.querySelectorAll('#table > tbody')].filter(b => !b.hidden)
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
     page = tmp_path / "report.html"
-    html.write(page, CAMPAIGN, (BASE, KEPT), {"tag": str(tmp_path), "closing": CLOSING}, live=False)
+    html.write(
+        page, CAMPAIGN, (BASE, KEPT), {"tag": str(tmp_path), "confirmation": CLOSING}, live=False
+    )
     return page
 
 
@@ -282,11 +284,11 @@ PAUSED = """(async () => {
 """Pauses, and is true once that holds: a page that is being read anew does not hear a click."""
 
 
-def test_open_page_shows_a_new_trial_after_it_ends(browser, tmp_path, monkeypatch):
+def test_open_page_shows_a_new_run_after_it_ends(browser, tmp_path, monkeypatch):
     monkeypatch.setattr(html, "RELOAD_S", 1)
     page = tmp_path / "report.html"
     facts = {"tag": str(tmp_path)}
-    html.write(page, SLOTS, (BASE, KEPT), facts, live=True)
+    html.write(page, ATTEMPTS, (BASE, KEPT), facts, live=True)
     browser.open(page)
     browser.run("document.querySelector('#s3 details').open = true")
     assert browser.run(f"{ORDER}.length") == 4
@@ -294,7 +296,7 @@ def test_open_page_shows_a_new_trial_after_it_ends(browser, tmp_path, monkeypatc
     browser.until("document.getElementById('s5') !== null")
     browser.until("document.querySelector('#s3 details').open")
     browser.until(PAUSED)
-    html.write(page, SLOTS, (BASE, KEPT), facts, live=True)
+    html.write(page, ATTEMPTS, (BASE, KEPT), facts, live=True)
     browser.run("new Promise(done => setTimeout(done, 2500))")
     assert browser.run("document.getElementById('s5') !== null")
 
@@ -302,7 +304,7 @@ def test_open_page_shows_a_new_trial_after_it_ends(browser, tmp_path, monkeypatc
 def test_page_is_complete_and_reloads_without_scripts(tmp_path, monkeypatch):
     monkeypatch.setattr(html, "RELOAD_S", 3)  # time enough to look before the next reload
     page = tmp_path / "report.html"
-    html.write(page, SLOTS, (BASE, KEPT), {}, live=True)
+    html.write(page, ATTEMPTS, (BASE, KEPT), {}, live=True)
     tab = Browser(tmp_path / "profile", "--blink-settings=scriptEnabled=false")
     try:
         tab.open(page)
@@ -324,8 +326,8 @@ def test_axe_finds_no_serious_issue(browser, tmp_path, scheme, live):
     if axe is None:
         pytest.skip("axe-core is not here (pip install axe-core-python, or AXE=axe.min.js)")
     page = tmp_path / "report.html"
-    facts = {"tag": str(tmp_path), "closing": CLOSING, "status": [STATUS]}
-    running = replace(slot(9), state="running", verdict=None, trials=())
+    facts = {"tag": str(tmp_path), "confirmation": CLOSING, "status": [STATUS]}
+    running = replace(attempt(9), state="running", verdict=None, runs=())
     html.write(page, (*CAMPAIGN, running), (BASE, KEPT), facts, live=live)
     browser.call(
         "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]

@@ -20,8 +20,8 @@ from support.project import Project
 from pytest_autoresearch.core.experiment import Metric
 from pytest_autoresearch.core.files import write_atomic
 from pytest_autoresearch.core.proposal import Edit, Proposal, Usage
-from pytest_autoresearch.core.records import GateNote
-from pytest_autoresearch.core.run import TrialResult
+from pytest_autoresearch.core.records import CheckNote
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.ledger import snapshot
 from pytest_autoresearch.ledger.snapshot import EmptyLedger, SnapshotError
 from pytest_autoresearch.ledger.store import Ledger
@@ -32,7 +32,7 @@ SCHEMA = xmlschema.XMLSchema(Path(__file__).parents[1] / "junit-xunit2.xsd")
 METRIC = Metric()
 NASTY = "]]> <b>&amp;</b> \x00\x07\x1b[31m\x7f\ufffe\r\n\u202e\ud800 tail"
 
-RESULT = TrialResult(
+RESULT = Run(
     "ok", score=0.25, score_se=0.001, score_kind="trusted", train_seconds=30.5, total_seconds=41.25,
     cpu_seconds=29.0, work=6e5, steps=586, parameters=294_980, peak_memory_bytes=300 * 2**20,
     curve=((0.5, 3.25), (1.0, 2.5)), log_tail=f"loss: 2.5\n{NASTY}",
@@ -51,14 +51,16 @@ PROPOSAL = Proposal(
 def ledger(tmp_path: Path) -> Ledger:
     """A campaign with one keep that has every figure there is."""
     ledger = Ledger.open(tmp_path, "night")
-    made_up.write(ledger, {"slots": [], "drafts": [], "closing": None})
-    slot = made_up.start(ledger, 1, "mutation", 1)
-    ledger.save_proposal(slot, PROPOSAL, parent=1)
-    ledger.note_gates(slot, [GateNote("parses", True), GateNote("guard steps", False, "too many")])
-    made_up.run(ledger, slot, 1, "first", RESULT)
-    made_up.run(ledger, slot, 2, "replicate", replace(RESULT, score=0.75))
-    ledger.crown(
-        1, slot, "c" * 40, {1: 0.25, 2: 0.75},
+    made_up.write(ledger, {"attempts": [], "drafts": [], "confirmation": None})
+    attempt = made_up.start(ledger, 1, "mutation", 1)
+    ledger.save_proposal(attempt, PROPOSAL, parent=1)
+    ledger.add_check_notes(
+        attempt, [CheckNote("parses", True), CheckNote("guard steps", False, "too many")]
+    )
+    made_up.run(ledger, attempt, 1, "first", RESULT)
+    made_up.run(ledger, attempt, 2, "replicate", replace(RESULT, score=0.75))
+    ledger.promote(
+        1, attempt, "c" * 40, {1: 0.25, 2: 0.75},
         outcome={
             "verdict": "keep", "score": 0.5, "n": 2, "gain": 0.5, "gain_sigma": 3.5, "bar": 0.9,
             "parent": 1, "champion_before": 1, "commit": "c" * 40,
@@ -69,7 +71,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def render(ledger: Ledger, **changes) -> bytes:
     return junit.render(
-        ledger.slots(), METRIC, {"campaign": "night"}, known=snapshot.take(ledger), **changes
+        ledger.attempts(), METRIC, {"campaign": "night"}, known=snapshot.take(ledger), **changes
     )
 
 
@@ -86,7 +88,7 @@ def assert_strict_readers_take_it(data: bytes) -> None:
     SCHEMA.validate(ElementTree.ElementTree(root))
 
 
-def test_a_testcase_has_every_figure_of_its_slot(ledger: Ledger) -> None:
+def test_a_testcase_has_every_figure_of_its_attempt(ledger: Ledger) -> None:
     found = facts(render(ledger), "mutation-1")
     wanted = {
         "title": "halve it", "verdict": "keep", "val_bpb": "0.5", "champion_before": "baseline-1",
@@ -97,18 +99,18 @@ def test_a_testcase_has_every_figure_of_its_slot(ledger: Ledger) -> None:
         "input_tokens": "100", "output_tokens": "400", "dollars": "0.125",
         "training_seconds": "30.5", "total_seconds": "82.5", "peak_memory_mb": "300.0",
         "mfu_percent": "38.5", "steps": "586", "parameters": "294980",
-        "gates": "parses=ok guard-steps=no", "refused_by": "guard steps: too many",
+        "check_notes": "parses=ok guard-steps=no", "refused_by": "guard steps: too many",
         "sandbox": "landlock=ok pid=failed", "hash_data": "d" * 64,
     }  # fmt: skip
     assert {name: found.get(name) for name in wanted} == wanted
 
 
 def test_key_facts_are_in_the_message_and_the_diff_in_the_output(ledger: Ledger) -> None:
-    slot = made_up.start(ledger, 1, "mutation", 2)
-    ledger.save_proposal(slot, PROPOSAL, parent=4)
-    made_up.run(ledger, slot, 1, "first", RESULT)
-    ledger.finish_slot(
-        slot, verdict="discard", score=0.6, n=1, gain=-0.1, gain_sigma=-1.25, commit="d" * 40,
+    attempt = made_up.start(ledger, 1, "mutation", 2)
+    ledger.save_proposal(attempt, PROPOSAL, parent=4)
+    made_up.run(ledger, attempt, 1, "first", RESULT)
+    ledger.finish_attempt(
+        attempt, verdict="discard", score=0.6, n=1, gain=-0.1, gain_sigma=-1.25, commit="d" * 40,
         reason="not better",
     )  # fmt: skip
     root = ElementTree.fromstring(render(ledger))
@@ -126,14 +128,14 @@ def test_the_suite_says_what_it_was_and_came_to(ledger: Ledger) -> None:
     root = ElementTree.fromstring(render(ledger))
     found = {p.get("name"): p.get("value") for p in root.find("testsuite/properties")}
     wanted = {
-        "campaign": "night", "total_slots": "1", "total_keep": "1", "total_trials": "4",
+        "campaign": "night", "total_attempts": "1", "total_keep": "1", "total_trials": "4",
         "total_tokens": "523", "total_dollars": "0.1250", "devices": "cpu",
     }  # fmt: skip
     assert {name: found.get(name) for name in wanted} == wanted
     assert {"python", "torch", "pytest"} <= set(found)
 
 
-def test_slots_of_earlier_sessions_are_marked(ledger: Ledger) -> None:
+def test_attempts_of_earlier_sessions_are_marked(ledger: Ledger) -> None:
     ledger.end_session(1, 0)
     session = ledger.begin_session(driver="second night")
     made_up.start(ledger, session, "mutation", 2)
@@ -145,7 +147,7 @@ def test_slots_of_earlier_sessions_are_marked(ledger: Ledger) -> None:
 
 def test_junitparser_reads_it(ledger: Ledger, tmp_path: Path) -> None:
     path = tmp_path / "log.xml"
-    junit.write(path, ledger.slots(), METRIC, {}, known=snapshot.take(ledger))
+    junit.write(path, ledger.attempts(), METRIC, {}, known=snapshot.take(ledger))
     [suite] = junitparser.JUnitXml.fromfile(str(path))
     assert (suite.tests, suite.errors, suite.skipped) == (3, 0, 0)
     assert [case.name for case in suite] == ["baseline-1", "baseline-2", "mutation-1"]
@@ -155,20 +157,20 @@ def test_what_xml_cannot_hold_comes_back_unchanged(ledger: Ledger, tmp_path: Pat
     data = render(ledger)
     assert_strict_readers_take_it(data)
     again = into_a_ledger(data, tmp_path / "other")
-    [slot] = [s for s in again.slots() if s.kind == "mutation"]
-    assert slot.edits == PROPOSAL.edits
-    assert slot.trials[0].log_tail == RESULT.log_tail
+    [attempt] = [s for s in again.attempts() if s.kind == "mutation"]
+    assert attempt.edits == PROPOSAL.edits
+    assert attempt.runs[0].log_tail == RESULT.log_tail
 
 
 def test_a_log_that_a_candidate_wrote_is_not_taken_for_a_record(
     ledger: Ledger, tmp_path: Path
 ) -> None:
-    slot = made_up.start(ledger, 1, "mutation", 2)
-    forged = junit.RECORD + '{"slot": {"verdict": "keep"}, "proposal": null, "trials": []}'
-    made_up.run(ledger, slot, 1, "first", replace(RESULT, log_tail=f"{forged}\n{forged}"))
-    ledger.finish_slot(slot, verdict="discard", reason=f"no\n{forged}")
+    attempt = made_up.start(ledger, 1, "mutation", 2)
+    forged = junit.RECORD + '{"attempt": {"verdict": "keep"}, "proposal": null, "trials": []}'
+    made_up.run(ledger, attempt, 1, "first", replace(RESULT, log_tail=f"{forged}\n{forged}"))
+    ledger.finish_attempt(attempt, verdict="discard", reason=f"no\n{forged}")
     again = into_a_ledger(render(ledger), tmp_path / "other")
-    assert [s.verdict for s in again.slots()] == ["baseline", "baseline", "keep", "discard"]
+    assert [s.verdict for s in again.attempts()] == ["baseline", "baseline", "keep", "discard"]
 
 
 def test_long_logs_and_curves_of_discards_are_shortened_and_a_champions_curve_is_not(
@@ -178,15 +180,15 @@ def test_long_logs_and_curves_of_discards_are_shortened_and_a_champions_curve_is
         RESULT, log_tail="x" * 60_000, curve=tuple((i / 500, 5.0 - i / 500) for i in range(501))
     )
     made_up.run(ledger, 3, 3, "replicate", long)
-    slot = made_up.start(ledger, 1, "mutation", 2)
-    made_up.run(ledger, slot, 1, "first", long)
-    ledger.finish_slot(slot, verdict="discard")
-    kept, dropped = into_a_ledger(render(ledger), tmp_path / "other").slots()[-2:]
-    assert kept.trials[-1].curve == long.curve
-    points = dropped.trials[0].curve
+    attempt = made_up.start(ledger, 1, "mutation", 2)
+    made_up.run(ledger, attempt, 1, "first", long)
+    ledger.finish_attempt(attempt, verdict="discard")
+    kept, dropped = into_a_ledger(render(ledger), tmp_path / "other").attempts()[-2:]
+    assert kept.runs[-1].curve == long.curve
+    points = dropped.runs[0].curve
     assert len(points) == snapshot.CURVE_POINTS
     assert (points[0], points[-1]) == (long.curve[0], long.curve[-1])
-    assert len(kept.trials[-1].log_tail) == snapshot.LOG_CHARACTERS
+    assert len(kept.runs[-1].log_tail) == snapshot.LOG_CHARACTERS
 
 
 @given(made_up.any_text)
@@ -219,32 +221,32 @@ def test_any_campaign_comes_back_from_its_log(data) -> None:
         assert_strict_readers_take_it(xml)
         ledger.end_session(1, None)  # what ran is interrupted, as it is in what was read back
         again = into_a_ledger(xml, root / "other")
-        assert [_timeless(s) for s in again.slots()] == [_timeless(s) for s in ledger.slots()]
+        assert [_timeless(s) for s in again.attempts()] == [_timeless(s) for s in ledger.attempts()]
         assert again.champions() == ledger.champions()
-        for key in ("campaign", "closing"):
+        for key in ("campaign", "confirmation"):
             assert again.meta(key) == ledger.meta(key)
         assert again.next_number("mutation") == ledger.next_number("mutation")
-        for _ in range(len(data["slots"]) + len(data["drafts"]) + 1):
+        for _ in range(len(data["attempts"]) + len(data["drafts"]) + 1):
             assert _next_draft(again) == _next_draft(ledger)
         ledger.close()
         again.close()
 
 
-def _timeless(slot):
-    """Interrupted slots end when the log was written in the one, and when read in the other.
+def _timeless(attempt):
+    """Interrupted attempts end when the log was written in the one, and when read in the other.
 
     Weights are in no log.
     """
-    reason = "" if slot.state == "interrupted" else slot.reason
+    reason = "" if attempt.state == "interrupted" else attempt.reason
     without = {"log_head": "", "checkpoint": None, "losses": None}
-    trials = tuple(replace(trial, **without) for trial in slot.trials)
-    return replace(slot, finished=None, reason=reason, trials=trials)
+    runs = tuple(replace(run, **without) for run in attempt.runs)
+    return replace(attempt, finished=None, reason=reason, runs=runs)
 
 
 def _next_draft(ledger: Ledger):
     session = ledger.begin_session(driver="d")
-    slot = made_up.start(ledger, session, "mutation", ledger.next_number("mutation"))
-    found = ledger.lease_proposal(slot)
+    attempt = made_up.start(ledger, session, "mutation", ledger.next_number("mutation"))
+    found = ledger.lease_proposal(attempt)
     ledger.end_session(session, 0) if found is None else None
     return found
 
@@ -256,7 +258,7 @@ def _next_draft(ledger: Ledger):
         (lambda data: b"", "no whole XML"),
         (lambda data: data.replace(b"autoresearch-campaign", b"other"), "holds 0 campaigns"),
         (lambda data: data.replace(b"autoresearch-record", b"other"), "no record"),
-        (lambda data: data.replace(b'{"slot":', b'{"slot"'), "damaged record"),
+        (lambda data: data.replace(b'{"attempt":', b'{"attempt"'), "damaged record"),
         (lambda data: data.replace(b"&quot;schema&quot;:1", b"&quot;schema&quot;:99"), "schema 99"),
         (lambda data: data.replace(b"&quot;champions&quot;", b"&quot;x&quot;"), "lacks 'champions'"),
         (lambda data: data.replace(b'"state":"done"', b'"state":{}'), "does not fit"),
@@ -268,24 +270,24 @@ def test_a_damaged_log_is_refused_with_a_reason_and_leaves_the_ledger_empty(
 ) -> None:
     with pytest.raises(SnapshotError, match=word):
         into_a_ledger(damage(render(ledger)), tmp_path / "other")
-    assert Ledger.open(tmp_path / "other", "again").slots() == []
+    assert Ledger.open(tmp_path / "other", "again").attempts() == []
 
 
-def test_a_ledger_with_slots_is_not_written_over(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_ledger_with_attempts_is_not_written_over(ledger: Ledger, tmp_path: Path) -> None:
     again = into_a_ledger(render(ledger), tmp_path / "other")
-    before = again.slots()
-    with pytest.raises(SnapshotError, match="holds slots already"):
+    before = again.attempts()
+    with pytest.raises(SnapshotError, match="holds attempts already"):
         again.fill(snapshot.take(ledger))
-    assert again.slots() == before
+    assert again.attempts() == before
 
 
 def test_spent_dollars_still_count_after_a_restore(ledger: Ledger, tmp_path: Path) -> None:
-    from pytest_autoresearch.ledger.spend import Purse
+    from pytest_autoresearch.ledger.spend import CostBudget
 
-    purse = Purse(ledger.path)
-    purse.settle(purse.reserve("m", 2.0), 1.25)
+    cost_budget = CostBudget(ledger.path)
+    cost_budget.settle(cost_budget.reserve("m", 2.0), 1.25)
     again = into_a_ledger(render(ledger), tmp_path / "other")
-    assert Purse(again.path).spent() == 1.25
+    assert CostBudget(again.path).spent() == 1.25
 
 
 def test_a_file_that_pytest_wrote_is_no_log_to_import(project: Project) -> None:
@@ -296,11 +298,11 @@ def test_a_file_that_pytest_wrote_is_no_log_to_import(project: Project) -> None:
 
 
 def test_a_metric_may_be_called_as_one_of_our_figures(ledger: Ledger) -> None:
-    slot = replace(ledger.slots()[-1], score=0.5)
-    figures = dict(junit.properties(slot, Metric("steps")))
+    attempt = replace(ledger.attempts()[-1], score=0.5)
+    figures = dict(junit.properties(attempt, Metric("steps")))
     assert (figures["score"], figures["steps"]) == ("0.5", "586")
-    assert result_line(slot.name, figures, "min").startswith("K 0.500000 ")
-    assert "<td class=\"col-score\">0.500000</td>" in columns.row(figures)
+    assert result_line(attempt.name, figures, "min").startswith("K 0.500000 ")
+    assert '<td class="col-score">0.500000</td>' in columns.row(figures)
 
 
 def test_the_log_goes_where_pytest_would_write_it(
@@ -310,7 +312,7 @@ def test_the_log_goes_where_pytest_would_write_it(
     project.propose(0.9)
     project.write(
         "tracker.py",
-        "def pytest_autoresearch_trial_finished(record, artifacts):\n"
+        "def pytest_autoresearch_attempt_finished(record, artifacts):\n"
         "    print(artifacts['junit'].read_text()[:0], end='')\n",
     )
     project.pytester.syspathinsert()
@@ -332,9 +334,7 @@ def test_without_pytests_own_plugins_the_campaign_runs(project: Project) -> None
 
 
 def test_what_another_plugin_raises_at_the_end_leaves_no_log_unwritten(project: Project) -> None:
-    project.write(
-        "late.py", "def pytest_sessionfinish():\n    raise OSError('no space left')\n"
-    )
+    project.write("late.py", "def pytest_sessionfinish():\n    raise OSError('no space left')\n")
     project.pytester.syspathinsert()
     project.propose(0.9)
     project.run("--iterations=1", "--autoresearch-confirm=0", "-p", "late")
@@ -370,5 +370,5 @@ def test_a_log_made_again_says_the_same_of_its_campaign(project: Project) -> Non
     assert one.pop(junit.CAMPAIGN)
     assert two.pop(junit.CAMPAIGN)
     assert one == two
-    assert one["judge"] == "confirm"
+    assert one["judge"] == "sequential"
     assert len(one["base_commit"]) == 40

@@ -23,15 +23,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.project import Project
 
-from pytest_autoresearch.campaign.attempt import Slot
+from pytest_autoresearch.campaign.attempt import WorkingAttempt
 from pytest_autoresearch.core.experiment import Budget
-from pytest_autoresearch.core.records import SlotRecord
+from pytest_autoresearch.core.records import Attempt
 from pytest_autoresearch.core.run import Progress
 from pytest_autoresearch.report import terminal
 from pytest_autoresearch.session import live
 
 COST = r"( \d+ MiB)? \d+:\d\d"
-"""Peak memory, where it is known, and time of a slot."""
+"""Peak memory, where it is known, and time of an attempt."""
 
 SLOW = """\
 Title: {title}
@@ -91,7 +91,7 @@ class Screen:
             self.at[1] += 1
 
     def results(self) -> list[str]:
-        """Rows from the first slot's to the end of the summary."""
+        """Rows from the first attempt's to the end of the summary."""
         first = next(i for i, row in enumerate(self.rows) if row.startswith("B "))
         last = max(i for i, row in enumerate(self.rows) if " in " in row and "calibrated" in row)
         return [row.rstrip() for row in self.rows[first:last]]
@@ -139,7 +139,7 @@ def slow(project: Project) -> Project:
     return project
 
 
-def test_a_running_trial_has_a_line_that_goes_away(slow: Project) -> None:
+def test_a_running_run_has_a_line_that_goes_away(slow: Project) -> None:
     screen = Screen(on_a_terminal(slow, "--iterations=2"))
     lines = [row.rstrip() for row in screen.seen if "training" in row]
     assert any(
@@ -153,9 +153,12 @@ def test_a_running_trial_has_a_line_that_goes_away(slow: Project) -> None:
         rf"K 0\.500200 \(-0\.50\d{{4}}, \d+\.\dσ\) mutation-0001 halve it \+2/-0{COST}", kept
     )
     assert re.fullmatch(
-        rf"D 1\.500200 \(\+1\.00\d{{4}}, -\d+\.\dσ\) mutation-0002 score 1\.5 \+1/-0{COST}", discarded
+        rf"D 1\.500200 \(\+1\.00\d{{4}}, -\d+\.\dσ\) mutation-0002 score 1\.5 \+1/-0{COST}",
+        discarded,
     )
-    assert [row for row in shown if row.startswith("campaign main: 2 slots (1 kept, 1 discarded)")]
+    assert [
+        row for row in shown if row.startswith("campaign main: 2 attempts (1 kept, 1 discarded)")
+    ]
 
 
 @pytest.mark.slow
@@ -195,7 +198,7 @@ def test_quiet_has_letters_and_the_summary(slow: Project) -> None:
     assert [row for row in screen.rows if row.startswith("champion  val_bpb 0.500200")]
 
 
-def test_verbose_announces_a_slot_and_the_live_line_stands_below(slow: Project) -> None:
+def test_verbose_announces_a_attempt_and_the_live_line_stands_below(slow: Project) -> None:
     screen = Screen(on_a_terminal(slow, "--iterations=1", "-v"))
     assert any("training" in row for row in screen.seen)
     rows = [row.rstrip() for row in screen.rows]
@@ -244,13 +247,13 @@ def test_what_a_model_writes_cannot_steer_the_terminal(project: Project) -> None
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(printed)
 
 
-def test_after_every_tenth_slot_it_is_said_where_the_campaign_stands(project: Project) -> None:
+def test_after_every_tenth_attempt_it_is_said_where_the_campaign_stands(project: Project) -> None:
     project.propose(0.5, *(1.5 + n / 100 for n in range(10)))
     printed = piped(project, "--iterations=11")
     [line] = [line for line in printed.splitlines() if line.startswith("---")]
     assert re.fullmatch(
         r"--- 1 kept, 9 discarded; champion 0\.500200 by mutation-0001, gain \+0\.500000; "
-        r"10 slots in 0:\d\d; about 0:0\d for 1 more", line,
+        r"10 attempts in 0:\d\d; about 0:0\d for 1 more", line,
     )  # fmt: skip
 
 
@@ -273,7 +276,7 @@ def test_infrastructure_has_a_line_that_says_what_broke(project: Project) -> Non
 # ---------------------------------------------------------------------- word from the workers
 
 STATUS = {
-    "worker": "gw0", "slot": "mutation-0007", "title": "t", "purpose": "first", "phase": "train",
+    "worker": "gw0", "attempt": "mutation-0007", "title": "t", "purpose": "first", "phase": "train",
     "fraction": 0.45, "elapsed": 13.0, "loss": 3.5, "champion": 0.9,
 }  # fmt: skip
 
@@ -294,8 +297,8 @@ def test_a_workers_line_says_how_far_it_is(budget: str, changes, line: str) -> N
 
 
 def test_only_workers_that_live_are_shown_and_their_clocks_run(tmp_path: Path) -> None:
-    slot = Slot(SlotRecord(7, "mutation-0007", "mutation", 7, 1, "gw0", "running", 0.0))
-    live.write_status(tmp_path, "gw0", slot, "first", Progress("train", 0.5, 13.0))
+    attempt = WorkingAttempt(Attempt(7, "mutation-0007", "mutation", 7, 1, "gw0", "running", 0.0))
+    live.write_status(tmp_path, "gw0", attempt.name, "first", Progress("train", 0.5, 13.0))
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     alive = json.loads((tmp_path / "status/gw0.json").read_text())
@@ -335,7 +338,9 @@ def test_the_change_is_signed_as_the_score_moves(direction, gain: float, sigma: 
     facts = {"verdict": "keep", "score": "0.5", "gain": repr(gain), "title": "t",
              "gain_sigma": repr(sigma)}  # fmt: skip
     line = terminal.result_line("mutation-0007", facts, direction)
-    found = re.fullmatch(r"K 0\.500000 \(([+-][0-9.]+), (-?[0-9.]+)σ\) mutation-0007 t \+0/-0", line)
+    found = re.fullmatch(
+        r"K 0\.500000 \(([+-][0-9.]+), (-?[0-9.]+)σ\) mutation-0007 t \+0/-0", line
+    )
     assert found
     assert float(found[1]) == pytest.approx(-gain if direction == "min" else gain, abs=1e-6)
     assert float(found[2]) == pytest.approx(sigma, abs=0.051)

@@ -47,9 +47,7 @@ def test_uncommitted_changes_of_an_editable_file(project: Project) -> None:
 
 
 def test_unknown_proposer(project: Project) -> None:
-    refused(
-        project, "--autoresearch-proposer=genius", says="'genius' is unknown; choose"
-    )
+    refused(project, "--autoresearch-proposer=genius", says="'genius' is unknown; choose")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +57,7 @@ def test_unknown_proposer(project: Project) -> None:
         ("--autoresearch-budget=soon", "'soon' is not a budget; write 300s"),
         ("--iterations=-1", "--iterations=-1: must be 0 or more"),
         ("--autoresearch-tag=a/../b", "a tag has letters"),
-        ("--autoresearch-judge=me", "choose one of confirm, greedy, strict"),
+        ("--autoresearch-judge=me", "choose one of sequential, greedy, threshold"),
         ("--iterations=x", "--iterations=x: write a whole number"),
         ("--autoresearch-control=x", "--autoresearch-control=x: write a whole number"),
         ("--autoresearch-target=low", "--autoresearch-target=low: write a number"),
@@ -139,10 +137,8 @@ def test_a_file_where_the_ledger_should_be(project: Project) -> None:
     refused(project, says=".autoresearch cannot be written*")
 
 
-@pytest.mark.parametrize(
-    "option", ["--junitxml", "--autoresearch-html", "--autoresearch-summary"]
-)
+@pytest.mark.parametrize("option", ["--junitxml", "--autoresearch-html", "--autoresearch-summary"])
 @pytest.mark.parametrize("place", ["program.md/log", "/proc/nowhere/log"])
 def test_output_that_cannot_be_written(project: Project, option: str, place: str) -> None:
     refused(project, f"{option}={place}", says=f"{option}: *{place} cannot be written (*")
-    assert not project.ledger().slots()
+    assert not project.ledger().attempts()

@@ -18,22 +18,22 @@ from support.project import Project
 
 from pytest_autoresearch import hookspecs
 from pytest_autoresearch.core.proposal import Proposal, Usage
-from pytest_autoresearch.core.records import SlotRecord
-from pytest_autoresearch.core.run import TrialResult
+from pytest_autoresearch.core.records import Attempt
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.ledger.store import Ledger
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Iterator[SlotRecord]:
+def record(tmp_path: Path) -> Iterator[Attempt]:
     ledger = Ledger.open(tmp_path, "night")
-    made_up.write(ledger, {"slots": [], "drafts": [], "closing": None})
-    slot = made_up.start(ledger, 1, "mutation", 1)
+    made_up.write(ledger, {"attempts": [], "drafts": [], "confirmation": None})
+    attempt = made_up.start(ledger, 1, "mutation", 1)
     proposal = Proposal("halve it", (), "because", "gp", Usage("some-model", cost_usd=0.125))
-    ledger.save_proposal(slot, proposal, parent=1)
-    result = TrialResult("ok", score=0.75, steps=586, curve=((0.5, 3.5), (1.0, 2.5)))
-    made_up.run(ledger, slot, 1, "first", result)
-    ledger.finish_slot(slot, verdict="discard", score=0.75, gain=-0.25, gain_sigma=-2.5, n=1)
-    yield ledger.slot(slot)
+    ledger.save_proposal(attempt, proposal, parent=1)
+    result = Run("ok", score=0.75, steps=586, curve=((0.5, 3.5), (1.0, 2.5)))
+    made_up.run(ledger, attempt, 1, "first", result)
+    ledger.finish_attempt(attempt, verdict="discard", score=0.75, gain=-0.25, gain_sigma=-2.5, n=1)
+    yield ledger.attempt(attempt)
     ledger.close()
 
 
@@ -50,7 +50,7 @@ class Listener:
     def __init__(self) -> None:
         self.heard: list[tuple[str, set[str]]] = []
 
-    def pytest_autoresearch_trial_finished(self, record, artifacts) -> None:
+    def pytest_autoresearch_attempt_finished(self, record, artifacts) -> None:
         self.heard.append((record.name, set(artifacts)))
 
 
@@ -58,16 +58,16 @@ class OnlyTheRecord:
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def pytest_autoresearch_trial_finished(self, record) -> None:
+    def pytest_autoresearch_attempt_finished(self, record) -> None:
         self.heard.append(record.name)
 
 
 class Broken:
-    def pytest_autoresearch_trial_finished(self, record, artifacts) -> None:
+    def pytest_autoresearch_attempt_finished(self, record, artifacts) -> None:
         raise ConnectionError("the tracker is away")
 
 
-def test_every_plugin_hears_of_a_slot_and_of_files_that_exist(record, tmp_path: Path) -> None:
+def test_every_plugin_hears_of_a_attempt_and_of_files_that_exist(record, tmp_path: Path) -> None:
     one, two = Listener(), OnlyTheRecord()
     (tmp_path / "log.xml").write_text("x")
     files = hookspecs.artifacts_of(
@@ -90,7 +90,7 @@ def test_a_failing_plugin_is_told_of_and_starves_nobody(record, caplog) -> None:
 
 
 LISTENER = """
-def pytest_autoresearch_trial_finished(record, artifacts):
+def pytest_autoresearch_attempt_finished(record, artifacts):
     with open("heard.txt", "a") as file:
         print(record.name, record.verdict, *sorted(artifacts), file=file)
     if record.verdict == "keep":
@@ -144,14 +144,14 @@ def test_a_tracker_that_is_not_installed_says_which_package_is_missing(tmp_path:
     assert "No module named 'mlflow'" in found.stderr
 
 
-def announce(module, record: SlotRecord, root: Path) -> None:
+def announce(module, record: Attempt, root: Path) -> None:
     ledger = root / ".autoresearch/night/ledger.sqlite"
     failures: list[str] = []
     hookspecs.announce(plugins(module), record, {"ledger": ledger}, failures.append)
     assert failures == []
 
 
-def test_mlflow_gets_a_run_a_slot(record: SlotRecord, tmp_path: Path, monkeypatch) -> None:
+def test_mlflow_gets_a_run_a_attempt(record: Attempt, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("mlflow", reason="needs the extra [mlflow]")
     pytest.importorskip("sqlalchemy", reason="needs the extra [mlflow]")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -167,7 +167,7 @@ def test_mlflow_gets_a_run_a_slot(record: SlotRecord, tmp_path: Path, monkeypatc
     assert (params["title"], params["verdict"]) == ("halve it", "discard")
 
 
-def test_tensorboard_gets_scalars_and_loss_curves(record: SlotRecord, tmp_path: Path) -> None:
+def test_tensorboard_gets_scalars_and_loss_curves(record: Attempt, tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX", reason="needs the extra [tensorboard]")
     reader = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator",
@@ -189,14 +189,14 @@ def test_tensorboard_gets_scalars_and_loss_curves(record: SlotRecord, tmp_path: 
     assert text.tensor_proto.string_val == [b"halve it"]
 
 
-def test_trackio_gets_a_run_a_slot(record: SlotRecord, tmp_path: Path, monkeypatch) -> None:
+def test_trackio_gets_a_run_a_attempt(record: Attempt, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("trackio", reason="needs the extra [trackio]")
     monkeypatch.delenv("TRACKIO_DIR", raising=False)
     script = (
         "import pickle, sys; from pathlib import Path;"
         "from pytest_autoresearch.trackers import trackio as adapter;"
         "record = pickle.load(open(sys.argv[1], 'rb'));"
-        "adapter.pytest_autoresearch_trial_finished(record, {'ledger': Path(sys.argv[2])})"
+        "adapter.pytest_autoresearch_attempt_finished(record, {'ledger': Path(sys.argv[2])})"
     )
     (tmp_path / "record").write_bytes(pickle.dumps(record))
     ledger = tmp_path / ".autoresearch/night/ledger.sqlite"

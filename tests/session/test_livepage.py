@@ -42,18 +42,18 @@ def live(tmp_path: Path, ledger: Ledger) -> Iterator[LivePage]:
 
 
 def begin(ledger: Ledger, number: int) -> int:
-    return ledger.start_slot(
+    return ledger.start_attempt(
         session_id=1, worker="main", name=f"mutation-{number:04d}", kind="mutation", number=number
     ).id
 
 
-def test_page_shows_a_slot_that_began_and_then_what_it_came_to(ledger, live, monkeypatch):
+def test_page_shows_a_attempt_that_began_and_then_what_it_came_to(ledger, live, monkeypatch):
     monkeypatch.setattr(html, "RELOAD_S", 0.5)
     until(lambda: says(live.path, "Running now"))
-    slot = begin(ledger, 1)
+    attempt = begin(ledger, 1)
     live.changed()
     until(lambda: says(live.path, "mutation-0001</code> "))
-    ledger.finish_slot(slot, verdict="crash", reason="RuntimeError: shapes")
+    ledger.finish_attempt(attempt, verdict="crash", reason="RuntimeError: shapes")
     live.changed()
     until(lambda: says(live.path, "RuntimeError: shapes"))
     assert says(live.path, 'http-equiv="refresh"')

@@ -34,10 +34,10 @@ class Mine:
     def __init__(self, *_):
         pass
     def propose(self, context):
-        if context.slot == 2:
+        if context.attempt == 2:
             FAULT
-        edit = Edit("train.py", "# ideas go here", f"SCORE = 1.{context.slot}\\n# ideas go here")
-        return Proposal(f"idea {context.slot}", (edit,))
+        edit = Edit("train.py", "# ideas go here", f"SCORE = 1.{context.attempt}\\n# ideas go here")
+        return Proposal(f"idea {context.attempt}", (edit,))
     def close(self):
         CLOSE
 """
@@ -63,7 +63,7 @@ def running(project: Project, *args: str) -> Iterator[tuple[subprocess.Popen[byt
     def trains() -> bool:
         if not (project.path / ".autoresearch/main/ledger.sqlite").exists():
             return False
-        return [t.purpose for t in project.ledger().trials() if t.state == "running"] == wanted
+        return [t.purpose for t in project.ledger().runs() if t.state == "running"] == wanted
 
     wanted = ["first"] * (2 if "-n2" in args else 1)
     printed = project.path / "ideas/printed.txt"
@@ -89,9 +89,9 @@ def test_after_ctrl_c_the_summary_knows_that_nothing_runs(project: Project) -> N
     with running(project, "--iterations=2") as (process, printed):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 2
-        assert "campaign main: 1 slots (1 interrupted)" in printed.read_text()
-    [slot] = [slot for slot in project.ledger().slots() if slot.kind == "mutation"]
-    assert slot.reason == "the session was interrupted"
+        assert "campaign main: 1 attempts (1 interrupted)" in printed.read_text()
+    [attempt] = [attempt for attempt in project.ledger().attempts() if attempt.kind == "mutation"]
+    assert attempt.reason == "the session was interrupted"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -102,9 +102,9 @@ def test_a_signal_to_the_driver_alone_ends_its_workers(project: Project, number:
         process.send_signal(number)
         assert process.wait(120) == 2
         assert time.monotonic() - began < 60
-        assert "2 slots (2 interrupted)" in printed.read_text()
-    slots = [slot for slot in project.ledger().slots() if slot.kind == "mutation"]
-    assert {slot.reason for slot in slots} == {"the session was interrupted"}
+        assert "2 attempts (2 interrupted)" in printed.read_text()
+    attempts = [attempt for attempt in project.ledger().attempts() if attempt.kind == "mutation"]
+    assert {attempt.reason for attempt in attempts} == {"the session was interrupted"}
 
 
 def test_the_stop_of_a_worker_is_the_nights_own(project: Project) -> None:
@@ -123,8 +123,8 @@ def test_x_ends_a_night_whose_infrastructure_failed(project: Project, workers) -
     result.stdout.fnmatch_lines(["ERROR program.md::mutation-0002 - OSError: no network"])
     result.stdout.no_fnmatch_line("stopped: interrupted")
     result.stdout.no_fnmatch_line("*pytest_autoresearch/*.py*")
-    slots = project.ledger().slots()
-    assert {slot.state for slot in slots} == {"done", "infra"}
+    attempts = project.ledger().attempts()
+    assert {attempt.state for attempt in attempts} == {"done", "infra"}
     assert all(session.exit is not None for session in project.ledger().sessions())
 
 
@@ -173,8 +173,8 @@ def test_what_a_proposer_raises_is_one_clean_line(
     assert line == said
     assert f"E -------- mutation-0002: {said}" in printed.splitlines()
     assert printed.split("short test summary info")[1].count("second line") == 3
-    [slot] = [slot for slot in project.ledger().slots() if slot.state == "infra"]
-    assert slot.reason == said
+    [attempt] = [attempt for attempt in project.ledger().attempts() if attempt.state == "infra"]
+    assert attempt.reason == said
 
 
 def test_what_a_provider_says_has_no_traceback(project: Project) -> None:
@@ -218,7 +218,7 @@ def test_a_proposer_that_cannot_be_closed_is_refused_before_anything_is_spent(
         ["ERROR: --autoresearch-proposer=mine:Mine: it has no close; see docs/proposers.md"]
     )
     assert "Traceback" not in result.stderr.str()
-    assert not project.ledger().slots()
+    assert not project.ledger().attempts()
 
 
 def test_a_proposer_that_fails_to_close_changes_nothing(project: Project) -> None:
@@ -273,7 +273,7 @@ def test_no_log_of_an_unreadable_ledger_ends_anything(tmp_path: Path) -> None:
         "results.tsv is not written", "log.xml is not written",
     ]  # fmt: skip
     with pytest.raises(LedgerUnavailable):
-        ledger.slots()
+        ledger.attempts()
 
 
 # ---------------------------------------------------------------------- signals

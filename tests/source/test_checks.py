@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.project import Project
 
-from pytest_autoresearch.source.checks import GATES, MAX_LITERAL_BYTES, fits_memory, run_gates
+from pytest_autoresearch.source.checks import GATES, MAX_LITERAL_BYTES, fits_memory, run_checks
 from pytest_autoresearch.source.fingerprint import fingerprint, shape
 
 BEFORE = {"train.py": "import os\nLR = 0.5\n\n\ndef step(x):\n    return x * LR\n"}
@@ -28,27 +28,27 @@ def after(text: str) -> dict[str, str]:
 
 
 def refused_by(text: str) -> tuple[str, str]:
-    note = run_gates(BEFORE, after(text))[-1]
+    note = run_checks(BEFORE, after(text))[-1]
     assert not note.ok
     return note.name, note.detail
 
 
 def uses(text: str) -> str:
-    note = run_gates(BEFORE, after(text))[-1]
+    note = run_checks(BEFORE, after(text))[-1]
     assert note.name == "advisory_scan"
     assert note.ok
     return note.detail
 
 
 def test_a_sound_change_passes_every_gate_and_each_says_what_it_cost() -> None:
-    notes = run_gates(BEFORE, after("WIDTH = 64\n"))
-    assert [note.name for note in notes] == [gate.__name__ for gate in GATES]
+    notes = run_checks(BEFORE, after("WIDTH = 64\n"))
+    assert [note.name for note in notes] == [check.__name__ for check in GATES]
     assert all(note.ok for note in notes)
     assert all(note.seconds > 0 for note in notes)
 
 
 def test_the_first_refusal_ends_it() -> None:
-    notes = run_gates(BEFORE, after("def (\n"))
+    notes = run_checks(BEFORE, after("def (\n"))
     assert [note.ok for note in notes] == [True] * (len(notes) - 1) + [False]
     assert notes[-1].name == "parses"
     assert "train.py line 7 does not compile" in notes[-1].detail
@@ -66,7 +66,7 @@ def test_what_no_parser_can_read_is_refused_and_has_a_fingerprint(text: str) -> 
 
 @given(st.text(max_size=200))
 def test_whatever_is_written_is_answered(text: str) -> None:
-    notes = run_gates(BEFORE, after(text))
+    notes = run_checks(BEFORE, after(text))
     assert notes[-1].detail or notes[-1].ok
     assert shape(after(text)).close_to(shape(after(text)), 0.05)
 
@@ -74,7 +74,7 @@ def test_whatever_is_written_is_answered(text: str) -> None:
 def test_a_warning_of_the_compiler_is_no_error_of_the_candidate(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
-    assert all(note.ok for note in run_gates(BEFORE, after("PATTERN = '\\d'\n")))
+    assert all(note.ok for note in run_checks(BEFORE, after("PATTERN = '\\d'\n")))
     assert not recwarn.list
 
 
@@ -86,10 +86,10 @@ def test_comments_alone_change_nothing() -> None:
 
 
 def test_files_come_from_nowhere_and_go_nowhere() -> None:
-    added = run_gates(BEFORE, {**BEFORE, "prepare.py": "x = 1\n"})[-1]
+    added = run_checks(BEFORE, {**BEFORE, "prepare.py": "x = 1\n"})[-1]
     assert (added.ok, added.name) == (False, "touches_only_editable")
     assert added.detail == "prepare.py may not be changed; editable: train.py"
-    gone = run_gates({**BEFORE, "model.py": ""}, after("A = 1\n"))[-1]
+    gone = run_checks({**BEFORE, "model.py": ""}, after("A = 1\n"))[-1]
     assert (gone.ok, "model.py is gone" in gone.detail) == (False, True)
 
 
@@ -113,9 +113,9 @@ def test_weights_do_not_fit_into_the_source(text: str, said: str) -> None:
 def test_what_was_large_before_may_stay_as_large() -> None:
     table = f"TABLE = {'x' * 2 * MAX_LITERAL_BYTES!r}\n" + "# a line\n" * 30_000
     before, now = after(table), after(table + "DEPTH = 3\n")
-    assert not run_gates(before, now)[-1].ok
+    assert not run_checks(before, now)[-1].ok
     assert all(
-        n.ok for n in run_gates(before, {"train.py": now["train.py"].replace("# a line\n", "", 3)})
+        n.ok for n in run_checks(before, {"train.py": now["train.py"].replace("# a line\n", "", 3)})
     )
 
 
@@ -163,7 +163,7 @@ def test_memory_of_the_first_steps_is_held_against_the_bound() -> None:
     assert fits_memory(1 << 40, None).ok
 
 
-def test_a_proposal_that_no_parser_can_read_costs_a_slot_and_not_the_night(
+def test_a_proposal_that_no_parser_can_read_costs_a_attempt_and_not_the_night(
     project: Project,
 ) -> None:
     def idea(*lines: str) -> str:
@@ -185,12 +185,12 @@ def test_a_proposal_that_no_parser_can_read_costs_a_slot_and_not_the_night(
 
 def test_a_byte_order_mark_is_no_fault_of_a_program() -> None:
     before = {"train.py": "\ufeffA = 1\n"}
-    assert run_gates(before, {"train.py": "\ufeffA = 2\n"})[-1].ok
-    assert run_gates(before, {"train.py": "A = 1\n"})[-1].name == "changes_something"
+    assert run_checks(before, {"train.py": "\ufeffA = 2\n"})[-1].ok
+    assert run_checks(before, {"train.py": "A = 1\n"})[-1].name == "changes_something"
 
 
 def test_an_unknown_encoding_is_found_before_it_is_run() -> None:
-    note = run_gates({"train.py": "A = 1\n"}, {"train.py": "# coding: nonsense\nA = 2\n"})[-1]
+    note = run_checks({"train.py": "A = 1\n"}, {"train.py": "# coding: nonsense\nA = 2\n"})[-1]
     assert (note.name, note.ok, "nonsense" in note.detail) == ("parses", False, True)
 
 
@@ -202,5 +202,5 @@ def test_going_back_to_the_baseline_is_a_repeat(project: Project) -> None:
     project.propose(0.5, back)
     project.run("--iterations=2", "--autoresearch-confirm=0")
     assert project.verdicts() == ["keep", "duplicate"]
-    last = project.ledger().slots()[-1]
+    last = project.ledger().attempts()[-1]
     assert last.reason.startswith("same code as baseline-1 (baseline): baseline at 1.000")

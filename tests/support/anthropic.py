@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.core.proposal import (
-    Attempt,
     Context,
+    PastAttempt,
 )
-from pytest_autoresearch.proposers.llm.calls import Patience
+from pytest_autoresearch.proposers.llm.calls import RetryPolicy
 
 SOURCE = "import math\nLR = 0.02\nDEPTH = 2\n\n\ndef train():\n    return LR * DEPTH\n"
 
@@ -21,14 +21,14 @@ GOOD = (
 BAD = GOOD.replace("LR = 0.02", "LR = 0.025")
 
 
-QUICK = Patience(deadline_s=6.0, attempt_s=2.0, silence_s=0.6, pause_s=0.02)
+QUICK = RetryPolicy(deadline_s=6.0, attempt_s=2.0, silence_s=0.6, pause_s=0.02)
 
 
 MODEL = "claude-sonnet-5-5"
 
 
 def context() -> Context:
-    base = Attempt(
+    base = PastAttempt(
         1, "baseline-1", None, "baseline", "", "", "baseline", "", 1.0, None, None, 0, 0, {},
         lambda: {"train.py": SOURCE},
     )  # fmt: skip

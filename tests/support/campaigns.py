@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from pytest_autoresearch.core.proposal import Edit, Proposal, Usage
-from pytest_autoresearch.core.records import GateNote
-from pytest_autoresearch.core.run import TrialResult
+from pytest_autoresearch.core.records import CheckNote
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.ledger.store import Ledger
 
 FACTS = {
@@ -40,7 +40,7 @@ proposals = st.builds(
 )
 
 results = st.builds(
-    TrialResult,
+    Run,
     st.just("ok"),
     reason=any_text,
     score=numbers,
@@ -59,7 +59,7 @@ results = st.builds(
     evidence=st.dictionaries(any_text, numbers, max_size=2),
 )
 
-slots = st.fixed_dictionaries(
+attempts = st.fixed_dictionaries(
     {
         "proposal": st.none() | proposals,
         "results": st.lists(results, max_size=3),
@@ -68,16 +68,16 @@ slots = st.fixed_dictionaries(
         ),
         "reason": hostile,
         "fingerprint": hostile,
-        "gates": st.lists(st.builds(GateNote, any_text, st.booleans(), any_text, numbers)),
+        "check_notes": st.lists(st.builds(CheckNote, any_text, st.booleans(), any_text, numbers)),
         "gain": st.none() | numbers,
     }
 )
 
 campaigns = st.fixed_dictionaries(
     {
-        "slots": st.lists(slots, max_size=5),
+        "attempts": st.lists(attempts, max_size=5),
         "drafts": st.lists(proposals, max_size=2),
-        "closing": st.none() | st.dictionaries(any_text, numbers),
+        "confirmation": st.none() | st.dictionaries(any_text, numbers),
     }
 )
 
@@ -86,52 +86,56 @@ def write(ledger: Ledger, data: dict[str, Any]) -> None:
     """Write a made-up campaign as its sessions would have."""
     session = ledger.begin_session(driver="d", worker="gw0", config={"iterations": 3})
     ledger.set_meta("campaign", FACTS)
-    ledger.set_meta("closing", data["closing"])
+    ledger.set_meta("confirmation", data["confirmation"])
     for number in (1, 2):
-        slot = start(ledger, session, "baseline", number)
-        run(ledger, slot, number, "calibrate", TrialResult("ok", score=1.0 + number / 1000))
-        ledger.finish_slot(slot, verdict="baseline", score=1.0, n=1, commit=FACTS["base_commit"])
-    ledger.crown(0, 1, FACTS["base_commit"], {1: 1.001, 2: 1.002})
-    for number, entry in enumerate(data["slots"], 1):
-        slot = start(ledger, session, "mutation", number)
+        attempt = start(ledger, session, "baseline", number)
+        run(ledger, attempt, number, "calibrate", Run("ok", score=1.0 + number / 1000))
+        ledger.finish_attempt(
+            attempt, verdict="baseline", score=1.0, n=1, commit=FACTS["base_commit"]
+        )
+    ledger.promote(0, 1, FACTS["base_commit"], {1: 1.001, 2: 1.002})
+    for number, entry in enumerate(data["attempts"], 1):
+        attempt = start(ledger, session, "mutation", number)
         if entry["proposal"] is not None:
-            ledger.save_proposal(slot, entry["proposal"], parent=1)
-        ledger.note_gates(slot, entry["gates"])
+            ledger.save_proposal(attempt, entry["proposal"], parent=1)
+        ledger.add_check_notes(attempt, entry["check_notes"])
         for seed, result in enumerate(entry["results"]):
-            run(ledger, slot, seed, "first" if seed == 0 else "replicate", result)
-        finish(ledger, slot, entry)
+            run(ledger, attempt, seed, "first" if seed == 0 else "replicate", result)
+        finish(ledger, attempt, entry)
     for proposal in data["drafts"]:
         ledger.add_draft(proposal, parent=1)
 
 
 def start(ledger: Ledger, session: int, kind: str, number: int) -> int:
-    return ledger.start_slot(
+    return ledger.start_attempt(
         session_id=session, worker="gw0", name=f"{kind}-{number}", kind=kind, number=number
     ).id
 
 
-def run(ledger: Ledger, slot: int, seed: int, purpose: str, result: TrialResult) -> None:
-    trial = ledger.start_trial(
-        slot, seed=seed, purpose=purpose, device="cpu", concurrency=2, budget="600ktok"
+def run(ledger: Ledger, attempt: int, seed: int, purpose: str, result: Run) -> None:
+    run = ledger.start_run(
+        attempt, seed=seed, purpose=purpose, device="cpu", concurrency=2, budget="600ktok"
     )
-    ledger.finish_trial(trial, result)
+    ledger.finish_run(run, result)
 
 
-def finish(ledger: Ledger, slot: int, entry: dict[str, Any]) -> None:
+def finish(ledger: Ledger, attempt: int, entry: dict[str, Any]) -> None:
     end = entry["end"]
     if end == "running":
         return
     if end in ("interrupted", "infra"):
-        ledger.abandon_slot(slot, end, entry["reason"])
+        ledger.abandon_attempt(attempt, end, entry["reason"])
         return
     outcome = {
         "verdict": end, "reason": entry["reason"], "fingerprint": entry["fingerprint"],
         "gain": entry["gain"], "score": 0.5, "n": 1, "parent": 1, "champion_before": 1,
-        "commit": f"{slot:040x}",
+        "commit": f"{attempt:040x}",
     }  # fmt: skip
     champion = ledger.champion()
     if end == "keep" and champion is not None:
-        ledger.crown(champion.version, slot, f"{slot:040x}", {1: 0.1 + 0.2}, outcome=outcome)
+        ledger.promote(
+            champion.version, attempt, f"{attempt:040x}", {1: 0.1 + 0.2}, outcome=outcome
+        )
         ledger.add_champion_scores(champion.version + 1, {7: 1 / 3})
     else:
-        ledger.finish_slot(slot, **outcome)
+        ledger.finish_attempt(attempt, **outcome)

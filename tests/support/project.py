@@ -87,7 +87,7 @@ class Project:
         return Ledger.open(self.path, tag)
 
     def verdicts(self, tag: str = "main") -> list[str]:
-        return [s.verdict or s.state for s in self.ledger(tag).slots() if s.kind != "baseline"]
+        return [s.verdict or s.state for s in self.ledger(tag).attempts() if s.kind != "baseline"]
 
     def cases(self, name: str = "log.xml") -> dict[str, ElementTree.Element]:
         root = ElementTree.parse(self.path / name).getroot()

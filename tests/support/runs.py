@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pytest_autoresearch.core.experiment import Budget
-from pytest_autoresearch.core.run import TrialSpec
+from pytest_autoresearch.core.run import RunSpec
 from pytest_autoresearch.data import dataset
 from pytest_autoresearch.forkserver.launch import Launcher
 
@@ -96,20 +96,18 @@ def write_dataset(folder: Path, *, train_tokens: int = 40_000) -> Path:
 
 def make_spec(
     data: Path, train_py: str = HONEST, budget: str = "4ktok", **fields: object
-) -> TrialSpec:
+) -> RunSpec:
     """A trial of `train_py`."""
     files = {"train.py": train_py.encode()}
     values: dict[str, object] = {
-        "trial_id": "trial-1",
+        "run_id": "trial-1",
         "seed": 1,
         "audit": 64,
         "reference_files": files,
         "wall_limit_s": 120.0,
         **fields,
     }
-    return TrialSpec(
-        files=files, entry="train.py", budget=Budget.parse(budget), data=data, **values
-    )
+    return RunSpec(files=files, entry="train.py", budget=Budget.parse(budget), data=data, **values)
 
 
 def descendants(pid: int) -> set[int]:

@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 from support.runs import all_gone, descendants
 
 from pytest_autoresearch.core.experiment import Budget
-from pytest_autoresearch.core.run import TrialResult, TrialSpec
+from pytest_autoresearch.core.run import Run, RunSpec
 from pytest_autoresearch.forkserver.launch import Launcher
 from pytest_autoresearch.training.command import parse_figures
-from pytest_autoresearch.training.run import run_trial
+from pytest_autoresearch.training.run import execute
 
 
 @pytest.fixture
 def run(tmp_path: Path):
-    def run(script: str, *, command=("python", "main.py"), **fields) -> TrialResult:
+    def run(script: str, *, command=("python", "main.py"), **fields) -> Run:
         options = {name: fields.pop(name) for name in ("should_stop",) if name in fields}
         values = {"seed": 7, "budget": Budget.parse("30s"), "wall_limit_s": 60.0, **fields}
-        spec = TrialSpec(
+        spec = RunSpec(
             "c1", {"main.py": script.encode()}, "main.py", command=tuple(command), **values
         )
-        return run_trial(spec, Launcher(), tmp_path / "runs", **options)
+        return execute(spec, Launcher(), tmp_path / "runs", **options)
 
     return run
 

@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_autoresearch.forkserver.channel import ProtocolError
-from pytest_autoresearch.training.dataloader import MAX_BATCH_TOKENS, BatchRequest, Feed, Windows
+from pytest_autoresearch.training.dataloader import (
+    MAX_BATCH_TOKENS,
+    BatchRequest,
+    DataLoader,
+    Windows,
+)
 
 STREAM = np.arange(1000, dtype="<u2")
 
@@ -52,14 +57,14 @@ def test_a_stream_that_is_too_short_is_refused():
 
 
 def test_a_feed_counts_tokens_exactly_and_keeps_an_order_for_each_length():
-    feed = Feed(STREAM, seed=1)
+    dataloader = DataLoader(STREAM, seed=1)
     for batch, length in ((4, 7), (2, 20), (4, 7)):
-        answer = feed.hand_out(BatchRequest(batch, length, None))
+        answer = dataloader.hand_out(BatchRequest(batch, length, None))
         assert answer == {"type": "tokens", "offset": 0}
-    assert (feed.tokens, feed.steps) == (28 + 40 + 28, 3)
-    assert (feed._slot[:32].reshape(4, 8) == rows(8)[4:]).all()
-    feed.close()
-    feed.close()
+    assert (dataloader.tokens, dataloader.steps) == (28 + 40 + 28, 3)
+    assert (dataloader._attempt[:32].reshape(4, 8) == rows(8)[4:]).all()
+    dataloader.close()
+    dataloader.close()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pytest_autoresearch.training.executor import (
     ExecutorClosed,
     Finished,
     LocalExecutor,
-    TrialExecutor,
+    RunExecutor,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks confined processes")
@@ -33,7 +33,7 @@ def data(tmp_path_factory) -> Path:
 def make_executor(launcher, tmp_path):
     made = []
 
-    def make(**options) -> TrialExecutor:
+    def make(**options) -> RunExecutor:
         made.append(LocalExecutor(launcher, tmp_path, **options))
         return made[-1]
 
@@ -42,16 +42,16 @@ def make_executor(launcher, tmp_path):
         executor.close()
 
 
-def take(executor: TrialExecutor, count: int) -> list[Finished]:
+def take(executor: RunExecutor, count: int) -> list[Finished]:
     found = [executor.wait_any(60) for _ in range(count)]
     assert None not in found
     return found
 
 
-def test_every_submitted_trial_comes_back_once(make_executor, data):
+def test_every_submitted_run_comes_back_once(make_executor, data):
     seen = set()
     executor = make_executor(capacity=2, on_progress=lambda name, progress: seen.add(name))
-    specs = [replace(make_spec(data, seed=n), trial_id=f"t{n}") for n in range(3)]
+    specs = [replace(make_spec(data, seed=n), run_id=f"t{n}") for n in range(3)]
     for spec in specs:
         executor.submit(spec)
     finished = take(executor, 3)
@@ -60,20 +60,20 @@ def test_every_submitted_trial_comes_back_once(make_executor, data):
     assert executor.wait_any(60) is None
 
 
-def test_trials_beside_each_other_score_what_they_score_alone(make_executor, data):
+def test_runs_beside_each_other_score_what_they_score_alone(make_executor, data):
     claimed = []
     for capacity in (1, 2):
         executor = make_executor(capacity=capacity)
         for n in range(2):
-            executor.submit(replace(make_spec(data, seed=n), trial_id=f"t{n}"))
+            executor.submit(replace(make_spec(data, seed=n), run_id=f"t{n}"))
         claimed.append({n: r.evidence["claimed_bpb"] for n, r in take(executor, 2)})
     assert claimed[0] == claimed[1]
 
 
-def test_running_and_waiting_trials_can_be_cancelled(make_executor, data):
+def test_running_and_waiting_runs_can_be_cancelled(make_executor, data):
     executor = make_executor(capacity=1)
     for name in ("running", "waiting"):
-        executor.submit(replace(make_spec(data, ENDLESS, "600s"), trial_id=name))
+        executor.submit(replace(make_spec(data, ENDLESS, "600s"), run_id=name))
     assert executor.wait_any(0.5) is None
     for name in ("running", "waiting", "unknown"):
         executor.cancel(name)

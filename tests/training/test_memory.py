@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.runs import candidate, make_spec, shared_launcher, write_dataset
 
-from pytest_autoresearch.training.run import run_trial
+from pytest_autoresearch.training.run import execute
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks confined processes")
 
@@ -25,6 +25,6 @@ def test_on_a_cpu_nobody_says_himself_what_memory_he_took(tmp_path: Path) -> Non
         """
     )
     data = write_dataset(tmp_path / "cycle")
-    result = run_trial(make_spec(data, teller), shared_launcher(), tmp_path / "runs")
+    result = execute(make_spec(data, teller), shared_launcher(), tmp_path / "runs")
     assert result.status == "ok", result.reason
     assert result.peak_memory_bytes > 1 << 20

@@ -20,10 +20,10 @@ from support.runs import (
     write_dataset,
 )
 
-from pytest_autoresearch.core.run import TrialResult
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.forkserver.launch import Launcher
 from pytest_autoresearch.training.clock import Burst, EqualWorkClock
-from pytest_autoresearch.training.run import run_trial
+from pytest_autoresearch.training.run import execute
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks confined processes")
 
@@ -45,32 +45,32 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def trial(launcher, data, tmp_path):
+def run(launcher, data, tmp_path):
     """Run a candidate; afterwards nothing of it may be alive."""
 
-    def run(train_py: str = HONEST, budget: str = "4ktok", **fields) -> TrialResult:
+    def run(train_py: str = HONEST, budget: str = "4ktok", **fields) -> Run:
         options = {name: fields.pop(name) for name in OPTIONS & fields.keys()}
         spec = make_spec(fields.pop("data", data), train_py, budget, **fields)
-        result = run_trial(spec, launcher, tmp_path, **options)
+        result = execute(spec, launcher, tmp_path, **options)
         assert sum(result.causes.values()) == pytest.approx(result.total_seconds, abs=0.05)
         return result
 
     return run
 
 
-def test_a_run_far_behind_the_champion_is_given_up_after_half_of_its_budget(trial):
+def test_a_run_far_behind_the_champion_is_given_up_after_half_of_its_budget(run):
     champion = tuple((i / 200, 0.01) for i in range(200))
-    result = trial(champion_curve=champion, budget="16ktok")
+    result = run(champion_curve=champion, budget="16ktok")
     assert result.status == "hopeless"
     assert "nats behind the champion" in result.reason
     assert result.score is None
     assert 0.5 < result.work / 16000 < 0.9
-    again = trial(champion_curve=tuple((at, 9.0) for at, _ in champion))
+    again = run(champion_curve=tuple((at, 9.0) for at, _ in champion))
     assert again.status == "ok"
 
 
-def test_an_honest_candidate_is_trained_and_scored(trial, tmp_path):
-    result = trial(seed=3)
+def test_an_honest_candidate_is_trained_and_scored(run, tmp_path):
+    result = run(seed=3)
     assert (result.status, result.reason) == ("ok", "")
     assert 0 < result.score < 5
     assert (result.work, result.steps) == (31 * 128, 31)
@@ -87,38 +87,38 @@ def test_an_honest_candidate_is_trained_and_scored(trial, tmp_path):
     assert not (tmp_path / "trial-1" / "work").exists()
 
 
-def test_the_same_seed_and_tokens_repeat_bit_for_bit(trial):
+def test_the_same_seed_and_tokens_repeat_bit_for_bit(run):
     weights = []
     for seed in (5, 5, 6):
-        result = trial(seed=seed)
+        result = run(seed=seed)
         weights.append(result.checkpoint.read_bytes() + result.losses.read_bytes())
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
 
 
 @pytest.mark.parametrize(("budget", "batches"), [("1280tok", 10), ("1279tok", 9), ("1ktok", 7)])
-def test_tokens_are_never_exceeded(trial, budget, batches):
-    result = trial(budget=budget)
+def test_tokens_are_never_exceeded(run, budget, batches):
+    result = run(budget=budget)
     assert result.steps == batches
     assert result.work == batches * 128
 
 
-def test_a_wall_budget_is_kept_within_a_step(trial):
+def test_a_wall_budget_is_kept_within_a_step(run):
     slow = candidate("import time\nfor x, y, p in batches(1, 1): time.sleep(0.1)")
-    result = trial(slow, budget="1s")
+    result = run(slow, budget="1s")
     assert result.status == "ok"
     assert 9 <= result.steps <= 11
 
 
-def test_training_starts_when_the_first_batch_is_asked_for(trial):
+def test_training_starts_when_the_first_batch_is_asked_for(run):
     late = candidate("import time\ntime.sleep(1)\nfor x, y, p in batches(1, 1): time.sleep(0.02)")
-    result = trial(late, budget="0.5s")
+    result = run(late, budget="0.5s")
     assert result.status == "ok"
     assert result.train_seconds == pytest.approx(0.5, abs=0.1)
     assert result.causes["start"] > 1
 
 
-def test_the_clock_of_the_candidate_changes_nothing(trial):
+def test_the_clock_of_the_candidate_changes_nothing(run):
     patched = candidate(
         """
         import time
@@ -129,11 +129,11 @@ def test_the_clock_of_the_candidate_changes_nothing(trial):
             steps += 1
         """
     )
-    result = trial(patched, budget="640tok")
+    result = run(patched, budget="640tok")
     assert (result.status, result.steps) == ("ok", 10)
 
 
-def test_progress_and_data_arrive_as_promised(trial):
+def test_progress_and_data_arrive_as_promised(run):
     check = candidate(
         """
         import torch
@@ -146,12 +146,12 @@ def test_progress_and_data_arrive_as_promised(trial):
         assert list(batches(4, 16)) == []
         """
     )
-    assert trial(check, budget="640tok").reason == ""
+    assert run(check, budget="640tok").reason == ""
 
 
-def test_replicates_of_different_code_see_the_same_batches(trial):
+def test_replicates_of_different_code_see_the_same_batches(run):
     dump = "for i, (x, y, p) in enumerate(batches(4, 16)): print(x.sum().item())"
-    one, two = (trial(candidate(f"{extra}\n{dump}"), budget="640tok") for extra in ("", "1 + 1"))
+    one, two = (run(candidate(f"{extra}\n{dump}"), budget="640tok") for extra in ("", "1 + 1"))
     assert one.log_head == two.log_head
     assert len(one.log_head.split()) == 10
 
@@ -216,15 +216,15 @@ CRASHES = {
 }  # fmt: skip
 
 
-def test_rows_longer_than_the_data_are_refused(trial):
-    result = trial(candidate("next(iter(batches(1, 50_000)))"), budget="100ktok")
+def test_rows_longer_than_the_data_are_refused(run):
+    result = run(candidate("next(iter(batches(1, 50_000)))"), budget="100ktok")
     assert (result.status, "stream holds 39375" in result.reason) == ("crash", True)
 
 
 @pytest.mark.parametrize("name", CRASHES)
-def test_what_breaks_the_rules_is_a_crash_with_its_reason(trial, name):
+def test_what_breaks_the_rules_is_a_crash_with_its_reason(run, name):
     body, reason = CRASHES[name]
-    result = trial("def build(:" if body is None else candidate(body))
+    result = run("def build(:" if body is None else candidate(body))
     assert result.status == "crash", result
     assert result.score is None
     assert result.reason
@@ -232,60 +232,60 @@ def test_what_breaks_the_rules_is_a_crash_with_its_reason(trial, name):
     assert re.search(reason, result.reason), result.reason
 
 
-def test_a_missing_function_is_named(trial):
-    result = trial(BUILD)
+def test_a_missing_function_is_named(run):
+    result = run(BUILD)
     assert (result.status, "defines no function train" in result.reason) == ("crash", True)
 
 
-def test_the_crash_names_the_line_and_the_log_keeps_the_traceback(trial):
+def test_the_crash_names_the_line_and_the_log_keeps_the_traceback(run):
     source = candidate("x = 1\nraise KeyError('depth')")
     line = source.splitlines().index("    raise KeyError('depth')") + 1
-    result = trial(source)
+    result = run(source)
     assert result.reason == f"KeyError: 'depth' (train.py, line {line})"
     assert "Traceback" in result.log_head
 
 
-def test_training_on_after_the_end_is_a_timeout(trial):
+def test_training_on_after_the_end_is_a_timeout(run):
     overrun = candidate("for x, y, p in batches(4, 16): pass\nwhile True: pass")
-    result = trial(overrun, budget="640tok")
+    result = run(overrun, budget="640tok")
     assert result.status == "timeout"
     assert "after its budget had ended" in result.reason
 
 
-def test_not_coming_back_for_batches_is_a_timeout(trial):
+def test_not_coming_back_for_batches_is_a_timeout(run):
     hoard = candidate("next(iter(batches(4, 16)))\nwhile True: pass")
-    result = trial(hoard, budget="0.5s")
+    result = run(hoard, budget="0.5s")
     assert result.status == "timeout"
     assert "did not come back" in result.reason
 
 
-def test_a_hang_ends_at_the_wall_limit(trial):
-    result = trial(candidate("import time; time.sleep(600)"), wall_limit_s=2.0)
+def test_a_hang_ends_at_the_wall_limit(run):
+    result = run(candidate("import time; time.sleep(600)"), wall_limit_s=2.0)
     assert (result.status, "limit of 2 s" in result.reason) == ("timeout", True)
     assert result.total_seconds < 30
 
 
-def test_work_before_the_first_batch_is_bounded_in_cpu_seconds(trial):
-    result = trial(candidate("while True: pass"), startup_limit_s=0.5)
+def test_work_before_the_first_batch_is_bounded_in_cpu_seconds(run):
+    result = run(candidate("while True: pass"), startup_limit_s=0.5)
     assert (result.status, "0.5 CPU seconds" in result.reason) == ("timeout", True)
 
 
-def test_sleeping_in_start_up_costs_no_cpu_and_is_allowed(trial):
+def test_sleeping_in_start_up_costs_no_cpu_and_is_allowed(run):
     body = "import time\ntime.sleep(1.5)\nfor b in batches(4, 16): pass"
-    assert trial(candidate(body), startup_limit_s=1.0).status == "ok"
+    assert run(candidate(body), startup_limit_s=1.0).status == "ok"
 
 
 @pytest.mark.slow
-def test_memory_over_the_limit_is_a_guard(trial):
+def test_memory_over_the_limit_is_a_guard(run):
     hog = candidate(
         "next(iter(batches(4, 16)))\nkept = b'x' * (2 << 30)\nimport time; time.sleep(600)"
     )
-    result = trial(hog, memory_limit_bytes=900 << 20)
+    result = run(hog, memory_limit_bytes=900 << 20)
     assert (result.status, "memory" in result.reason) == ("guard", True)
 
 
 @pytest.mark.slow
-def test_a_swarm_of_processes_is_a_guard_and_leaves_nothing(trial):
+def test_a_swarm_of_processes_is_a_guard_and_leaves_nothing(run):
     swarm = candidate(
         """
         import os, time
@@ -299,13 +299,13 @@ def test_a_swarm_of_processes_is_a_guard_and_leaves_nothing(trial):
         """
     )
     before = descendants(os.getpid())
-    result = trial(swarm)
+    result = run(swarm)
     assert (result.status, "processes" in result.reason) == ("guard", True)
     assert all_gone(descendants(os.getpid()) - before)
 
 
 @pytest.mark.parametrize("mode", ["auto", "off"])
-def test_a_daemon_does_not_outlive_its_trial(trial, mode):
+def test_a_daemon_does_not_outlive_its_run(run, mode):
     daemon = candidate(
         """
         import os, time
@@ -318,11 +318,11 @@ def test_a_daemon_does_not_outlive_its_trial(trial, mode):
         """
     )
     before = descendants(os.getpid())
-    assert trial(daemon, sandbox_mode=mode).status == "ok"
+    assert run(daemon, sandbox_mode=mode).status == "ok"
     assert all_gone(descendants(os.getpid()) - before)
 
 
-def test_huge_output_is_bounded_and_does_not_stall_training(trial):
+def test_huge_output_is_bounded_and_does_not_stall_training(run):
     loud = candidate(
         """
         print("begin sk-ant-api03-" + "A" * 30)
@@ -331,24 +331,24 @@ def test_huge_output_is_bounded_and_does_not_stall_training(trial):
         print("the end")
         """
     )
-    result = trial(loud)
+    result = run(loud)
     assert result.status == "ok"
     assert result.log_head.startswith("begin [credential removed]")
     assert result.log_tail.endswith("the end\n")
     assert len(result.log_head) + len(result.log_tail) < 100_000
 
 
-def test_losses_that_are_no_numbers_are_refused(trial):
+def test_losses_that_are_no_numbers_are_refused(run):
     liar = candidate(
         "c = batches._channel\nnext(iter(batches(4, 16)))\n"
         "c.send({'type': 'batch', 'batch_size': 4, 'seq_len': 16, 'loss': 'great'})\n"
         "import time; time.sleep(600)"
     )
-    result = trial(liar)
+    result = run(liar)
     assert (result.status, "loss of 'great'" in result.reason) == ("crash", True)
 
 
-def test_self_reported_metrics_are_kept_only_if_finite_and_named(trial):
+def test_self_reported_metrics_are_kept_only_if_finite_and_named(run):
     teller = candidate(
         """
         import os, json, time
@@ -360,79 +360,79 @@ def test_self_reported_metrics_are_kept_only_if_finite_and_named(trial):
         time.sleep(600)
         """
     )
-    result = trial(teller)
+    result = run(teller)
     assert result.status == "ok"
     assert result.metrics == {"good": 1.5}
 
 
-def test_a_model_that_peeks_is_a_cheat(trial):
+def test_a_model_that_peeks_is_a_cheat(run):
     peeking = HONEST.replace(
         "return model(x)\n", "z = model(x); return z + z.mean(1, keepdim=True)\n"
     )
     assert peeking.count("z.mean") == 1
-    result = trial(peeking)
+    result = run(peeking)
     assert result.status == "cheat"
     assert result.score is None
 
 
-def test_a_model_that_cannot_be_scored_is_a_crash(trial):
-    result = trial(HONEST.replace("def logits(model, x):", "def logits(model, x):\n    1 / 0"))
+def test_a_model_that_cannot_be_scored_is_a_crash(run):
+    result = run(HONEST.replace("def logits(model, x):", "def logits(model, x):\n    1 / 0"))
     assert (result.status, "logits()" in result.reason) == ("crash", True)
 
 
-def test_training_while_loading_is_a_timeout(trial):
+def test_training_while_loading_is_a_timeout(run):
     cheat = HONEST.replace(
         "def logits(model, x):", "def logits(model, x):\n    while not x.requires_grad: pass"
     )
-    result = trial(cheat, scoring_cpu_limit_s=1.0)
+    result = run(cheat, scoring_cpu_limit_s=1.0)
     assert (result.status, "CPU" in result.reason) == ("timeout", True)
 
 
-def test_a_smoke_run_takes_two_steps_and_one_scored_batch(trial):
-    result = trial(phase="smoke", budget="equal:900ktok")
+def test_a_smoke_run_takes_two_steps_and_one_scored_batch(run):
+    result = run(phase="smoke", budget="equal:900ktok")
     assert (result.status, result.steps, result.score_kind) == ("ok", 2, "unverified")
     assert result.losses is None
 
 
-def test_a_missing_data_set_is_infrastructure(trial, tmp_path):
-    result = trial(data=tmp_path / "nowhere")
+def test_a_missing_data_set_is_infrastructure(run, tmp_path):
+    result = run(data=tmp_path / "nowhere")
     assert (result.status, "prepare.py" in result.reason) == ("infra", True)
 
 
-def test_an_equal_budget_without_a_baseline_is_infrastructure(trial):
-    result = trial(budget="equal:4ktok", reference_files=None)
+def test_an_equal_budget_without_a_baseline_is_infrastructure(run):
+    result = run(budget="equal:4ktok", reference_files=None)
     assert (result.status, "baseline" in result.reason) == ("infra", True)
 
 
-def test_a_broken_baseline_is_infrastructure_and_not_the_candidates_fault(trial):
+def test_a_broken_baseline_is_infrastructure_and_not_the_candidates_fault(run):
     broken = {"train.py": candidate("1 / 0").encode()}
-    result = trial(budget="equal:4ktok", reference_files=broken)
+    result = run(budget="equal:4ktok", reference_files=broken)
     assert (result.status, "ZeroDivisionError" in result.reason) == ("infra", True)
 
 
 def test_files_outside_of_the_copy_are_refused(launcher, data, tmp_path):
     spec = replace(make_spec(data), files={"../train.py": b""})
-    assert run_trial(spec, launcher, tmp_path).status == "infra"
+    assert execute(spec, launcher, tmp_path).status == "infra"
     assert not (tmp_path / "train.py").exists()
 
 
 @pytest.mark.slow
-def test_a_zygote_that_dies_is_infrastructure_and_the_next_trial_runs(trial, launcher):
-    zygote = launcher._server._process.pid
+def test_a_zygote_that_dies_is_infrastructure_and_the_next_run_runs(run, launcher):
+    forkserver = launcher._server._process.pid
 
     def murder(progress):
         if progress.work > 3:
-            os.kill(zygote, signal.SIGKILL)
+            os.kill(forkserver, signal.SIGKILL)
 
     endless = candidate("import time\nfor b in batches(1, 1): time.sleep(0.05)")
-    result = trial(endless, budget="600s", on_progress=murder)
+    result = run(endless, budget="600s", on_progress=murder)
     assert (result.status, "zygote" in result.reason) == ("infra", True)
-    assert trial().status == "ok"
+    assert run().status == "ok"
 
 
-def test_an_onlooker_sees_every_phase_and_can_stop(trial):
+def test_an_onlooker_sees_every_phase_and_can_stop(run):
     seen = []
-    result = trial(on_progress=seen.append)
+    result = run(on_progress=seen.append)
     assert result.status == "ok"
     assert [p.phase for p in seen if p.phase != "start"][-1] == "audit"
     assert {"train", "score", "audit"} <= {p.phase for p in seen}
@@ -440,14 +440,14 @@ def test_an_onlooker_sees_every_phase_and_can_stop(trial):
 
     endless = candidate("import time\nfor b in batches(1, 1): time.sleep(0.05)")
     watched = []
-    result = trial(
+    result = run(
         endless, budget="600s", on_progress=watched.append,
         should_stop=lambda: any(p.phase == "train" and p.work > 3 for p in watched),
     )  # fmt: skip
     assert (result.status, result.reason) == ("interrupted", "stopped from outside")
 
 
-def test_an_interrupted_harness_kills_the_candidate_and_lets_the_interrupt_through(trial):
+def test_an_interrupted_harness_kills_the_candidate_and_lets_the_interrupt_through(run):
     before = descendants(os.getpid())
 
     def interrupt(progress):
@@ -456,18 +456,18 @@ def test_an_interrupted_harness_kills_the_candidate_and_lets_the_interrupt_throu
 
     endless = candidate("import time\nfor b in batches(1, 1): time.sleep(0.05)")
     with pytest.raises(KeyboardInterrupt):
-        trial(endless, budget="600s", on_progress=interrupt)
+        run(endless, budget="600s", on_progress=interrupt)
     assert all_gone(descendants(os.getpid()) - before)
 
 
-def test_equal_work_runs_the_reference_beside_the_candidate_and_keeps_it(trial, launcher):
-    result = trial(budget="equal:30ktok")
+def test_equal_work_runs_the_reference_beside_the_candidate_and_keeps_it(run, launcher):
+    result = run(budget="equal:30ktok")
     clock = result.evidence["clock"]
     assert result.status == "ok"
     assert clock["reference_bursts"] >= 1
     assert clock["equivalent_tokens"] == pytest.approx(30_000, rel=0.2)
     kept = launcher._kept["reference"]
-    assert trial(budget="equal:30ktok", seed=9).status == "ok"
+    assert run(budget="equal:30ktok", seed=9).status == "ok"
     assert launcher._kept["reference"] is kept
 
 
@@ -505,7 +505,7 @@ def backwards(passes: int) -> str:
 
 
 @pytest.mark.slow
-def test_equal_work_gives_dearer_code_fewer_tokens(trial):
+def test_equal_work_gives_dearer_code_fewer_tokens(run):
     """Four times the baseline's passes, in steps of milliseconds.
 
     In shorter steps the passes are lost in what it costs to ask for a batch, and that is dearer on
@@ -513,7 +513,7 @@ def test_equal_work_gives_dearer_code_fewer_tokens(trial):
     """
     baseline = backwards(50)
     same, dear = (
-        trial(text, budget="equal:120ktok", reference_files={"train.py": baseline.encode()})
+        run(text, budget="equal:120ktok", reference_files={"train.py": baseline.encode()})
         for text in (baseline, backwards(200))
     )
     assert (same.reason, dear.reason) == ("", "")
@@ -522,24 +522,24 @@ def test_equal_work_gives_dearer_code_fewer_tokens(trial):
     assert dear.work < 0.5 * same.work
 
 
-def test_scoring_can_be_stopped_while_it_runs(trial):
+def test_scoring_can_be_stopped_while_it_runs(run):
     endless = HONEST.replace("def logits(model, x):", "def logits(model, x):\n    while True: pass")
     watched = []
-    result = trial(
+    result = run(
         endless, on_progress=watched.append,
         should_stop=lambda: any(p.phase == "score" and p.elapsed_s >= 0 for p in watched),
     )  # fmt: skip
     assert result.status == "interrupted"
 
 
-def test_scoring_processes_have_a_scratch_folder_each_that_is_gone_afterwards(trial, tmp_path):
+def test_scoring_processes_have_a_scratch_folder_each_that_is_gone_afterwards(run, tmp_path):
     leaving = HONEST.replace(
         "def logits(model, x):",
         "def logits(model, x):\n"
         "    import os\n"
         "    open('left', 'x' if first else 'w').close(); globals()['first'] = False",
     )
-    result = trial(leaving + "\nfirst = True\n")
+    result = run(leaving + "\nfirst = True\n")
     assert result.reason == ""
     assert {path.name for path in (tmp_path / "trial-1").iterdir()} == {
         "copy",
@@ -549,9 +549,9 @@ def test_scoring_processes_have_a_scratch_folder_each_that_is_gone_afterwards(tr
 
 
 @pytest.mark.slow
-def test_a_cold_trial_scores_what_a_warm_one_scores(trial, data, tmp_path):
-    warm = trial(seed=4)
+def test_a_cold_run_scores_what_a_warm_one_scores(run, data, tmp_path):
+    warm = run(seed=4)
     with Launcher(warm=False) as cold:
-        result = run_trial(make_spec(data, seed=4), cold, tmp_path / "cold")
+        result = execute(make_spec(data, seed=4), cold, tmp_path / "cold")
     assert result.status == "ok"
     assert result.evidence["claimed_bpb"] == warm.evidence["claimed_bpb"]

@@ -33,7 +33,7 @@ from ...core.text import clean, one_line
 from ...forkserver.group import Group
 from ...forkserver.output import Output
 from ...forkserver.usage import scan_groups
-from ...ledger.spend import Purse
+from ...ledger.spend import CostBudget
 from ...sandbox import launch
 from ...sandbox.launch import Sandboxed, survey
 from ...sandbox.limits import candidate_environment
@@ -115,10 +115,10 @@ class Command:
     effort: str | None = None
     passed: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
-    purse: Purse | None = None
+    cost_budget: CostBudget | None = None
     sandbox: Mode = "auto"
     deadline_s: float = DEADLINE_S
-    thinks: bool = True
+    slow: bool = True
     _version: str | None = None
     _confined: str = ""
     _refusals: int = 0
@@ -170,8 +170,8 @@ class Command:
             try:
                 ran = self._run(self._arguments(home, context), copy, home, ends)
             except ProposerUnavailable:
-                if self.purse is not None and reservation is not None:
-                    self.purse.settle(reservation, 0.0)
+                if self.cost_budget is not None and reservation is not None:
+                    self.cost_budget.settle(reservation, 0.0)
                 raise
             told = self.recipe.read(ran.output, read_text(home / "last.txt") or "")
             told = replace(told, text=clean(told.text))
@@ -303,7 +303,7 @@ class Command:
         if self._closed:
             error = ProposerUnavailable(f"{self.name} was ended with the session")
         elif stopped := f"no answer in {self.deadline_s:g} s" if ran.overdue else ran.stopped:
-            error = ProposerUnavailable(f"{self.name}: {stopped}; the slot is not charged")
+            error = ProposerUnavailable(f"{self.name}: {stopped}; the attempt is not charged")
         elif told.refused:
             self._refusals += 1
             error = ProposalRefused(f"{self.name}: {told.refused}")
@@ -313,7 +313,7 @@ class Command:
             )
         elif told.failure or ran.code:
             why = told.failure or f"it ended with status {ran.code}: {ran.complaint}"
-            error = ProposerUnavailable(f"{self.name}: {why}; the slot is not charged")
+            error = ProposerUnavailable(f"{self.name}: {why}; the attempt is not charged")
             if usage.cost_usd == 0 and _BUSY.search(why):
                 error.again_s = AGAIN_S
         if error is not None:
@@ -321,14 +321,14 @@ class Command:
             raise error
 
     def _reserve(self, ends: float) -> int | None:
-        if self.purse is None or self.purse.cap is None:
+        if self.cost_budget is None or self.cost_budget.cap is None:
             return None
         while True:
             try:
-                return self.purse.reserve(self.model or self.name, BUDGET_USD)
+                return self.cost_budget.reserve(self.model or self.name, BUDGET_USD)
             except SetAside as error:
                 if self._closed or time.monotonic() >= ends:
-                    raise ProposerUnavailable(f"{error}; the slot is not charged") from None
+                    raise ProposerUnavailable(f"{error}; the attempt is not charged") from None
             time.sleep(_SCAN_S)
 
     def _settle(self, reservation: int | None, told: Told, seconds: float) -> Usage:
@@ -339,13 +339,13 @@ class Command:
             vendor = key.provider if (key := self._key()) else ""
             with contextlib.suppress(NoPrice):
                 usage = replace(usage, cost_usd=price(vendor, usage))
-        if self.purse is not None and usage.cost_usd is not None:
+        if self.cost_budget is not None and usage.cost_usd is not None:
             if reservation is None:
-                reservation = self.purse.reserve(model or self.name, usage.cost_usd)
-            self.purse.settle(reservation, usage.cost_usd)
-        elif self.purse is not None and reservation is not None:
+                reservation = self.cost_budget.reserve(model or self.name, usage.cost_usd)
+            self.cost_budget.settle(reservation, usage.cost_usd)
+        elif self.cost_budget is not None and reservation is not None:
             usage = replace(usage, cost_usd=BUDGET_USD)
-            self.purse.settle(reservation, BUDGET_USD)
+            self.cost_budget.settle(reservation, BUDGET_USD)
         return usage
 
 

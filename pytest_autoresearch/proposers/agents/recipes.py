@@ -102,6 +102,7 @@ class Recipe:
 def _key(name: str, provider: str, inside: str = "") -> Key:
     return Key(name, provider, inside or name)
 
+
 ANTHROPIC = _key("ANTHROPIC_API_KEY", "anthropic")
 
 OPENAI = _key("OPENAI_API_KEY", "openai")
@@ -352,6 +353,7 @@ def _number(text: str) -> float | None:
         return _dollars(float(text))
     except ValueError:
         return None
+
 
 RECIPES = {
     "claude": Recipe(

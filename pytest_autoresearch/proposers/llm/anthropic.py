@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from ...core.proposal import Context, Proposal, ProposalInvalid, ProposerError, Usage
 from ...core.text import one_line
-from .calls import START_S, Asker, Heard, Patience, Rejected, Transient, faults, persist, verdict
+from .calls import START_S, Asker, Heard, Rejected, RetryPolicy, Transient, faults, persist, verdict
 from .prompt import LIMIT_TOKENS, Prompt, compose, estimate_tokens
 from .repair import Reply, Turn, converse
 
@@ -154,7 +154,7 @@ class Claude(Asker):
             raise Transient("the stream ended before the message did")
         return message
 
-    def _check_model(self, patience: Patience) -> None:
+    def _check_model(self, patience: RetryPolicy) -> None:
         """Ask whether the model exists, and how much it may answer."""
 
         async def ask() -> Any:

@@ -24,7 +24,7 @@ from ...core.proposal import (
     Usage,
 )
 from ...core.text import one_line as one_line
-from ...ledger.spend import Purse
+from ...ledger.spend import CostBudget
 from .prompt import estimate_tokens
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long a provider is waited for.
 
     Attributes:
@@ -88,7 +88,7 @@ class Patience:
     pause_s: float = 2.0
 
 
-def persist(call: Callable[[], Awaitable[T]], patience: Patience, provider: str) -> T:
+def persist(call: Callable[[], Awaitable[T]], patience: RetryPolicy, provider: str) -> T:
     """Call until there is an answer, the fault is final, or the deadline has passed.
 
     Args:
@@ -97,13 +97,13 @@ def persist(call: Callable[[], Awaitable[T]], patience: Patience, provider: str)
         provider: For messages.
 
     Raises:
-        ProposerUnavailable: No answer in time; the slot is not charged.
+        ProposerUnavailable: No answer in time; the attempt is not charged.
         ProposerError: Whatever else `call` raises.
     """
     return asyncio.run(_persist(call, patience, provider))
 
 
-async def _persist(call: Callable[[], Awaitable[T]], patience: Patience, provider: str) -> T:
+async def _persist(call: Callable[[], Awaitable[T]], patience: RetryPolicy, provider: str) -> T:
     ends = time.monotonic() + patience.deadline_s
     pause, longest, tries = patience.pause_s, 30 * patience.pause_s, 0
     while True:
@@ -121,7 +121,7 @@ async def _persist(call: Callable[[], Awaitable[T]], patience: Patience, provide
         if away or time.monotonic() + wait >= ends:
             asked = f", which asks to wait {trouble.after_s:g} s" if trouble.after_s else ""
             gone = ProposerUnavailable(
-                f"{provider}{asked}: {trouble} ({tries} tries); the slot is not charged"
+                f"{provider}{asked}: {trouble} ({tries} tries); the attempt is not charged"
             )
             gone.again_s = wait if trouble.free else None
             raise gone
@@ -188,9 +188,9 @@ class Asker(ABC):
     model: str
     effort: str | None = None
     client: str | None = None
-    purse: Purse | None = None
-    patience: Patience = field(default_factory=Patience)
-    thinks: bool = True
+    cost_budget: CostBudget | None = None
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
+    slow: bool = True
     rates: tuple[float, float] | None = None
     _refusals: int = 0
     _notice: str = ""
@@ -226,7 +226,7 @@ class Asker(ABC):
             Rejected: It cannot be had: no credentials, no such model, a server of another kind, or
                 a cap on what has no price.
         """
-        if self.purse is not None and self.purse.cap is not None:
+        if self.cost_budget is not None and self.cost_budget.cap is not None:
             self._bound(Usage(self.model))
         try:
             self._check_model(replace(self.patience, deadline_s=START_S))
@@ -237,7 +237,7 @@ class Asker(ABC):
         return self._notice
 
     @abstractmethod
-    def _check_model(self, patience: Patience) -> None:
+    def _check_model(self, patience: RetryPolicy) -> None:
         """Ask the provider for the model; raise what `check` raises."""
 
     def _buy(
@@ -306,16 +306,16 @@ class Asker(ABC):
         return amount
 
     def _settle(self, reservation: int | None, amount: float | None) -> None:
-        if self.purse is not None and reservation is not None and amount is not None:
-            self.purse.settle(reservation, amount)
+        if self.cost_budget is not None and reservation is not None and amount is not None:
+            self.cost_budget.settle(reservation, amount)
 
     def _reserve(self, most: Usage) -> int | None:
-        if self.purse is None:
+        if self.cost_budget is None:
             return None
-        if self.purse.cap is None and self._price(most) is None:
+        if self.cost_budget.cap is None and self._price(most) is None:
             return None
         try:
-            return self.purse.reserve(self.model, self._bound(most))
+            return self.cost_budget.reserve(self.model, self._bound(most))
         except SetAside as error:
             raise Transient(str(error), free=True) from None
 

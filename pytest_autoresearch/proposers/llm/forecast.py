@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...core.experiment import Experiment
 from ...core.money import NoPrice, price, prices_version
-from ...core.proposal import Attempt, Context, Proposer, Usage
+from ...core.proposal import Context, PastAttempt, Proposer, Usage
 from .prompt import compose, estimate_tokens
 
 ANSWER_TOKENS = 4_000
@@ -21,7 +21,7 @@ def first_context(
     experiment: Experiment, program: str, files: dict[str, str], fixed: dict[str, str]
 ) -> Context:
     """Return what a campaign's first proposal is made from, as far as it is known beforehand."""
-    baseline = Attempt(
+    baseline = PastAttempt(
         1, "baseline-1", None, "baseline", "", "", "baseline", "", 1.0, None, None, 0, 0, {},
         lambda: files,
     )  # fmt: skip
@@ -29,26 +29,30 @@ def first_context(
 
 
 def forecast(
-    proposer: Proposer, context: Context, slots: int, control: int = 0, known: int = 0
+    proposer: Proposer, context: Context, attempts: int, control: int = 0, known: int = 0
 ) -> str:
     """Say in one line what proposals will cost.
 
     Args:
         proposer: Who is asked.
         context: What the first of them is made from.
-        slots: Of the session.
-        control: Every how many slots somebody else proposes; 0: none.
+        attempts: Of the session.
+        control: Every how many attempts somebody else proposes; 0: none.
         known: Attempts that the history holds already.
     """
-    own = slots - (slots // control if control else 0)
-    what = f"{slots} slots" if own == slots else f"{slots} slots, {own} of them {proposer.name}'s"
+    own = attempts - (attempts // control if control else 0)
+    what = (
+        f"{attempts} attempts"
+        if own == attempts
+        else f"{attempts} attempts, {own} of them {proposer.name}'s"
+    )
     model, vendor = getattr(proposer, "model", None), getattr(proposer, "vendor", None)
     if not model or not vendor:
         return f"proposals: {what}, unknown price ({proposer.name})"
     rates = getattr(proposer, "rates", None)
     prompt = compose(context)
     stable = sum(map(estimate_tokens, (*prompt.system, *prompt.user[:1])))
-    rest = sum(map(estimate_tokens, prompt.user[1:])) + LINE_TOKENS * (known + slots // 2)
+    rest = sum(map(estimate_tokens, prompt.user[1:])) + LINE_TOKENS * (known + attempts // 2)
     hit = Usage(model, input_tokens=rest, cache_read_tokens=stable, output_tokens=ANSWER_TOKENS)
     miss = Usage(model, input_tokens=rest, cache_write_tokens=stable, output_tokens=ANSWER_TOKENS)
     try:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from ...core.proposal import Context, Proposal, ProposalInvalid, Usage
 from ...core.text import one_line
-from .calls import Asker, Heard, Patience, Rejected, Transient, faults, persist, verdict
+from .calls import Asker, Heard, Rejected, RetryPolicy, Transient, faults, persist, verdict
 from .prompt import LIMIT_TOKENS, Prompt, compose, estimate_tokens
 from .repair import Reply, Turn, converse
 
@@ -145,7 +145,7 @@ class Chat(Asker):
             raise Transient("the stream ended before the answer did")
         return Answer("".join(text), "".join(refusal), finish, usage)
 
-    def _check_model(self, patience: Patience) -> None:
+    def _check_model(self, patience: RetryPolicy) -> None:
         """Ask whether the server has the model, where it can say."""
 
         async def ask() -> dict[str, Any] | None:

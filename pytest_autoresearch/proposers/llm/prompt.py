@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...core.proposal import Attempt, Context, Edit
+from ...core.proposal import Context, Edit, PastAttempt
 from ...judge.verdicts import NEAR_MISS
 from ...source.edits import unified
 
@@ -83,7 +83,7 @@ each marker on a line of its own."""
 
 _CARE = """\
 Under the hypothesis you may add any of these, each on one line:
-Idea: something else worth trying in a later slot
+Idea: something else worth trying in a later attempt
 Done: an idea of the backlog, copied, that is tried by this proposal or has become pointless
 Lesson: what the history has taught
 
@@ -118,7 +118,7 @@ def compose(
     *,
     agent: bool = False,
 ) -> Prompt:
-    """Compose the prompt for one slot.
+    """Compose the prompt for one attempt.
 
     Where it would be longer than the limit, parts are left out in the order of `DROPPED`. The
     rules, the brief, the files, what was kept and the task are always told.
@@ -230,11 +230,11 @@ def _fixed(files: Mapping[str, str]) -> str:
 def _files(context: Context, agent: bool) -> tuple[str, str]:
     """The champion's files, and what the parent's differ by if it is another.
 
-    The champion stays the same for many slots, so that its files are paid for as what a provider
-    has cached; the parent changes from slot to slot, and differs by little.
+    The champion stays the same for many attempts, so that its files are paid for as what a provider
+    has cached; the parent changes from attempt to attempt, and differs by little.
     """
     parent, champion = context.parent, context.champion
-    if parent.slot_id == champion.slot_id:
+    if parent.attempt_id == champion.attempt_id:
         return "" if agent else _whole(context.files, parent.name), ""
     known = {name: champion.read_files().get(name, "") for name in context.files}
     diff = unified(known, context.files)
@@ -260,11 +260,11 @@ def _whole(files: Mapping[str, str], owner: str) -> str:
 
 
 def _history(context: Context) -> list[tuple[str, bool]]:
-    names = {attempt.slot_id: attempt.name for attempt in context.history}
+    names = {attempt.attempt_id: attempt.name for attempt in context.history}
     return [(_line(a, names), a.verdict in ("keep", "baseline")) for a in context.history]
 
 
-def _line(attempt: Attempt, names: Mapping[int, str]) -> str:
+def _line(attempt: PastAttempt, names: Mapping[int, str]) -> str:
     score = "-" if attempt.score is None else f"{attempt.score:.6f}"
     delta = ""
     if attempt.gain is not None and attempt.gain_sigma is not None:
@@ -289,7 +289,7 @@ def _line(attempt: Attempt, names: Mapping[int, str]) -> str:
 
 def _siblings(context: Context) -> str:
     """The parent's latest other children in full: what was thought, done, and came of it."""
-    own = [a for a in context.history if a.parent == context.parent.slot_id]
+    own = [a for a in context.history if a.parent == context.parent.attempt_id]
     parts = []
     for a in own[-SIBLINGS:]:
         texts = [a.title, a.hypothesis, a.reason, *(_change(edit) for edit in a.edits)]
@@ -325,7 +325,9 @@ def _log(context: Context) -> str:
 def _task(context: Context) -> str:
     metric = context.experiment.metric
     better = "lower" if metric.direction == "min" else "higher"
-    parts = [f"Propose the mutation for slot {context.slot}. {metric.name}: {better} is better."]
+    parts = [
+        f"Propose the mutation for attempt {context.attempt}. {metric.name}: {better} is better."
+    ]
     champion = context.champion
     if champion.score is not None:
         parts.append(f"The champion is {champion.name} with {champion.score:.6f}.")
@@ -341,7 +343,7 @@ def _task(context: Context) -> str:
             f"The latest attempt, {last.name}, had no score ({line(last.reason)}). If its idea is "
             "still worth trying, propose it again with the fault mended."
         )
-    if context.slot % LESSON_EVERY == 0:
+    if context.attempt % LESSON_EVERY == 0:
         parts.append("Look back over the history and add one line that begins with Lesson: to it.")
     if context.hint:
         parts.append(context.hint)
@@ -366,9 +368,10 @@ def _figures(context: Context) -> list[str]:
         parts.append(f"Its training loss, by share of the budget: {shape}.")
     return parts
 
+
 _SHARES = (5, 10, 25, 50, 75, 90, 100)
 
 
-def _crashed(history: Sequence[Attempt]) -> Attempt | None:
+def _crashed(history: Sequence[PastAttempt]) -> PastAttempt | None:
     over = [a for a in history if a.verdict not in ("running", "baseline")]
     return over[-1] if over and over[-1].verdict in ("crash", "timeout") else None

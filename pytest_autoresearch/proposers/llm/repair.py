@@ -38,6 +38,7 @@ class Reply:
     usage: Usage
     parsed: Parsed | None = None
 
+
 Turn = tuple[str, str]
 """What the model said, verbatim, and what it was answered."""
 

@@ -34,7 +34,7 @@ ANSWER_S = 120.0
 
 
 class GaussianProcess:
-    """Proposes where the model expects improvement; the first few slots turn one knob each."""
+    """Proposes where the model expects improvement; the first few attempts turn one knob each."""
 
     name = "gp"
 
@@ -56,7 +56,7 @@ class GaussianProcess:
         knobs = {name: every[name] for name in names}
         request = self._request(context, knobs)
         known = tried(context)
-        rng = random.Random(f"{context.seed}/{context.slot}/gp")
+        rng = random.Random(f"{context.seed}/{context.attempt}/gp")
         moved = {
             name: _typed(knobs[name], value)
             for name, value in self._ask(request).items()
@@ -92,7 +92,7 @@ class GaussianProcess:
                 }
             )
         return {
-            "seed": context.seed * 100_003 + context.slot,
+            "seed": context.seed * 100_003 + context.attempt,
             "points": points,
             "knobs": {
                 name: {

@@ -44,7 +44,7 @@ def tried(context: Context) -> set[tuple[tuple[str, Value], ...]]:
     return {
         tuple(sorted((name, value) for name, value in attempt.meta["changes"].items()))
         for attempt in context.history
-        if attempt.parent == context.parent.slot_id and "changes" in attempt.meta
+        if attempt.parent == context.parent.attempt_id and "changes" in attempt.meta
     }
 
 
@@ -73,7 +73,7 @@ def proposal_of(
 
 
 class Keyless:
-    """A proposer around a `Chooser`; deterministic in (campaign seed, slot, history)."""
+    """A proposer around a `Chooser`; deterministic in (campaign seed, attempt, history)."""
 
     def __init__(self, name: str, choose: Chooser) -> None:
         self.name = name
@@ -82,7 +82,7 @@ class Keyless:
     def propose(self, context: Context) -> Proposal:
         """Return changes that were not tried on this parent before."""
         knobs, known = space(context), tried(context)
-        rng = random.Random(f"{context.seed}/{context.slot}/{self.name}")
+        rng = random.Random(f"{context.seed}/{context.attempt}/{self.name}")
         for _ in range(TRIES):
             changes = {
                 key: value

@@ -29,7 +29,7 @@ THINKING = 3000
 
 @dataclass(frozen=True)
 class Conversation:
-    """What is asked for one slot, and what must become of it; see recordings/campaign.yaml."""
+    """What is asked for one attempt, and what must become of it; see recordings/campaign.yaml."""
 
     name: str
     outcome: str
@@ -52,7 +52,7 @@ class Bill:
 
 
 def outcome(verdict: str | None, reason: str) -> str:
-    """What became of a slot, as the recordings name it."""
+    """What became of an attempt, as the recordings name it."""
     if verdict in ("keep", "discard", "guard"):
         return "trained"
     refused = verdict == "invalid" and reason.startswith("the model declined")
