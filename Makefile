@@ -30,3 +30,4 @@ test-all: setup            ## both tiers, as .ci/run has them one after the othe
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports

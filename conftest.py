@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch import Experiment
 
 pytest_plugins = ["pytester"]
 

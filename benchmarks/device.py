@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_autoresearch.core.experiment import Budget
+from pytest_autoresearch import Budget
 from pytest_autoresearch.core.run import RunSpec
 from pytest_autoresearch.data.dataset import Dataset
 from pytest_autoresearch.forkserver.launch import Launcher

@@ -24,7 +24,7 @@ from typing import get_args
 
 from simulation import night
 
-from pytest_autoresearch.core.experiment import Budget
+from pytest_autoresearch import Budget
 from pytest_autoresearch.judge.verdicts import Judge, Prior, Rule, estimate_noise
 
 ROOT = Path(__file__).resolve().parent.parent

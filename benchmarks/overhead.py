@@ -18,8 +18,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from pytest_autoresearch.core.experiment import Budget, Metric
-from pytest_autoresearch.core.proposal import Edit, Proposal
+from pytest_autoresearch import Budget, Edit, Metric, Proposal
 from pytest_autoresearch.core.run import Run, RunSpec
 from pytest_autoresearch.forkserver.launch import Launcher
 from pytest_autoresearch.ledger.git import Repository

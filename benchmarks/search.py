@@ -23,7 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import get_args
 
-from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch import Experiment
 from pytest_autoresearch.core.proposal import Context, Edit, EditError, PastAttempt, Proposer
 from pytest_autoresearch.core.records import Attempt, Champion
 from pytest_autoresearch.judge.parents import ParentSelection, next_step

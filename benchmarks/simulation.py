@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pytest_autoresearch.core.proposal import Edit
+from pytest_autoresearch import Edit
 from pytest_autoresearch.core.records import Attempt, Champion
 from pytest_autoresearch.judge.parents import ParentSelection, next_step
 from pytest_autoresearch.judge.verdicts import Judge, Prior, estimate_noise

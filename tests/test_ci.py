@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.project import Project
 
-from pytest_autoresearch.core.experiment import Metric
+from pytest_autoresearch import Metric
 from pytest_autoresearch.core.records import Attempt
 from pytest_autoresearch.options import OPTIONS
 from pytest_autoresearch.report.markdown import cell, sparkline

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pytest_autoresearch.core.experiment import Budget
+from pytest_autoresearch import Budget
 from pytest_autoresearch.core.run import Run, RunSpec
 from pytest_autoresearch.data import corpora, writer
 from pytest_autoresearch.data.dataset import Dataset

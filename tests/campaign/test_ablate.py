@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from support.project import Project, git
 
+from pytest_autoresearch import Edit, Proposal
 from pytest_autoresearch.campaign.ablate import without
-from pytest_autoresearch.core.proposal import Edit, Proposal
 from pytest_autoresearch.core.records import ABLATION, Attempt
 from pytest_autoresearch.ledger.store import Ledger
 

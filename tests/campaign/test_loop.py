@@ -381,8 +381,8 @@ def test_text_that_neither_files_nor_commits_hold_ends_in_a_verdict(project: Pro
     project.write(
         "mine.py",
         """
-from pytest_autoresearch.source.edits import Edit
-from pytest_autoresearch.core.proposal import Proposal
+from pytest_autoresearch import Edit
+from pytest_autoresearch import Proposal
 
 IDEAS = [("half a \\ud800", "SCORE = 0.9\\n"), ("a\\0b", "SCORE = 0.8\\n"), ("", "# \\ud800\\n")]
 

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_autoresearch import Budget, Experiment, Guard
 from pytest_autoresearch.campaign.attempt import WorkingAttempt
 from pytest_autoresearch.campaign.measure import Measurement
 from pytest_autoresearch.core.errors import InfrastructureFailure
-from pytest_autoresearch.core.experiment import Budget, Experiment, Guard
 from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.judge.verdicts import Judge, Noise
 from pytest_autoresearch.ledger.store import Ledger

@@ -18,7 +18,7 @@ from pytest_autoresearch.training.devices import Device, Lease
 TRAINED = """\
 from pathlib import Path
 import pytest
-from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch import Experiment
 
 @pytest.fixture(scope="session")
 def experiment():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support.prepare import SETTINGS, load_prepare, write_texts
 
-from pytest_autoresearch.core.experiment import Budget
+from pytest_autoresearch import Budget
 from pytest_autoresearch.data.dataset import Dataset
 from pytest_autoresearch.forkserver.channel import ProtocolError
 

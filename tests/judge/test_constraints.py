@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.project import Project
 
-from pytest_autoresearch.core.experiment import Experiment, Guard
+from pytest_autoresearch import Experiment, Guard
 from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.judge.constraints import built_in, check, figure, last_lines
 
 CONFTEST = """\
 import sys
 import pytest
-from pytest_autoresearch.core.experiment import Experiment, Guard
+from pytest_autoresearch import Experiment, Guard
 
 @pytest.fixture(scope="session")
 def experiment():

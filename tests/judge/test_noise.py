@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pytest_autoresearch.core.experiment import Metric
+from pytest_autoresearch import Metric
 from pytest_autoresearch.core.records import Champion
 from pytest_autoresearch.judge.noise import noise_of
 from pytest_autoresearch.judge.verdicts import Prior

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.project import Project, git
 
-from pytest_autoresearch.core.experiment import Metric
-from pytest_autoresearch.core.proposal import Edit
+from pytest_autoresearch import Edit, Metric
 from pytest_autoresearch.core.records import Attempt, Champion
 from pytest_autoresearch.judge.parents import (
     BEST,
@@ -296,8 +295,8 @@ def test_a_stop_condition_ends_the_night_in_order(
 
 
 STACKER = """
-from pytest_autoresearch.source.edits import Edit
-from pytest_autoresearch.core.proposal import Proposal
+from pytest_autoresearch import Edit
+from pytest_autoresearch import Proposal
 
 class Stacker:
     name = "stacker"

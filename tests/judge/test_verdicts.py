@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_autoresearch.core.experiment import Metric
+from pytest_autoresearch import Metric
 from pytest_autoresearch.judge.verdicts import (
     ACCEPT,
     FUTILITY,

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.project import Project, git
 
-from pytest_autoresearch.core.experiment import Metric
+from pytest_autoresearch import Metric
 from pytest_autoresearch.core.records import Attempt
 from pytest_autoresearch.ledger import restore, snapshot, trailers
 from pytest_autoresearch.ledger.git import Repository

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.project import Project, git
 
-from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch import Experiment
 from pytest_autoresearch.core.proposal import (
     Context,
     PastAttempt,

@@ -13,14 +13,14 @@ import pytest
 from support.anthropic import context
 from support.project import Project
 
-from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch import Experiment
 from pytest_autoresearch.core.proposal import ProposerExhausted
 from pytest_autoresearch.proposers.draft import WithControl
 from pytest_autoresearch.proposers.registry import create
 
 PROPOSER = """\
 import json, threading
-from pytest_autoresearch.source.edits import Edit
+from pytest_autoresearch import Edit
 from pytest_autoresearch.core.proposal import Proposal, ProposerUnavailable
 
 class Thinker:
@@ -51,8 +51,8 @@ class Thinker:
 
 SLOW = """\
 import threading, time
-from pytest_autoresearch.source.edits import Edit
-from pytest_autoresearch.core.proposal import Proposal
+from pytest_autoresearch import Edit
+from pytest_autoresearch import Proposal
 
 class Slow:
     name = "slow"
@@ -73,8 +73,8 @@ class Slow:
 
 
 SLEEPY = """\
-from pytest_autoresearch.source.edits import Edit
-from pytest_autoresearch.core.proposal import Proposal
+from pytest_autoresearch import Edit
+from pytest_autoresearch import Proposal
 
 class Sleepy:
     name = "sleepy"
@@ -141,8 +141,8 @@ def test_a_draft_that_no_longer_fits_is_trained_on_the_files_it_was_made_for(
 
 
 LITTLE = """\
-from pytest_autoresearch.source.edits import Edit
-from pytest_autoresearch.core.proposal import Proposal
+from pytest_autoresearch import Edit
+from pytest_autoresearch import Proposal
 
 class Little:
     name = "little"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.prompts import BASE, attempt, context
 
-from pytest_autoresearch.core.proposal import Edit
+from pytest_autoresearch import Edit
 from pytest_autoresearch.proposers.draft import WithNotes
 from pytest_autoresearch.proposers.llm.prompt import LESSON_EVERY, compose
 from pytest_autoresearch.proposers.llm.repair import Reply, converse

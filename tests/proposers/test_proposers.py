@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch import Experiment
 from pytest_autoresearch.core.proposal import (
     Context,
     PastAttempt,

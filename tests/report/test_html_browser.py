@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from support.pages import ATTEMPTS, BASE, CLOSING, KEPT, NASTY, STATUS, attempt, run
 
-from pytest_autoresearch.core.proposal import Edit
+from pytest_autoresearch import Edit
 from pytest_autoresearch.report import html
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from support import campaigns as made_up
 from support.project import Project
 
-from pytest_autoresearch.core.experiment import Metric
+from pytest_autoresearch import Metric
 from pytest_autoresearch.core.files import write_atomic
 from pytest_autoresearch.core.proposal import Edit, Proposal, Usage
 from pytest_autoresearch.core.records import CheckNote

@@ -23,8 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.project import Project
 
+from pytest_autoresearch import Budget
 from pytest_autoresearch.campaign.attempt import WorkingAttempt
-from pytest_autoresearch.core.experiment import Budget
 from pytest_autoresearch.core.records import Attempt
 from pytest_autoresearch.core.run import Progress
 from pytest_autoresearch.report import terminal

@@ -108,7 +108,7 @@ def test_data_not_prepared(project: Project) -> None:
     project.write(
         "conftest.py",
         "import pytest\nfrom pathlib import Path\n"
-        "from pytest_autoresearch.core.experiment import Experiment\n"
+        "from pytest_autoresearch import Experiment\n"
         "@pytest.fixture(scope='session')\n"
         "def experiment():\n    return Experiment(data=Path('.autoresearch/data/stdlib'))\n",
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.project import Project
 
-from pytest_autoresearch.core.experiment import Metric
+from pytest_autoresearch import Metric
 from pytest_autoresearch.core.proposal import ProposerUnavailable
 from pytest_autoresearch.ledger.store import Ledger, LedgerUnavailable
 from pytest_autoresearch.session import testreports
@@ -26,7 +26,7 @@ SLOW = (
     "Title: slow\n\ntrain.py\n<<<<<<< SEARCH\nSLEEP = 0.0\n=======\nSLEEP = {}\n>>>>>>> REPLACE\n"
 )
 OWN = """
-from pytest_autoresearch.source.edits import Edit
+from pytest_autoresearch import Edit
 from pytest_autoresearch.core.proposal import Proposal, ProposerUnavailable
 
 class Mine:

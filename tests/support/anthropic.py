@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch import Experiment
 from pytest_autoresearch.core.proposal import (
     Context,
     PastAttempt,

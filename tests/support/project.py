@@ -25,7 +25,7 @@ print("METRIC:", SCORE + (seed % 3) * 0.0001)
 CONFTEST = """\
 import sys
 import pytest
-from pytest_autoresearch.core.experiment import Experiment, Metric
+from pytest_autoresearch import Experiment, Metric
 
 @pytest.fixture(scope="session")
 def experiment():

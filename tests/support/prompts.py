@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch import Experiment
 from pytest_autoresearch.core.proposal import Context, PastAttempt
 
 SOURCE = "LR = 0.02\n"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.runs import all_gone, descendants
 
-from pytest_autoresearch.core.experiment import Budget
+from pytest_autoresearch import Budget
 from pytest_autoresearch.core.run import Run, RunSpec
 from pytest_autoresearch.forkserver.launch import Launcher
 from pytest_autoresearch.training.command import parse_figures
