@@ -1,28 +1,31 @@
-"""What a person reads: what is in force, a line an attempt, where the campaign stands, the summary."""
+"""Lines on the terminal: the session's header, one line an attempt, progress and the summary."""
 
 from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from ..core.experiment import Direction
+from ..core.experiment import Direction, Metric
+from ..core.money import prices_version
 from ..core.outcome import LETTERS
+from ..core.records import Attempt
 from ..core.text import harmless
-from ..judge.verdicts import Judge, preview, show
-
-if TYPE_CHECKING:
-    from ..core.records import Attempt
-    from ..ledger.store import Ledger
-    from ..session.session import Session
+from ..judge.confirmation import kept_gain
+from ..judge.confirmation import lines as confirmation_lines
+from ..judge.noise import noise_of
+from ..judge.verdicts import Judge, Rule, preview, show
+from ..ledger.spend import CostBudget
+from ..ledger.store import Ledger
 
 EVERY = 10
-"""After how many attempts it is said where the campaign stands."""
+"""Attempts between two lines of `standing`."""
 
 
 def write(reporter: Any, line: str, **markup: bool) -> None:
-    """Write a line; on a terminal it is wrapped at words, its rest indented."""
+    """Write a line; on a terminal, wrap it at words and indent the rest."""
     line = harmless(line)
     parts = [line]
     if reporter.isatty:
@@ -35,9 +38,14 @@ def write(reporter: Any, line: str, **markup: bool) -> None:
 def result_line(name: str, facts: Mapping[str, str], direction: Direction) -> str:
     """Return ``K 0.971234 (-0.001204, 3.1σ) mutation-0007 halve batch size +1/-1 556 MiB 0:33``.
 
-    In brackets: the paired change of the score, and the gain in standard errors. What it cost
-    stands at the end: lines, peak memory, and the time of all its trials. What was built on a
-    discard names it: ``… halve batch size on mutation-0004 …``.
+    In brackets: the paired change of the score, and the gain in standard errors. At the end: lines
+    added and removed, peak memory, and the time of all its runs. An attempt built on a discard
+    names its parent: ``… halve batch size on mutation-0004 …``.
+
+    Args:
+        name: Of the attempt.
+        facts: Its junit properties.
+        direction: Of the metric.
     """
     verdict = facts.get("verdict", "")
     letter = LETTERS[verdict][1] if verdict in LETTERS else "?"
@@ -63,59 +71,77 @@ def result_line(name: str, facts: Mapping[str, str], direction: Direction) -> st
 
 
 def markup(verdict: str) -> dict[str, bool]:
-    """Return how an attempt's line is coloured; what happens most often is left plain."""
+    """Return the colours of an attempt's line; discards, the most frequent, have none."""
     if verdict == "keep":
         return {"green": True, "bold": True}
     return {} if verdict in ("discard", "") else {LETTERS[verdict][2]: True}
 
 
-def header(session: Session) -> list[str]:
-    """What is in force, and why."""
-    from ..training.devices import cpu_name, visible_gpus
+@dataclass(frozen=True)
+class SessionView:
+    """What the terminal shows of a session.
 
-    plan, options = session.plan, session.options
+    Attributes:
+        tag: Campaign.
+        first: Number of the session's first attempt.
+        resumed: False for a new campaign.
+        proposer, rule: Of mutations and of verdicts, by name.
+        budget: Training budget of a run, as text.
+        device: What runs train on.
+        score: How far scores can be trusted, and why, as text.
+        contract: Whether candidates obey the training contract.
+        metric: Of the experiment.
+        iterations: Attempts asked for; 0 is until stopped.
+        planned: Attempts collected.
+        html: Path of the report page, or ''.
+        stopping: Why no further attempt starts, or ''.
+        open_ledger: Returns the campaign's ledger; a dry run must not create one.
+    """
+
+    tag: str
+    first: int
+    resumed: bool
+    proposer: str
+    rule: Rule
+    budget: str
+    device: str
+    score: str
+    contract: bool
+    metric: Metric
+    iterations: int
+    planned: int
+    html: str
+    stopping: str
+    open_ledger: Callable[[], Ledger]
+
+    @property
+    def judge(self) -> Judge:
+        """The verdict rule with the metric's direction."""
+        return Judge(self.rule, self.metric.direction)
+
+
+def header(view: SessionView) -> list[str]:
+    """Return the lines for pytest's header: campaign, proposer, judge, budget, device, sandbox."""
     why = {
-        "equal": "as long as the baseline needs for so many tokens here, counted in CPU work",
-        "work": "units of training data",
-    }.get(plan.budget.split(":")[0] if ":" in plan.budget else "", "")
-    gpus = visible_gpus()
-    device = f"{len(gpus)} GPU(s)" if gpus else cpu_name()
-    state = "new" if plan.first == 1 and plan.baselines else f"resumed at attempt {plan.first}"
-    contract = session.experiment.run is None
+        "equal": " (as long as the baseline needs for so many tokens here, counted in CPU work)",
+        "work": " (units of training data)",
+    }.get(view.budget.split(":")[0] if ":" in view.budget else "", "")
+    state = f"resumed at attempt {view.first}" if view.resumed else "new"
     lines = [
-        f"autoresearch: campaign {plan.tag} ({state}), branch autoresearch/{plan.tag}",
-        f"proposer: {session.proposer}; judge: {options.judge}; budget: {plan.budget}"
-        + (f" ({why})" if why else "")
-        + f"; device: {device}",
+        f"autoresearch: campaign {view.tag} ({state}), branch autoresearch/{view.tag}",
+        f"proposer: {view.proposer}; judge: {view.rule}; budget: {view.budget}{why}; "
+        f"device: {view.device}",
+        view.score,
     ]
-    if contract:
-        from ..sandbox.launch import survey
-        from ..sandbox.policy import Report
-
-        if options.sandbox == "off":
-            lines.append("sandbox: off; score: unverified")
-        else:
-            report: Report = survey()
-            score = "trusted" if report.verified else "unverified"
-            lines.append(f"sandbox: {report.headline()}; score: {score}")
-    else:
-        lines.append("score: self-reported by the command")
-    if contract or not plan.baselines:
-        from ..judge.noise import noise_of
-
-        noise = noise_of(
-            session.ledger.attempts(), session.ledger.champions(), session.experiment.metric
-        )
-        lines.append(preview(noise, plan.metric, _judge(session), options.iterations))
+    if view.contract or view.resumed:
+        ledger = view.open_ledger()
+        noise = noise_of(ledger.attempts(), ledger.champions(), view.metric)
+        lines.append(preview(noise, view.metric.name, view.judge, view.iterations))
     return lines
 
 
-def _judge(session: Session) -> Judge:
-    return Judge(session.options.judge, session.experiment.metric.direction)
-
-
 def tally(attempts: Sequence[Attempt]) -> str:
-    """Return how many attempts came to what: ``1 kept, 2 discarded``."""
+    """Count attempts by verdict: ``1 kept, 2 discarded``."""
     counts = Counter(attempt.verdict or attempt.state for attempt in attempts)
     order = [*LETTERS, *sorted(counts)]
     return ", ".join(
@@ -132,95 +158,70 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def standing(session: Session, tried: int, seconds: float) -> str:
+def standing(view: SessionView, tried: int, seconds: float) -> str:
     """Return where the campaign stands, in one line.
 
     Args:
-        session: That runs it.
+        view: Of the session.
         tried: Attempts of this session so far.
-        seconds: What they took.
+        seconds: Their duration.
     """
-    from ..judge.confirmation import kept_gain
-
-    ledger = session.ledger
-    attempts = [attempt for attempt in ledger.attempts() if attempt.kind != "baseline"]
-    facts = [tally(attempts)]
-    champions = ledger.champions()
+    ledger = view.open_ledger()
+    records, champions = ledger.attempts(), ledger.champions()
+    attempts = [attempt for attempt in records if attempt.kind != "baseline"]
+    parts = [tally(attempts)]
     if len(champions) > 1:
         last = champions[-1]
-        name = ledger.attempt(last.attempt_id).name
-        facts.append(
-            f"champion {last.mean:.6f} by {name}, gain {kept_gain(ledger.attempts(), champions):+.6f}"
+        parts.append(
+            f"champion {last.mean:.6f} by {ledger.attempt(last.attempt_id).name}, "
+            f"gain {kept_gain(records, champions):+.6f}"
         )
-    facts.append(f"{tried} attempts in {clock(seconds)}")
-    left = session.plan.attempts - tried
-    if session.options.iterations and left > 0:
-        facts.append(f"about {clock(seconds / tried * left)} for {left} more")
+    parts.append(f"{tried} attempts in {clock(seconds)}")
+    left = view.planned - tried
+    if view.iterations and left > 0:
+        parts.append(f"about {clock(seconds / tried * left)} for {left} more")
     if spent := _spent(ledger, attempts):
-        facts.append(spent)
-    return f"--- {'; '.join(facts)}"
+        parts.append(spent)
+    return f"--- {'; '.join(parts)}"
 
 
 def _spent(ledger: Ledger, attempts: Sequence[Attempt]) -> str:
     if not any(attempt.usage.requests for attempt in attempts):
         return ""
-    from ..ledger.spend import CostBudget
-
     return f"spent on proposals: ${CostBudget(ledger.path).spent():.4f}"
 
 
-def confirmation_lines(facts: dict[str, Any] | None, version: int, metric: str) -> list[str]:
-    """Return what is confirmed of the champion of `version`, or that nothing is yet."""
-    from ..judge.confirmation import lines
-
-    if not facts or facts["champion"] != version:
-        return ["not confirmed on fresh seeds yet:  python -m pytest_autoresearch verify"]
-    return list(lines(facts, metric))
-
-
-def summary(session: Session) -> list[str]:
-    """Where the campaign stands, and what to do with the winner."""
-    from ..judge.confirmation import kept_gain
-    from ..judge.noise import noise_of
-
-    ledger = session.ledger
-    champions = ledger.champions()
-    attempts = [attempt for attempt in ledger.attempts() if attempt.kind != "baseline"]
-    said = tally(attempts)
-    lines = [
-        f"campaign {session.plan.tag}: {len(attempts)} attempts" + (f" ({said})" if said else "")
-    ]
+def summary(view: SessionView) -> list[str]:
+    """Return the block at the end: baseline, champion, confirmation, next commands."""
+    ledger, metric = view.open_ledger(), view.metric
+    records, champions = ledger.attempts(), ledger.champions()
+    attempts = [attempt for attempt in records if attempt.kind != "baseline"]
+    counts = f" ({tally(attempts)})" if attempts else ""
+    lines = [f"campaign {view.tag}: {len(attempts)} attempts{counts}"]
+    stopped = [f"stopped: {view.stopping}"] if view.stopping else []
     if not champions:
-        stopped = [f"stopped: {session.stopping}"] if session.stopping else []
         return [*lines, "the baseline is not measured yet", *stopped]
-    metric, first, last = session.experiment.metric, champions[0], champions[-1]
+    first, last = champions[0], champions[-1]
     lines.append(f"baseline  {metric.name} {show(first.scores.values())}")
-    lines.append(
-        preview(
-            noise_of(ledger.attempts(), champions, session.experiment.metric),
-            metric.name,
-            _judge(session),
-        )
-    )
+    lines.append(preview(noise_of(records, champions, metric), metric.name, view.judge))
     if last.version > 1:
         kept = ledger.attempt(last.attempt_id)
-        gain = kept_gain(ledger.attempts(), champions)
         lines.append(
-            f"champion  {metric.name} {show(last.scores.values())}  gain {gain:+.6f}  "
-            f"{kept.name} {' '.join(kept.title.split())}"
+            f"champion  {metric.name} {show(last.scores.values())}  "
+            f"gain {kept_gain(records, champions):+.6f}  {kept.name} {' '.join(kept.title.split())}"
         )
-        lines += confirmation_lines(ledger.meta("confirmation"), last.version, metric.name)
-        lines.append(f"look:  git log -p {first.commit[:10]}..autoresearch/{session.plan.tag}")
-        lines.append(f"take:  git merge autoresearch/{session.plan.tag}")
+        confirmation = ledger.meta("confirmation")
+        if confirmation and confirmation["champion"] == last.version:
+            lines += confirmation_lines(confirmation, metric.name)
+        else:
+            lines.append("not confirmed on fresh seeds yet:  python -m pytest_autoresearch verify")
+        lines.append(f"look:  git log -p {first.commit[:10]}..autoresearch/{view.tag}")
+        lines.append(f"take:  git merge autoresearch/{view.tag}")
     else:
         lines.append("no mutation was kept; the baseline stands")
     if spent := _spent(ledger, attempts):
-        from ..core.money import prices_version
-
         lines.append(f"{spent} (an estimate by {prices_version()})")
-    lines.append(f"every attempt:  git for-each-ref refs/autoresearch/{session.plan.tag}")
-    if session.options.html:
-        lines.append(f"report:  {session.options.html}")
-    if session.stopping:
-        lines.append(f"stopped: {session.stopping}")
-    return lines
+    lines.append(f"every attempt:  git for-each-ref refs/autoresearch/{view.tag}")
+    if view.html:
+        lines.append(f"report:  {view.html}")
+    return lines + stopped

@@ -263,4 +263,4 @@ class LiveView:
             self._finished += 1
             if self._finished % EVERY == 0:
                 seconds = time.monotonic() - self._began
-                self.say(standing(self.session, self._finished, seconds))
+                self.say(standing(self.session.view(), self._finished, seconds))

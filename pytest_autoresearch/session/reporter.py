@@ -16,6 +16,7 @@ from ..core.text import one_line
 from ..ledger.status import read_status
 from ..ledger.store import Ledger
 from ..report import html
+from ..report.terminal import header, summary, write
 from . import preflight, testreports
 from .live import LiveView
 
@@ -89,19 +90,15 @@ class Reporter:
 
     def header(self) -> list[str]:
         """What is in force, for pytest's header."""
-        from ..report.terminal import header
-
-        return [*header(self.session), *self._waiting]
+        return [*header(self.session.view()), *self._waiting]
 
     def summarise(self, reporter: Any) -> None:
         """The block at the end; not with ``-qq``."""
-        from ..report.terminal import summary, write
-
         if self.session.config.option.verbose < -1:
             return
         reporter.section("autoresearch")
         with self._attempt("no summary"):
-            for line in summary(self.session):
+            for line in summary(self.session.view()):
                 write(reporter, line)
 
     # ------------------------------------------------------------------ an attempt

@@ -21,6 +21,9 @@ from ..core.outcome import NoScore, Score, Trial
 from ..core.text import one_line
 from ..ledger.store import ChampionMoved, LedgerUnavailable
 from ..options import Options
+from ..report.terminal import SessionView
+from ..sandbox.launch import survey
+from ..training.devices import cpu_name, visible_gpus
 from . import preflight, testreports
 from .plan import Plan, make
 from .reporter import Reporter
@@ -146,6 +149,37 @@ class Session:
         from ..proposers.registry import default
 
         return self.options.proposer or default()
+
+    def view(self) -> SessionView:
+        """Return what the terminal shows of this session."""
+        plan, options = self.plan, self.options
+        contract = self.experiment.run is None
+        if not contract:
+            score = "score: self-reported by the command"
+        elif options.sandbox == "off":
+            score = "sandbox: off; score: unverified"
+        else:
+            report = survey()
+            trust = "trusted" if report.verified else "unverified"
+            score = f"sandbox: {report.headline()}; score: {trust}"
+        gpus = visible_gpus()
+        return SessionView(
+            tag=plan.tag,
+            first=plan.first,
+            resumed=plan.first > 1 or not plan.baselines,
+            proposer=self.proposer,
+            rule=options.judge,
+            budget=plan.budget,
+            device=f"{len(gpus)} GPU(s)" if gpus else cpu_name(),
+            score=score,
+            contract=contract,
+            metric=self.experiment.metric,
+            iterations=options.iterations,
+            planned=plan.attempts,
+            html=options.html,
+            stopping=self.stopping,
+            open_ledger=lambda: self.ledger,
+        )
 
     def _say(self, line: str) -> None:
         """Show a line at once; a worker's, or another thread's, with the attempt's report."""

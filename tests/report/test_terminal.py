@@ -24,9 +24,8 @@ from hypothesis import strategies as st
 from support.project import Project
 
 from pytest_autoresearch import Budget
-from pytest_autoresearch.campaign.attempt import WorkingAttempt
-from pytest_autoresearch.core.records import Attempt
 from pytest_autoresearch.core.run import Progress
+from pytest_autoresearch.ledger import status
 from pytest_autoresearch.report import terminal
 from pytest_autoresearch.session import live
 
@@ -296,20 +295,19 @@ def test_a_workers_line_says_how_far_it_is(budget: str, changes, line: str) -> N
     assert live.plain(cells) == f"  … {line}"
 
 
-def test_only_workers_that_live_are_shown_and_their_clocks_run(tmp_path: Path) -> None:
-    attempt = WorkingAttempt(Attempt(7, "mutation-0007", "mutation", 7, 1, "gw0", "running", 0.0))
-    live.write_status(tmp_path, "gw0", attempt.name, "first", Progress("train", 0.5, 13.0))
+def test_only_living_workers_are_shown_and_their_clocks_run(tmp_path: Path) -> None:
+    status.write_status(tmp_path, "gw0", "mutation-0007", "first", Progress("train", 0.5, 13.0))
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     alive = json.loads((tmp_path / "status/gw0.json").read_text())
     (tmp_path / "status/gw0.json").write_text(json.dumps({**alive, "at": time.time() - 100}))
     (tmp_path / "status/gw1.json").write_text(json.dumps({**alive, "pid": gone.pid}))
     (tmp_path / "status/gw2.json").write_text("torn {")
-    [status] = live.read_status(tmp_path)
-    assert status["worker"] == "gw0"
-    assert status["elapsed"] >= 113
-    live.clear_status(tmp_path, "gw0")
-    assert live.read_status(tmp_path) == []
+    [shown] = status.read_status(tmp_path)
+    assert shown["worker"] == "gw0"
+    assert shown["elapsed"] >= 113
+    status.clear_status(tmp_path, "gw0")
+    assert status.read_status(tmp_path) == []
 
 
 class Reporter:
