@@ -3,8 +3,8 @@
     python benchmarks/progress.py [--quick]
 
 Simulated nights of a fixed cost, 125 trainings (ten hours of five minutes), so that a rule which
-replicates tries fewer mutations. Arms with gates pay for their smoke runs and are spared repeats
-and a part of hopeless runs; the arm without, as published loops work, is the other way round. The
+replicates tries fewer mutations. Arms with gates pay for their smoke runs and are spared repeats;
+the arm without, as published loops work, is the other way round. The
 frontier shows other bounds of the sequential test and other ways to spend trainings; the last table
 what it costs to let simpler programs be merely equal. A keep is not real if all of it together
 gains nothing; it is carried if only its newest mutation gains nothing.
@@ -26,8 +26,8 @@ from pytest_autoresearch.judge.parents import ParentSelection
 from pytest_autoresearch.judge.verdicts import ACCEPT, FUTILITY, Judge, Prior
 
 COST = 125.0
-GATES = Gates(smoke=0.03, saved=0.002)
-"""A second of smoke run in a trial of half a minute; what benchmarks/earlystop.py measured."""
+GATES = Gates(smoke=0.03)
+"""A second of smoke run per training of half a minute."""
 
 BARE = Gates(duplicates=0.22)
 """Share of exact repeats in a published agent's thousand trials (the smaller of two figures)."""

@@ -31,12 +31,10 @@ class Gates:
 
     Attributes:
         smoke: Of the smoke run, every attempt.
-        saved: Share of a first training that the early stop saves, on average.
         duplicates: Share of proposals that repeat an earlier one and are trained all the same.
     """
 
     smoke: float = 0.0
-    saved: float = 0.0
     duplicates: float = 0.0
 
 
@@ -103,8 +101,8 @@ def night(
     ideas = random.Random(rng.getrandbits(64))  # the same ones whatever a rule spends its luck on
     seed_luck: dict[int, float] = {}
 
-    def train(level: float, seed: int, share: float = 1.0) -> float:
-        result.cost += share
+    def train(level: float, seed: int) -> float:
+        result.cost += 1
         if seed not in seed_luck:
             seed_luck[seed] = rng.gauss(0, SEED_SD)
         return level + seed_luck[seed] + rng.gauss(0, own)
@@ -129,8 +127,7 @@ def night(
         candidate: dict[int, float] = {}
         earns_wealth = result.keeps - result.simplified
         while True:
-            first = not candidate
-            candidate[seed] = train(-at - gain, seed, 1 - check_notes.saved if first else 1)
+            candidate[seed] = train(-at - gain, seed)
             noise = estimate_noise(groups, prior)
             decision = judge.decide(candidate, champion, noise, result.attempts, less, earns_wealth)
             if decision.action != "replicate":

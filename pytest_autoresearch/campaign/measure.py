@@ -65,8 +65,7 @@ class Measurement:
             return self._failed(attempt)
         purpose = "first"
         while True:
-            curve = self._champion_curve(attempt, seed)
-            result = self.runner.run(attempt, attempt.files, seed, purpose, champion_curve=curve)
+            result = self.runner.run(attempt, attempt.files, seed, purpose)
             if result.score is None:
                 attempt.refusal = NoScore(_verdict_of(result), result.reason)
                 return self._failed(attempt)
@@ -102,27 +101,6 @@ class Measurement:
                     f"Guard({guard.metric!r}) bounds a figure that the baseline does not report "
                     f"(it reports {told}); have it reported, or take the guard out"
                 )
-
-    def _champion_curve(
-        self, attempt: WorkingAttempt, seed: int
-    ) -> tuple[tuple[float, float], ...]:
-        """The champion's losses on a seed, if the mutation means the same loss.
-
-        Only where nothing but literals differs is that sure; a run that adds a term to its loss
-        must not be given up for it.
-        """
-        from ..source.fingerprint import shape
-
-        champion = self.runner.champion()
-        if self.runner.shape(champion.commit).skeleton != shape(attempt.files).skeleton:
-            return ()
-        records = [self.ledger.attempt(champion.attempt_id)]
-        if champion.version == 1:
-            records = [record for record in self.ledger.attempts() if record.kind == "baseline"]
-        for trial in (trial for record in records for trial in record.own_runs):
-            if trial.seed == seed and trial.curve:
-                return trial.curve
-        return ()
 
     def _smoke(self, attempt: WorkingAttempt, seed: int) -> bool:
         """Two steps, a checkpoint and one scored batch: what is broken costs seconds."""
@@ -364,4 +342,4 @@ def _unbroken(attempt: WorkingAttempt, notes: Sequence[CheckNote]) -> bool:
 
 
 def _verdict_of(result: Run) -> str:
-    return {"ok": "", "hopeless": "discard"}.get(result.status, result.status)
+    return "" if result.status == "ok" else result.status

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from .experiment import Budget
 
 RunStatus = Literal[
-    "", "ok", "crash", "timeout", "invalid", "cheat", "guard", "hopeless", "interrupted", "infra"
+    "", "ok", "crash", "timeout", "invalid", "cheat", "guard", "interrupted", "infra"
 ]
 
 ScoreKind = Literal["trusted", "unverified", "self-reported"]
@@ -47,8 +47,6 @@ class RunSpec:
         reference_files: The campaign's baseline files, for ``equal`` budgets; None otherwise.
         champion_losses: File of the champion's stored per-token losses, or None.
         scoring_cpu_limit_s: CPU seconds one scoring pass may take, or None for no cap.
-        champion_curve: The champion's `Run.curve` on this seed, where the same loss is
-            meant; a run that is hopelessly behind it is stopped. Empty: none is.
     """
 
     run_id: str
@@ -70,7 +68,6 @@ class RunSpec:
     reference_files: Mapping[str, bytes] | None = None
     champion_losses: Path | None = None
     scoring_cpu_limit_s: float | None = None
-    champion_curve: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -74,18 +74,6 @@ def check_notes(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
                 "spared": caught * price if spares else None,
             }
         )
-    first = [t for s in tried for t in s.own_runs if t.purpose == "first" and t.status]
-    hopeless = [t for t in first if t.status == "hopeless"]
-    if hopeless:
-        table.append(
-            {
-                "name": "early stop",
-                "seen": len(first),
-                "caught": len(hopeless),
-                "seconds": 0.0,
-                "spared": sum(max(0.0, price - t.total_seconds) for t in hopeless),
-            }
-        )
     return table
 
 

@@ -151,7 +151,6 @@ def _glyph(shape: Shape, x: float, y: float, *inside: Markup, **attributes: obje
         return element("circle", *inside, cx=x, cy=y, r=size, class_=kind, **attributes)
     path, kind = {
         "baseline": (f"M{x - 4:.1f} {y:.1f}l4-4 4 4-4 4z", "b"),
-        "stop": (f"M{x - 4:.1f} {y:.1f}h8", "h"),
         "square": (f"M{x - 3:.1f} {y - 3:.1f}h6v6h-6z", "s"),
         "cross": (f"M{x - 3.5:.1f} {y - 3.5:.1f}l7 7m0-7-7 7", "x"),
     }[shape]

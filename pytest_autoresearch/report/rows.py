@@ -20,23 +20,14 @@ of text a row are shown however many rows there are."""
 
 MAX_TITLE, MAX_REASON = 140, 600
 
-STOPPED = "stopped early"
-
 
 def short(attempt: Attempt) -> str:
     """Return an attempt's name for people."""
     return "baseline" if attempt.kind == "baseline" else attempt.name
 
 
-def stopped_early(attempt: Attempt) -> bool:
-    """Whether its training was cut short because it could not catch up any more."""
-    return attempt.verdict == "discard" and attempt.score is None
-
-
 def word(attempt: Attempt) -> str:
     """Return what an attempt came to, or where it is."""
-    if stopped_early(attempt):
-        return STOPPED
     verdict = attempt.verdict or attempt.state
     return LETTERS[verdict][0] if verdict in LETTERS else verdict
 
@@ -52,7 +43,7 @@ def outcome(run: Run) -> str:
     if run.score is not None:
         result = f"{run.score:.6f}" if abs(run.score) < 1e6 else f"{run.score:.6g}"
     else:
-        result = {"hopeless": STOPPED, "ok": ""}.get(run.status, run.status or run.state)
+        result = "" if run.status == "ok" else run.status or run.state
     figures = [result] if result else []
     if not run.steps and run.score is None:
         figures += [f"{name} {value:.6g}" for name, value in run.metrics.items()]

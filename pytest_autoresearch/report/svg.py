@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 WIDTH = 1100
 """Of the pictures that take the whole page."""
 
-Shape = Literal["keep", "dot", "stop", "cross", "square", "baseline"]
+Shape = Literal["keep", "dot", "cross", "square", "baseline"]
 
 
 @dataclass(frozen=True)

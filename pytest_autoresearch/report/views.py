@@ -14,7 +14,7 @@ from ..core.experiment import Metric
 from ..core.records import Attempt, Champion
 from ..judge.noise import noise_of
 from . import compare, progress, svg
-from .rows import STOPPED, Table, short, stopped_early, word
+from .rows import Table, short, word
 
 Standing = Literal["unmeasured", "baseline", "unconfirmed", "confirmed", "open", "lost"]
 
@@ -187,8 +187,6 @@ class Report:
         shape: svg.Shape = "dot"
         if verdict in ("keep", "baseline"):
             shape = "keep" if verdict == "keep" else "baseline"
-        elif stopped_early(attempt):
-            shape = "stop"
         elif attempt.score is None:
             shape = "square" if verdict in _REFUSED else "cross"
         return svg.Mark(
@@ -234,7 +232,6 @@ class Report:
                 ("keep", "kept"),
                 ("dot", "not kept; a triangle: far worse, off the scale"),
                 ("baseline", "baseline"),
-                ("stop", STOPPED + ", could not catch up"),
                 ("cross", "crashed, timed out or cheated"),
                 ("square", "refused before training, or by a guard"),
             )

@@ -50,7 +50,6 @@ class Training:
         watch: Limits of the whole trial.
         startup_limit_s: CPU seconds until it asks for its first batch.
         wall_budget: Whether the budget is wall time, so that saving is limited in it too.
-        champion_curve: Loss curve to keep up with; empty: none.
 
     Attributes:
         parameters: Model parameters, as declared before training.
@@ -68,7 +67,6 @@ class Training:
         startup_limit_s: float,
         *,
         wall_budget: bool,
-        champion_curve: earlystop.Curve = (),
     ) -> None:
         self.parameters = 0
         self.declared_bytes = 0
@@ -80,7 +78,6 @@ class Training:
         self._watch = watch
         self._startup_limit_s = startup_limit_s
         self._wall_budget = wall_budget
-        self._champion_curve = champion_curve
         self._looked = 0.0
 
     def ready(self) -> None:
@@ -232,10 +229,8 @@ class Training:
             self.curve = self.curve[::2]
         if fraction - self._looked > earlystop.LOOK_EVERY:
             self._looked = fraction
-            reason = earlystop.exploded(self.curve)
-            reason = reason or earlystop.hopeless(self.curve, self._champion_curve)
-            if reason:
-                raise Ended("hopeless", reason)
+            if reason := earlystop.exploded(self.curve):
+                raise Ended("crash", reason)
 
 
 def _gone(ended: Exit) -> Ended:

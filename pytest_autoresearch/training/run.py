@@ -138,9 +138,8 @@ class _Trial:
         spec, values = self.spec, self.values
         values["sandbox"] = dict(child.report)
         training = Training(
-            child, self.watch, spec.startup_limit_s, wall_budget=spec.budget.kind == "wall",
-            champion_curve=spec.champion_curve,
-        )  # fmt: skip
+            child, self.watch, spec.startup_limit_s, wall_budget=spec.budget.kind == "wall"
+        )
         clock: Clock | None = None
         try:
             with self.watch.cause("start"):

@@ -214,18 +214,6 @@ def test_gates_show_what_they_caught_cost_and_spared():
     assert by_name["parses"]["caught"] == 0
 
 
-def test_run_that_was_stopped_early_is_no_crash_and_spares_the_rest_of_its_length():
-    cut = run(5, score=None, status="hopeless", total_seconds=6.0)
-    behind = attempt(5, "discard", None, runs=(cut,), champion_before=3)
-    report = Report((*ATTEMPTS, behind), (BASE, KEPT), {}, live=False)
-    (stop,) = [check for check in report.check_notes() if check["name"] == "early stop"]
-    assert (stop["seen"], stop["caught"], stop["spared"]) == (4, 1, 30.0)
-    assert dict(report.tally)["stopped early"] == 1
-    picture = str(report.progress())
-    assert re.search(r'class="h" data-s="5"', picture)
-    assert re.search(r'class="x" data-s="2"', picture)
-
-
 def test_hours_are_told_by_what_they_went_into():
     again = replace(ATTEMPTS[3], runs=(run(4), run(4, 2, purpose="replicate")))
     report = Report((*ATTEMPTS[:3], again), (BASE, KEPT), {}, live=False)
