@@ -1,11 +1,11 @@
-"""Every option and ini key, and the one frozen `Config` they become."""
+"""Command-line options and ini keys, and the frozen `Options` that they become."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from .core.experiment import Budget
 
 MAX_ATTEMPTS = 10_000
-"""Attempts collected for ``--iterations 0``; measured at 2 s and 69 MB of collection."""
+"""Attempts collected for ``--iterations 0``; collecting them takes 2 s and 69 MB."""
 
 
 def _whole(text: str) -> int:
@@ -64,7 +64,7 @@ def _dollars(text: str) -> float:
 def _rates(text: str) -> tuple[float, float]:
     match = re.fullmatch(r"\$?(\d+(?:\.\d+)?)/\$?(\d+(?:\.\d+)?)", text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is no price; write INPUT/OUTPUT per million tokens, e.g. 0.5/2")
+        raise ValueError(f"{text!r} is not a price; write INPUT/OUTPUT per million tokens: 0.5/2")
     return float(match[1]), float(match[2])
 
 
@@ -79,10 +79,15 @@ def _duration(text: str) -> float:
     return budget.amount
 
 
-def _tag(text: str) -> str:
+def parse_tag(text: str) -> str:
+    """Return the name of a campaign if it can name a folder and a git branch.
+
+    Raises:
+        ValueError: It cannot.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", text) or text.endswith((".lock", ".")):
         raise ValueError(
-            "a tag has letters, digits, '.', '_' and '-', and starts with one of the first two"
+            "a tag has letters, digits, '.', '_' and '-', and starts with a letter or digit"
         )
     return text
 
@@ -101,7 +106,7 @@ def _path_or_off(text: str) -> str:
 
 
 def expanded(text: str) -> str:
-    """A shell expands no ``~`` after ``=``; pytest does for its own paths."""
+    """Expand ``~`` and variables, which a shell does not do after ``=``."""
     return os.path.expanduser(os.path.expandvars(text))
 
 
@@ -111,12 +116,96 @@ def _flag(text: str) -> bool:
     return text.lower() in ("true", "1", "yes", "on")
 
 
+def _option(parse: Callable[[str], Any], default: Any, metavar: str | None, text: str) -> Any:
+    return field(metadata={"parse": parse, "default": default, "metavar": metavar, "help": text})
+
+
+# fmt: off
 @dataclass(frozen=True)
-class _Option:
-    """One row of the table: field, option string, parser, default, metavar and help."""
+class Options:
+    """The checked options of one session; each field is an option and an ini key."""
+
+    iterations: int = _option(_at_least(0), 10, "N",
+        "Mutations to try in this session; 0 continues until stopped")
+    tag: str | None = _option(parse_tag, None, "TAG",
+        "Campaign to start or resume; default: the name of the current git branch")
+    proposer: str | None = _option(str, None, "NAME",
+        "Source of mutations: anthropic, openai:MODEL, command:AGENT, gp, ratchet, random, "
+        "replay:DIR or module:factory; default: anthropic where its key is set, else gp where "
+        "optuna is installed, else ratchet")
+    model: str | None = _option(str, None, "ID",
+        "Model of the anthropic, openai or command proposer")
+    effort: str | None = _option(str, None, "LEVEL",
+        "Reasoning effort of the model, e.g. low, medium or high; default: the model's own")
+    client: str | None = _option(str, None, "MODULE:FACTORY",
+        "Factory of the language model's async client (Bedrock, Vertex, Foundry, a proxy)")
+    max_cost: float | None = _option(_dollars, None, "AMOUNT",
+        "Most that a campaign may spend on proposals, e.g. 5usd; an estimate from list prices")
+    price: tuple[float, float] | None = _option(_rates, None, "IN/OUT",
+        "Dollars per million input and output tokens of the model, e.g. 0.5/2; default: list price")
+    control: int = _option(_control, 4, "K",
+        "With a language model, every K-th attempt is proposed by gp as a control; 0: none")
+    papers: str | None = _option(str, None, "QUERY",
+        "Show the model the newest arXiv papers for QUERY, e.g. 'muon optimizer'")
+    budget: Budget | None = _option(Budget.parse, None, "BUDGET",
+        "Training budget of a run: 300s, 600ktok or equal:600ktok (compute-matched); default by "
+        "device")
+    deadline: float | None = _option(_duration, None, "TIME",
+        "Start no attempt after this long, e.g. 8h")
+    min_keep: int = _option(_at_least(0), 0, "N",
+        "Exit 1 when fewer mutations are kept in this session")
+    strict: bool = _option(_flag, False, None,
+        "Report a mutation that is not kept as a failed test")
+    seed: int = _option(_at_least(0), 0, "N",
+        "Campaign seed: determines the seeds of runs and of keyless search")
+    calibrate: int = _option(_at_least(2), 3, "N",
+        "Seeds on which the baseline is measured before anything is tried")
+    confirm: int = _option(_at_least(0), 2, "N",
+        "Fresh seeds on which the first and last champion are trained at the end; 0: none")
+    ablate: bool = _option(_flag, False, None,
+        "At the end, leave out one keep at a time and remove those without effect")
+    judge: Literal["sequential", "greedy", "threshold"] = _option(
+        _one_of("sequential", "greedy", "threshold"), "sequential", "RULE",
+        "Verdict rule: sequential replicates close calls, greedy keeps any gain, threshold needs "
+        "3 sigma at once")
+    max_noise: float = _option(_share, 0.02, "SHARE",
+        "Refuse an experiment whose unchanged code scatters by more than this share of its mean")
+    parents: Literal["archive", "champion"] = _option(
+        _one_of("archive", "champion"), "archive", "RULE",
+        "Parent of a mutation: archive (a promising discard or the champion; near-misses are "
+        "retried and merged) or champion (always the champion)")
+    plateau: int = _option(_at_least(0), 0, "N",
+        "Stop after N attempts without a keep; 0: never")
+    target: float | None = _option(_number, None, "VALUE",
+        "Stop when the champion's mean reaches this value")
+    max_failures: int = _option(_at_least(0), 10, "N",
+        "Stop after N attempts in a row without a score; 0: never")
+    html: str = _option(_path_or_off, ".autoresearch/report.html", "PATH",
+        "Report page, also updated during the session; off: none")
+    summary: str | None = _option(expanded, None, "PATH",
+        "Append a Markdown summary to this file at the end, e.g. $GITHUB_STEP_SUMMARY")
+    sandbox: Literal["require", "auto", "off"] = _option(
+        _one_of("require", "auto", "off"), "auto", "MODE",
+        "Confinement of candidates and agents: require, auto (as much as the machine allows) "
+        "or off")
+    threads: int = _option(_at_least(1), 1, "N", "CPU threads of one run")
+
+    @classmethod
+    def from_pytest(cls, config: pytest.Config) -> Options:
+        """Read options, then ini keys, then defaults.
+
+        Raises:
+            pytest.UsageError: A value does not parse; names the option and the remedy.
+        """
+        return cls(**{option.field: option.read(config) for option in OPTIONS})
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: name of the field, parser, default, metavar and help."""
 
     field: str
-    flag: str
     parse: Callable[[str], Any]
     default: Any
     metavar: str | None
@@ -124,292 +213,30 @@ class _Option:
 
     @property
     def dest(self) -> str:
+        """Return the name in pytest's namespace, which is also the ini key."""
         return f"autoresearch_{self.field}"
 
     @property
-    def ini(self) -> str:
-        return self.dest
+    def flag(self) -> str:
+        """Return the option string."""
+        name = self.field.replace("_", "-")
+        return "--iterations" if name == "iterations" else f"--autoresearch-{name}"
+
+    def read(self, config: pytest.Config) -> Any:
+        """Return the parsed value of the option, of its ini key, or the default."""
+        given, where = config.getoption(self.dest), self.flag
+        if given is None:
+            given, where = config.getini(self.dest) or None, f"ini key {self.dest}"
+        if given is None or given is True:
+            return self.default if given is None else True
+        try:
+            return self.parse(str(given))
+        except ValueError as error:
+            raise pytest.UsageError(f"{where}={given}: {error}") from None
 
 
-OPTIONS = (
-    _Option(
-        "iterations",
-        "--iterations",
-        _at_least(0),
-        10,
-        "N",
-        "Mutations to try in this session; 0 goes on until stopped",
-    ),
-    _Option(
-        "tag",
-        "--autoresearch-tag",
-        _tag,
-        None,
-        "TAG",
-        "Campaign to start or resume; default: the name of the current git branch",
-    ),
-    _Option(
-        "proposer",
-        "--autoresearch-proposer",
-        str,
-        None,
-        "NAME",
-        "Who proposes: anthropic, openai:MODEL, command:AGENT, gp, ratchet, random, replay:DIR or "
-        "module:factory; default anthropic where its key is set, else gp",
-    ),
-    _Option(
-        "model",
-        "--autoresearch-model",
-        str,
-        None,
-        "ID",
-        "Model of the anthropic, openai or command proposer",
-    ),
-    _Option(
-        "effort",
-        "--autoresearch-effort",
-        str,
-        None,
-        "LEVEL",
-        "How hard the model thinks, e.g. low, medium or high; default: its own",
-    ),
-    _Option(
-        "client",
-        "--autoresearch-client",
-        str,
-        None,
-        "MODULE:FACTORY",
-        "Makes the language model's async client (Bedrock, Vertex, Foundry, a proxy)",
-    ),
-    _Option(
-        "max_cost",
-        "--autoresearch-max-cost",
-        _dollars,
-        None,
-        "AMOUNT",
-        "Most that a campaign may spend on proposals, e.g. 5usd; an estimate from list prices",
-    ),
-    _Option(
-        "price",
-        "--autoresearch-price",
-        _rates,
-        None,
-        "IN/OUT",
-        "Dollars per million tokens of the model's input and output, e.g. 0.5/2; default: listed",
-    ),
-    _Option(
-        "control",
-        "--autoresearch-control",
-        _control,
-        4,
-        "K",
-        "With a language model, every K-th attempt goes to gp as a control; 0: none",
-    ),
-    _Option(
-        "papers",
-        "--autoresearch-papers",
-        str,
-        None,
-        "QUERY",
-        "Show the model the newest papers that arXiv finds for QUERY, e.g. 'muon optimizer'",
-    ),
-    _Option(
-        "budget",
-        "--autoresearch-budget",
-        Budget.parse,
-        None,
-        "BUDGET",
-        "Training budget of a trial: 300s, 600ktok or equal:600ktok; default by device",
-    ),
-    _Option(
-        "deadline",
-        "--autoresearch-deadline",
-        _duration,
-        None,
-        "TIME",
-        "Start no attempt after this long, e.g. 8h",
-    ),
-    _Option(
-        "min_keep",
-        "--autoresearch-min-keep",
-        _at_least(0),
-        0,
-        "N",
-        "Exit 1 when fewer mutations are kept in this session",
-    ),
-    _Option(
-        "strict",
-        "--autoresearch-strict",
-        _flag,
-        False,
-        None,
-        "Report a mutation that is not kept as a failed test",
-    ),
-    _Option(
-        "seed",
-        "--autoresearch-seed",
-        _at_least(0),
-        0,
-        "N",
-        "Campaign seed: decides trial seeds and keyless proposals",
-    ),
-    _Option(
-        "calibrate",
-        "--autoresearch-calibrate",
-        _at_least(2),
-        3,
-        "N",
-        "Seeds the baseline is measured with before anything is tried",
-    ),
-    _Option(
-        "confirm",
-        "--autoresearch-confirm",
-        _at_least(0),
-        2,
-        "N",
-        "Fresh seeds the first and last champion are trained on at the end; 0 leaves it out",
-    ),
-    _Option(
-        "ablate",
-        "--autoresearch-ablate",
-        _flag,
-        False,
-        None,
-        "At the end, leave out one keep at a time and remove those that cost nothing",
-    ),
-    _Option(
-        "judge",
-        "--autoresearch-judge",
-        _one_of("sequential", "greedy", "threshold"),
-        "sequential",
-        "RULE",
-        "Verdict rule: sequential replicates close calls, greedy keeps any gain, threshold needs "
-        "3 sigma at once",
-    ),
-    _Option(
-        "max_noise",
-        "--autoresearch-max-noise",
-        _share,
-        0.02,
-        "SHARE",
-        "Refuse an experiment whose unchanged code scatters by more than this share of its mean",
-    ),
-    _Option(
-        "parents",
-        "--autoresearch-parents",
-        _one_of("archive", "champion"),
-        "archive",
-        "RULE",
-        "Parent of a mutation: archive (a promising discard or the champion; near-misses are "
-        "retried and merged) or champion (always the champion)",
-    ),
-    _Option(
-        "plateau",
-        "--autoresearch-plateau",
-        _at_least(0),
-        0,
-        "N",
-        "Stop after N attempts without a keep; 0 goes on",
-    ),
-    _Option(
-        "target",
-        "--autoresearch-target",
-        _number,
-        None,
-        "VALUE",
-        "Stop when the champion's mean is this good",
-    ),
-    _Option(
-        "max_failures",
-        "--autoresearch-max-failures",
-        _at_least(0),
-        10,
-        "N",
-        "Stop after N attempts in a row without a score; 0 goes on",
-    ),
-    _Option(
-        "html",
-        "--autoresearch-html",
-        _path_or_off,
-        ".autoresearch/report.html",
-        "PATH",
-        "Where the report page is written, during the run, too; off: nowhere",
-    ),
-    _Option(
-        "summary",
-        "--autoresearch-summary",
-        expanded,
-        None,
-        "PATH",
-        "Append a summary in Markdown there at the end, e.g. $GITHUB_STEP_SUMMARY",
-    ),
-    _Option(
-        "sandbox",
-        "--autoresearch-sandbox",
-        _one_of("require", "auto", "off"),
-        "auto",
-        "MODE",
-        "Confinement of candidates and agents: require, auto (as much as the machine allows) "
-        "or off",
-    ),
-    _Option("threads", "--autoresearch-threads", _at_least(1), 1, "N", "CPU threads of one trial"),
-)
-"""The one table that options, ini keys, `Config` and the documentation are made from."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user asked for, checked. One field a row of `OPTIONS`; see their help texts."""
-
-    iterations: int
-    tag: str | None
-    proposer: str | None
-    model: str | None
-    effort: str | None
-    client: str | None
-    max_cost: float | None
-    price: tuple[float, float] | None
-    control: int
-    papers: str | None
-    budget: Budget | None
-    deadline: float | None
-    min_keep: int
-    strict: bool
-    seed: int
-    calibrate: int
-    confirm: int
-    ablate: bool
-    judge: Literal["sequential", "greedy", "threshold"]
-    max_noise: float
-    parents: Literal["archive", "champion"]
-    plateau: int
-    target: float | None
-    max_failures: int
-    html: str
-    summary: str | None
-    sandbox: Literal["require", "auto", "off"]
-    threads: int
-
-    @classmethod
-    def from_pytest(cls, config: pytest.Config) -> Options:
-        """Read options, then ini keys, then defaults.
-
-        Raises:
-            pytest.UsageError: If a value does not parse; names the option and the remedy.
-        """
-        values: dict[str, Any] = {}
-        for option in OPTIONS:
-            given, where = config.getoption(option.dest), option.flag
-            if given is None:
-                given, where = config.getini(option.ini) or None, f"ini key {option.ini}"
-            if given is None or given is True:
-                values[option.field] = option.default if given is None else True
-                continue
-            try:
-                values[option.field] = option.parse(str(given))
-            except ValueError as error:
-                raise pytest.UsageError(f"{where}={given}: {error}") from None
-        return cls(**values)
+OPTIONS = tuple(Option(entry.name, **entry.metadata) for entry in fields(Options))
+"""All options, in the order of the documentation."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -423,12 +250,9 @@ def add_options(parser: pytest.Parser) -> None:
     )
     for option in OPTIONS:
         kind: dict[str, Any] = {"dest": option.dest, "default": None, "help": option.help}
-        if option.parse is _flag:
-            kind["action"] = "store_true"
-        else:
-            kind["metavar"] = option.metavar
+        kind |= {"action": "store_true"} if option.parse is _flag else {"metavar": option.metavar}
         group.addoption(option.flag, **kind)
-        parser.addini(option.ini, option.help, default=None)
+        parser.addini(option.dest, option.help, default=None)
 
 
 def options_table() -> str:
@@ -437,8 +261,5 @@ def options_table() -> str:
     for option in OPTIONS:
         metavar = f" {option.metavar}" if option.metavar else ""
         default = "" if option.default in (None, False) else f"`{option.default}`"
-        rows.append(f"| `{option.flag}{metavar}` | `{option.ini}` | {default} | {option.help} |")
+        rows.append(f"| `{option.flag}{metavar}` | `{option.dest}` | {default} | {option.help} |")
     return "\n".join(rows)
-
-
-assert [option.field for option in OPTIONS] == [field.name for field in fields(Options)]
