@@ -1,4 +1,4 @@
-"""program.md becomes attempts: numbered pytest items whose mutation is fetched when they run."""
+"""Collection of program.md: numbered pytest items whose mutation is fetched when they run."""
 
 from __future__ import annotations
 
@@ -9,29 +9,33 @@ from typing import Any
 import pytest
 
 from ..core.outcome import Score, Trial
+from .plan import Plan
+
+PLAN = pytest.StashKey[Plan]()
+"""Key of the session's plan in the pytest configuration."""
 
 
 def mutation(trial: Trial, best: Score) -> None:
-    """Body of every attempt: better than the bar, or not kept."""
+    """Keep the mutation only if it beats the bar."""
     assert trial.val_bpb < best
 
 
 def other_metric(trial: Trial, best: Score) -> None:
-    """The same for a metric of another name."""
+    """Keep the mutation only if it beats the bar, for a metric of another name."""
     assert trial.score < best
 
 
 def baseline(trial: Trial) -> None:
-    """Body of a calibration item: the unchanged code must have a score."""
+    """Require that the unchanged code has a score."""
     assert trial.score is not None
 
 
 class AttemptItem(pytest.Function):
-    """One numbered place in a campaign.
+    """One numbered attempt of a campaign.
 
     Attributes:
         kind: ``"baseline"`` or ``"mutation"``.
-        number: From 1, counting over the whole campaign.
+        number: From 1, counted over the whole campaign.
     """
 
     def __init__(self, *args: Any, kind: str, number: int, **kwargs: Any) -> None:
@@ -41,23 +45,21 @@ class AttemptItem(pytest.Function):
         self.add_marker("autoresearch")
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        """Point reports at program.md, not at the plugin's source."""
+        """Return program.md as the location, not the plugin's source."""
         return self.path, 0, self.name
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]
-        """Show a verdict as its one line; anything else as pytest does."""
+        """Return the one line of a verdict; anything else as pytest shows it."""
         reason = getattr(excinfo.value, "autoresearch_reason", None)
         return reason if reason else super().repr_failure(excinfo)
 
 
 class ProgramFile(pytest.File):
-    """The researcher's brief as a collector of attempts."""
+    """Collector of attempts behind the researcher's brief."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Yield the missing baseline items, then the session's attempts."""
-        from .session import SESSION
-
-        plan = self.config.stash[SESSION].plan
+        """Yield the missing baseline items, then the mutations of the session."""
+        plan = self.config.stash[PLAN]
         body = mutation if plan.metric == "val_bpb" else other_metric
         for number in plan.baselines:
             yield AttemptItem.from_parent(

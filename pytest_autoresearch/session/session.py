@@ -1,4 +1,4 @@
-"""What one pytest process holds while it works on a campaign: the glue between hooks and steps."""
+"""One pytest process at work on a campaign: the hooks that pytest calls, and the steps behind them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from ..report.terminal import SessionView
 from ..sandbox.launch import survey
 from ..training.devices import cpu_name, visible_gpus
 from . import preflight, testreports
+from .items import PLAN, AttemptItem
 from .plan import Plan, make
 from .reporter import Reporter
 from .stopping import Signals, exit_code, terminate, why_now
@@ -33,30 +34,29 @@ if TYPE_CHECKING:
     from ..campaign.attempt import WorkingAttempt
     from ..campaign.loop import Campaign
     from ..core.run import Progress
-    from .items import AttemptItem
 
 SESSION = pytest.StashKey["Session"]()
 
 INTERRUPTED = "interrupted"
 
 OURS = "autoresearch: "
-"""Before the reason of a stop of our own; xdist carries it from a worker."""
+"""Prefix of the reason when the plugin itself stops; xdist carries it from a worker."""
 
 PROPOSER = ("name", "propose", "close")
-"""What a proposer must have; see `proposers.Proposer`."""
+"""Members that every proposer must have; see `core.proposal.Proposer`."""
 
 
 def start(config: pytest.Config) -> Session:
-    """Check everything, open or resume the campaign and plan the session.
+    """Check the project, open or resume the campaign and plan the session.
 
     Raises:
-        pytest.UsageError: Before anything is spent, with the remedy.
+        pytest.UsageError: Something is not in order; raised before anything is spent.
     """
     options = Options.from_pytest(config)
     root = config.rootpath
     experiment = preflight.find_experiment(config)
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
-        # here, for xdist's workers too: they read the project's testpaths again
+        # In xdist workers as well, because they read the project's testpaths again.
         config.args[:] = [str(root / experiment.program)]
     given = getattr(config, "workerinput", {}).get("autoresearch")
     if given is not None:
@@ -81,20 +81,20 @@ def _check_proposer(options: Options, root: Path) -> None:
         raise pytest.UsageError(f"--autoresearch-proposer: {error}") from None
 
 
-@dataclass
+@dataclass(eq=False)
 class Session:
-    """One process's part in a session.
+    """The part of a session that one process has; registered as a pytest plugin.
 
     Attributes:
-        config: pytest's.
-        options: What the user asked for.
-        experiment: The declaration.
-        plan: What the driver decided.
+        config: The pytest configuration.
+        options: Options of the session.
+        experiment: The declared experiment.
+        plan: Decisions of the driver, shared with its workers.
         is_driver: False in an xdist worker.
-        counts: Verdicts of this session (driver).
-        failures: Reports of this session that failed (driver).
-        stopping: Why no further attempt starts, or ''.
-        more: Whether this process has another attempt to fill after the one that runs.
+        counts: Verdicts of this session (driver only).
+        failures: Failed reports of this session (driver only).
+        stopping: Reason why no further attempt starts, or ''.
+        more: Whether this process has another item after the current one.
     """
 
     config: pytest.Config
@@ -108,9 +108,10 @@ class Session:
     more: bool = False
     _attempts: dict[str, WorkingAttempt] = field(default_factory=dict)
     _signals: Signals = field(default_factory=Signals)
-    _told: list[str] = field(default_factory=list)
+    _lines: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.config.stash[PLAN] = self.plan
         self.reporter = Reporter(self) if self.is_driver else None
         self.holdings = Holdings(
             self.config.rootpath,
@@ -122,30 +123,30 @@ class Session:
             night=Night(self._over, self.plan.deadline, self._say, self._paused),
         )
 
-    # ------------------------------------------------------------------ what it works with
+    # ------------------------------------------------------------------ campaign
 
     @property
     def folder(self) -> Path:
-        """Where the campaign's state lives."""
+        """Return the folder of the campaign."""
         return self.holdings.folder
 
     @property
     def ledger(self) -> Any:
-        """The campaign's ledger."""
+        """Return the ledger of the campaign."""
         return self.holdings.ledger
 
     @property
     def session_id(self) -> int | None:
-        """This process's row in the ledger, once it has joined."""
+        """Return the ledger row of this process, or None before it has joined."""
         return self.holdings.session_id
 
     def campaign(self, experiment: Experiment | None = None) -> Campaign:
-        """This process's hands on the campaign, made when the first attempt runs."""
+        """Return the campaign of this process, opened when the first attempt runs."""
         return self.holdings.open(experiment or self.experiment)
 
     @property
     def proposer(self) -> str:
-        """Who proposes."""
+        """Return the name of the proposer."""
         from ..proposers.registry import default
 
         return self.options.proposer or default()
@@ -182,17 +183,17 @@ class Session:
         )
 
     def _say(self, line: str) -> None:
-        """Show a line at once; a worker's, or another thread's, with the attempt's report."""
+        """Print a line; lines of workers and threads travel with the next report."""
         if self.reporter is None or threading.current_thread() is not threading.main_thread():
-            self._told.append(line)
+            self._lines.append(line)
             return
         capture = self.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             self.reporter.say(line)
 
     @contextlib.contextmanager
-    def _attempt(self, what: str) -> Iterator[None]:
-        """What can be done without ends no night, and is one warning line."""
+    def _optional(self, what: str) -> Iterator[None]:
+        """Run an optional step; if it fails, print one warning and continue."""
         try:
             yield
         except Exception as error:
@@ -200,7 +201,7 @@ class Session:
                 self.reporter.warn(what, error)
 
     def _paused(self, line: str) -> None:
-        """Show where attempts are shown that one waits, a worker's with the reason; '': no more."""
+        """Show a pause in the live view, in workers with its reason; '' ends it."""
         from ..core.run import Progress
 
         shown = line if self.reporter is None else line.partition(": ")[0]
@@ -209,27 +210,31 @@ class Session:
             self._show(attempt, "", Progress(phase))
 
     def _prepare(self) -> None:
-        """See that proposals can be had, before the baseline is measured."""
+        """Check the proposer before the baseline is measured.
+
+        Raises:
+            pytest.UsageError: It cannot propose.
+        """
         from ..core.proposal import ProposerUnavailable
 
         plan = self.plan
         try:
             researcher = self.holdings.researcher(self.experiment)
             lines = researcher.prepare(plan.first, plan.attempts, plan.first - 1)
-            lacks = [part for part in PROPOSER if not hasattr(researcher.main, part)]
-            if lacks:
-                raise ValueError(f"it has no {' and no '.join(lacks)}; see docs/proposers.md")
-        except Exception as error:  # a factory of one's own may raise anything
-            known = isinstance(error, ProposerUnavailable | ValueError)
-            said = one_line(error, 1000) if known else testreports.words(error)
-            raise pytest.UsageError(f"--autoresearch-proposer={self.proposer}: {said}") from None
+            missing = [name for name in PROPOSER if not hasattr(researcher.main, name)]
+            if missing:
+                raise ValueError(f"it lacks {' and '.join(missing)}; see docs/proposers.md")
+        except Exception as error:  # a user's factory may raise anything
+            expected = isinstance(error, ProposerUnavailable | ValueError)
+            reason = one_line(error, 1000) if expected else testreports.words(error)
+            raise pytest.UsageError(f"--autoresearch-proposer={self.proposer}: {reason}") from None
         for line in lines:
             self._say(line)
 
     # ------------------------------------------------------------------ fixtures
 
     def propose(self, item: AttemptItem, experiment: Experiment) -> WorkingAttempt:
-        """Open the item's attempt and fill it."""
+        """Open the attempt of an item and fetch its proposal."""
         from ..core.proposal import ProposerExhausted
         from ..core.run import Progress
 
@@ -250,7 +255,7 @@ class Session:
         return attempt
 
     def train(self, item: AttemptItem, attempt: WorkingAttempt) -> Trial:
-        """Gate, train, score and replicate."""
+        """Check, train, score and replicate an attempt."""
         campaign = self.campaign()
         campaign.check(attempt)
         if self.more and item.kind == "mutation":
@@ -258,19 +263,23 @@ class Session:
         return campaign.measure(attempt)
 
     def bar(self, item: AttemptItem) -> Score:
-        """The number to beat."""
+        """Return the score that the attempt must beat."""
         return self.campaign().measurement.bar(self._attempts[item.nodeid])
 
     # ------------------------------------------------------------------ the call phase
 
-    def judge_call(self, item: AttemptItem) -> Generator[None, object, object]:
-        """Run the body; what it says is the verdict, recorded before the phase ends."""
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+        """Run the assertion and record the verdict within the call phase."""
+        if not isinstance(pyfuncitem, AttemptItem):
+            return (yield)
+        item = pyfuncitem
         attempt = self._attempts.get(item.nodeid)
         trial = item.funcargs.get("trial")
         try:
             result = yield
         except NoScore as error:
-            self._settle(item, attempt, trial, error.verdict, error.reason)
+            self._record(item, attempt, trial, error.verdict, error.reason)
             raise
         except AssertionError as error:
             best = item.funcargs.get("best")
@@ -280,30 +289,30 @@ class Session:
             if isinstance(best, Score):
                 shown = f"{value:.6f} is not better than {float(best):.6f}: {why}"
             error.autoresearch_reason = shown  # type: ignore[attr-defined]
-            self._settle(item, attempt, trial, "discard", shown)
+            self._record(item, attempt, trial, "discard", shown)
             raise
         if attempt is not None:
             verdict = "baseline" if item.kind == "baseline" else "keep"
-            self._settle_keep(item, attempt, trial, verdict)
+            self._record_pass(item, attempt, trial, verdict)
         return result
 
-    def _settle_keep(
+    def _record_pass(
         self, item: AttemptItem, attempt: WorkingAttempt, trial: Any, verdict: str
     ) -> None:
         while True:
             try:
-                self._settle(item, attempt, trial, verdict, "")
+                self._record(item, attempt, trial, verdict, "")
                 return
             except ChampionMoved:
                 bar = self.campaign().measurement.bar(attempt)
                 if not trial.score < bar:
                     reason = f"beaten meanwhile: the bar moved to {float(bar):.6f}"
-                    self._settle(item, attempt, trial, "discard", reason)
+                    self._record(item, attempt, trial, "discard", reason)
                     error = AssertionError(reason)
                     error.autoresearch_reason = reason  # type: ignore[attr-defined]
                     raise error from None
 
-    def _settle(
+    def _record(
         self, item: AttemptItem, attempt: Any, trial: Any, verdict: str, reason: str
     ) -> None:
         if attempt is None or not isinstance(trial, Trial):
@@ -313,16 +322,26 @@ class Session:
         record = self.campaign().settle(attempt, trial, verdict, reason)
         self._attempts.pop(item.nodeid, None)
         self.idle()
-        names = {known.id: known.name for known in self.campaign().ledger.attempts()}
+        names = {one.id: one.name for one in self.campaign().ledger.attempts()}
         item.user_properties.extend(properties(record, self.experiment.metric, names))
 
     # ------------------------------------------------------------------ reports
 
-    def shape_report(
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Report a discard as an expected failure and infrastructure as an error."""
+        report = yield
+        if isinstance(item, AttemptItem):
+            self._shape_report(item, call, report)
+        return report
+
+    def _shape_report(
         self, item: AttemptItem, call: pytest.CallInfo[None], report: pytest.TestReport
     ) -> None:
-        """Map the call phase to a verdict; give back what infrastructure cut off."""
-        report.autoresearch_told, self._told = self._told, []  # type: ignore[attr-defined]
+        """Set the outcome of a report from the verdict; requeue what did not finish."""
+        report.autoresearch_lines, self._lines = self._lines, []  # type: ignore[attr-defined]
         verdict = str(dict(report.user_properties).get("verdict") or "")
         if call.excinfo is None:
             if report.when == "call" and verdict:
@@ -348,15 +367,16 @@ class Session:
         fails = self.options.strict or runxfail or item.kind == "baseline"
         testreports.shape(report, error, verdict, fails=fails)
 
-    def teststatus(self, report: pytest.TestReport) -> Any:
-        """Category, letter and word of a verdict."""
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> Any:
+        """Return category, letter and word of a verdict."""
         return testreports.status(report, self.reporter is not None and self.reporter.speaks)
 
-    def logged(self, report: pytest.TestReport) -> None:
-        """Driver: count and publish."""
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count verdicts, print result lines and rewrite the logs (driver only)."""
         if self.reporter is None:
             return
-        for line in getattr(report, "autoresearch_told", ()):
+        for line in getattr(report, "autoresearch_lines", ()):
             self._say(line)
         self.failures += report.failed
         verdict = getattr(report, "autoresearch", None)
@@ -370,11 +390,12 @@ class Session:
     # ------------------------------------------------------------------ session
 
     def for_worker(self) -> str:
-        """The plan as xdist carries it."""
+        """Return the plan as text for xdist."""
         return json.dumps(asdict(self.plan))
 
-    def started(self) -> None:
-        """Take the campaign's lock, turn signals into Ctrl-C, start the live view."""
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Lock the campaign, handle signals like Ctrl-C, start the live view."""
         if self._dry:
             return
         if self.reporter is not None:
@@ -403,13 +424,13 @@ class Session:
         )
 
     def idle(self) -> None:
-        """Nothing runs in this process for the moment."""
+        """Clear this process's line of the live view."""
         from ..ledger.status import clear_status
 
         clear_status(self.folder, self.holdings.worker)
 
     def stop_reason(self) -> str:
-        """Why no further attempt should start here, or ''."""
+        """Return the reason why no further attempt should start, or ''."""
         if not self.stopping:
             ledger = self.ledger if self.session_id is not None else None
             try:
@@ -425,37 +446,50 @@ class Session:
         self.stop_reason()
         return self.stopping
 
-    def interrupted(self, error: BaseException) -> None:
-        """Ctrl-C: running trials end at once and give their proposals back.
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        """After each item, stop if a stop condition holds (in workers, not the controller)."""
+        self.more = nextitem is not None
+        result = yield
+        self.idle()
+        if reason := self.stop_reason():
+            item.session.shouldstop = reason
+        return result
 
-        Args:
-            error: What pytest caught. Its own stop and xdist's are kinds of `KeyboardInterrupt`,
-                too; they come when the attempts that ran have ended.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """End running trainings at once on Ctrl-C.
+
+        The stops of pytest and xdist are kinds of `KeyboardInterrupt` and arrive here as well,
+        after the attempts in flight have ended.
         """
-        said = str(error)
+        error = excinfo.value
+        text = str(error)
         if isinstance(error, pytest.Session.Interrupted):
             return  # by `stop_reason`, or by another plugin
         by_xdist = isinstance(error, KeyboardInterrupt) and type(error) is not KeyboardInterrupt
-        if by_xdist and not said.endswith("received keyboard-interrupt"):
-            self.stopping = said.removeprefix(OURS).removeprefix("stopping ")
+        if by_xdist and not text.endswith("received keyboard-interrupt"):
+            self.stopping = text.removeprefix(OURS).removeprefix("stopping ")
             return
         self._signals.ignore()
         self.stopping = INTERRUPTED
-        if self.reporter is not None:  # who signals the driver alone means its workers, too
-            with self._attempt("not every worker was told to end"):
+        if self.reporter is not None:  # a signal to the driver alone is meant for its workers too
+            with self._optional("not every worker was ended"):
                 terminate(self.holdings.workers())
 
     def requeue(self) -> None:
-        """Let what was cut off wait for another attempt, before anybody is told how it stands."""
+        """Requeue the proposals of unfinished attempts, before the results are reported."""
         attempts, self._attempts = self._attempts, {}
-        with self._attempt("not everything that was cut off was given back"):
+        with self._optional("not every unfinished attempt was requeued"):
             for attempt in attempts.values():
                 self.campaign().requeue(attempt, "interrupted", "the session was interrupted")
             if self.session_id is not None:
                 self.ledger.recover()
 
     def exit_status(self, status: int) -> int:
-        """What the night deserves; a worker's is pytest's."""
+        """Return the session's exit code; xdist workers keep pytest's."""
         if not self.is_driver:
             return int(status)
         own_stop = bool(self.stop_reason()) and self.stopping != INTERRUPTED
@@ -463,7 +497,7 @@ class Session:
         return exit_code(status, self.counts, self.failures, min_keep=least, own_stop=own_stop)
 
     def confirm(self) -> None:
-        """Leave out keeps that cost nothing, then see on fresh seeds whether the rest holds."""
+        """Ablate the keeps if asked to, then confirm the champion on fresh seeds."""
         from ..campaign.ablate import ablate
         from ..campaign.confirm import close, forgiving
 
@@ -473,44 +507,53 @@ class Session:
         with forgiving(self._say):
             if self.options.ablate:
                 ablate(self.campaign(), self._say)
-            champion, known = self.ledger.champion(), self.ledger.meta("confirmation") or {}
-            new = champion is not None and known.get("champion") != champion.version
+            champion, last = self.ledger.champion(), self.ledger.meta("confirmation") or {}
+            new = champion is not None and last.get("champion") != champion.version
             if self.options.confirm and new:
                 close(self.campaign(), self.options.confirm, say=self._say)
 
-    def finished(self, status: int) -> None:
-        """End this process's part; the driver writes the logs after pytest's own writers."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Set the exit code first; write the logs last, after pytest's own junit writer."""
+        session.exitstatus = self.exit_status(session.exitstatus)
+        try:
+            return (yield)
+        finally:
+            self._finish(int(session.exitstatus))
+
+    def _finish(self, status: int) -> None:
+        """Leave the campaign and, in the driver, write the logs."""
         if self.reporter is not None:
             self.reporter.stop()
         self.idle()
         if self._dry:
             return
         if self.holdings.campaign is not None:
-            with self._attempt("the campaign's branch and refs are not up to date"):
+            with self._optional("the campaign's branch and refs are not up to date"):
                 self.holdings.campaign.project()
         if self.session_id is not None:
             self.requeue()
-            with self._attempt("the end of this session is not recorded"):
+            with self._optional("the end of this session is not recorded"):
                 self.ledger.end_session(self.session_id, status)
             if self.reporter is not None:
                 self.reporter.write_logs(last=True)
 
-    def header(self) -> list[str]:
-        """What is in force, for pytest's header."""
+    def pytest_report_header(self) -> list[str]:
+        """Return the lines of the header."""
         return self.reporter.header() if self.reporter is not None else []
 
-    def summarise(self, reporter: Any) -> None:
-        """The block at the end."""
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Print the summary."""
         if self.reporter is not None and not self._dry:
-            self.reporter.summarise(reporter)
+            self.reporter.summarise(terminalreporter)
 
-    def close(self) -> None:
-        """Release what is held, whatever happened; safe to call twice."""
-        with self._attempt("not everything was released in order"):
+    def pytest_unconfigure(self) -> None:
+        """Release locks and child processes, whatever happened; safe to call twice."""
+        with self._optional("not every resource was released"):
             self.holdings.close()
         self._signals.restore()
 
     @property
     def _dry(self) -> bool:
-        """Whether pytest only shows what it would run."""
+        """Return whether pytest only lists items."""
         return bool(self.config.option.collectonly or self.config.option.setupplan)
