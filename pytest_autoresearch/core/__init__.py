@@ -1,1 +1,1 @@
-"""TODO core."""
+"""Plain frozen data, errors and text, file and process helpers; standard library only."""

@@ -1,11 +1,19 @@
-"""TODO core.errors."""
+"""Errors that every package may raise."""
 
 from __future__ import annotations
 
 
+class UsageError(Exception):
+    """A mistake in the options, the files or the project.
+
+    The message is one line that names the option or file, its value and the remedy. A pytest
+    session turns it into `pytest.UsageError`; the commands print it and exit with status 2.
+    """
+
+
 class InfrastructureFailure(Exception):
-    """Not the mutation's doing (no device, disk full, API down): never a verdict."""
+    """A failure of the machine (no device, full disk): never a verdict on a mutation."""
 
 
 class Interrupted(Exception):
-    """The session was asked to stop while a trial ran; the proposal is given back."""
+    """The session was asked to stop during a run; the proposal goes back into the queue."""

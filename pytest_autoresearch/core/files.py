@@ -1,4 +1,4 @@
-"""Files that are whole or absent: temporary file, fsync, rename."""
+"""Write files atomically: temporary file, fsync, rename."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content` in one step; a crash at any byte leaves the old file.
+    """Replace `path` by `content` in one step; a crash at any time leaves the old file whole.
 
     Raises:
-        OSError: The disk is full or the folder cannot be written; the old file stands.
+        OSError: The disk is full or the folder is not writable; the old file is unchanged.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     if path.exists() and not path.is_file():  # /dev/null must not become a file

@@ -1,32 +1,37 @@
-"""Which process is meant: an identity that outlives a number given to another process."""
+"""Identify processes beyond their pid, which the kernel reuses."""
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
 
+def read_stat(pid: int | str) -> list[str]:
+    """Return the fields of ``/proc/PID/stat`` that follow the command name.
+
+    The command, in brackets, may hold any character. Field n of proc(5) is at index n - 3.
+
+    Args:
+        pid: A process id or ``"self"``.
+
+    Raises:
+        OSError: The process has ended, or the system has no ``/proc``.
+    """
+    stat = Path(f"/proc/{pid}/stat").read_bytes().decode("utf-8", "replace")
+    return stat.rpartition(")")[2].split()
+
+
 def process_start(pid: int) -> str:
-    """Return when `pid` started, in the kernel's ticks since boot; '' if it is not alive."""
+    """Return the start time of `pid` in clock ticks since boot; '' if it is not alive."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        state = stat.rpartition(")")[2].split()
-        return "" if state[0] in "ZX" else state[19]
+        fields = read_stat(pid)
+        return "" if fields[0] in "ZX" else fields[19]
     except (OSError, IndexError):
-        if Path("/proc/self/stat").exists():
-            return ""
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return ""
-        except PermissionError:
-            pass
-        return "alive"
+        return ""
 
 
 def boot_id() -> str:
-    """Return an identity of this boot of this machine, or ''."""
+    """Return an identifier of the machine's current boot, or ''."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -34,8 +39,7 @@ def boot_id() -> str:
 
 
 def is_alive(host: str, boot: str, pid: int, start: str) -> bool:
-    """Whether a process lives; of another machine's nothing is known, so it counts as alive."""
+    """Return whether a recorded process is alive; processes of other hosts count as alive."""
     if host != platform.node():
         return True
-    started = process_start(pid)
-    return bool(started) and boot == boot_id() and start == started
+    return bool(start) and boot == boot_id() and start == process_start(pid)

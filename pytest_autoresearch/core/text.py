@@ -1,4 +1,4 @@
-"""TODO core.text."""
+"""Make untrusted text safe to print and store."""
 
 from __future__ import annotations
 
@@ -27,21 +27,18 @@ _CREDENTIALS = re.compile(
 
 
 def clean(text: str) -> str:
-    """Return `text` without terminal controls, invisible characters and credentials."""
+    """Remove terminal controls, invisible characters and credentials from `text`."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = _INVISIBLE.sub("", _ESCAPES.sub("", text))
     return _CREDENTIALS.sub("[credential removed]", text)
 
 
-def harmless(text: str) -> str:
-    """Return `text` without what a terminal obeys or reorders; nothing else is changed."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+def harmless(text: str, keep: str = "") -> str:
+    """Replace the characters of `text` that are neither printable nor in `keep` by U+FFFD."""
+    return "".join(c if c.isprintable() or c in keep else "\ufffd" for c in text)
 
 
 def one_line(text: object, limit: int = 300) -> str:
-    """Return `text` as one line that any file, page and terminal can show as it is.
-
-    It is cleaned, printable, and at most `limit` characters long.
-    """
+    """Return `text` as one clean, printable line of at most `limit` characters."""
     line = harmless(" ".join(clean(str(text)[: 16 * limit]).split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,1 +1,1 @@
-"""TODO judge."""
+"""Verdicts, constraints, parent selection and confirmation: pure functions of records."""

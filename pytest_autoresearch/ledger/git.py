@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.text import harmless
+
 if TYPE_CHECKING:
     from git import Repo
 
@@ -23,8 +25,7 @@ _IDENTITY = ("pytest-autoresearch", "autoresearch@localhost")
 
 def _text(said: str) -> str:
     """A message that git takes and any terminal can show: no NUL, no half characters."""
-    lines = said.replace("\r\n", "\n")
-    return "".join(c if c.isprintable() or c in "\n\t\xa0" else "\ufffd" for c in lines)
+    return harmless(said.replace("\r\n", "\n"), keep="\n\t\xa0")
 
 
 class RepositoryError(Exception):

@@ -1,1 +1,1 @@
-"""TODO source."""
+"""A program as text: edits, fingerprint, static checks and search space."""
