@@ -1,8 +1,8 @@
-"""The live view: a repainted line per worker on a terminal, a plain one now and then elsewhere.
+"""Live view: a repainted line per worker on a terminal, a plain line now and then elsewhere.
 
-Workers leave word of their trials in files; the process that a person started reads and shows them.
-pytest redirects the output while an attempt runs, so the view writes to a copy of it made before. What
-pytest writes goes through `Guarded`, which takes the live lines away first: nothing gets torn.
+Workers write the state of their runs to files, and the driver shows them. pytest captures the
+output while an attempt runs, so the view writes to a descriptor copied before. pytest's own output
+goes through `GuardedStream`, which removes the live lines first.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
 
-from ..core.experiment import Budget
+from ..core.experiment import Budget, Direction
 from ..core.records import CONFIRM, SMOKE
 from ..core.text import one_line
 from ..ledger.status import REPAINT_S, read_status
-from ..report.terminal import EVERY, clock, markup, result_line, standing, write
+from ..report.terminal import EVERY, SessionView, clock, markup, result_line, standing, write
+from .plan import Plan
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from .session import Session
 
 PLAIN_S = 60.0
-"""How often a log that is no terminal gets a sign of life."""
+"""Seconds between plain lines where the output is not a terminal."""
 
 PHASES = {
     "propose": "proposing", "start": "starting", "train": "training", "score": "scoring",
@@ -44,7 +44,7 @@ PURPOSES = {
 
 
 def cells(status: Mapping[str, Any], budget: Budget) -> dict[str, str]:
-    """Return the parts of a worker's line: attempt, phase, how far, loss, champion, title."""
+    """Return the parts of a worker's line by name."""
     smoke = status["purpose"] == SMOKE
     elapsed, fraction = float(status["elapsed"]), float(status["fraction"])
     how_far = clock(elapsed)
@@ -70,7 +70,7 @@ def plain(parts: Mapping[str, str]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, str]], width: int) -> RenderableType:
-    """Return the workers' lines for a terminal of so many columns; what has no room is left out."""
+    """Return the workers' lines for `width` columns; parts without room are left out."""
     from rich.table import Table
 
     left_out = {"champion", "title"} if width < 50 else {"champion"} if width < 90 else set()
@@ -89,24 +89,24 @@ def table(rows: Sequence[Mapping[str, str]], width: int) -> RenderableType:
 # ---------------------------------------------------------------------- the view
 
 
-class Guarded:
-    """pytest's stream; the live lines are gone before anything is written to it."""
+class GuardedStream:
+    """pytest's stream, from which the live lines are removed before every write."""
 
     def __init__(self, stream: TextIO, view: LiveView) -> None:
         self._stream, self._view = stream, view
 
     def write(self, text: str) -> int:
-        """Write text at once, after the live lines are taken away."""
+        """Remove the live lines, then write and flush the text."""
         with self._view.lock:
             self._view.erase()
-            with contextlib.suppress(OSError):  # the terminal is gone; the campaign is not
+            with contextlib.suppress(OSError):  # a closed terminal must not end the campaign
                 self._stream.write(text)
                 self._stream.flush()
             self._view.pending = (self._view.pending + text).rpartition("\n")[2]
         return len(text)
 
     def flush(self) -> None:
-        """Write what waits, if there is still a terminal."""
+        """Flush the stream, unless the terminal is closed."""
         with contextlib.suppress(OSError):
             self._stream.flush()
 
@@ -115,16 +115,29 @@ class Guarded:
 
 
 class LiveView:
-    """What a person sees while it runs.
+    """Lines that show what runs.
+
+    Args:
+        config: The pytest configuration.
+        plan: Plan of the session.
+        direction: Direction of the metric.
+        view: Returns the present state of the session.
 
     Attributes:
-        lock: Held while anything is written.
-        pending: What pytest has written of a line that has not ended.
+        lock: Held during every write.
+        pending: Text of pytest's last line while it has no line break yet.
     """
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.reporter: Any = session.config.pluginmanager.getplugin("terminalreporter")
+    def __init__(
+        self,
+        config: pytest.Config,
+        plan: Plan,
+        direction: Direction,
+        view: Callable[[], SessionView],
+    ) -> None:
+        self.reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+        self._config, self._direction, self._view = config, direction, view
+        self._folder = config.rootpath / ".autoresearch" / plan.tag
         self.lock = threading.RLock()
         self.pending = ""
         self._stop = threading.Event()
@@ -132,40 +145,40 @@ class LiveView:
         self._out: TextIO | None = None
         self._painted = 0
         self._finished = 0
-        self._budget = Budget.parse(session.plan.budget)
+        self._budget = Budget.parse(plan.budget)
         self._began = time.monotonic()
 
     @property
     def speaks(self) -> bool:
-        """Whether attempts get lines of their own: not with ``-q``."""
-        return self.reporter is not None and self.session.config.option.verbose >= 0
+        """Return whether attempts have result lines: not with ``-q``."""
+        return self.reporter is not None and self._config.option.verbose >= 0
 
     @property
     def _repaints(self) -> bool:
         return (
             bool(self.reporter.isatty)
             and os.environ.get("TERM") != "dumb"
-            and self.session.config.option.color != "no"
+            and self._config.option.color != "no"
         )
 
     def start(self) -> None:
-        """Begin to show what runs."""
+        """Start to show what runs."""
         if not self.speaks:
             return
         self.reporter.showfspath = False
-        self.reporter._show_progress_info = False  # a percentage of attempts on a line of its own
+        self.reporter._show_progress_info = False  # our lines leave no room for a percentage
         writer = self.reporter._tw
         try:
             copy = os.dup(writer._file.fileno())
         except (OSError, ValueError):
-            return  # no file behind it: result lines only
+            return  # not backed by a file: result lines only
         self._out = os.fdopen(copy, "w", encoding=writer._file.encoding, errors="replace")
-        writer._file = Guarded(writer._file, self)
+        writer._file = GuardedStream(writer._file, self)
         self._thread = threading.Thread(target=self._loop, name="autoresearch-live", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Take the lines away and give pytest its stream back."""
+        """Remove the lines and restore pytest's stream."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
@@ -180,7 +193,7 @@ class LiveView:
     def _loop(self) -> None:
         repaints = self._repaints
         while not self._stop.wait(REPAINT_S if repaints else PLAIN_S):
-            rows = [cells(status, self._budget) for status in read_status(self.session.folder)]
+            rows = [cells(status, self._budget) for status in read_status(self._folder)]
             with self.lock, contextlib.suppress(OSError, ValueError):
                 if self._stop.is_set():
                     return
@@ -224,43 +237,42 @@ class LiveView:
         self._out.flush()
 
     def erase(self) -> None:
-        """Take the live lines away; the cursor stands where pytest left it."""
+        """Remove the live lines and return the cursor to where pytest left it."""
         if self._painted:
-            with contextlib.suppress(OSError):  # the terminal is gone; its lines are, too
+            with contextlib.suppress(OSError):  # the terminal is closed
                 self._write("\r\x1b[2K" + "\x1b[1A\x1b[2K" * (self._painted - 1) + self.pending)
             self._painted = 0
 
-    # ------------------------------------------------------------------ lines that stay
+    # ------------------------------------------------------------------ permanent lines
 
     def say(self, line: str, **colours: bool) -> None:
-        """Print a line of its own; nothing with ``-q``."""
+        """Print a line, except with ``-q``."""
         if self.speaks:
             self.tell(line, **colours)
 
     def tell(self, line: str, **colours: bool) -> None:
-        """Print a line of its own, with ``-q``, too."""
+        """Print a line, also with ``-q``."""
         if self.reporter is not None:
             with self.lock:
                 self.reporter.ensure_newline()
                 write(self.reporter, line, **colours)
 
     def failed(self, report: pytest.TestReport) -> None:
-        """Print what infrastructure, not the mutation, did to an attempt."""
+        """Print the infrastructure failure of an attempt."""
         crash = getattr(report.longrepr, "reprcrash", None)
         why = (crash.message if crash else str(report.longrepr)).split("\n")[0]
         self.say(f"E {'-' * 8} {report.nodeid.split('::')[-1]}: {why}", red=True)
 
     def finished(self, report: pytest.TestReport) -> None:
-        """Print an attempt's line, and where the campaign stands after every tenth attempt."""
+        """Print an attempt's result line and, after every tenth, the campaign's standing."""
         if not self.speaks:
             return
         facts = {name: str(value) for name, value in report.user_properties}
         verdict = facts.get("verdict", "")
-        direction = self.session.experiment.metric.direction
         name = report.nodeid.split("::")[-1]
-        self.say(result_line(name, facts, direction), **markup(verdict))
+        self.say(result_line(name, facts, self._direction), **markup(verdict))
         if verdict != "baseline":
             self._finished += 1
             if self._finished % EVERY == 0:
                 seconds = time.monotonic() - self._began
-                self.say(standing(self.session.view(), self._finished, seconds))
+                self.say(standing(self._view(), self._finished, seconds))

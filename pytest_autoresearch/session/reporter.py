@@ -1,4 +1,4 @@
-"""What the driver shows and writes while a campaign runs: for people, for machines, for plugins."""
+"""Report what happens while a campaign runs: terminal, log files, report page, plugin hooks."""
 
 from __future__ import annotations
 
@@ -8,73 +8,92 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from ..core.experiment import Metric
 from ..core.text import one_line
+from ..hookspecs import announce, artifacts_of
 from ..ledger.status import read_status
 from ..ledger.store import Ledger
-from ..report import html
-from ..report.terminal import header, summary, write
+from ..options import Options
+from ..report import html, junit, markdown, tsv
+from ..report.terminal import SessionView, header, summary, write
 from . import preflight, testreports
 from .live import LiveView
-
-if TYPE_CHECKING:
-    from ..core.experiment import Metric
-    from .session import Session
+from .plan import Plan
 
 
 class Reporter:
-    """The driver's one way to tell anybody anything.
+    """Reports progress and results of the driver.
 
-    Attributes:
-        session: That it tells of.
+    Args:
+        config: The pytest configuration.
+        options: Options of the session.
+        plan: Plan of the session.
+        metric: Metric of the experiment.
+        view: Returns the present state of the session.
+        ledger: Returns the campaign's ledger.
+        session_id: Returns the session's row in the ledger, or None before it has joined.
     """
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(
+        self,
+        config: pytest.Config,
+        options: Options,
+        plan: Plan,
+        metric: Metric,
+        view: Callable[[], SessionView],
+        ledger: Callable[[], Ledger],
+        session_id: Callable[[], int | None],
+    ) -> None:
+        self.config, self.options, self.plan, self.metric = config, options, plan, metric
+        self._view, self._open_ledger, self._session_id = view, ledger, session_id
+        self._root = config.rootpath
+        self._junit = preflight.junit_log(config)
+        self._html = self._root / options.html if options.html else None
         self._live: LiveView | None = None
         self._page: LivePage | None = None
         self._logs: Logs | None = None
         self._waiting: list[str] = []
         self._warned: set[str] = set()
 
-    def start(self) -> None:
-        """Begin to show what runs, on the terminal and on the page."""
-        session = self.session
-        self._live = LiveView(session)
-        self._live.start()
-        if session.options.html:
-            pass  # MOVED
+    @property
+    def _ledger(self) -> Ledger:
+        return self._open_ledger()
 
-            root = session.config.rootpath
-            self._page = LivePage(root / session.options.html, root, session.plan.tag)
+    def start(self) -> None:
+        """Start the live view and the thread that writes the report page."""
+        self._live = LiveView(self.config, self.plan, self.metric.direction, self._view)
+        self._live.start()
+        if self._html is not None:
+            self._page = LivePage(self._html, self._root, self.plan.tag)
             self._page.start()
 
     def stop(self) -> None:
-        """Take the live lines away."""
+        """Remove the live lines."""
         if self._live is not None:
             self._live.stop()
 
     @property
     def speaks(self) -> bool:
-        """Whether attempts have lines of their own."""
+        """Return whether attempts have result lines; with ``-q`` they have letters."""
         return self._live is not None and self._live.speaks
 
-    # ------------------------------------------------------------------ words
+    # ------------------------------------------------------------------ messages
 
     def say(self, line: str) -> None:
-        """Show a line; before there is anything to show it on, it waits for the header."""
+        """Print a line; before the session has started, it becomes part of the header."""
         if self._live is not None:
             self._live.say(line)
         else:
             self._waiting.append(line)
 
     def warn(self, what: str, error: Exception) -> None:
-        """Show, with ``-q``, too, and once, what was not done: it ends no night."""
-        said = getattr(error, "strerror", None) or testreports.words(error)
-        line = one_line(f"warning: {what}: {said}")
+        """Print one warning, also with ``-q``; repeated warnings are printed once."""
+        reason = getattr(error, "strerror", None) or testreports.words(error)
+        line = one_line(f"warning: {what}: {reason}")
         if line in self._warned:
             return
         self._warned.add(line)
@@ -82,128 +101,121 @@ class Reporter:
             self._live.tell(line, yellow=True)
 
     @contextlib.contextmanager
-    def _attempt(self, what: str) -> Iterator[None]:
+    def _optional(self, what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             self.warn(what, error)
 
     def header(self) -> list[str]:
-        """What is in force, for pytest's header."""
-        return [*header(self.session.view()), *self._waiting]
+        """Return the lines of pytest's header."""
+        return [*header(self._view()), *self._waiting]
 
     def summarise(self, reporter: Any) -> None:
-        """The block at the end; not with ``-qq``."""
-        if self.session.config.option.verbose < -1:
+        """Print the summary, except with ``-qq``."""
+        if self.config.option.verbose < -1:
             return
         reporter.section("autoresearch")
-        with self._attempt("no summary"):
-            for line in summary(self.session.view()):
+        with self._optional("no summary"):
+            for line in summary(self._view()):
                 write(reporter, line)
 
-    # ------------------------------------------------------------------ an attempt
+    # ------------------------------------------------------------------ attempts
 
     def finished(self, report: pytest.TestReport) -> None:
-        """An attempt has its verdict: print its line, write the logs, tell plugins."""
-        with self._attempt("not everything was said of an attempt"):
+        """Print the line of an attempt with its verdict, write the logs, call plugins."""
+        with self._optional("an attempt is not fully reported"):
             self._mention_steering(dict(report.user_properties))
             if self._live is not None:
                 self._live.finished(report)
         self.write_logs()
-        with self._attempt("plugins did not hear of an attempt"):
+        with self._optional("plugins were not called for an attempt"):
             self._announce(report)
 
     def failed(self, report: pytest.TestReport) -> None:
-        """Infrastructure took an attempt: print what broke."""
+        """Print the infrastructure failure of an attempt."""
         if self._live is not None:
             self._live.failed(report)
 
     def _announce(self, report: pytest.TestReport) -> None:
-        """Tell plugins of a verdict; what they raise is said and changes nothing."""
-        from ..hookspecs import announce, artifacts_of
-
+        """Call plugins with an attempt; their exceptions are printed and change nothing."""
         row = dict(report.user_properties).get("ledger_row")
         if row is None:
             return
-        session = self.session
-        record = session.ledger.attempt(int(str(row)))
-        root, page = session.config.rootpath, session.options.html
+        ledger = self._ledger
+        record = ledger.attempt(int(str(row)))
         files = artifacts_of(
             record,
-            session.ledger.path,
-            tsv=root / "results.tsv",
-            junit=preflight.junit_log(session.config),
-            html=root / page if page else None,
+            ledger.path,
+            tsv=self._root / "results.tsv",
+            junit=self._junit,
+            html=self._html,
         )
         say = self._live.tell if self._live is not None else None
-        announce(session.config.pluginmanager, record, files, say)
+        announce(self.config.pluginmanager, record, files, say)
 
     def _mention_steering(self, facts: dict[str, Any]) -> None:
-        """Say with which attempt a changed program was seen first."""
-        ledger, program = self.session.ledger, self.session.plan.program
+        """Print which attempt is the first to be proposed from a changed program."""
         row, brief = int(facts.get("ledger_row", 0)), facts.get("brief")
-        earlier = [s for s in ledger.attempts() if s.id < row and s.meta.get("brief")]
-        if brief and earlier and earlier[-1].meta["brief"] != brief:
-            name = ledger.attempt(row).name
-            self.say(f"{program} changed; {name} is the first to see it ({brief})")
+        if not brief:
+            return
+        attempts = self._ledger.attempts()
+        earlier = [one for one in attempts if one.id < row and one.meta.get("brief")]
+        if earlier and earlier[-1].meta["brief"] != brief:
+            name = self._ledger.attempt(row).name
+            self.say(f"{self.plan.program} changed; {name} is the first to use it ({brief})")
 
     # ------------------------------------------------------------------ files
 
     def write_logs(self, last: bool = False) -> None:
-        """Project the ledger into the files that people and machines read.
+        """Write the log files from the ledger.
 
         Args:
-            last: Nothing comes after it; what failed before is said again if it still does.
+            last: Write everything, and repeat warnings that still apply.
         """
-        session = self.session
         if last:
             self._warned.clear()
         if self._logs is None:
             self._logs = Logs(
-                session.config.rootpath,
-                session.ledger,
-                session.experiment.metric,
-                preflight.junit_log(session.config),
-                session.session_id or 0,
+                self._root,
+                self._ledger,
+                self.metric,
+                self._junit,
+                self._session_id() or 0,
                 self._page,
                 self.warn,
             )
         self._logs.write(last)
-        if last:
-            with self._attempt(f"{session.options.summary} is not written"):
-                self._summarise_for_ci()
+        if last and self.options.summary:
+            with self._optional(f"{self.options.summary} is not written"):
+                self._append_summary(self._root / self.options.summary)
 
-    def _summarise_for_ci(self) -> None:
-        """Append the Markdown summary where it was asked for."""
-        session = self.session
-        if not session.options.summary:
-            return
-        from ..report import markdown
-
+    def _append_summary(self, path: Path) -> None:
+        ledger = self._ledger
         text = markdown.render(
-            session.plan.tag,
-            session.ledger.attempts(),
-            session.ledger.champions(),
-            session.experiment.metric,
-            session.ledger.meta("confirmation"),
+            self.plan.tag,
+            ledger.attempts(),
+            ledger.champions(),
+            self.metric,
+            ledger.meta("confirmation"),
         )
-        markdown.append(session.config.rootpath / session.options.summary, text)
+        markdown.append(path, text)
 
 
-SHARE = 0.02
-"""Most of the time that may go into writing the page; a long campaign's is written less often."""
+PAGE_SHARE = 0.02
+"""Share of the time that may go into writing the page."""
 
 
 def pause(cost_s: float) -> float:
-    """Return how many seconds to rest after a page that took `cost_s`."""
-    return max(1.0, cost_s / SHARE)
+    """Return the seconds to wait after writing a page that took `cost_s`."""
+    return max(1.0, cost_s / PAGE_SHARE)
 
 
 class LivePage:
-    """A thread that writes the page when something ended, and now and then for what still runs.
+    """A thread that writes the report page after each attempt and, at intervals, for running ones.
 
-    It reads the ledger over a connection of its own, so that a long read holds up no trial. What
-    cannot be written is left until the next attempt: the ledger has everything.
+    It reads the ledger over a separate connection, so that reading delays no run. A page that
+    cannot be written is written with the next attempt.
     """
 
     def __init__(self, path: Path, root: Path, tag: str) -> None:
@@ -213,18 +225,18 @@ class LivePage:
         self._thread = threading.Thread(target=self._loop, name="autoresearch-page", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
 
     def changed(self) -> None:
-        """Say that an attempt ended; returns at once, the page follows soon."""
+        """Request a new page; return at once."""
         self._changed.set()
 
     def finish(self) -> None:
-        """Stop, and write the page of a campaign that runs no more.
+        """Stop the thread and write the final page.
 
         Raises:
-            Exception: It cannot be written; the ledger still holds everything.
+            Exception: The page cannot be written; the ledger is complete.
         """
         self._stop.set()
         self._changed.set()
@@ -238,7 +250,7 @@ class LivePage:
     def _loop(self) -> None:
         while True:
             started = time.monotonic()
-            with contextlib.suppress(Exception):  # the next attempt is seconds away
+            with contextlib.suppress(Exception):  # the next try follows in seconds
                 self._write(live=True)
             rest = pause(time.monotonic() - started)
             if self._stop.wait(rest):
@@ -255,28 +267,28 @@ class LivePage:
         html.write(self.path, attempts, champions, facts, live=live)
 
 
-QUICK_S = 0.5
-"""Seconds that writing may take at any time; what takes longer keeps to `SHARE`."""
+QUICK_S = 0.1
+"""Seconds up to which logs are written after every attempt; slower writes keep to `SHARE`."""
 
-SHARE = 0.05
-"""Share of the time that writing may take, so that a long campaign's attempts are not held up."""
+SHARE = 0.03
+"""Share of the time that may go into writing logs; with `PAGE_SHARE`, at most 5 %."""
 
 
 @dataclass
 class Logs:
-    """The files that one session keeps up to date.
+    """Writer of results.tsv and the junit log.
 
-    A file that cannot be written is left as it is, with a warning: the ledger holds everything,
-    and a full disk must not end a night.
+    A file that cannot be written stays as it is, with a warning: the ledger is complete, and a
+    full disk must not end a session.
 
     Attributes:
-        root: The project.
-        ledger: Of the campaign.
-        metric: Of the experiment.
-        junit: Where the junit log goes, if anywhere.
-        first_session: This run's session; attempts of earlier ones are marked.
-        page: The HTML page, which is written by a thread of its own.
-        warn: Told what was not written, and why.
+        root: Root folder of the project.
+        ledger: Ledger of the campaign.
+        metric: Metric of the experiment.
+        junit: Path of the junit log, or None.
+        first_session: Row of this session; attempts of earlier ones are marked.
+        page: Thread that writes the report page, or None.
+        warn: Prints what was not written, and why.
     """
 
     root: Path
@@ -289,10 +301,10 @@ class Logs:
     _next: float = 0.0
 
     def write(self, last: bool = False) -> None:
-        """Bring every file up to date.
+        """Write every file, unless the last write was slow and recent.
 
         Args:
-            last: Nothing comes after it, so nothing is left for later.
+            last: Write everything now, and finish the page.
         """
         began = time.monotonic()
         if last or began >= self._next:
@@ -301,14 +313,14 @@ class Logs:
             self._next = time.monotonic() + (took / SHARE if took > QUICK_S else 0.0)
         if self.page is not None:
             if last:
-                with self._attempt("the report page"):
+                with self._optional("the report page"):
                     self.page.finish()
             else:
                 self.page.changed()
 
     @contextlib.contextmanager
-    def _attempt(self, file: str) -> Iterator[None]:
-        """Let neither a full disk, nor a locked ledger, nor a fault of ours end a night."""
+    def _optional(self, file: str) -> Iterator[None]:
+        """Continue after a full disk, a locked ledger or a fault of the writer."""
         try:
             yield
         except Exception as error:
@@ -316,12 +328,11 @@ class Logs:
 
     def _write(self) -> None:
         from ..ledger import snapshot
-        from ..report import junit, tsv
 
-        with self._attempt("results.tsv"):
+        with self._optional("results.tsv"):
             tsv.write(self.root / "results.tsv", self.ledger.attempts())
         if self.junit is not None:
-            with self._attempt(self.junit.name):
+            with self._optional(self.junit.name):
                 attempts, champions = self.ledger.attempts(), self.ledger.champions()
                 junit.write(
                     self.junit,

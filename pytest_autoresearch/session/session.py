@@ -1,4 +1,4 @@
-"""One pytest process at work on a campaign: the hooks that pytest calls, and the steps behind them."""
+"""One pytest process of a session: the hooks that pytest calls and the steps behind them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,17 @@ class Session:
 
     def __post_init__(self) -> None:
         self.config.stash[PLAN] = self.plan
-        self.reporter = Reporter(self) if self.is_driver else None
+        self.reporter = None
+        if self.is_driver:
+            self.reporter = Reporter(
+                self.config,
+                self.options,
+                self.plan,
+                self.experiment.metric,
+                self.view,
+                lambda: self.ledger,
+                lambda: self.session_id,
+            )
         self.holdings = Holdings(
             self.config.rootpath,
             self.options,
