@@ -166,8 +166,9 @@ def campaign(
             records.append(
                 Attempt(
                     number, "", "mutation", attempt, 1, "", "done", 0.0, parent=chosen.parent,
-                    verdict=verdict, gain_sigma=gain_sigma, commit="made", meta=proposal.meta,
+                    verdict=verdict, gain_sigma=gain_sigma, commit="made",
                     champion_before=champions[-1].attempt_id, edits=proposal.edits,
+                    origin=chosen.proposal.origin if chosen.proposal else None,
                 )
             )  # fmt: skip
             texts[number] = text

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pytest_autoresearch import Edit
+from pytest_autoresearch.core.proposal import Origin
 from pytest_autoresearch.core.records import Attempt, Champion
 from pytest_autoresearch.judge.parents import ParentSelection, next_step
 from pytest_autoresearch.judge.verdicts import Judge, Prior, estimate_noise
@@ -171,7 +172,7 @@ class _Lineage:
         self._attempts: list[Attempt] = []
         self._champions = [Champion(1, 1, "base", {}, 0.0)]
         self._edits: tuple[Edit, ...] = ()
-        self._meta: dict[str, object] = {}
+        self._origin: Origin | None = None
 
     def level(self, parts: frozenset[int] | None = None) -> float:
         """True gain over the baseline, of the champion or of given mutations together."""
@@ -188,9 +189,9 @@ class _Lineage:
         )  # fmt: skip
         if chosen.proposal is None:
             fresh = len(self._attempts) + 2
-            self._meta, self._edits = {}, (Edit("train.py", str(fresh), ""),)
+            self._origin, self._edits = None, (Edit("train.py", str(fresh), ""),)
             return chosen.parent, fresh, self._parts[chosen.parent] | {fresh}
-        self._meta, self._edits = dict(chosen.proposal.meta), tuple(chosen.proposal.edits)
+        self._origin, self._edits = chosen.proposal.origin, chosen.proposal.edits
         return chosen.parent, 0, best | {int(edit.search) for edit in self._edits}
 
     def settle(self, parent: int, parts: frozenset[int], kept: bool, sigmas: float) -> None:
@@ -201,7 +202,8 @@ class _Lineage:
             Attempt(
                 number, "", "mutation", number - 1, 1, "", "done", 0.0, parent=parent,
                 verdict="keep" if kept else "discard", gain_sigma=sigmas, commit="made",
-                champion_before=self._champions[-1].attempt_id, edits=self._edits, meta=self._meta,
+                champion_before=self._champions[-1].attempt_id, edits=self._edits, 
+                origin=self._origin,
             )
         )  # fmt: skip
         if kept:

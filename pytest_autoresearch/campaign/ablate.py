@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ..core.outcome import Trial
-from ..core.proposal import EditError, Proposal
+from ..core.proposal import EditError, Origin, Proposal
 from ..core.records import ABLATION, Attempt
 from ..source.edits import apply, edits_between
 from .attempt import WorkingAttempt
@@ -53,7 +53,7 @@ def ablate(campaign: Campaign, say: Callable[[str], object] = lambda line: None)
 def _keeps(campaign: Campaign) -> list[Attempt]:
     attempts = {attempt.id: attempt for attempt in campaign.ledger.attempts()}
     chain = [attempts[champion.attempt_id] for champion in campaign.ledger.champions()[1:]]
-    gone = {attempt.meta.get("removes") for attempt in chain if attempt.kind == ABLATION}
+    gone = {row for attempt in chain for row in attempt.made_from("ablation")}
     return [attempt for attempt in chain if attempt.kind != ABLATION and attempt.id not in gone]
 
 
@@ -100,7 +100,7 @@ def _try(
         tuple(edits),
         f"{keep.name} may have been kept by luck, or be of no use any more.",
         proposer=ABLATION,
-        meta={"removes": keep.id},
+        origin=Origin("ablation", (keep.id,)),
     )
     campaign.adopt(attempt, proposal)
     campaign.check(attempt)

@@ -177,7 +177,7 @@ class Campaign:
             attempt.parent_commit = attempt.parent.commit
             attempt.before = self.runner.read(attempt.parent_commit)
         if waiting is None:
-            attempt.proposal = _signed(attempt.proposal, program)
+            attempt.proposal = _signed(attempt.proposal, program, next_step.proposal)
             self.ledger.save_proposal(attempt.record.id, attempt.proposal, parent=attempt.parent.id)
         if attempt.refusal is None:
             self._mutate(attempt, made_for)
@@ -533,7 +533,8 @@ class Campaign:
             self.runner.executor.close()
 
 
-def _signed(proposal: Proposal, program: str) -> Proposal:
-    """Note which brief a proposal was made from."""
+def _signed(proposal: Proposal, program: str, ours: Proposal | None = None) -> Proposal:
+    """Note the brief of a proposal, and drop the origin of any that is not the harness's own."""
     brief = {"brief": hashlib.sha256(program.encode()).hexdigest()[:8]}
-    return replace(proposal, meta={**proposal.meta, **brief})
+    origin = ours.origin if ours is not None else None
+    return replace(proposal, meta={**proposal.meta, **brief}, origin=origin)

@@ -139,7 +139,7 @@ def plan(
         base: Commit that the campaign began at.
         attempts: The champion's line, oldest first, removals included.
     """
-    gone = {attempt.meta.get("removes") for attempt in attempts if attempt.kind == ABLATION}
+    gone = {row for attempt in attempts for row in attempt.made_from("ablation")}
     alive = [attempt for attempt in attempts if attempt.kind != ABLATION and attempt.id not in gone]
     files = repository.read(base, experiment.files)
     steps = []

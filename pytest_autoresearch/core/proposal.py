@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from .experiment import Experiment
 
@@ -81,6 +81,20 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Earlier attempts from which the harness itself made a proposal.
+
+    Attributes:
+        kind: ``"retest"``: a near-miss, again on a new champion; ``"merge"``: two near-misses
+            together; ``"ablation"``: the champion without one keep.
+        attempts: Ledger ids of these attempts.
+    """
+
+    kind: Literal["retest", "merge", "ablation"]
+    attempts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Proposal:
     """An idea with its edits, not yet applied.
 
@@ -91,6 +105,7 @@ class Proposal:
         proposer: Name of the backend, e.g. ``"gp"``.
         usage: Its price.
         meta: JSON-serialisable notes of the backend (e.g. the knob values it set).
+        origin: Set by the harness only; that of a proposer's answer is dropped.
     """
 
     title: str
@@ -99,6 +114,7 @@ class Proposal:
     proposer: str = ""
     usage: Usage = field(default_factory=Usage)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from .proposal import Edit, Usage
+from .proposal import Edit, Origin, Usage
 from .run import Run
 
 OWN = ("calibrate", "first", "replicate")
@@ -79,6 +79,7 @@ class Attempt:
     edits: tuple[Edit, ...] = ()
     usage: Usage = field(default_factory=Usage)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
     parent: int | None = None
     champion_before: int | None = None
     champion_after: int | None = None
@@ -98,6 +99,10 @@ class Attempt:
     def own_runs(self) -> tuple[Run, ...]:
         """The trials that its score is made of, without what was run in its name later."""
         return tuple(run for run in self.runs if run.purpose in OWN)
+
+    def made_from(self, kind: Literal["retest", "merge", "ablation"]) -> tuple[int, ...]:
+        """Return the attempts that it retests, merges or leaves out; () for any other."""
+        return self.origin.attempts if self.origin and self.origin.kind == kind else ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import Literal
 
 from ..core.experiment import Metric
-from ..core.proposal import Edit, Proposal
+from ..core.proposal import Edit, Origin, Proposal
 from ..core.records import Attempt, Champion
 from .verdicts import NEAR_MISS
 
@@ -153,8 +153,8 @@ class _Past:
         self._made = {champion.attempt_id for champion in champions}
         self._inside: set[int] = set()
         self._take_in(self._made)
-        self.retested = {attempt.meta.get("retest") for attempt in attempts}
-        self.merged = {tuple(attempt.meta.get("merged", ())) for attempt in attempts}
+        self.retested = {row for attempt in attempts for row in attempt.made_from("retest")}
+        self.merged = {attempt.made_from("merge") for attempt in attempts}
 
     def _take_in(self, ids: Iterable[int]) -> None:
         """Note what the champion is made of: what was kept, with what it was built on."""
@@ -162,8 +162,7 @@ class _Past:
             for one in self._stack(attempt):
                 if one.id not in self._inside:
                     self._inside.add(one.id)
-                    self._take_in(one.meta.get("merged", ()))
-                    self._take_in([one.meta["retest"]] if "retest" in one.meta else [])
+                    self._take_in(one.made_from("merge") + one.made_from("retest"))
 
     def _stack(self, attempt: Attempt) -> list[Attempt]:
         return stack(attempt, self._by_id, self._made)
@@ -178,7 +177,7 @@ class _Past:
         for attempt in reversed(self._attempts):
             if attempt.kind == "baseline" or attempt.verdict == "keep":
                 break
-            count += "merged" in attempt.meta
+            count += bool(attempt.made_from("merge"))
         return count
 
 
@@ -191,14 +190,14 @@ def _retest(
     """A near-miss against a former champion, once more on the new one."""
     for attempt in missed:
         old = attempt.champion_before not in (None, champion.attempt_id)
-        new = attempt.id not in past.retested and "retest" not in attempt.meta
+        new = attempt.id not in past.retested and not attempt.made_from("retest")
         if old and new and (edits := _edits(past.lacking(attempt))) and applies(edits):
             return Proposal(
                 f"again on the new champion: {attempt.title}"[:100],
                 edits,
                 attempt.hypothesis,
                 proposer="policy",
-                meta={"retest": attempt.id},
+                origin=Origin("retest", (attempt.id,)),
             )
     return None
 
@@ -210,7 +209,9 @@ def _merge(
     applies: Callable[[Sequence[Edit]], bool],
 ) -> Proposal | None:
     """The two best near-misses of this champion together, each pair once, in an order that fits."""
-    own = [s for s in missed if s.champion_before == champion.attempt_id and "merged" not in s.meta]
+    own = [
+        s for s in missed if s.champion_before == champion.attempt_id and not s.made_from("merge")
+    ]
     for one, two in combinations(own[:MERGED], 2):
         pair = tuple(sorted((one.id, two.id)))
         first, second = past.lacking(one), past.lacking(two)
@@ -224,7 +225,7 @@ def _merge(
                     edits,
                     "Two changes that each seemed to help a little, together.",
                     proposer="policy",
-                    meta={"merged": list(pair)},
+                    origin=Origin("merge", pair),
                 )
     return None
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields, replace
 from functools import reduce
 from pathlib import Path
 
-from ..core.proposal import Edit, Proposal, Usage, add
+from ..core.proposal import Edit, Origin, Proposal, Usage, add
 from ..core.records import Attempt, Champion, CheckNote
 from ..core.run import Run
 from ..core.text import one_line
@@ -37,6 +37,8 @@ def proposal_of(body: str) -> Proposal:
     data = json.loads(body)
     data["edits"] = tuple(Edit(**edit) for edit in data["edits"])
     data["usage"] = Usage(**data["usage"])
+    if origin := data.get("origin"):
+        data["origin"] = Origin(origin["kind"], tuple(origin["attempts"]))
     return Proposal(**data)
 
 
@@ -66,6 +68,7 @@ def attempt_of(row: sqlite3.Row, runs: tuple[Run, ...], others: Sequence[Usage])
             "proposer": proposal.proposer,
             "edits": proposal.edits,
             "meta": proposal.meta,
+            "origin": proposal.origin,
         }
     elif row["kind"] == "baseline":
         values["title"] = "baseline"

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..core.records import ABLATION, Attempt
+from ..core.records import Attempt
 
 PURPOSES = {
     "calibrate": "baseline, to know the noise",
@@ -139,9 +139,9 @@ def left_out(attempts: Sequence[Attempt]) -> list[tuple[Attempt, Attempt]]:
     """Return the keeps whose removal cost nothing, each with the attempt that removed it."""
     by_id = {attempt.id: attempt for attempt in attempts}
     return [
-        (by_id[attempt.meta["removes"]], attempt)
+        (by_id[row], attempt)
         for attempt in attempts
-        if attempt.kind == ABLATION
-        and attempt.verdict == "keep"
-        and attempt.meta.get("removes") in by_id
+        if attempt.verdict == "keep"
+        for row in attempt.made_from("ablation")
+        if row in by_id
     ]

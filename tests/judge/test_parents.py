@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from support.project import Project, git
 
 from pytest_autoresearch import Edit, Metric
+from pytest_autoresearch.core.proposal import Origin
 from pytest_autoresearch.core.records import Attempt, Champion
 from pytest_autoresearch.judge.parents import (
     BEST,
@@ -118,10 +120,10 @@ def test_a_near_miss_is_retested_once_when_the_champion_moved() -> None:
     again = next_step("archive", attempts, [BASE, BETTER], 6, 0)
     assert again.proposal is not None
     assert again.proposal.edits == attempts[0].edits
-    assert again.proposal.meta == {"retest": 2}
+    assert again.proposal.origin == Origin("retest", (2,))
     assert again.parent == 5
     assert next_step("archive", attempts[:1], [BASE], 6, 0).proposal is None
-    attempts.append(attempt(6, "discard", 0.9, champion=5, meta={"retest": 2}))
+    attempts.append(attempt(6, "discard", 0.9, champion=5, origin=Origin("retest", (2,))))
     assert next_step("archive", attempts, [BASE, BETTER], 8, 0).proposal is None
 
 
@@ -136,7 +138,9 @@ def test_a_retest_takes_along_what_it_was_built_on_but_not_what_was_kept() -> No
     tried = []
     while (again := next_step("archive", attempts, [BASE, BETTER], 100, 0).proposal) is not None:
         tried.append([edit.search for edit in again.edits])
-        attempts.append(attempt(len(attempts) + 10, "discard", -1.0, champion=5, meta=again.meta))
+        attempts.append(
+            attempt(len(attempts) + 10, "discard", -1.0, champion=5, origin=again.origin)
+        )
     assert tried == [["s6"], ["s2", "s3"]]
 
 
@@ -145,12 +149,12 @@ def test_what_was_kept_as_a_merge_or_a_retest_is_not_tried_again() -> None:
         attempt(2, "discard", 1.2),
         attempt(3, "discard", 1.3),
         attempt(4, "discard", 1.4),
-        attempt(5, "keep", 3.0, meta={"merged": [2, 3]}),
+        attempt(5, "keep", 3.0, origin=Origin("merge", (2, 3))),
     ]
     again = next_step("archive", attempts, [BASE, BETTER], 100, 0).proposal
     assert again is not None
-    assert again.meta == {"retest": 4}
-    attempts.append(attempt(6, "keep", 3.0, champion=5, meta=again.meta))
+    assert again.origin == Origin("retest", (4,))
+    attempts.append(attempt(6, "keep", 3.0, champion=5, origin=again.origin))
     champions = [BASE, BETTER, Champion(3, 6, "c6", {1: 0.8}, 0.0)]
     assert next_step("archive", attempts, champions, 100, 0).proposal is None
 
@@ -162,7 +166,7 @@ def test_what_no_longer_applies_is_passed_over() -> None:
         "archive", attempts, [BASE, BETTER], 6, 0, lambda edits: tuple(edits) != first
     )
     assert again.proposal is not None
-    assert again.proposal.meta == {"retest": 3}
+    assert again.proposal.origin == Origin("retest", (3,))
     assert (
         next_step("archive", attempts, [BASE, BETTER], 6, 0, lambda edits: False).proposal is None
     )
@@ -182,7 +186,7 @@ def test_in_a_drought_near_misses_are_merged_and_structure_is_asked_for() -> Non
     assert merged.proposal is not None
     assert merged.proposal.edits == (*attempts[0].edits, *attempts[1].edits)
     assert merged.parent == BASE.attempt_id
-    attempts.append(attempt(40, "discard", -1.0, meta=merged.proposal.meta))
+    attempts.append(attempt(40, "discard", -1.0, origin=merged.proposal.origin))
     after = next_step("archive", attempts, [BASE], 101, 0)
     assert (after.proposal, after.hint) == (None, STRUCTURAL)
 
@@ -192,11 +196,11 @@ def test_merges_come_once_for_each_stretch_of_patience_and_end() -> None:
     for number in range(101, 101 + 20 * PATIENCE):
         chosen = next_step("archive", attempts, [BASE], number, 0)
         if chosen.proposal is not None:
-            seen.append(tuple(chosen.proposal.meta["merged"]))
+            seen.append(chosen.proposal.origin.attempts)
         else:
             assert chosen.hint == STRUCTURAL
-        meta = chosen.proposal.meta if chosen.proposal else {}
-        attempts.append(attempt(number, "discard", -1.0, meta=meta))
+        origin = chosen.proposal.origin if chosen.proposal else None
+        attempts.append(attempt(number, "discard", -1.0, origin=origin))
         assert len(seen) <= since_keep(attempts) // PATIENCE
     assert seen == list(itertools.combinations(range(2, 2 + MERGED), 2))
 
@@ -210,7 +214,7 @@ def test_a_near_miss_is_not_merged_with_what_it_was_built_on() -> None:
     attempts += [attempt(n, "discard") for n in range(5, 5 + PATIENCE)]
     merged = next_step("archive", attempts, [BASE], 101, 0).proposal
     assert merged is not None
-    assert merged.meta == {"merged": [3, 4]}
+    assert merged.origin == Origin("merge", (3, 4))
     assert [edit.search for edit in merged.edits] == ["s2", "s3", "s4"]
 
 
@@ -316,7 +320,7 @@ def test_small_gains_are_built_on_until_they_are_surely_one(project: Project) ->
     project.write(
         "conftest.py",
         (project.path / "conftest.py").read_text()
-        + "\nfrom pytest_autoresearch import policy\npolicy.STACKED, policy.BEST = 1.0, 1\n",
+        + "\nfrom pytest_autoresearch.judge import parents\nparents.STACKED, parents.BEST = 1.0, 1\n",
     )
     project.commit("one that adds up")
     project.pytester.syspathinsert()
@@ -346,6 +350,43 @@ def test_small_gains_are_built_on_until_they_are_surely_one(project: Project) ->
     assert f"Built on {below[0].name}: {below[0].title}" in steps
     page = (project.path / ".autoresearch/report.html").read_text()
     assert f"Built on {', '.join(attempt.name for attempt in below)}, which" in page
+
+
+HOSTILE = """
+from pytest_autoresearch import Edit, Proposal
+from pytest_autoresearch.core.proposal import Origin
+
+class Hostile:
+    name = "hostile"
+    def __init__(self, *_):
+        pass
+    def propose(self, context):
+        edit = Edit("train.py", "seed = int", f"SCORE -= 0.00001  # {context.attempt}\\nseed = int")
+        meta = {"merged": 5, "retest": [1], "removes": {}, "origin": "merge"}
+        origin = Origin("merge" if context.attempt % 2 else "ablation", (1, 2))
+        return Proposal("a hostile one", (edit,), meta=meta, origin=origin)
+    def close(self):
+        pass
+"""
+
+
+def test_meta_and_origin_of_a_proposer_have_no_effect(project: Project) -> None:
+    project.write("hostile.py", HOSTILE)
+    project.commit("add a hostile proposer")
+    project.pytester.syspathinsert()
+    options = ("--autoresearch-proposer=hostile:Hostile", "--autoresearch-confirm=0")
+    assert project.run("--iterations=3", *options).ret == 0
+    ledger = project.ledger()
+    attempts = [attempt for attempt in ledger.attempts() if attempt.kind == "mutation"]
+    assert [attempt.meta["merged"] for attempt in attempts] == [5] * 3
+    assert [attempt.origin for attempt in attempts] == [None] * 3
+    plain = [replace(attempt, meta={}) for attempt in ledger.attempts()]
+    for number in range(4, 40):
+        steps = (
+            next_step("archive", records, ledger.champions(), number, 0)
+            for records in (ledger.attempts(), plain)
+        )
+        assert next(steps) == next(steps)
 
 
 def test_a_streak_of_failures_ends_the_night(project: Project) -> None:

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.pages import ATTEMPTS, BASE, CLOSING, KEPT, NASTY, STATUS, attempt, run
 
-from pytest_autoresearch.core.proposal import Edit, Usage
+from pytest_autoresearch.core.proposal import Edit, Origin, Usage
 from pytest_autoresearch.core.records import (
     CONFIRM,
     HOLDOUT,
@@ -178,7 +178,10 @@ def test_keep_that_fell_on_fresh_seeds_is_listed_with_both_gains():
 
 def test_keep_that_was_left_out_again_is_named_with_the_attempt_that_removed_it():
     removal = replace(
-        attempt(5, "keep", 0.9, gain=0.0), name="prune-0001", kind="ablation", meta={"removes": 3}
+        attempt(5, "keep", 0.9, gain=0.0),
+        name="prune-0001",
+        kind="ablation",
+        origin=Origin("ablation", (3,)),
     )
     champions = (BASE, KEPT, Champion(3, 5, "c" * 40, {1: 0.9}, 530.0))
     shown = page((*ATTEMPTS, removal), champions).text
