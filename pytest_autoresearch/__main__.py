@@ -39,7 +39,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         action="append",
         default=[],
         metavar="FILE",
-        help="write NAME.jsonl (attempts with their trials), NAME.csv (attempts) or NAME-trials.csv",
+        help="write NAME.jsonl (attempts with their runs), NAME.csv (attempts) or NAME-runs.csv",
     )
     report.add_argument(
         "--rebuild",
@@ -143,10 +143,11 @@ def _try(idea: Path, rest: Sequence[str]) -> int:
 def _report(options: argparse.Namespace) -> int:
     from .campaign.project import default_tag
     from .core.experiment import Metric
+    from .core.files import write_atomic
     from .ledger.git import Repository, RepositoryError
     from .ledger.snapshot import take
     from .ledger.store import Ledger
-    from .report import exports, junit, tsv
+    from .report import exports, junit
 
     root = Path.cwd()
     if options.rebuild:
@@ -171,7 +172,7 @@ def _report(options: argparse.Namespace) -> int:
             shown = junit.facts_of(ledger, attempts, ledger.champions(), metric)
             junit.write(options.junit, attempts, metric, shown, known=take(ledger))
         if options.tsv:
-            tsv.write(options.tsv, attempts)
+            write_atomic(options.tsv, exports.tsv(attempts))
         for path in options.export:
             exports.write(path, attempts)
         if options.html:
@@ -185,7 +186,7 @@ def _report(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 4
     if not (options.junit or options.tsv or options.html or options.export):
-        print(tsv.render(attempts), end="")
+        print(exports.tsv(attempts), end="")
     return 0
 
 

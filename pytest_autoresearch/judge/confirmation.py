@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -119,11 +119,11 @@ def lines(facts: dict[str, Any], metric: str) -> Iterator[str]:
     """Say what the ledger's fact ``closing`` holds, for people."""
     if confirmed := facts.get("confirmed"):
         yield (
-            f"confirmed gain  {_interval(confirmed)} {metric} on {confirmed['n']} fresh seed(s); "
+            f"confirmed gain  {format_interval(confirmed)} {metric} on {confirmed['n']} fresh seed(s); "
             f"it was kept with {facts['kept']:+.6f}"
         )
     if holdout := facts.get("holdout"):
-        yield f"holdout gain    {_interval(holdout)} {metric} on text that no trial has seen"
+        yield f"holdout gain    {format_interval(holdout)} {metric} on text that no trial has seen"
     keeps = facts.get("keeps", ())
     if keeps:
         held = sum(bool(keep["held"]) for keep in keeps)
@@ -137,5 +137,6 @@ def lines(facts: dict[str, Any], metric: str) -> Iterator[str]:
     yield from facts.get("trouble", ())
 
 
-def _interval(gain: dict[str, Any]) -> str:
+def format_interval(gain: Mapping[str, Any]) -> str:
+    """Return a gain with its interval: ``+0.071200 [+0.051200, +0.091200]``."""
     return f"{gain['gain']:+.6f} [{gain['low']:+.6f}, {gain['high']:+.6f}]"

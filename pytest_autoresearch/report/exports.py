@@ -1,4 +1,4 @@
-"""All attempts and all trials as JSON lines and as CSV, for notebooks and spreadsheets."""
+"""All attempts and runs as JSON lines, CSV and results.tsv, for notebooks and spreadsheets."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..core.figures import figures
 from ..core.files import write_atomic
 from ..core.records import Attempt
 from ..core.run import Run
-
-_NESTED = ("edits", "usage", "meta", "check_notes", "runs")
 
 _MAPPINGS = ("metrics", "causes", "sandbox", "hashes", "evidence")
 
@@ -24,11 +23,13 @@ _LONG = ("log_head", "log_tail", "curve")
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
+_STATUS = {"keep": "keep", "baseline": "keep", "discard": "discard", "guard": "discard"}
+
 
 def jsonl(attempts: Iterable[Attempt]) -> str:
-    """Return one JSON object a line, an attempt each, its trials, edits and logs within.
+    """Return one JSON object a line, an attempt each with its runs, edits and logs.
 
-    Numbers that JSON does not know (NaN, infinities) become null.
+    NaN and infinities, which JSON cannot hold, become null.
     """
     return "".join(_line(attempt) + "\n" for attempt in attempts)
 
@@ -37,12 +38,12 @@ def _line(attempt: Attempt) -> str:
     write = partial(json.dumps, allow_nan=False, separators=(",", ":"))
     try:
         return write(attempt, default=_parts)
-    except ValueError:  # it holds a number that JSON does not know
+    except ValueError:  # NaN or infinity
         return write(_plain(asdict(attempt)))
 
 
 def _parts(value: Any) -> Any:
-    """What JSON does not know; not `asdict`, which would copy every point of every curve."""
+    """Convert a value for json; `asdict` would copy every point of every curve."""
     if is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     return dict(value) if isinstance(value, Mapping) else str(value)
@@ -58,28 +59,28 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def attempts_csv(attempts: Iterable[Attempt]) -> str:
-    """Return one row an attempt: its figures, what it cost and what refused it; no code, no logs."""
-    rows = []
-    for attempt in attempts:
-        plain = {f.name: getattr(attempt, f.name) for f in fields(attempt) if f.name not in _NESTED}
-        usage = {f"usage_{name}": value for name, value in asdict(attempt.usage).items()}
-        refused = "; ".join(
-            f"{check.name}: {check.detail}" for check in attempt.check_notes if not check.ok
-        )
-        seconds = sum(run.total_seconds for run in attempt.runs)
-        extra = {"refused_by": refused, "runs": len(attempt.runs), "trial_seconds": seconds}
-        rows.append({**plain, **usage, **extra})
-    return _table(rows)
+def attempts_csv(attempts: Sequence[Attempt]) -> str:
+    """Return one row an attempt: its figures, without code and logs."""
+    names = {attempt.id: attempt.name for attempt in attempts}
+    plain = ("kind", "number", "state", "started", "finished", "fingerprint")
+    return _table(
+        [
+            {"attempt": attempt.name, **{name: getattr(attempt, name) for name in plain}}
+            | figures(attempt, names)
+            for attempt in attempts
+        ]
+    )
 
 
 def runs_csv(attempts: Iterable[Attempt]) -> str:
-    """Return one row a training run, with its attempt's name; a column for each figure reported."""
-    rows = []
-    for attempt in attempts:
-        for run in attempt.runs:
-            rows.append({"attempt": attempt.name, "verdict": attempt.verdict, **_run(run)})
-    return _table(rows)
+    """Return one row a run, with its attempt's name; a column for each figure it reported."""
+    return _table(
+        [
+            {"attempt": attempt.name, "verdict": attempt.verdict, **_run(run)}
+            for attempt in attempts
+            for run in attempt.runs
+        ]
+    )
 
 
 def _run(run: Run) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Text of a cell; what a spreadsheet would run as a formula gets a quote before it."""
+    """Return a cell's text; a quote precedes what a spreadsheet would run as a formula."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, bool | int | float):
@@ -111,22 +112,38 @@ def _cell(value: Any) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
+def tsv(attempts: Iterable[Attempt]) -> str:
+    """Return results.tsv as karpathy/autoresearch writes it: five columns, one row an attempt.
+
+    An attempt without a score has 0.000000 and status crash.
+    """
+    rows = ["commit\tval_bpb\tmemory_gb\tstatus\tdescription"]
+    for attempt in attempts:
+        if attempt.verdict is None:
+            continue
+        memory = max((run.peak_memory_bytes for run in attempt.runs), default=0) / 2**30
+        status = _STATUS.get(attempt.verdict, "crash" if attempt.score is None else "discard")
+        title = " ".join((attempt.title or attempt.name).split())
+        rows.append(
+            f"{attempt.commit[:7]}\t{attempt.score or 0:.6f}\t{memory:.1f}\t{status}\t{title}"
+        )
+    return "\n".join(rows) + "\n"
+
+
 def write(path: Path, attempts: Sequence[Attempt]) -> None:
     """Write the export that the file's name asks for, in one step.
 
     Args:
-        path: Ends in ``.jsonl``; in ``trials.csv``; or in ``.csv`` for the attempts.
+        path: Ends in ``.jsonl``, ``.tsv``, ``runs.csv``, or ``.csv`` for the attempts.
         attempts: Of the campaign.
 
     Raises:
         ValueError: It ends in something else.
         OSError: It cannot be written.
     """
-    if path.name.endswith(".jsonl"):
-        write_atomic(path, jsonl(attempts))
-    elif path.name.endswith("trials.csv"):
-        write_atomic(path, runs_csv(attempts))
-    elif path.name.endswith(".csv"):
-        write_atomic(path, attempts_csv(attempts))
-    else:
-        raise ValueError(f"{path}: name it NAME.jsonl, NAME.csv (attempts) or NAME-trials.csv")
+    forms = {".jsonl": jsonl, ".tsv": tsv, "runs.csv": runs_csv, ".csv": attempts_csv}
+    for ending, form in forms.items():
+        if path.name.endswith(ending):
+            write_atomic(path, form(attempts))
+            return
+    raise ValueError(f"{path}: name it NAME.jsonl, NAME.tsv, NAME.csv (attempts) or NAME-runs.csv")

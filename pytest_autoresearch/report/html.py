@@ -1,21 +1,17 @@
-"""The report a person reads the morning after: one self-contained file, rendered from the ledger.
+"""The HTML report: one self-contained file, rendered from the ledger's records.
 
-Candidates and models write titles, hypotheses, code and logs; all of it is text here. The template
-escapes everything, the page's policy forbids every request and every script but ours, and what
-could reorder or hide text is replaced.
+Titles, hypotheses, code and logs come from candidates and models: the template escapes them, the
+page's policy forbids every request and every script but ours, and characters that reorder or hide
+text are replaced.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import platform
-import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +19,18 @@ from markupsafe import Markup
 
 from ..core.files import write_atomic
 from ..core.records import Attempt, Champion
-from .junit import clean
+from ..core.text import harmless
+from ..judge.confirmation import format_interval
+from ..ledger.store import Ledger
+from . import compare
+from .junit import versions
 from .views import Report
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from ..ledger.store import Ledger
-
 RELOAD_S = 15
-"""How often the page of a running campaign reads itself anew."""
-
-_REORDERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Seconds between two reloads of a running campaign's page."""
 
 
 def gather(ledger: Ledger, status: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
@@ -42,7 +38,7 @@ def gather(ledger: Ledger, status: Sequence[Mapping[str, Any]] = ()) -> dict[str
 
     Args:
         ledger: Of the campaign.
-        status: What the workers last said; see `live.read_status`.
+        status: Of the workers, from `read_status`.
     """
     return {
         "tag": ledger.path.parent.name,
@@ -52,20 +48,9 @@ def gather(ledger: Ledger, status: Sequence[Mapping[str, Any]] = ()) -> dict[str
         "data_sha256": ledger.meta("data_sha256") or "",
         "sessions": ledger.sessions(),
         "status": list(status),
-        "versions": _versions(),
+        "versions": versions(),
         "at": time.time(),
     }
-
-
-def _versions() -> dict[str, str]:
-    """Who writes the page; the trials' own versions are hashed with their scores."""
-    from .. import __version__
-
-    found = {"pytest-autoresearch": __version__, "Python": platform.python_version()}
-    for package in ("pytest", "torch"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
 
 
 def write(
@@ -76,7 +61,7 @@ def write(
     *,
     live: bool,
 ) -> None:
-    """Write the report in one step; a reader sees the old page or the new one.
+    """Write the report in one step, see `render`.
 
     Raises:
         OSError: It cannot be written; the ledger still holds everything.
@@ -97,23 +82,26 @@ def render(
         attempts: Every attempt, oldest first.
         champions: Every champion, the baseline first.
         facts: From `gather`; every key may be absent.
-        live: The campaign runs: the page reads itself anew and keeps holdout scores to itself.
+        live: The campaign runs: the page reloads itself and leaves out holdout scores.
     """
-    report = Report(attempts, champions, facts, live)
     style, script = _asset("report.css"), _asset("report.js")
-    template = _environment().get_template("report.html.j2")
-    page = template.render(
-        report=report,
-        live=live,
-        reload_s=RELOAD_S,
-        style=Markup(style),
-        script=Markup(script),
-        policy=(
-            f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-            "base-uri 'none'; form-action 'none'"
-        ),
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=Report(attempts, champions, facts, live),
+            compare=compare,
+            live=live,
+            reload_s=RELOAD_S,
+            style=Markup(style),
+            script=Markup(script),
+            policy=(
+                f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+                "base-uri 'none'; form-action 'none'"
+            ),
+        )
     )
-    return _REORDERING.sub("\ufffd", clean(page))
+    return harmless(page, "\n\t")
 
 
 @lru_cache(maxsize=1)
@@ -130,6 +118,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "score": lambda v: "" if v is None else f"{v:.6f}" if abs(v) < 1e6 else f"{v:.6g}",
         "gain": lambda v: "" if v is None else f"{v:+.6f}" if abs(v) < 1e6 else f"{v:+.6g}",
+        "interval": format_interval,
         "sigma": lambda v: "" if v is None else f"{v:+.1f}",
         "span": span,
         "moment": moment,
@@ -149,7 +138,7 @@ def _hash(text: str) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """Return a duration for people: ``48 s``, ``12 min``, ``7.5 h``."""
+    """Return a duration as ``48 s``, ``12 min`` or ``7.5 h``."""
     if seconds is None:
         return ""
     if seconds < 90:

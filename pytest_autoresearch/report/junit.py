@@ -9,9 +9,9 @@ key ones in messages too, since several viewers show no properties; the edits an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
-import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.experiment import Metric
+from ..core.figures import figures
 from ..core.files import write_atomic
 from ..core.records import Attempt, Champion
+from ..core.text import harmless
 from ..ledger import snapshot
 from ..ledger.snapshot import Snapshot, SnapshotError
+from ..source.blocks import format_blocks
 
 if TYPE_CHECKING:
     from ..ledger.store import Ledger
@@ -36,15 +39,12 @@ CAMPAIGN = "autoresearch-campaign"
 """Property of the suite that holds what belongs to the campaign as a whole, as JSON."""
 
 LOG_CHARACTERS = 8_000
-
-_ILLEGAL = re.compile(
-    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010fffd]"
-)
+"""Of the end of a run's output in ``system-out``."""
 
 
 def clean(text: str) -> str:
-    """Return `text` without what XML 1.0 cannot hold."""
-    return _ILLEGAL.sub("\ufffd", text)
+    """Replace what XML 1.0 cannot hold and what reorders or hides text."""
+    return harmless(text, "\n\t")
 
 
 # ---------------------------------------------------------------------- an attempt's figures
@@ -53,111 +53,26 @@ def clean(text: str) -> str:
 def properties(
     attempt: Attempt, metric: Metric, names: Mapping[int, str] | None = None
 ) -> list[tuple[str, str]]:
-    """Return the figures of an attempt as junit properties; absent ones are left out.
+    """Return the figures of an attempt as junit properties.
 
     Args:
         attempt: The attempt.
-        metric: Of the experiment.
-        names: Ledger row to attempt name, for parents and champions; their rows are shown otherwise.
+        metric: Of the experiment; the score stands under its name, too.
+        names: Ledger row to attempt name, see `figures`.
     """
-    names = names or {}
-    values: dict[str, object] = {
-        "verdict": attempt.verdict or attempt.state,
-        "reason": attempt.reason,
-        "title": attempt.title,
-        "hypothesis": attempt.hypothesis,
-        "metric": metric.name,
-        "score": attempt.score,
-        "bar": attempt.bar,
-        "gain": attempt.gain,
-        "gain_sigma": attempt.gain_sigma,
-        "replicates": attempt.n or None,
-        "commit": attempt.commit,
-        "parent": _name(attempt.parent, names),
-        "champion_before": _name(attempt.champion_before, names),
-        "champion_after": _name(attempt.champion_after, names),
-        "lines_added": attempt.lines_added,
-        "lines_removed": attempt.lines_removed,
-        "check_notes": " ".join(
-            f"{g.name.replace(' ', '-')}={_yes(g.ok)}" for g in attempt.check_notes
-        ),
-        "refused_by": "; ".join(f"{g.name}: {g.detail}" for g in attempt.check_notes if not g.ok),
-        "gate_seconds": sum(g.seconds for g in attempt.check_notes) or None,
-        "ledger_row": attempt.id,
-        "worker": attempt.worker,
-        "session": attempt.session_id,
-        **_proposal(attempt),
-        **_runs(attempt),
-    }
-    values.setdefault(
-        metric.name, attempt.score
-    )  # a metric may be called as one of ours, e.g. steps
-    return [(clean(key), _show(value)) for key, value in values.items() if value not in (None, "")]
+    values = {"metric": metric.name, **figures(attempt, names)}
+    if attempt.score is not None:
+        values.setdefault(metric.name, attempt.score)  # a metric may share a figure's name: steps
+    return [
+        (clean(name), clean(repr(value) if isinstance(value, float) else str(value)))
+        for name, value in values.items()
+    ]
 
 
-def _name(row: int | None, names: Mapping[int, str]) -> str:
-    return "" if row is None else names.get(row, str(row))
-
-
-def _yes(ok: bool) -> str:
-    return "ok" if ok else "no"
-
-
-def _proposal(attempt: Attempt) -> dict[str, object]:
-    usage = attempt.usage
-    tokens = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
-    return {
-        "proposer": attempt.proposer,
-        "brief": attempt.meta.get("brief"),
-        "model": usage.model,
-        "tokens": tokens + usage.output_tokens or None,
-        "input_tokens": usage.input_tokens or None,
-        "cache_read_tokens": usage.cache_read_tokens or None,
-        "cache_write_tokens": usage.cache_write_tokens or None,
-        "output_tokens": usage.output_tokens or None,
-        "requests": usage.requests or None,
-        "dollars": usage.cost_usd,
-        "proposer_seconds": usage.seconds or None,
-    }
-
-
-def _runs(attempt: Attempt) -> dict[str, object]:
-    own = attempt.own_runs
-    if not own:
-        return {}
-    last = own[-1]
-    ok = [run for run in own if run.status == "ok"]
-    return {
-        "seeds": " ".join(str(run.seed) for run in ok),
-        "scores": " ".join(f"{run.seed}={run.score!r}" for run in ok),
-        "training_seconds": last.train_seconds,
-        "total_seconds": sum(run.total_seconds for run in attempt.runs),
-        "cpu_seconds": last.cpu_seconds,
-        "work": last.work,
-        "steps": last.steps,
-        "parameters": last.parameters,
-        "peak_memory_mb": max(t.peak_memory_bytes for t in own) / 2**20,
-        "mfu_percent": last.metrics.get("mfu_percent"),
-        "score_kind": last.score_kind,
-        "score_se": last.score_se,
-        "budget": last.budget,
-        "device": last.device,
-        "concurrency": last.concurrency,
-        "sandbox": " ".join(f"{k}={v.split(':')[0]}" for k, v in last.sandbox.items()),
-        **{f"hash_{name}": value for name, value in last.hashes.items()},
-    }
-
-
-def _show(value: object) -> str:
-    return clean(repr(value) if isinstance(value, float) else str(value))
-
-
-def headline(attempt: Attempt, metric: Metric | None = None) -> str:
-    """Return the key facts in one line, for viewers that do not show properties."""
-    score = "" if attempt.score is None else f" {attempt.score:.6f}"
+def headline(attempt: Attempt, metric: Metric) -> str:
+    """Return the key figures in one line, for viewers that do not show properties."""
+    score = "" if attempt.score is None else f" {metric.name} {attempt.score:.6f}"
     facts = []
-    if metric is not None and attempt.score is not None:
-        score = f" {metric.name}{score}"
     if attempt.gain is not None and attempt.gain_sigma is not None:
         facts.append(f"gain {attempt.gain:+.6f}, {attempt.gain_sigma:+.1f} sigma")
     if attempt.n:
@@ -168,9 +83,7 @@ def headline(attempt: Attempt, metric: Metric | None = None) -> str:
         facts.append(f"commit {attempt.commit[:10]}")
     shown = f" ({'; '.join(facts)})" if facts else ""
     reason = f": {attempt.reason}" if attempt.reason else ""
-    return clean(
-        f"{attempt.verdict or attempt.state}{score}{shown} {attempt.title}{reason}".strip()
-    )
+    return clean(f"{attempt.verdict or attempt.state}{score}{shown} {attempt.title}{reason}")
 
 
 # ---------------------------------------------------------------------- the file
@@ -186,8 +99,8 @@ def render(
 ) -> bytes:
     """Return the report of a whole campaign.
 
-    Kept attempts and baselines pass; what was not kept is skipped as an expected failure; attempts in
-    flight or cut off are errors.
+    Keeps and baselines pass; other verdicts are skipped as expected failures; running and
+    interrupted attempts are errors.
 
     Args:
         attempts: Every attempt of the campaign, oldest first.
@@ -201,16 +114,16 @@ def render(
     means = {} if known is None else {c["attempt_id"]: _mean(c["scores"]) for c in known.champions}
     cases = []
     for attempt in attempts:
-        figures = properties(attempt, metric, names)
+        shown = properties(attempt, metric, names)
         for name, row in (("before", attempt.champion_before), ("after", attempt.champion_after)):
             if row in means:
-                figures.append((f"champion_{name}_mean", repr(means[row])))
+                shown.append((f"champion_{name}_mean", repr(means[row])))
         if earlier := attempt.session_id < first_session:
-            figures.append(("earlier_session", "true"))
+            shown.append(("earlier_session", "true"))
         record = (
             snapshot.line(snapshot.attempt_data(rows[attempt.id])) if attempt.id in rows else ""
         )
-        cases.append(_case(attempt, metric, figures, earlier, record))
+        cases.append(_case(attempt, metric, shown, earlier, record))
     started = min((attempt.started for attempt in attempts), default=0.0)
     suite = ElementTree.Element(
         "testsuite",
@@ -224,7 +137,7 @@ def render(
         hostname=facts.get("hostname", platform.node() or "localhost"),
     )
     holder = ElementTree.SubElement(suite, "properties")
-    for key, value in {**_versions(), **facts, **totals(attempts)}.items():
+    for key, value in {**versions(), **facts, **totals(attempts)}.items():
         ElementTree.SubElement(holder, "property", name=key, value=clean(value))
     if known is not None:
         data = snapshot.line(snapshot.campaign_data(known))
@@ -237,12 +150,11 @@ def render(
 
 
 def totals(attempts: Sequence[Attempt]) -> dict[str, str]:
-    """Return what the attempts of a campaign come to together."""
+    """Return the sums over a campaign's attempts."""
     tried = [attempt for attempt in attempts if attempt.kind != "baseline"]
     verdicts = Counter(attempt.verdict or attempt.state for attempt in tried)
     runs = [run for attempt in attempts for run in attempt.runs]
     usages = [attempt.usage for attempt in attempts]
-    prices = [usage.cost_usd for usage in usages if usage.cost_usd is not None]
     tokens = sum(
         u.input_tokens + u.cache_read_tokens + u.cache_write_tokens + u.output_tokens
         for u in usages
@@ -250,24 +162,20 @@ def totals(attempts: Sequence[Attempt]) -> dict[str, str]:
     return {
         "total_attempts": str(len(tried)),
         **{f"total_{verdict}": str(count) for verdict, count in sorted(verdicts.items())},
-        "total_trials": str(len(runs)),
-        "total_trial_hours": f"{sum(t.total_seconds for t in runs) / 3600:.4f}",
+        "total_runs": str(len(runs)),
+        "total_run_hours": f"{sum(run.total_seconds for run in runs) / 3600:.4f}",
         "total_tokens": str(tokens),
-        "total_dollars": f"{sum(prices):.4f}",
+        "total_dollars": f"{sum(usage.cost_usd or 0.0 for usage in usages):.4f}",
         "devices": ", ".join(sorted({run.device for run in runs if run.device})),
     }
 
 
-def _versions() -> dict[str, str]:
-    from .. import __version__
-
+def versions() -> dict[str, str]:
+    """Return the versions of this process; each run's own are hashed with its score."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    found["pytest_autoresearch"] = __version__
-    for package in ("pytest", "torch", "numpy"):
-        try:
+    for package in ("pytest_autoresearch", "pytest", "torch", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -278,7 +186,7 @@ def _mean(scores: Mapping[str, float]) -> float:
 def _case(
     attempt: Attempt,
     metric: Metric,
-    figures: Sequence[tuple[str, str]],
+    shown: Sequence[tuple[str, str]],
     earlier: bool,
     record: str,
 ) -> ElementTree.Element:
@@ -287,7 +195,7 @@ def _case(
         "testcase", classname="program.md", name=attempt.name, time=f"{max(0.0, seconds):.3f}"
     )
     holder = ElementTree.SubElement(case, "properties")
-    for key, value in figures:
+    for key, value in shown:
         ElementTree.SubElement(holder, "property", name=key, value=value)
     message = headline(attempt, metric)
     if attempt.verdict is None:
@@ -307,8 +215,6 @@ def _case(
 
 
 def _output(attempt: Attempt, message: str) -> Iterator[str]:
-    from ..source.blocks import format_blocks
-
     yield message
     if attempt.hypothesis:
         yield attempt.hypothesis

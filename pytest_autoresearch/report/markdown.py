@@ -1,16 +1,18 @@
-"""A night in Markdown, for a CI job's summary page."""
+"""A session's summary in Markdown, for the summary page of a CI job."""
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core.experiment import Metric
-from ..core.outcome import LETTERS
 from ..core.records import Attempt, Champion
+from ..core.text import harmless
+from ..judge.confirmation import format_interval
 from ..judge.verdicts import show
+from .terminal import tally
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -22,14 +24,14 @@ def render(
     metric: Metric,
     confirmation: Mapping[str, Any] | None,
 ) -> str:
-    """Return the summary: what was gained, the progress as a row of blocks, and every keep.
+    """Return the summary: the gain, the progress as a row of blocks, and every keep.
 
     Args:
         tag: Campaign.
         attempts: Of the whole campaign.
         champions: Of the whole campaign.
         metric: Of the campaign.
-        confirmation: The ledger's fact ``closing``, or None.
+        confirmation: The ledger's fact ``confirmation``, or None.
     """
     tried = [attempt for attempt in attempts if attempt.kind != "baseline"]
     lines = [f"## autoresearch: {tag}", ""]
@@ -42,40 +44,30 @@ def render(
     if confirmation and confirmation.get("champion") == last.version:
         for name in ("confirmed", "holdout"):
             if gain := confirmation.get(name):
-                lines.append(
-                    f"{name} gain **{gain['gain']:+.6f}** "
-                    f"[{gain['low']:+.6f}, {gain['high']:+.6f}]  "
-                )
+                lines.append(f"{name} gain **{format_interval(gain)}**  ")
     elif last.version > 1:
         lines.append("not confirmed on fresh seeds yet  ")
-    counts = Counter(attempt.verdict or attempt.state for attempt in tried)
-    tally = ", ".join(
-        f"{n} {LETTERS[verdict][0] if verdict in LETTERS else verdict}"
-        for verdict, n in counts.most_common()
-    )
-    lines += [f"{len(tried)} attempts: {tally}", "", f"`{sparkline(tried, metric)}`", ""]
-    kept = [attempt for attempt in tried if attempt.verdict == "keep"]
-    if kept:
-        lines += ["| kept | gain | σ | seeds | what |", "|---|---|---|---|---|"]
+    lines += [f"{len(tried)} attempts: {tally(tried)}", "", f"`{sparkline(tried, metric)}`", ""]
+    keeps = [attempt for attempt in tried if attempt.verdict == "keep"]
+    if keeps:
+        lines += ["| kept | gain | σ | seeds | title |", "|---|---|---|---|---|"]
         lines += [
-            f"| {attempt.name} | {attempt.gain or 0:+.6f} | {attempt.gain_sigma or 0:+.1f} | {attempt.n} "
-            f"| {cell(attempt.title)} |"
-            for attempt in kept
+            f"| {keep.name} | {keep.gain or 0:+.6f} | {keep.gain_sigma or 0:+.1f} | {keep.n} "
+            f"| {cell(keep.title)} |"
+            for keep in keeps
         ]
         lines.append("")
     return "\n".join(lines)
 
 
 def cell(text: str) -> str:
-    """Return text that stays in its cell or line, as text."""
-    flat = " ".join(text.split())
-    for character in "\\`|<>[]*_":
-        flat = flat.replace(character, f"\\{character}" if character not in "<>" else " ")
-    return flat
+    """Escape text for one cell of a Markdown table."""
+    flat = harmless(" ".join(text.split())).replace("<", " ").replace(">", " ")
+    return re.sub(r"[\\`|\[\]*_]", r"\\\g<0>", flat)
 
 
 def sparkline(attempts: Sequence[Attempt], metric: Metric, width: int = 100) -> str:
-    """Return the latest attempts as blocks, taller is better; ``·`` has no score."""
+    """Draw the latest attempts as blocks: taller is better, ``·`` has no score."""
     shown = attempts[-width:]
     scores = [attempt.score for attempt in shown if attempt.score is not None]
     if not scores:
@@ -92,7 +84,7 @@ def sparkline(attempts: Sequence[Attempt], metric: Metric, width: int = 100) -> 
 
 
 def append(path: Path, text: str) -> None:
-    """Append to a file that other steps write to as well.
+    """Append the summary to a file that other CI steps write, too.
 
     Raises:
         OSError: It cannot be written.

@@ -1,4 +1,4 @@
-"""The table of the HTML report: a row an attempt, its texts cut to what a page has room for."""
+"""The table of the HTML report: a row an attempt, its texts cut to a fixed length."""
 
 from __future__ import annotations
 
@@ -14,49 +14,40 @@ from ..core.run import Run
 from ..judge.parents import stack
 from . import svg, texts
 
-PAGE_BYTES, ROW_BYTES, RUN_BYTES, TEXT_BYTES = 940_000, 1_250, 115, 450
-"""A page aims at so many bytes; a row and a trial take so many beside their texts; so many bytes
-of text a row are shown however many rows there are."""
-
-MAX_TITLE, MAX_REASON = 140, 600
+TITLE, REASON, HYPOTHESIS, DIFF, LOG = 140, 600, 800, 2_500, 1_500
+"""Most characters of a text on the page, so that its size is bounded; git and the junit log hold
+the whole text."""
 
 
 def short(attempt: Attempt) -> str:
-    """Return an attempt's name for people."""
+    """Return an attempt's name, without the number of a baseline."""
     return "baseline" if attempt.kind == "baseline" else attempt.name
 
 
 def word(attempt: Attempt) -> str:
-    """Return what an attempt came to, or where it is."""
+    """Return an attempt's verdict, or its state before it has one, as a word."""
     verdict = attempt.verdict or attempt.state
     return LETTERS[verdict][0] if verdict in LETTERS else verdict
 
 
 def letter(attempt: Attempt) -> str:
-    """Return the letter that the terminal shows for it."""
+    """Return the letter that the terminal shows for an attempt."""
     verdict = attempt.verdict or attempt.state
     return LETTERS[verdict][1] if verdict in LETTERS else "…" if verdict == "running" else "?"
 
 
 def outcome(run: Run) -> str:
-    """Return one training run's figures in a line."""
+    """Return a run's figures in a line."""
     if run.score is not None:
         result = f"{run.score:.6f}" if abs(run.score) < 1e6 else f"{run.score:.6g}"
     else:
         result = "" if run.status == "ok" else run.status or run.state
     figures = [result] if result else []
-    if not run.steps and run.score is None:
-        figures += [f"{name} {value:.6g}" for name, value in run.metrics.items()]
     if run.steps:
-        figures.append(f"{run.train_seconds:.1f} s")
-        figures.append(f"{run.steps:,} steps")
+        figures += [f"{run.train_seconds:.1f} s", f"{run.steps:,} steps"]
+    elif run.score is None:
+        figures += [f"{name} {value:.6g}" for name, value in run.metrics.items()]
     return f"{run.purpose}, seed {run.seed}: {', '.join(figures)}"
-
-
-def log_of(attempt: Attempt) -> str:
-    """Return what its last training printed."""
-    last = attempt.own_runs[-1:] or attempt.runs[-1:]
-    return (last[0].log_tail or last[0].log_head).strip() if last else ""
 
 
 @dataclass(frozen=True)
@@ -67,14 +58,14 @@ class Row:
         attempt: Its record.
         word, letter: Its verdict for people.
         parent: Name of its parent, or ''.
-        below: Names of the discards that a keep was built on and has in it; `diff` has them, too.
-        seconds: Of all its trials, or None.
+        below: Names of the discards that a keep was built on; `diff` includes them.
+        seconds: Of all its runs, or None.
         memory_mb: Peak, or None.
         parameters: Of the model, or 0.
         title, reason, hypothesis, diff, log: Bounded text; `cut` names what was shortened.
         curve: Path of its loss curve, or ''.
-        rival: Id of the champion's curve, or ''.
-        trials: A line each; holdout scores are not among them.
+        champion_curve: Id of the champion's curve, or ''.
+        runs: A line each, without holdout scores.
     """
 
     attempt: Attempt
@@ -97,7 +88,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """What it came to, or where it is, as the ledger calls it."""
+        """The verdict, or the state before there is one, as in the ledger."""
         return self.attempt.verdict or self.attempt.state
 
 
@@ -108,81 +99,60 @@ class Table:
         self.attempts = attempts
         self._by_id = {attempt.id: attempt for attempt in attempts}
         self._champion_attempts = {champion.attempt_id for champion in champions}
-        self._runs = [run for attempt in attempts for run in attempt.runs]
 
     def rows(self) -> list[Row]:
-        """Return every attempt, its texts cut to what the page has room for."""
-        told = [
-            (
-                attempt.hypothesis,
-                texts.diff([e for one in self._whole(attempt) for e in one.edits]),
-                log_of(attempt),
-            )
-            for attempt in self.attempts
-        ]
-        sizes = [
-            (texts.weight(why), texts.weight(code, texts.coloured), texts.weight(log))
-            for why, code, log in told
-        ]
-        n = len(self.attempts)
-        taken = ROW_BYTES * n + RUN_BYTES * len(self._runs)
-        taken += sum(
-            texts.weight(s.reason[:MAX_REASON]) + 2 * texts.weight(s.title) for s in self.attempts
-        )
-        room = max(PAGE_BYTES - taken, TEXT_BYTES * n)
-        cap = texts.fair_share([size for three in sizes for size in three], room)
-        return [self._row(*row, cap) for row in zip(self.attempts, told, sizes, strict=True)]
+        """Return the row of every attempt."""
+        return [self._row(attempt) for attempt in self.attempts]
 
-    def _row(
-        self, attempt: Attempt, told: tuple[str, str, str], sizes: tuple[int, int, int], cap: int
-    ) -> Row:
-        hypothesis, edits, log = told
+    def _row(self, attempt: Attempt) -> Row:
+        # a keep's diff has the discards that it was built on
+        kept = attempt.verdict == "keep"
+        whole = stack(attempt, self._by_id, self._champion_attempts) if kept else [attempt]
+        diff = texts.diff([edit for one in whole for edit in one.edits])
+        last = attempt.own_runs[-1:] or attempt.runs[-1:]
+        log = (last[0].log_tail or last[0].log_head).strip() if last else ""
+        caps = (
+            ("hypothesis", attempt.hypothesis, HYPOTHESIS),
+            ("diff", diff, DIFF),
+            ("log", log, LOG),
+        )
         parent = self._by_id.get(attempt.parent or 0)
-        own = [run for run in attempt.own_runs if run.curve]
+        curves = [run.curve for run in attempt.own_runs if run.curve]
         low, high = self._losses
-        champion_curve = (
-            attempt.champion_before if attempt.champion_before in self._rivals else None
+        champion = (
+            attempt.champion_before if attempt.champion_before in self._champion_curves else 0
         )
         return Row(
             attempt=attempt,
             word=word(attempt),
             letter=letter(attempt),
             parent=short(parent) if parent else "",
-            below=tuple(one.name for one in self._whole(attempt)[:-1]),
-            seconds=sum(t.total_seconds for t in attempt.runs) if attempt.runs else None,
-            memory_mb=max((t.peak_memory_bytes for t in attempt.runs), default=0) / 2**20 or None,
-            parameters=max((t.parameters for t in attempt.own_runs), default=0),
-            title=(attempt.title or attempt.name)[:MAX_TITLE],
-            reason=attempt.reason[:MAX_REASON],
-            hypothesis=texts.head(hypothesis, cap),
-            diff=texts.coloured(texts.head(edits, cap, texts.coloured)) if edits else Markup(""),
-            log=texts.tail(log, cap),
-            cut=tuple(
-                name
-                for name, size in zip(("hypothesis", "diff", "log"), sizes, strict=True)
-                if size > cap
-            ),
-            curve=svg.curve_path(own[-1].curve, low, high) if own else "",
-            champion_curve=f"c{champion_curve}" if champion_curve and own else "",
+            below=tuple(one.name for one in whole[:-1]),
+            seconds=sum(run.total_seconds for run in attempt.runs) if attempt.runs else None,
+            memory_mb=max((r.peak_memory_bytes for r in attempt.runs), default=0) / 2**20 or None,
+            parameters=max((run.parameters for run in attempt.own_runs), default=0),
+            title=(attempt.title or attempt.name)[:TITLE],
+            reason=attempt.reason[:REASON],
+            hypothesis=texts.head(attempt.hypothesis, HYPOTHESIS),
+            diff=texts.coloured(texts.head(diff, DIFF)) if diff else Markup(""),
+            log=texts.tail(log, LOG),
+            cut=tuple(name for name, text, cap in caps if len(text) > cap),
+            curve=svg.curve_path(curves[-1], low, high) if curves else "",
+            champion_curve=f"c{champion}" if champion and curves else "",
             runs=tuple(outcome(run) for run in attempt.runs if run.purpose != HOLDOUT),
         )
 
-    def _whole(self, attempt: Attempt) -> list[Attempt]:
-        """Return what a keep consists of; of what was not kept, its own part is shown."""
-        if attempt.verdict != "keep":
-            return [attempt]
-        return stack(attempt, self._by_id, self._champion_attempts)
-
     def choices(self) -> list[tuple[str, str]]:
         """Return every verdict that occurs, with its word."""
-        found = sorted({attempt.verdict or attempt.state for attempt in self.attempts})
-        return [(name, LETTERS[name][0] if name in LETTERS else name) for name in found]
+        return sorted(
+            {(attempt.verdict or attempt.state, word(attempt)) for attempt in self.attempts}
+        )
 
     # ------------------------------------------------------------------ loss curves
 
     @cached_property
-    def _rivals(self) -> dict[int, Sequence[tuple[float, float]]]:
-        """Attempt of each champion to the loss curve of its own training."""
+    def _champion_curves(self) -> dict[int, Sequence[tuple[float, float]]]:
+        """Attempt of each champion to the loss curve of its last run."""
         found: dict[int, Sequence[tuple[float, float]]] = {}
         for attempt_id in self._champion_attempts:
             attempt = self._by_id.get(attempt_id)
@@ -194,13 +164,16 @@ class Table:
     @cached_property
     def _losses(self) -> tuple[float, float]:
         return svg.loss_range(
-            t.curve for attempt in self.attempts for t in attempt.own_runs if t.curve
+            run.curve for attempt in self.attempts for run in attempt.own_runs if run.curve
         )
 
-    def rival_curves(self) -> list[tuple[str, str]]:
-        """Return every champion's loss curve once, as (id, path)."""
+    def champion_curves(self) -> list[tuple[str, str]]:
+        """Return every champion's loss curve as (id, path)."""
         low, high = self._losses
-        return [(f"c{i}", svg.curve_path(curve, low, high)) for i, curve in self._rivals.items()]
+        return [
+            (f"c{i}", svg.curve_path(curve, low, high))
+            for i, curve in self._champion_curves.items()
+        ]
 
     def curve_axes(self) -> Markup:
         """Return the frame that all loss curves share."""

@@ -1,9 +1,9 @@
-"""Texts of the HTML report: diffs from edits, and fair cuts where there is not room for all."""
+"""Texts of the HTML report: diffs from edits, and cuts to a fixed length."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from markupsafe import Markup, escape
@@ -14,22 +14,8 @@ from ..source.edits import unified
 _WORDS = re.compile(r"[\w.]+|[^\w.]")
 
 
-def fair_share(lengths: Sequence[int], room: int) -> int:
-    """Return the largest cap under which texts of these lengths fit into `room` together.
-
-    Short texts stay whole; only the long ones are cut, all to the same length.
-    """
-    left = room
-    for i, length in enumerate(sorted(lengths)):
-        share = left // (len(lengths) - i)
-        if length > share:
-            return max(0, share)
-        left -= length
-    return max(lengths, default=0)
-
-
 def diff(edits: Sequence[Edit]) -> str:
-    """Return an attempt's edits as a unified diff, one hunk an edit, without line numbers."""
+    """Return edits as a unified diff, one hunk an edit, without line numbers."""
     parts: list[str] = []
     for edit in edits:
         lines = unified({edit.file: edit.search}, {edit.file: edit.replace}).splitlines()
@@ -42,9 +28,9 @@ def diff(edits: Sequence[Edit]) -> str:
 
 
 def coloured(text: str) -> Markup:
-    """Return a diff as marked-up lines: ``del`` and ``ins`` runs between plain ones.
+    """Mark up a diff: ``del`` and ``ins`` around removed and added lines.
 
-    Where as many lines came as went, what differs within a line is marked by ``b``.
+    Where as many lines were added as removed, ``b`` marks the words that differ within a line.
     """
     runs = [(tag, list(lines)) for tag, lines in groupby(text.split("\n"), _tag)]
     marked: list[str] = []
@@ -64,7 +50,7 @@ def _tag(line: str) -> str:
 
 
 def _differing(line: str, other: str) -> str:
-    """Return `line`, escaped, with the words between its common ends with `other` marked."""
+    """Return `line`, escaped, its words marked that differ from `other`."""
     words, facing = _WORDS.findall(line[1:]), _WORDS.findall(other[1:])
     start = _common(words, facing)
     end = _common(words[start:][::-1], facing[start:][::-1])
@@ -76,35 +62,16 @@ def _differing(line: str, other: str) -> str:
 
 
 def _common(words: Sequence[str], others: Sequence[str]) -> int:
-    """How many words from the start are the same."""
+    """Count the words that both begin with."""
     pairs = zip(words, others, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(words), len(others)))
 
 
-def weight(text: str, show: Callable[[str], Markup] = escape) -> int:
-    """Return the bytes that `text` takes on the page as `show` puts it there."""
-    return len(str(show(text)).encode("utf-8", "replace"))
-
-
-def head(text: str, cap: int, show: Callable[[str], Markup] = escape) -> str:
-    """Return the beginning of `text`, at most `cap` bytes of it, and a sign if more was there."""
-    if weight(text, show) <= cap:
-        return text
-    return text[: _fitting(lambda n: text[:n], len(text), cap, show)] + "\n…"
+def head(text: str, cap: int) -> str:
+    """Return the first `cap` characters of `text`, and a mark if there were more."""
+    return text if len(text) <= cap else text[:cap] + "\n…"
 
 
 def tail(text: str, cap: int) -> str:
-    """Return the end of `text`, at most `cap` bytes of it, after a sign if more was there."""
-    if weight(text) <= cap:
-        return text
-    size = len(text)
-    return "…\n" + text[size - _fitting(lambda n: text[size - n :], size, cap, escape) :]
-
-
-def _fitting(part: Callable[[int], str], size: int, cap: int, show: Callable[[str], Markup]) -> int:
-    """How many characters of a text's part take at most `cap` bytes."""
-    low, high = 0, min(cap, size)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if weight(part(middle), show) <= cap else (low, middle - 1)
-    return low
+    """Return the last `cap` characters of `text`, after a mark if there were more."""
+    return text if len(text) <= cap else "…\n" + text[-cap:]

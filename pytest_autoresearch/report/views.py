@@ -1,10 +1,12 @@
-"""What the HTML report tells, computed from the ledger's records alone; the template only shows."""
+"""Everything that the HTML report shows, computed from the ledger's records."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,8 +14,10 @@ from markupsafe import Markup
 
 from ..core.experiment import Metric
 from ..core.records import Attempt, Champion
+from ..judge.confirmation import format_interval
 from ..judge.noise import noise_of
-from . import compare, progress, svg
+from ..judge.verdicts import show
+from . import progress, svg
 from .rows import Table, short, word
 
 Standing = Literal["unmeasured", "baseline", "unconfirmed", "confirmed", "open", "lost"]
@@ -21,13 +25,8 @@ Standing = Literal["unmeasured", "baseline", "unconfirmed", "confirmed", "open",
 _REFUSED = ("invalid", "duplicate", "guard")
 
 
-def noise(attempts: Sequence[Attempt], champions: Sequence[Champion], metric: Metric) -> float:
-    """Return sigma of one paired comparison, pooled over the campaign as its judge pools it."""
-    return noise_of(attempts, champions, metric).sigma
-
-
 class Report:
-    """Everything the template asks for, computed from records alone."""
+    """What the template asks for."""
 
     def __init__(
         self,
@@ -41,7 +40,7 @@ class Report:
         self.metric = Metric(**self.campaign.get("metric", {}))
         self.tag = facts.get("tag", "")
         self.at = facts.get("at", 0.0)
-        self.sigma = noise(attempts, champions, self.metric)
+        self.sigma = noise_of(attempts, champions, self.metric).sigma
         self.table = Table(attempts, champions)
         self.tried = [attempt for attempt in attempts if attempt.kind != "baseline"]
         self.first = champions[0] if champions else None
@@ -51,26 +50,26 @@ class Report:
         self._champion_of = {champion.attempt_id: champion for champion in champions}
         self._runs = [run for attempt in attempts for run in attempt.runs]
 
-    # ------------------------------------------------------------------ what runs
+    # ------------------------------------------------------------------ attempts in flight
 
     @cached_property
-    def flying(self) -> list[dict[str, Any]]:
-        """Attempts in flight: by their workers' last word, or as the ledger knows them."""
+    def in_flight(self) -> list[dict[str, Any]]:
+        """Attempts that run, with their workers' status where there is one."""
         running = {
             attempt.name: attempt
             for attempt in self.attempts
-            if attempt.state == "running" or any(t.state == "running" for t in attempt.runs)
+            if attempt.state == "running" or any(run.state == "running" for run in attempt.runs)
         }
-        said = [dict(s) for s in self.facts.get("status", ()) if s["attempt"] in running]
-        for status in said:
+        shown = [dict(s) for s in self.facts.get("status", ()) if s["attempt"] in running]
+        for status in shown:
             running.pop(status["attempt"])
-        return [*said, *({"attempt": s.name, "title": s.title} for s in running.values())]
+        return [*shown, *({"attempt": a.name, "title": a.title} for a in running.values())]
 
-    # ------------------------------------------------------------------ what was gained
+    # ------------------------------------------------------------------ the gain
 
     @property
     def standing(self) -> Standing:
-        """How much is known of the gain."""
+        """How far the gain is established."""
         if self.first is None:
             return "unmeasured"
         if self.champion_attempt is None:
@@ -85,12 +84,11 @@ class Report:
     @property
     def champion_attempt(self) -> Attempt | None:
         """The attempt that made the last champion, if it is not the baseline."""
-        known = self.last is not None and len(self.champions) > 1
-        return self._by_id.get(self.last.attempt_id) if known and self.last else None
+        return self._by_id.get(self.champions[-1].attempt_id) if len(self.champions) > 1 else None
 
     @property
     def gained(self) -> float:
-        """Gain of the last champion over the first by the pairs that its keeps were judged by."""
+        """Gain of the last champion over the first, by the pairs that its keeps were judged by."""
         return self._gained(len(self.champions))
 
     def _gained(self, champions: int) -> float:
@@ -101,22 +99,22 @@ class Report:
 
     @property
     def confirmation(self) -> Mapping[str, Any] | None:
-        """What is confirmed of the present champion, or None."""
+        """The confirmation of the present champion, or None."""
         confirmation: Mapping[str, Any] | None = self.facts.get("confirmation")
         present = confirmation and self.last and confirmation["champion"] == self.last.version
         return confirmation if present else None
 
     @property
     def holdout(self) -> Mapping[str, Any] | None:
-        """The gain on the holdout, told only when no further trial can profit from it."""
+        """The gain on the holdout; None while the campaign runs and could still profit from it."""
         found = None if self.live or self.confirmation is None else self.confirmation["holdout"]
         return found if found is None else dict(found)
 
     @property
     def transfers(self) -> list[Mapping[str, Any]]:
-        """What the present champion gains under other conditions, as far as that was tried."""
+        """Gains of the present champion under other conditions."""
         version = self.last.version if self.last else 0
-        return [t for t in self.facts.get("transfers", ()) if t["champion"] == version]
+        return [gain for gain in self.facts.get("transfers", ()) if gain["champion"] == version]
 
     @property
     def outdated(self) -> bool:
@@ -125,7 +123,7 @@ class Report:
 
     @property
     def forgeable(self) -> list[tuple[str, str]]:
-        """Kinds of the scores that a candidate could have forged, each with how many are so."""
+        """Kinds of scores that a candidate could have forged, each with ``All`` or ``Some``."""
         runs = [run for attempt in self.attempts for run in attempt.own_runs]
         kinds = [run.score_kind for run in runs if run.score is not None]
         found = sorted(set(kinds) - {"trusted", ""})
@@ -141,17 +139,12 @@ class Report:
 
     def show(self, champion: Champion) -> str:
         """Return a champion's mean, standard error and replicates."""
-        from ..judge.verdicts import show
-
         return show(champion.scores.values())
 
     @property
     def tally(self) -> list[tuple[str, int]]:
-        """How many attempts came to what, most first."""
-        counts: dict[str, int] = {}
-        for attempt in self.tried:
-            counts[word(attempt)] = counts.get(word(attempt), 0) + 1
-        return sorted(counts.items(), key=lambda item: -item[1])
+        """Attempts by verdict, the most frequent first."""
+        return Counter(word(attempt) for attempt in self.tried).most_common()
 
     def intervals(self) -> Markup | None:
         """Return the picture of the gain as kept, as confirmed and on the holdout."""
@@ -165,13 +158,13 @@ class Report:
         ):
             if found:
                 rows.append(svg.Interval(name, found["gain"], found["low"], found["high"]))
-        said = "; ".join(f"{r.name} {r.gain:+.6f} [{r.low:+.6f}, {r.high:+.6f}]" for r in rows)
-        return svg.intervals(rows, unit=self.metric.unit or self.metric.name, description=said)
+        words = "; ".join(f"{row.name} {format_interval(asdict(row))}" for row in rows)
+        return svg.intervals(rows, unit=self.metric.unit or self.metric.name, description=words)
 
     # ------------------------------------------------------------------ pictures
 
     def _level(self, attempt: Attempt) -> float | None:
-        """Where an attempt stands beside the champion's mean, the luck of its seeds taken out."""
+        """Return an attempt's height: its champion's mean less its paired gain."""
         if attempt.id in self._champion_of and attempt.kind != "baseline":
             return self._champion_of[attempt.id].mean
         before = self._champion_of.get(attempt.champion_before or 0)
@@ -205,22 +198,22 @@ class Report:
         """Return the progress picture."""
         starts: list[float] = [self._place.get(c.attempt_id, 0) for c in self.champions]
         ends = [*starts[1:], len(self.attempts) - 0.5]
-        reigns = [
+        spans = [
             progress.ChampionSpan(start, end, champion.mean)
             for start, end, champion in zip(starts, ends, self.champions, strict=False)
         ]
-        said = f"{len(self.tried)} trials, {len(self.champions[1:])} kept"
+        words = f"{len(self.tried)} attempts, {len(self.champions[1:])} kept"
         if self.first and self.last:
-            said += f"; {self.metric.name} from {self.first.mean:.6f} to {self.last.mean:.6f}"
+            words += f"; {self.metric.name} from {self.first.mean:.6f} to {self.last.mean:.6f}"
         return progress.progress(
             self._marks,
-            reigns,
+            spans,
             self.sigma,
             places=len(self.attempts),
             ticks=self._ticks,
             metric=self.metric.name,
             direction=self.metric.direction,
-            description=said + ". The table below holds the same.",
+            description=words + ". The table below holds the same.",
         )
 
     def legend(self) -> list[tuple[Markup, str]]:
@@ -240,18 +233,17 @@ class Report:
 
     @property
     def _ticks(self) -> list[tuple[int, str]]:
-        """About ten trials by their number, at a round step."""
+        """About ten mutations by their number, at a round step."""
         steps = (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**6)
         numbered = [attempt for attempt in self.tried if attempt.kind == "mutation"]
         step = next(step for step in steps if len(numbered) <= 12 * step)
-        found = [(self._place[s.id], s.number) for s in numbered if s.number % step == 0]
-        return [(place, f"{number}") for place, number in found]
+        return [(self._place[a.id], f"{a.number}") for a in numbered if a.number % step == 0]
 
     def spending(self) -> list[Markup]:
         """Return the champion's gain over device hours and, if anything was billed, dollars."""
         if self.first is None:
             return []
-        hours = [(t.finished or t.started, t.total_seconds / 3600) for t in self._runs]
+        hours = [(run.finished or run.started, run.total_seconds / 3600) for run in self._runs]
         dollars = [
             (attempt.finished or attempt.started, attempt.usage.cost_usd)
             for attempt in self.attempts
@@ -269,9 +261,9 @@ class Report:
             points.append((spent, self._gained(number)))
         total = sum(cost for _, cost in costs)
         points.append((total, points[-1][1]))
-        said = f"{total:.2f} {what} spent in all, for a gain of {points[-1][1]:+.6f}."
+        words = f"{total:.2f} {what} spent in all, for a gain of {points[-1][1]:+.6f}."
         return svg.steps(
-            name, points, x_name=what, y_name=f"gain, {self.metric.name}", description=said
+            name, points, x_name=what, y_name=f"gain, {self.metric.name}", description=words
         )
 
     def tree(self) -> Markup | None:
@@ -287,40 +279,18 @@ class Report:
             for parent, found in sorted(children.items(), key=lambda i: self._place.get(i[0], 0))
             if parent in self._by_id
         ]
-        said = "; ".join(label for label, _, _ in rows)
-        return svg.tree(rows, len(self.attempts), description=said) if rows else None
+        words = "; ".join(label for label, _, _ in rows)
+        return svg.tree(rows, len(self.attempts), description=words) if rows else None
 
     def _named(self, attempt: Attempt, children: Sequence[svg.Mark]) -> str:
         title = "" if attempt.kind == "baseline" else f" {attempt.title[:30]}"
         return f"{short(attempt)}{title}: {len(children)} tried from it"
 
-    # ------------------------------------------------------------------ comparisons
-
-    def hours(self) -> list[dict[str, Any]]:
-        """What the device hours went into."""
-        return compare.hours(self.attempts)
-
-    def arms(self) -> list[dict[str, Any]]:
-        """Compare the proposers."""
-        return compare.arms(self.tried)
-
-    def check_notes(self) -> list[dict[str, Any]]:
-        """What each check looked at, caught, cost and spared."""
-        return compare.check_notes(self.attempts)
-
-    def examined(self) -> list[Mapping[str, Any]]:
-        """Keeps that were trained on fresh seeds one by one, the fallen first."""
-        return compare.survivals(self.attempts, self.confirmation)
-
-    def left_out(self) -> list[tuple[Attempt, Attempt]]:
-        """Keeps whose removal cost nothing."""
-        return compare.left_out(self.attempts)
-
     # ------------------------------------------------------------------ provenance
 
     @cached_property
     def briefs(self) -> dict[int, str]:
-        """Attempts that were the first to see a version of the brief, oldest first, with its hash."""
+        """Attempt that first used each version of the brief, oldest first, with its hash."""
         first: dict[str, int] = {}
         for attempt in self.tried:
             if attempt.meta.get("brief"):
@@ -328,25 +298,25 @@ class Report:
         return {attempt_id: brief for brief, attempt_id in first.items()}
 
     def environment(self) -> list[tuple[str, str]]:
-        """Where and on what the scores were made."""
-        scored = [t for attempt in self.attempts for t in attempt.own_runs if t.status == "ok"]
+        """Return the conditions of the scores: budget, commit, devices, versions, hashes, sandbox."""
+        scored = [r for attempt in self.attempts for r in attempt.own_runs if r.status == "ok"]
         last = scored[-1] if scored else None
         kinds = sorted({run.score_kind for run in scored if run.score_kind})
-        devices = sorted({f"{t.device} ({t.concurrency} side by side)" for t in self._runs})
+        devices = sorted({f"{run.device} ({run.concurrency} in parallel)" for run in self._runs})
         versions: Mapping[str, str] = self.facts.get("versions") or {}
         briefs = self.briefs.items()
         facts = [
             ("campaign", self.tag),
             ("branch", f"autoresearch/{self.tag}" if self.tag else ""),
             ("metric", f"{self.metric.name}, {self._better} is better"),
-            ("budget of a trial", str(self.campaign.get("budget", ""))),
+            ("budget of a run", str(self.campaign.get("budget", ""))),
             ("seed", str(self.campaign.get("seed", ""))),
             ("editable files", ", ".join(self.campaign.get("files", ()))),
             ("program.md", "; ".join(f"{b} from {self._by_id[i].name}" for i, b in briefs)),
             ("base commit", str(self.campaign.get("base_commit", ""))),
             ("devices", "; ".join(devices)),
             ("scores are", ", ".join(kinds)),
-            ("this page was written by", ", ".join(f"{k} {v}" for k, v in versions.items())),
+            ("page written by", ", ".join(f"{k} {v}" for k, v in versions.items())),
             ("data set", str(self.facts.get("data_sha256", ""))),
         ]
         if last is not None:
@@ -364,7 +334,7 @@ class Report:
                 "started": session.started,
                 "ended": session.ended,
                 "exit": "" if session.exit is None else session.exit,
-                "asked": json.dumps(
+                "options": json.dumps(
                     {k: v for k, v in session.config.items() if v not in (None, "", False)}
                 ),
             }

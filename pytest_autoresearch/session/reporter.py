@@ -18,7 +18,7 @@ from ..hookspecs import announce, artifacts_of
 from ..ledger.status import read_status
 from ..ledger.store import Ledger
 from ..options import Options
-from ..report import html, junit, markdown, tsv
+from ..report import exports, html, junit, markdown
 from ..report.terminal import SessionView, header, summary, write
 from . import preflight, testreports
 from .live import LiveView
@@ -330,7 +330,7 @@ class Logs:
         from ..ledger import snapshot
 
         with self._optional("results.tsv"):
-            tsv.write(self.root / "results.tsv", self.ledger.attempts())
+            exports.write(self.root / "results.tsv", self.ledger.attempts())
         if self.junit is not None:
             with self._optional(self.junit.name):
                 attempts, champions = self.ledger.attempts(), self.ledger.champions()

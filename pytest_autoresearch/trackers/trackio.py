@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 
 from ..core.records import Attempt
-from . import campaign, figures, home, words
+from . import campaign, home, numbers, texts
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_autoresearch_attempt_finished(record: Attempt, artifacts: Mapping[str, Path]) -> None:
-    """Log one finished attempt; ``trackio show`` with the same ``TRACKIO_DIR`` shows them."""
+    """Log a finished attempt; ``trackio show`` with the same ``TRACKIO_DIR`` shows it."""
     os.environ.setdefault("TRACKIO_DIR", str(home(artifacts, "trackio")))
-    # imported late, since it reads the variable when it is
-    import trackio  # type: ignore[import-not-found, unused-ignore]
+    import trackio  # type: ignore[import-not-found, unused-ignore]  # reads TRACKIO_DIR on import
 
-    with contextlib.redirect_stdout(None):  # it greets, run by run
-        trackio.init(project=campaign(artifacts), name=record.name, config=words(record))
-        trackio.log(figures(record), step=record.number)
+    with contextlib.redirect_stdout(None):  # trackio prints a greeting for each run
+        trackio.init(project=campaign(artifacts), name=record.name, config=texts(record))
+        trackio.log(numbers(record), step=record.number)
         trackio.finish()

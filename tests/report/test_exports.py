@@ -39,8 +39,8 @@ def test_any_campaign_is_exported_whole(data) -> None:
         [edit.replace for edit in attempt.edits] for attempt in attempts
     ]
     by_attempt = list(csv.DictReader(io.StringIO(exports.attempts_csv(attempts))))
-    assert [row["name"] for row in by_attempt] == [attempt.name for attempt in attempts]
-    scores = [row["score"] for row in by_attempt]
+    assert [row["attempt"] for row in by_attempt] == [attempt.name for attempt in attempts]
+    scores = [row.get("score", "") for row in by_attempt]
     assert scores == ["" if attempt.score is None else repr(attempt.score) for attempt in attempts]
     by_run = list(csv.DictReader(io.StringIO(exports.runs_csv(attempts))))
     assert [(row["attempt"], row["seed"]) for row in by_run] == [
@@ -67,11 +67,11 @@ def test_numbers_stay_numbers_and_what_is_none_is_empty() -> None:
     [row] = csv.DictReader(
         io.StringIO(exports.attempts_csv([attempt(1, gain=-0.5, score=float("nan"))]))
     )
-    assert (row["gain"], row["score"], row["bar"]) == ("-0.5", "", "")
+    assert (row["gain"], row["score"]) == ("-0.5", "")
 
 
 def test_the_name_of_the_file_says_what_is_exported(tmp_path: Path) -> None:
-    for name, start in (("a.jsonl", '{"id"'), ("a.csv", "id,"), ("a-trials.csv", "")):
+    for name, start in (("a.jsonl", '{"id"'), ("a.csv", "attempt,"), ("a-runs.csv", "")):
         exports.write(tmp_path / name, [attempt(1)])
         assert (tmp_path / name).read_text().startswith(start)
     with pytest.raises(ValueError, match="name it"):
@@ -99,11 +99,11 @@ def test_the_report_command_writes_what_is_asked_for(project: Project) -> None:
             cwd=project.path, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
-    done = report("--export=a.jsonl", "--export=a-trials.csv", "--junit=a.xml")
+    done = report("--export=a.jsonl", "--export=a-runs.csv", "--junit=a.xml")
     assert (done.returncode, done.stdout) == (0, "")
     lines = (project.path / "a.jsonl").read_text().splitlines()
     assert [json.loads(line)["verdict"] for line in lines][3:] == ["keep", "discard"]
-    runs = list(csv.DictReader((project.path / "a-trials.csv").open(newline="")))
+    runs = list(csv.DictReader((project.path / "a-runs.csv").open(newline="")))
     assert {row["purpose"] for row in runs} == {"calibrate", "first"}
     assert junit.read(project.path / "a.xml").tag == "main"
     refused = report("--export=a.parquet")

@@ -99,7 +99,7 @@ def test_a_testcase_has_every_figure_of_its_attempt(ledger: Ledger) -> None:
         "input_tokens": "100", "output_tokens": "400", "dollars": "0.125",
         "training_seconds": "30.5", "total_seconds": "82.5", "peak_memory_mb": "300.0",
         "mfu_percent": "38.5", "steps": "586", "parameters": "294980",
-        "check_notes": "parses=ok guard-steps=no", "refused_by": "guard steps: too many",
+        "checks": "parses=ok guard-steps=no", "refused_by": "guard steps: too many",
         "sandbox": "landlock=ok pid=failed", "hash_data": "d" * 64,
     }  # fmt: skip
     assert {name: found.get(name) for name in wanted} == wanted
@@ -128,7 +128,7 @@ def test_the_suite_says_what_it_was_and_came_to(ledger: Ledger) -> None:
     root = ElementTree.fromstring(render(ledger))
     found = {p.get("name"): p.get("value") for p in root.find("testsuite/properties")}
     wanted = {
-        "campaign": "night", "total_attempts": "1", "total_keep": "1", "total_trials": "4",
+        "campaign": "night", "total_attempts": "1", "total_keep": "1", "total_runs": "4",
         "total_tokens": "523", "total_dollars": "0.1250", "devices": "cpu",
     }  # fmt: skip
     assert {name: found.get(name) for name in wanted} == wanted

@@ -1,5 +1,5 @@
 "use strict";
-// Sorts, filters and, while the campaign runs, reloads; the page is complete without it.
+// Sorts, filters and, while the campaign runs, reloads the page, which is complete without it.
 (() => {
   const body = document.body, table = document.getElementById("table");
   const rows = [...table.tBodies], form = document.getElementById("filter");
@@ -97,7 +97,7 @@
   const pause = document.getElementById("pause");
   const shown = () => {
     pause.setAttribute("aria-pressed", String(state.paused));
-    pause.textContent = state.paused ? "Paused; go on" : "Pause";
+    pause.textContent = state.paused ? "Resume" : "Pause";
   };
   pause.hidden = false;
   pause.addEventListener("click", () => { state.paused = !state.paused; shown(); });
