@@ -1,4 +1,4 @@
-"""Hooks that a plugin or a ``conftest.py`` may implement, and how they are called."""
+"""Hooks for plugins and ``conftest.py`` files, and how they are called."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ log = logging.getLogger("pytest_autoresearch")
 
 @pytest.hookspec()
 def pytest_autoresearch_attempt_finished(record: Attempt, artifacts: Mapping[str, Path]) -> None:
-    """An attempt has its verdict.
+    """Handle an attempt that has its verdict.
 
-    Called in the process that a person started (never in a worker of xdist), after the verdict is
-    recorded and the logs are written. What it raises is logged and changes nothing. The next
-    result line waits for it, so it should not take long.
+    Called in the driver (never in an xdist worker), after the verdict is recorded and the logs are
+    written. An exception is logged and changes nothing. The next result line waits for the hook.
 
     Args:
-        record: The attempt with its verdict, proposal and trials. Read-only.
-        artifacts: Files that exist, by name: ``ledger``, and where there are any ``tsv``,
-            ``junit``, ``html``, ``checkpoint`` and ``losses`` (of the last trial; those of what
-            is not kept are removed). The ledger's folder bears the campaign's name.
+        record: The attempt with its verdict, proposal and runs. Read-only.
+        artifacts: Existing files by name: ``ledger``, ``tsv``, ``junit``, ``html``, ``checkpoint``
+            and ``losses`` (of the last run, of keeps only). The folder of the ledger has the name
+            of the campaign.
     """
 
 
@@ -41,26 +40,26 @@ def announce(
     artifacts: Mapping[str, Path],
     say: Callable[[str], object] | None = None,
 ) -> None:
-    """Call `pytest_autoresearch_attempt_finished` of every plugin, whatever another one raised.
+    """Call `pytest_autoresearch_attempt_finished` of every plugin, even if another one raised.
 
     Args:
-        plugins: pytest's.
+        plugins: The plugin manager.
         record: The attempt.
-        artifacts: Files by name; those that do not exist are left out.
-        say: Told about failures, one line each.
+        artifacts: Files by name; missing ones are left out.
+        say: Prints one line for each failure.
     """
-    found = {name: path for name, path in artifacts.items() if path.exists()}
+    existing = {name: path for name, path in artifacts.items() if path.exists()}
     hook = getattr(plugins.hook, ATTEMPT_FINISHED)
     listening = [implementation.plugin for implementation in hook.get_hookimpls()]
     for plugin in listening:
         others = [other for other in listening if other is not plugin]
         try:
-            plugins.subset_hook_caller(ATTEMPT_FINISHED, others)(record=record, artifacts=found)
+            plugins.subset_hook_caller(ATTEMPT_FINISHED, others)(record=record, artifacts=existing)
         except FAILURES as error:
             name = plugins.get_name(plugin) or repr(plugin)
             log.exception("%s of %s failed", ATTEMPT_FINISHED, name)
             if say is not None:
-                say(f"{name} was told of {record.name} and failed: {type(error).__name__}: {error}")
+                say(f"{name} failed for {record.name}: {type(error).__name__}: {error}")
 
 
 def artifacts_of(record: Attempt, ledger: Path, **files: Path | None) -> dict[str, Path]:
@@ -68,14 +67,10 @@ def artifacts_of(record: Attempt, ledger: Path, **files: Path | None) -> dict[st
 
     Args:
         record: The attempt.
-        ledger: The campaign's ledger file.
+        ledger: Ledger file of the campaign.
         files: Logs by name; None for one that is not written.
     """
-    last = record.own_runs[-1:]
-    own = {
-        name: path
-        for run in last
-        for name, path in (("checkpoint", run.checkpoint), ("losses", run.losses))
-    }
-    found = {"ledger": ledger, **files, **own}
-    return {name: path for name, path in found.items() if path is not None}
+    paths = {"ledger": ledger, **files}
+    for run in record.own_runs[-1:]:
+        paths |= {"checkpoint": run.checkpoint, "losses": run.losses}
+    return {name: path for name, path in paths.items() if path is not None}

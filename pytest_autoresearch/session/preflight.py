@@ -1,4 +1,4 @@
-"""Everything that is checked before anything is spent; each failure one line with its remedy."""
+"""Checks of the experiment and of output paths before anything is spent."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def find_experiment(config: pytest.Config) -> Experiment:
 
 
 def junit_log(config: pytest.Config) -> Path | None:
-    """Return where ``--junitxml`` points, read as pytest reads it; None without it."""
+    """Return the path of ``--junitxml``, expanded as pytest does, or None."""
     given = getattr(config.option, "xmlpath", None)  # absent with -p no:junitxml
     return Path(os.path.abspath(expanded(given))) if given else None
 
 
 def check_outputs(config: pytest.Config, options: Options) -> None:
-    """See that what was asked to be written can be, so that a night does not end in nothing.
+    """Check that every requested output file can be written.
 
     Raises:
-        pytest.UsageError: With the remedy.
+        pytest.UsageError: One cannot; names the option and the path.
     """
     root, junit = config.rootpath, junit_log(config)
     if junit is not None:

@@ -28,7 +28,7 @@ from . import preflight, testreports
 from .items import PLAN, AttemptItem
 from .plan import Plan, make
 from .reporter import Reporter
-from .stopping import Signals, exit_code, terminate, why_now
+from .stopping import Signals, exit_code, stop_condition, terminate
 
 if TYPE_CHECKING:
     from ..campaign.attempt import WorkingAttempt
@@ -444,7 +444,7 @@ class Session:
         if not self.stopping:
             ledger = self.ledger if self.session_id is not None else None
             try:
-                self.stopping = why_now(
+                self.stopping = stop_condition(
                     self.plan, self.options, self.experiment.metric, self.folder, ledger
                 )
             except LedgerUnavailable as error:

@@ -1,4 +1,4 @@
-"""When a night ends of itself, and the exit code that it deserves."""
+"""Stop conditions, exit codes and signals of a session."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 STOP_FILE = "STOP"
 
 
-def why_now(
+def stop_condition(
     plan: Plan, options: Options, metric: Metric, folder: Path, ledger: Ledger | None
 ) -> str:
-    """Return why no further attempt should start, or ''.
+    """Return the reason why no further attempt should start, or ''.
 
     Args:
-        plan: With the deadline.
-        options: With what the policy stops at.
-        metric: Of the experiment.
-        folder: Of the campaign, where a person may leave a `STOP_FILE`.
+        plan: Plan of the session, with its deadline.
+        options: Options of the session: plateau, target and failures.
+        metric: Metric of the experiment.
+        folder: Folder of the campaign, where a user may create a `STOP_FILE`.
         ledger: None before this process has joined.
 
     Raises:
-        LedgerUnavailable: It cannot be read.
+        LedgerUnavailable: The ledger cannot be read.
     """
     if plan.deadline is not None and time.time() >= plan.deadline:
         return "deadline reached"
@@ -44,7 +44,7 @@ def why_now(
         return f"{folder / STOP_FILE} exists"
     if ledger is None:
         return ""
-    # what earlier nights failed at stops nothing
+    # Failures of earlier sessions must not stop this one.
     first = min((s.id for s in ledger.sessions() if s.driver == plan.driver), default=0)
     return stop(
         [attempt for attempt in ledger.attempts() if attempt.session_id >= first],
@@ -62,19 +62,19 @@ def exit_code(
     """Return 0 if the campaign ran; 1 if baseline or infrastructure failed, or too few were kept.
 
     Args:
-        status: pytest's; what is no outcome of the night stays.
-        counts: Verdicts, and ``infra``.
-        failures: Reports that failed.
-        min_keep: Keeps that were asked for.
-        own_stop: It ended of itself: that is no interruption.
+        status: Exit code of pytest; usage, internal and collection errors are passed on.
+        counts: Number of attempts by verdict, and by ``infra``.
+        failures: Number of failed reports.
+        min_keep: Required number of keeps.
+        own_stop: A stop condition ended the session, which is not an interruption.
     """
-    kept_as_it_is = [
+    passed_on = [
         pytest.ExitCode.USAGE_ERROR,
         pytest.ExitCode.INTERNAL_ERROR,
         pytest.ExitCode.NO_TESTS_COLLECTED,
         *([] if own_stop else [pytest.ExitCode.INTERRUPTED]),
     ]
-    if status in kept_as_it_is:
+    if status in passed_on:
         return int(status)
     tried = sum(n for verdict, n in counts.items() if verdict not in ("baseline", "infra"))
     crashed = sum(counts.get(verdict, 0) for verdict in ("crash", "timeout", "infra"))
@@ -84,24 +84,24 @@ def exit_code(
 
 
 class Signals:
-    """The handlers of a process that runs a session; what was there before comes back."""
+    """Signal handlers during a session; the former handlers are restored."""
 
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        """Take SIGTERM and SIGHUP for Ctrl-C, which pytest ends in order; not under ``nohup``."""
+        """Handle SIGTERM, and SIGHUP except under ``nohup``, like Ctrl-C."""
         numbers = {signal.SIGTERM, signal.SIGHUP}
         if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
             numbers.remove(signal.SIGHUP)
         self._before = _handle({number: self._terminated for number in numbers})
 
     def ignore(self) -> None:
-        """Let none of them cut off what is being written; Ctrl-C still does."""
+        """Ignore the signals while files are written; Ctrl-C still interrupts."""
         _handle({number: signal.SIG_IGN for number in self._before})
 
     def restore(self) -> None:
-        """Set the handlers that were there before; safe to call twice."""
+        """Restore the former handlers; safe to call twice."""
         _handle({number: old or signal.SIG_DFL for number, old in self._before.items()})
         self._before = {}
 
@@ -111,14 +111,14 @@ class Signals:
 
 
 def terminate(processes: Iterable[int]) -> None:
-    """Ask processes to end as Ctrl-C would end them; one that is gone already has."""
+    """Send SIGTERM to processes that still exist."""
     for process in processes:
         with contextlib.suppress(OSError):
             os.kill(process, signal.SIGTERM)
 
 
 def _handle(handlers: Mapping[signal.Signals, Any]) -> dict[signal.Signals, Any]:
-    """Set handlers and return those before; none outside of the main thread."""
+    """Set handlers and return the former ones; do nothing outside the main thread."""
     with contextlib.suppress(ValueError):
         return {number: signal.signal(number, new) for number, new in handlers.items()}
     return {}

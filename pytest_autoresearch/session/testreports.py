@@ -1,4 +1,4 @@
-"""pytest's report of an attempt: a verdict is an expected outcome, infrastructure an error."""
+"""Test reports of attempts: a verdict is an expected outcome, infrastructure an error."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..core.proposal import ProposerError
 from ..core.text import clean, one_line
 from ..ledger.store import LedgerUnavailable
 
-OURS = (ProposerError, InfrastructureFailure, Interrupted, LedgerUnavailable)
-"""What is raised with words for a person; where it was raised tells nobody anything."""
+MESSAGES = (ProposerError, InfrastructureFailure, Interrupted, LedgerUnavailable)
+"""Exceptions whose message is written for users; their traceback is not shown."""
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -22,28 +22,28 @@ REASON_CHARS = 500
 
 
 def words(error: BaseException) -> str:
-    """Return what an exception says as one clean line; it may be anybody's."""
+    """Return the message of any exception as one clean line."""
     try:
-        said = str(error)
+        text = str(error)
     except Exception:
-        said = ""
+        text = ""
     kind = type(error).__name__
-    if isinstance(error, OURS):
-        return one_line(said, REASON_CHARS) or kind
-    return one_line(f"{kind}: {said}" if said else kind, REASON_CHARS)
+    if isinstance(error, MESSAGES):
+        return one_line(text, REASON_CHARS) or kind
+    return one_line(f"{kind}: {text}" if text else kind, REASON_CHARS)
 
 
 def shorten(report: pytest.TestReport, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-    """Make a failure that is no verdict fit to be shown: clean, in its summary one line.
+    """Clean the report of a failure that is not a verdict, and make its summary one line.
 
-    A traceback is left where somebody else's code failed, without our part of it.
+    A traceback is shown only where the code of the user or of another plugin failed.
     """
-    said = words(excinfo.value)
+    message = words(excinfo.value)
     shown: Any = report.longrepr
-    if isinstance(excinfo.value, OURS):
+    if isinstance(excinfo.value, MESSAGES):
         shown = report.longrepr = excinfo.getrepr(style="value", chain=False)
         for entry in shown.reprtraceback.reprentries:
-            entry.lines = [said]
+            entry.lines = [message]
     for traceback, crash, _ in getattr(shown, "chain", ()):
         others = [entry for entry in traceback.reprentries if not _is_ours(entry)]
         if others and others[-1] is traceback.reprentries[-1]:
@@ -53,7 +53,7 @@ def shorten(report: pytest.TestReport, excinfo: pytest.ExceptionInfo[BaseExcepti
         if crash is not None:
             crash.message = one_line(crash.message, REASON_CHARS)
     if (last := getattr(shown, "reprcrash", None)) is not None:
-        last.message = said
+        last.message = message
 
 
 def _is_ours(entry: Any) -> bool:
@@ -62,29 +62,29 @@ def _is_ours(entry: Any) -> bool:
 
 
 def shape(report: pytest.TestReport, error: BaseException, verdict: str, *, fails: bool) -> None:
-    """Make a report say what the verdict was.
+    """Set the outcome and message of a report from the verdict.
 
     Args:
-        report: Of the call phase, which raised.
-        error: What it raised; its reason is shown.
-        verdict: As it was recorded.
-        fails: Report it as a failed test, not as an expected failure.
+        report: Report of the call phase.
+        error: The exception of the call phase; its reason is shown.
+        verdict: The recorded verdict.
+        fails: Report a failed test instead of an expected failure.
     """
     report.autoresearch = verdict  # type: ignore[attr-defined]
-    said = getattr(error, "autoresearch_reason", None) or getattr(error, "reason", error)
+    reason = getattr(error, "autoresearch_reason", None) or getattr(error, "reason", error)
     if fails:
-        report.longrepr = f"{verdict}: {said}"
+        report.longrepr = f"{verdict}: {reason}"
     else:
         report.outcome = "skipped"
-        report.wasxfail = f"{verdict}: {said}"
+        report.wasxfail = f"{verdict}: {reason}"
 
 
 def status(report: pytest.TestReport, quiet: bool) -> Any:
     """Return category, letter and word of a verdict, as `pytest_report_teststatus` does.
 
     Args:
-        report: Of any phase.
-        quiet: The attempt has a line of its own, and needs no letter.
+        report: Report of any phase.
+        quiet: Return no letter, because the attempt has a result line.
     """
     verdict = getattr(report, "autoresearch", None)
     if report.skipped and quiet and verdict is None:
