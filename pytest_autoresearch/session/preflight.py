@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,20 @@ def find_experiment(config: pytest.Config) -> Experiment:
             if declared is not None:
                 return declared
     return Experiment(data=DEFAULT_DATA)
+
+
+def check_installed(experiment: Experiment) -> None:
+    """Check that the packages of the training contract are installed.
+
+    Raises:
+        pytest.UsageError: One is missing; names the extra that installs it.
+    """
+    needed = () if experiment.run is not None else ("torch", "safetensors", "tiktoken")
+    if missing := [name for name in needed if find_spec(name) is None]:
+        raise pytest.UsageError(
+            f"the training contract needs {', '.join(missing)}: "
+            "pip install 'pytest-autoresearch[gpt]', or declare a command with Experiment(run=…)"
+        )
 
 
 def junit_log(config: pytest.Config) -> Path | None:

@@ -62,6 +62,7 @@ def start(config: pytest.Config) -> Session:
     if given is not None:
         plan = Plan(**{**json.loads(given), "baselines": tuple(json.loads(given)["baselines"])})
         return Session(config, options, experiment, plan, is_driver=False)
+    preflight.check_installed(experiment)
     repository = check(root, experiment)
     _check_proposer(options, root)
     if not (config.option.collectonly or config.option.setupplan):

@@ -77,26 +77,26 @@ def test_bad_ini_values_name_the_key(project: Project) -> None:
     refused(project, says="ini key autoresearch_budget=soon: 'soon' is not a budget")
 
 
-def test_the_campaign_branch_checked_out(project: Project) -> None:
+def test_a_checked_out_campaign_branch_is_refused(project: Project) -> None:
     project.propose(0.5)
     git(project.path, "switch", "-qc", "autoresearch/main")
     refused(project, "--autoresearch-tag=main", says="is checked out*git switch -*")
 
 
-def test_a_foreign_commit_on_the_campaign_branch(project: Project) -> None:
+def test_a_foreign_commit_on_the_campaign_branch_is_refused(project: Project) -> None:
     project.propose(0.5)
     git(project.path, "branch", "autoresearch/main")
     refused(project, says="is not this campaign's; rename it*")
 
 
-def test_two_campaigns_on_one_tag_at_once(project: Project) -> None:
+def test_a_second_session_on_a_running_campaign_is_refused(project: Project) -> None:
     project.propose(0.5)
     ledger = project.ledger()
     ledger.begin_session(driver="another")
     refused(project, says=f"is being worked on by process {os.getpid()}*--autoresearch-tag*")
 
 
-def test_another_budget_for_a_running_campaign(project: Project) -> None:
+def test_another_budget_for_an_existing_campaign_is_refused(project: Project) -> None:
     project.propose(0.5)
     project.run("--iterations=1")
     refused(

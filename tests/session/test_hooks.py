@@ -67,7 +67,7 @@ class Broken:
         raise ConnectionError("the tracker is away")
 
 
-def test_every_plugin_hears_of_a_attempt_and_of_files_that_exist(record, tmp_path: Path) -> None:
+def test_every_plugin_is_called_with_the_attempt_and_existing_files(record, tmp_path: Path) -> None:
     one, two = Listener(), OnlyTheRecord()
     (tmp_path / "log.xml").write_text("x")
     files = hookspecs.artifacts_of(
@@ -79,7 +79,7 @@ def test_every_plugin_hears_of_a_attempt_and_of_files_that_exist(record, tmp_pat
     assert two.heard == ["mutation-1"]
 
 
-def test_a_failing_plugin_is_told_of_and_starves_nobody(record, caplog) -> None:
+def test_a_failing_plugin_is_reported_and_the_others_are_called(record, caplog) -> None:
     before, after, said = Listener(), Listener(), []
     with caplog.at_level(logging.ERROR, "pytest_autoresearch"):
         hookspecs.announce(plugins(before, Broken(), after), record, {}, said.append)
@@ -99,7 +99,7 @@ def pytest_autoresearch_attempt_finished(record, artifacts):
 
 
 @pytest.mark.parametrize("workers", [(), pytest.param(("-n2",), marks=pytest.mark.slow)])
-def test_a_conftest_hears_of_every_verdict_once(project: Project, workers) -> None:
+def test_a_conftest_hook_is_called_once_per_verdict(project: Project, workers) -> None:
     text = (project.path / "conftest.py").read_text()
     project.write("conftest.py", text + LISTENER)
     project.commit("listen")
@@ -125,7 +125,7 @@ def pytest_unconfigure():
 """
 
 
-def test_without_the_option_next_to_nothing_is_imported(pytester: pytest.Pytester) -> None:
+def test_without_the_option_only_three_modules_are_imported(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(IMPORTED)
     result = pytester.runpytest_subprocess("-p", "no:hypothesispytest", "-p", "no:cacheprovider")
     result.stdout.fnmatch_lines(["IMPORTED experiment hookspecs options plugin"])
@@ -134,7 +134,7 @@ def test_without_the_option_next_to_nothing_is_imported(pytester: pytest.Pyteste
 # ---------------------------------------------------------------------- trackers, through their own
 
 
-def test_a_tracker_that_is_not_installed_says_which_package_is_missing(tmp_path: Path) -> None:
+def test_a_missing_tracker_package_is_named(tmp_path: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "pytest_autoresearch.trackers.mlflow", "--co"],
         cwd=tmp_path, capture_output=True, text=True,
@@ -151,7 +151,7 @@ def announce(module, record: Attempt, root: Path) -> None:
     assert failures == []
 
 
-def test_mlflow_gets_a_run_a_attempt(record: Attempt, tmp_path: Path, monkeypatch) -> None:
+def test_mlflow_gets_one_run_per_attempt(record: Attempt, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("mlflow", reason="needs the extra [mlflow]")
     pytest.importorskip("sqlalchemy", reason="needs the extra [mlflow]")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -189,7 +189,7 @@ def test_tensorboard_gets_scalars_and_loss_curves(record: Attempt, tmp_path: Pat
     assert text.tensor_proto.string_val == [b"halve it"]
 
 
-def test_trackio_gets_a_run_a_attempt(record: Attempt, tmp_path: Path, monkeypatch) -> None:
+def test_trackio_gets_one_run_per_attempt(record: Attempt, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("trackio", reason="needs the extra [trackio]")
     monkeypatch.delenv("TRACKIO_DIR", raising=False)
     script = (

@@ -47,7 +47,7 @@ def begin(ledger: Ledger, number: int) -> int:
     ).id
 
 
-def test_page_shows_a_attempt_that_began_and_then_what_it_came_to(ledger, live, monkeypatch):
+def test_page_shows_a_running_attempt_and_later_its_verdict(ledger, live, monkeypatch):
     monkeypatch.setattr(html, "RELOAD_S", 0.5)
     until(lambda: says(live.path, "Running now"))
     attempt = begin(ledger, 1)
@@ -59,7 +59,7 @@ def test_page_shows_a_attempt_that_began_and_then_what_it_came_to(ledger, live, 
     assert says(live.path, 'http-equiv="refresh"')
 
 
-def test_page_follows_a_change_without_waiting_for_its_turn(ledger, live, monkeypatch):
+def test_page_is_rewritten_soon_after_a_change(ledger, live, monkeypatch):
     monkeypatch.setattr(html, "RELOAD_S", 3600)
     until(lambda: says(live.path, "Running now"))
     begin(ledger, 1)
@@ -67,7 +67,7 @@ def test_page_follows_a_change_without_waiting_for_its_turn(ledger, live, monkey
     until(lambda: says(live.path, "mutation-0001"))
 
 
-def test_finished_page_does_not_reload(tmp_path, ledger):
+def test_page_of_a_finished_session_does_not_reload(tmp_path, ledger):
     page = LivePage(tmp_path / "night.html", tmp_path, "night")
     page.start()
     until(lambda: says(page.path, 'http-equiv="refresh"'))
@@ -77,14 +77,14 @@ def test_finished_page_does_not_reload(tmp_path, ledger):
     assert not says(page.path, 'http-equiv="refresh"')
 
 
-def test_page_is_written_at_the_end_even_if_nothing_was_started(tmp_path, ledger):
+def test_page_is_written_at_the_end_even_if_no_attempt_started(tmp_path, ledger):
     begin(ledger, 1)
     page = LivePage(tmp_path / "night.html", tmp_path, "night")
     page.finish()
     assert says(page.path, "mutation-0001")
 
 
-def test_place_that_cannot_be_written_is_told_at_the_end(tmp_path, ledger):
+def test_unwritable_page_is_reported_at_the_end(tmp_path, ledger):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     page = LivePage(blocked / "night.html", tmp_path, "night")
@@ -95,7 +95,7 @@ def test_place_that_cannot_be_written_is_told_at_the_end(tmp_path, ledger):
     assert blocked.read_text() == "in the way"
 
 
-def test_costly_page_is_written_more_seldom():
+def test_slow_page_is_written_less_often():
     assert pause(0.001) == 1.0
     for cost in (0.5, 2.0, 60.0):
         assert cost / (cost + pause(cost)) <= SHARE

@@ -84,7 +84,7 @@ def running(project: Project, *args: str) -> Iterator[tuple[subprocess.Popen[byt
         process.wait()
 
 
-def test_after_ctrl_c_the_summary_knows_that_nothing_runs(project: Project) -> None:
+def test_summary_after_ctrl_c_shows_nothing_running(project: Project) -> None:
     project.propose(SLOW.format(60))
     with running(project, "--iterations=2") as (process, printed):
         process.send_signal(signal.SIGINT)
@@ -107,7 +107,7 @@ def test_a_signal_to_the_driver_alone_ends_its_workers(project: Project, number:
     assert {attempt.reason for attempt in attempts} == {"the session was interrupted"}
 
 
-def test_the_stop_of_a_worker_is_the_nights_own(project: Project) -> None:
+def test_a_stop_condition_in_a_worker_ends_the_session_with_its_reason(project: Project) -> None:
     project.propose(0.5, 1.6, 1.7)
     result = project.run("--iterations=20", "-n2", timeout=100)
     assert result.ret == 0
@@ -116,7 +116,7 @@ def test_the_stop_of_a_worker_is_the_nights_own(project: Project) -> None:
 
 
 @pytest.mark.parametrize("workers", [(), ("-n2",)])
-def test_x_ends_a_night_whose_infrastructure_failed(project: Project, workers) -> None:
+def test_exitfirst_ends_a_session_after_an_infrastructure_failure(project: Project, workers) -> None:
     options = own(project, "raise OSError('no network')")
     result = project.run("--iterations=9", "-x", *workers, *options, timeout=300)
     assert result.ret == 1
@@ -128,7 +128,7 @@ def test_x_ends_a_night_whose_infrastructure_failed(project: Project, workers) -
     assert all(session.exit is not None for session in project.ledger().sessions())
 
 
-def test_without_failures_a_strict_night_that_stops_itself_is_one(project: Project) -> None:
+def test_a_strict_session_that_stops_itself_exits_with_one(project: Project) -> None:
     project.propose(0.9)
     options = ("--autoresearch-strict", "--autoresearch-plateau=5", "--autoresearch-confirm=0")
     assert project.run("--iterations=0", "--autoresearch-target=0.95", *options).ret == 0
@@ -150,7 +150,7 @@ def test_without_failures_a_strict_night_that_stops_itself_is_one(project: Proje
         (5, {}, 0, True, 5),
     ],
 )
-def test_the_exit_code_is_what_the_night_deserves(
+def test_exit_codes_of_session_outcomes(
     status: int, counts: dict[str, int], failures: int, own_stop: bool, code: int
 ) -> None:
     assert exit_code(status, counts, failures, min_keep=0, own_stop=own_stop) == code
@@ -159,7 +159,7 @@ def test_the_exit_code_is_what_the_night_deserves(
 # ---------------------------------------------------------------------- what others' code says
 
 
-def test_what_a_proposer_raises_is_one_clean_line(
+def test_an_exception_of_a_proposer_is_reported_in_one_clean_line(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CI", "true")  # pytest shows all of a message there
@@ -177,7 +177,7 @@ def test_what_a_proposer_raises_is_one_clean_line(
     assert attempt.reason == said
 
 
-def test_what_a_provider_says_has_no_traceback(project: Project) -> None:
+def test_a_provider_error_has_no_traceback(project: Project) -> None:
     result = project.run(
         "--iterations=2", *own(project, "raise ProposerUnavailable('no answer\\nin time')")
     )
@@ -202,11 +202,11 @@ class Unspeakable(Exception):
         (ValueError("x" * 9999), "ValueError: " + "x" * 487 + "…"),
     ],
 )
-def test_any_exception_has_words(error: Exception, words: str) -> None:
+def test_every_exception_has_a_message(error: Exception, words: str) -> None:
     assert testreports.words(error) == words
 
 
-def test_a_proposer_that_cannot_be_closed_is_refused_before_anything_is_spent(
+def test_a_proposer_without_close_is_refused_before_the_baseline(
     project: Project,
 ) -> None:
     options = own(project, "pass")
@@ -221,7 +221,7 @@ def test_a_proposer_that_cannot_be_closed_is_refused_before_anything_is_spent(
     assert not project.ledger().attempts()
 
 
-def test_a_proposer_that_fails_to_close_changes_nothing(project: Project) -> None:
+def test_a_failing_close_of_a_proposer_changes_no_verdict(project: Project) -> None:
     result = project.run("--iterations=1", *own(project, "pass", "raise OSError('gone')"))
     assert result.ret == 0
     assert "Traceback" not in result.stderr.str()
@@ -243,7 +243,7 @@ junit.write = write
 
 
 @pytest.mark.parametrize("quiet", [(), ("-q",)])
-def test_a_log_that_cannot_be_written_is_a_line_and_changes_nothing(
+def test_an_unwritable_log_is_one_warning_and_changes_no_verdict(
     project: Project, quiet
 ) -> None:
     project.write("conftest.py", (project.path / "conftest.py").read_text() + BROKEN)
@@ -262,7 +262,7 @@ def test_a_log_that_cannot_be_written_is_a_line_and_changes_nothing(
     assert project.ledger().sessions()[-1].exit == 0
 
 
-def test_no_log_of_an_unreadable_ledger_ends_anything(tmp_path: Path) -> None:
+def test_an_unreadable_ledger_stops_logs_but_not_the_session(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "t")
     ledger.close()
     ledger.path.write_bytes(b"no database" * 99)
@@ -279,7 +279,7 @@ def test_no_log_of_an_unreadable_ledger_ends_anything(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- signals
 
 
-def test_handlers_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_handlers_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     try:
