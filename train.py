@@ -1,7 +1,7 @@
-"""Pretrain a small GPT. This is the one file that research edits.
+"""Pretrain a small GPT. This is the only file that mutations edit.
 
-Alone:            python train.py
-Under research:   the harness calls build, train and logits, owns the clock and computes the score.
+Standalone:       python train.py
+In a campaign:    the harness calls build, train and logits, keeps the time and computes the score.
 """
 
 import gc
@@ -14,7 +14,7 @@ CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 
 # ---------------------------------------------------------------------------------------------
-# Knobs: the value for CUDA, then the value for one CPU thread
+# Hyperparameters: the value for CUDA, then the value for one CPU thread
 # ---------------------------------------------------------------------------------------------
 
 # Model
@@ -23,12 +23,12 @@ WIDTH = 512 if CUDA else 64  # residual stream
 HEAD_DIM = 128 if CUDA else 32  # per attention head; divides WIDTH
 KV_HEADS = 4 if CUDA else 2  # key/value heads; divides WIDTH // HEAD_DIM
 MLP_RATIO = 4  # hidden width of the MLP, in units of WIDTH
-WINDOW_PATTERN = "SSSL"  # per layer, repeated: S sees half the context, L all of it
+WINDOW_PATTERN = "SSSL"  # per layer, repeated: S attends to half the context, L to all of it
 ROPE_BASE = 10000  # longest wavelength of the rotary embedding
-SOFTCAP = 15.0  # logits are squashed into (-SOFTCAP, SOFTCAP)
+SOFTCAP = 15.0  # logits are bounded to (-SOFTCAP, SOFTCAP)
 
-# Optimisation
-TOTAL_BATCH_SIZE = 2**19 if CUDA else 2**10  # tokens per optimiser step
+# Optimization
+TOTAL_BATCH_SIZE = 2**19 if CUDA else 2**10  # tokens per optimizer step
 DEVICE_BATCH_SIZE = 128 if CUDA else 32  # rows per forward pass, at most
 EMBEDDING_LR = 0.6 if CUDA else 0.1  # token and value embeddings (Adam)
 UNEMBEDDING_LR = 0.004  # output head (Adam)
@@ -38,9 +38,9 @@ WEIGHT_DECAY = 0.2  # matrices only, decays to zero with the schedule
 ADAM_BETA1 = 0.8
 ADAM_BETA2 = 0.95
 MUON_MOMENTUM = 0.95
-WARMUP_RATIO = 0.0  # share of the budget over which the rate rises
-WARMDOWN_RATIO = 0.4  # share of the budget over which the rate falls
-FINAL_LR_FRAC = 0.0  # rate at the end, as a share of the peak
+WARMUP_RATIO = 0.0  # fraction of the budget over which the learning rate rises
+WARMDOWN_RATIO = 0.4  # fraction of the budget over which the learning rate falls
+FINAL_LR_FRAC = 0.0  # final learning rate as a fraction of the peak
 
 # ---------------------------------------------------------------------------------------------
 # Model
@@ -48,12 +48,12 @@ FINAL_LR_FRAC = 0.0  # rate at the end, as a share of the peak
 
 
 def norm(x):
-    """RMS norm without parameters."""
+    """Apply RMS norm without parameters."""
     return F.rms_norm(x, (x.size(-1),))
 
 
 def has_value_embedding(layer):
-    """Every other layer, the last one always included."""
+    """Return whether a layer has one: every other layer, always including the last."""
     return layer % 2 == (DEPTH - 1) % 2
 
 
@@ -73,7 +73,7 @@ class Attention(nn.Module):
         k = self.key(x).view(B, T, KV_HEADS, HEAD_DIM)
         v = self.value(x).view(B, T, KV_HEADS, HEAD_DIM)
         if value_embedding is not None:
-            # the gate opens at 1 (twice a sigmoid of zero), and reads a slice of the stream
+            # the gate starts at 1 (its weights are zero) and reads 32 channels of x
             gate = 2 * torch.sigmoid(self.gate(x[..., :32]))
             v = v + gate.unsqueeze(-1) * value_embedding.view(B, T, KV_HEADS, HEAD_DIM)
         q, k = norm(rotate(q, rotary)), norm(rotate(k, rotary))
@@ -162,7 +162,7 @@ class GPT(nn.Module):
 
 
 def rotary_table(seq_len):
-    """Cosines and sines, each (seq_len, 1, HEAD_DIM / 2)."""
+    """Return cosines and sines, each (seq_len, 1, HEAD_DIM / 2)."""
     frequency = ROPE_BASE ** -(torch.arange(0, HEAD_DIM, 2) / HEAD_DIM)
     angle = torch.arange(seq_len)[:, None] * frequency
     return angle.cos()[:, None, :], angle.sin()[:, None, :]
@@ -175,14 +175,14 @@ def rotate(x, rotary):
 
 
 def window_mask(seq_len):
-    """True where a position may look: itself and the half context before it."""
+    """Return a mask, True where a position may attend: itself and the half context before it."""
     position = torch.arange(seq_len)
     distance = position[:, None] - position[None, :]
     return (distance >= 0) & (distance < max(1, seq_len // 2))
 
 
 # ---------------------------------------------------------------------------------------------
-# Optimiser: Muon for matrices, AdamW for the rest
+# Optimizers: Muon for matrices, AdamW for the rest
 # ---------------------------------------------------------------------------------------------
 
 # Coefficients of the Polar Express iteration, Amsel et al. 2025 (arXiv:2505.16932)
@@ -195,8 +195,8 @@ POLAR_EXPRESS = (
 )
 
 
-def orthogonalise(g):
-    """Nearest (semi-)orthogonal matrices of a stack (n, rows, columns)."""
+def orthogonalize(g):
+    """Return the nearest (semi-)orthogonal matrices of a stack (n, rows, columns)."""
     x = g.bfloat16() if CUDA else g
     tall = x.size(-2) > x.size(-1)
     if tall:
@@ -209,7 +209,7 @@ def orthogonalise(g):
 
 
 class Muon:
-    """Momentum orthogonalised, for matrices; one stack per shape (Jordan et al. 2024)."""
+    """Orthogonalized momentum for matrices, one stack per shape (Jordan et al. 2024)."""
 
     def __init__(self, params):
         shapes = {}
@@ -224,65 +224,34 @@ class Muon:
         for params, momentum in self.groups:
             grad = torch.stack([p.grad for p in params])
             momentum.lerp_(grad, 1 - MUON_MOMENTUM)
-            update = orthogonalise(grad.lerp_(momentum, MUON_MOMENTUM))
+            update = orthogonalize(grad.lerp_(momentum, MUON_MOMENTUM))
             rows, columns = update.shape[-2:]
             lr = MATRIX_LR * scale * max(1.0, rows / columns) ** 0.5
             stacked = torch.stack([p.detach() for p in params])
-            # cautious weight decay: only where it agrees with the update
+            # cautious weight decay: only where it has the sign of the update
             decay = WEIGHT_DECAY * scale * stacked * (update * stacked >= 0)
-            torch._foreach_sub_(params, list((lr * (update + decay)).unbind()))
+            for p, delta in zip(params, lr * (update + decay), strict=True):
+                p.sub_(delta)
 
 
-class AdamW:
-    """Fused AdamW without `torch.optim`, whose import alone costs more than a second."""
-
-    def __init__(self, groups):
-        self.groups = []
-        for lr, params in groups:
-            zeros = [[torch.zeros_like(p) for p in params] for _ in range(2)]
-            steps = [torch.zeros((), device=DEVICE) for _ in params]
-            self.groups.append((lr, params, *zeros, steps))
-
-    @torch.no_grad()
-    def step(self, scale):
-        for lr, params, first, second, steps in self.groups:
-            torch._foreach_add_(steps, 1)
-            torch._fused_adamw_(
-                params,
-                [p.grad for p in params],
-                first,
-                second,
-                [],
-                steps,
-                lr=lr * scale,
-                beta1=ADAM_BETA1,
-                beta2=ADAM_BETA2,
-                weight_decay=0.0,
-                eps=1e-10,
-                amsgrad=False,
-                maximize=False,
-            )
-
-
-def make_optimisers(model):
-    scale = (WIDTH / 768) ** -0.5  # Adam's rates were tuned at width 768
-    return (
-        Muon([p for p in model.blocks.parameters()]),
-        AdamW(
-            [
-                (
-                    EMBEDDING_LR * scale,
-                    [model.embedding.weight, *model.value_embeddings.parameters()],
-                ),
-                (UNEMBEDDING_LR * scale, [model.head.weight]),
-                (SCALAR_LR * 0.1, [model.residual_scale, model.input_scale]),
-            ]
-        ),
+def make_optimizers(model):
+    scale = (WIDTH / 768) ** -0.5  # the Adam learning rates were tuned at width 768
+    embeddings = [model.embedding.weight, *model.value_embeddings.parameters()]
+    groups = [
+        {"params": embeddings, "lr": EMBEDDING_LR * scale},
+        {"params": [model.head.weight], "lr": UNEMBEDDING_LR * scale},
+        {"params": [model.residual_scale, model.input_scale], "lr": SCALAR_LR * 0.1},
+    ]
+    adam = torch.optim.AdamW(
+        groups, betas=(ADAM_BETA1, ADAM_BETA2), eps=1e-10, weight_decay=0.0, fused=True
     )
+    for group in adam.param_groups:
+        group["peak_lr"] = group["lr"]
+    return Muon(model.blocks.parameters()), adam
 
 
 def schedule(progress):
-    """Learning-rate scale at a fraction of the budget: rise, hold, fall."""
+    """Return the learning-rate scale at a fraction of the budget: rise, hold, fall."""
     if progress < WARMUP_RATIO:
         return max(progress, 1e-3) / WARMUP_RATIO
     if progress <= 1 - WARMDOWN_RATIO:
@@ -297,7 +266,7 @@ def schedule(progress):
 
 
 def build(vocab_size, seq_len):
-    """Return an untrained model on its device; on CUDA compiled, and warm."""
+    """Return an untrained model on its device; on CUDA, compiled and warmed up."""
     model = GPT(vocab_size, seq_len).to(DEVICE)
     if CUDA:
         torch.set_float32_matmul_precision("high")
@@ -310,7 +279,7 @@ def build(vocab_size, seq_len):
 
 
 def loss_of(model, x, y):
-    """Mean cross entropy in nats per token."""
+    """Return the mean cross entropy in nats per token."""
     x, y = x.to(DEVICE, non_blocking=True), y.to(DEVICE, non_blocking=True)
     with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=CUDA):
         output = model(x)
@@ -318,14 +287,14 @@ def loss_of(model, x, y):
 
 
 def train(model, batches):
-    """Train until the loader says that the budget is over."""
+    """Train until the loader ends, at the end of the budget."""
     seq_len = model.cos.size(0)
-    optimisers = make_optimisers(model)
+    muon, adam = make_optimizers(model)
     rows = max(1, min(DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE // seq_len))
     accumulate = max(1, TOTAL_BATCH_SIZE // (rows * seq_len))
-    look_every = 10 if CUDA else 1  # reading the loss makes a GPU wait
+    report_every = 10 if CUDA else 1  # reading the loss synchronizes the GPU
     gc.collect()
-    gc.freeze()  # nothing made so far is garbage; do not walk it again
+    gc.freeze()  # skip everything allocated so far
     gc.disable()
     for micro_step, (x, y, progress) in enumerate(batches(rows, seq_len), 1):
         loss = loss_of(model, x, y)
@@ -333,21 +302,23 @@ def train(model, batches):
         if micro_step % accumulate:
             continue
         step = micro_step // accumulate
-        if step % look_every == 0:
+        if step % report_every == 0:
             value = loss.item()
-            if not value < 100:  # also true of NaN
+            if not value < 100:  # also catches NaN
                 raise FloatingPointError(f"loss is {value} at step {step}: diverged")
             batches.report(loss=value)
             if step % 100 == 0:
                 print(f"step {step:05d} ({progress:5.1%}) loss {value:.4f}", flush=True)
         scale = schedule(progress)
-        for optimiser in optimisers:
-            optimiser.step(scale)
+        muon.step(scale)
+        for group in adam.param_groups:
+            group["lr"] = group["peak_lr"] * scale
+        adam.step()
         model.zero_grad(set_to_none=True)
 
 
 def logits(model, x):
-    """Return next-token logits (B, T, vocab_size) of tokens (B, T); a function of each prefix."""
+    """Return next-token logits (B, T, vocab_size) of tokens (B, T), each a function of its prefix."""
     with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=CUDA):
         return model(x.to(DEVICE))
 

@@ -1,11 +1,11 @@
-"""One sandboxed trial on a device, scored by the harness and in process, side by side.
+"""One sandboxed run on a device, scored by the harness and in process, side by side.
 
     python benchmarks/device.py [--device cuda|cpu] [--budget 60s] [--quick]
 
-For a machine with a GPU, where trials and scoring need /dev/nvidia*, /proc and /sys through the
-sandbox, and bf16 widens the tolerance: trains the shipped experiment once, shows the layers that
-were active, the score and who vouches for it, and what a plain float32 evaluation of the same
-checkpoint in one process says. Needs the data of ``python prepare.py``.
+For a machine with a GPU, where training and scoring need /dev/nvidia*, /proc and /sys inside the
+sandbox, and bf16 widens the tolerance. Trains the shipped experiment once and prints the active
+sandbox layers, the score and its kind, and the score of a plain float32 evaluation of the same
+checkpoint in one process. Needs the data of ``python prepare.py``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/overhead.py [--quick]
 
-Runs the shipped experiment's baseline as a trial, with a warm zygote and with a fresh one, and
-times the bookkeeping of an attempt around it. Needs the data of ``python prepare.py``.
+Runs the shipped experiment's baseline and times the bookkeeping of an attempt around it. Needs the
+data of ``python prepare.py``.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ from pytest_autoresearch.training.run import execute
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def runs(warm: bool, count: int, budget: Budget, folder: Path) -> list[Run]:
+def runs(count: int, budget: Budget, folder: Path) -> list[Run]:
     files = {"train.py": (ROOT / "train.py").read_bytes()}
     spec = RunSpec(
         "t", files, "train.py", 1, budget, ROOT / ".autoresearch/data/stdlib", reference_files=files
     )
-    with Launcher(warm=warm) as launcher:
-        if warm:
-            execute(spec, launcher, folder)
+    with Launcher() as launcher:
+        execute(spec, launcher, folder)  # starts the forkserver
         return [execute(spec, launcher, folder) for _ in range(count)]
 
 
@@ -90,27 +89,22 @@ def main() -> None:
     count = 1 if quick else 3
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        warm = runs(True, count, budget, folder)
-        cold = runs(False, count, budget, folder)
-        books = bookkeeping(folder, warm[0], 3 if quick else 10)
-    for result in (*warm, *cold):
+        results = runs(count, budget, folder)
+        books = bookkeeping(folder, results[0], 3 if quick else 10)
+    for result in results:
         if result.status != "ok":
             raise SystemExit(f"the baseline has no score: {result.reason}")
-
-    def outside(results: list[Run]) -> float:
-        rest = [r.total_seconds - r.causes.get("train", 0.0) for r in results]
-        return statistics.median(rest) + sum(books.values())
-
-    names = sorted({cause for result in warm for cause in result.causes} - {"train"})
-    by_cause = {n: statistics.median(r.causes.get(n, 0.0) for r in warm) for n in names} | books
-    train = statistics.median(result.causes["train"] for result in warm)
-    print(f"one attempt of {budget}, medians of {count}, warm\n{'cause':14}{'seconds':>9}")
+    names = sorted({cause for result in results for cause in result.causes} - {"train"})
+    by_cause = {n: statistics.median(r.causes.get(n, 0.0) for r in results) for n in names} | books
+    train = statistics.median(result.causes["train"] for result in results)
+    overhead = statistics.median(r.total_seconds - r.causes["train"] for r in results)
+    overhead += sum(books.values())
+    print(f"one attempt of {budget}, medians of {count}\n{'cause':14}{'seconds':>9}")
     for cause, seconds in [("train", train), *sorted(by_cause.items(), key=lambda i: -i[1])]:
         print(f"{cause:14}{seconds:9.3f}")
     fields = {
-        "attempt_overhead_cold_s": round(outside(cold), 3),
-        "attempt_overhead_warm_s": round(outside(warm), 3),
-        "busy_fraction": round(train / (train + outside(warm)), 4),
+        "attempt_overhead_s": round(overhead, 3),
+        "busy_fraction": round(train / (train + overhead), 4),
         "by_cause": {cause: round(seconds, 4) for cause, seconds in by_cause.items()},
     }
     print(json.dumps(fields))

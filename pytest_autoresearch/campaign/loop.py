@@ -526,11 +526,8 @@ class Campaign:
     def close(self) -> None:
         """Stop trials and helpers; a draft that is finished waits in the ledger."""
         self._draft.give_up()
-        try:
-            if self._proposer is not None:
-                self._proposer.close()
-        finally:
-            self.runner.executor.close()
+        if self._proposer is not None:
+            self._proposer.close()
 
 
 def _signed(proposal: Proposal, program: str, ours: Proposal | None = None) -> Proposal:

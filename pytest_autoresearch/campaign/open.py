@@ -25,7 +25,7 @@ from ..options import Options
 from ..proposers.registry import create
 from ..session.plan import Plan
 from ..training.devices import Lease
-from ..training.executor import LocalExecutor
+from ..training.executor import Executor
 from .attempt import Rules
 from .loop import Campaign
 from .pause import Night
@@ -147,7 +147,7 @@ class Holdings:
         from ..judge.verdicts import Judge
         from ..ledger.git import Repository
         from ..training.devices import Lease
-        from ..training.executor import LocalExecutor
+        from ..training.executor import Executor
         from .attempt import Rules
         from .loop import Campaign
         from .runs import Runner
@@ -180,7 +180,7 @@ class Holdings:
             ledger=self.ledger,
             repository=Repository.open(self.root),
             device=device,
-            executor=LocalExecutor(
+            executor=Executor(
                 self._launcher,
                 self.folder / "runs",
                 sandbox_mode=options.sandbox,
@@ -265,7 +265,7 @@ def opened(root: Path, tag: str | None, command: str) -> Iterator[Campaign]:
                 ledger=ledger,
                 repository=repository,
                 device=device,
-                executor=LocalExecutor(
+                executor=Executor(
                     launcher,
                     root / ".autoresearch" / tag / "runs",
                     sandbox_mode=asked.get("sandbox", "auto"),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..ledger.store import Ledger
     from ..source.fingerprint import Shape
     from ..training.devices import Device
-    from ..training.executor import RunExecutor
+    from ..training.executor import Executor
 
 MEMORY_SHARE = 0.9
 """Share of the memory that the trials of this machine may take together."""
@@ -47,7 +47,7 @@ class Runner:
         ledger: Ledger,
         repository: Repository,
         device: Device,
-        executor: RunExecutor,
+        executor: Executor,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.root = root
@@ -95,7 +95,7 @@ class Runner:
         )
         self.running = (attempt, purpose)
         try:
-            result = self._execute(spec)
+            result = self.executor.run(spec, self._should_stop)
         except BaseException as error:
             with contextlib.suppress(
                 Exception
@@ -109,19 +109,6 @@ class Runner:
         if result.status == "infra":
             raise InfrastructureFailure(result.reason)
         return result
-
-    def _execute(self, spec: RunSpec) -> Run:
-        """Wait for one trial in this thread, so that Ctrl-C is heard."""
-        self.executor.submit(spec)
-        try:
-            while (finished := self.executor.wait_any(TICK_S)) is None:
-                if self._should_stop():
-                    self.executor.cancel(spec.run_id)
-        except BaseException:
-            self.executor.cancel(spec.run_id)
-            self.executor.wait_any(10.0)
-            raise
-        return finished.result
 
     def _spec(
         self, attempt: WorkingAttempt, files: Mapping[str, str], seed: int, purpose: str

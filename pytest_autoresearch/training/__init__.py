@@ -1,1 +1,1 @@
-"""TODO training."""
+"""One training run: from a candidate's files to a scored result."""

@@ -1,6 +1,6 @@
-"""Trials that are a command: run it in the private copy, read its figures from what it prints.
+"""Runs of a command: execute it in a private copy and read its figures from its output.
 
-What it prints of itself is believed, so its score is *self-reported*.
+The output is not verified, so the score is *self-reported*.
 """
 
 from __future__ import annotations
@@ -13,20 +13,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from .. import sandbox
-from ..core.run import RunSpec, RunStatus
 from ..core.text import one_line
 from ..forkserver.client import LaunchFailed
 from ..forkserver.group import Group
 from ..forkserver.launch import gpu_devices
 from ..forkserver.output import Output
 from ..forkserver.usage import scan_groups
-from .limits import Ended, Watch
-from .reference import materialise
+from .context import RunContext, write_files
+from .limits import Ended, RunLimits
 
 _POLL_S = 0.05
 
@@ -42,121 +40,115 @@ _FIGURE = re.compile(
 
 
 def parse_figures(text: str) -> dict[str, float]:
-    """Read ``name: value``, ``name=value`` and ``METRIC name=value`` lines; the last one wins.
+    """Parse ``name: value``, ``name=value`` and ``METRIC name=value`` lines; the last one wins.
 
     Returns:
         Name to value, which may be NaN or infinite; at most 256 names, those printed last.
     """
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for name, value in _FIGURE.findall(text):
-        found.pop(name, None)
-        found[name] = float(value.replace("_", "").replace(",", ""))
-    return dict(list(found.items())[-_MAX_METRICS:])
+        figures.pop(name, None)
+        figures[name] = float(value.replace("_", "").replace(",", ""))
+    return dict(list(figures.items())[-_MAX_METRICS:])
 
 
-def run_command(
-    spec: RunSpec, directory: Path, watch: Watch, values: dict[str, Any], mode: sandbox.Mode
-) -> None:
-    """Run the command of `spec` in a private copy, and fill `values` with what came of it.
+def run_command(context: RunContext) -> None:
+    """Run the command in a private copy of the files and store what it printed and used.
 
-    It finds seed and budget in ``AUTORESEARCH_SEED`` and ``AUTORESEARCH_BUDGET``. The budget is
-    its own affair; the wall limit is enforced.
-
-    Args:
-        spec: What to run.
-        directory: Run directory, made anew.
-        watch: Limits and onlookers.
-        values: Receives fields of the result.
-        mode: Confinement.
+    The command reads seed and budget from ``AUTORESEARCH_SEED`` and ``AUTORESEARCH_BUDGET``. It
+    keeps the budget itself; the wall limit is enforced.
 
     Raises:
-        Ended: It failed, ran too long, or printed no finite metric.
+        Ended: It failed, exceeded a limit, or printed no finite metric.
         LaunchFailed: It could not be confined, or its program does not exist.
     """
+    spec, limits = context.spec, context.limits
     if spec.phase == "smoke":
-        return  # two steps of an arbitrary command do not exist
-    home = directory / "work"
+        return  # an arbitrary command has no two steps
     output = Output()
     try:
-        with watch.cause("start"):
-            process = _start(spec, directory / "copy", home, output.write_fd, mode)
+        with limits.cause("start"):
+            process = _start(context, output.write_fd)
     finally:
         os.close(output.write_fd)
-    watch.folder = directory
-    values.update(sandbox=dict(process.report.layers), score_kind="self-reported")
+    limits.folder = context.directory
     group = Group(process.pid, None, lambda pid: process.kill_group())
     group.memory_limit_bytes = spec.memory_limit_bytes
     began = time.monotonic()
     try:
-        watch.enter("train")
-        _wait(process, group, watch, spec.budget.amount if spec.budget.kind == "wall" else None)
+        limits.enter("train")
+        _wait(process, group, limits, spec.budget.amount if spec.budget.kind == "wall" else None)
     finally:
         process.kill_group()
-        process.wait()
+        code = process.wait()
         seconds = time.monotonic() - began
-        watch.book("train", seconds)
-        group.take_end(_end(process.returncode))
+        limits.book("train", seconds)
+        signal = -code if code < 0 else None
+        group.take_end({"code": None if signal else code, "signal": signal})
         ended = group.exit()
         head, tail = output.finish()
-        values.update(
+        context.result = replace(
+            context.result,
+            sandbox=dict(process.report.layers),
+            score_kind="self-reported",
             train_seconds=seconds,
             cpu_seconds=ended.cpu_seconds,
             peak_memory_bytes=ended.peak_memory_bytes,
             log_head=head,
             log_tail=tail,
         )
-        shutil.rmtree(home, ignore_errors=True)
-    values.update(exit_code=ended.code, signal=ended.signal)
+        shutil.rmtree(context.work, ignore_errors=True)
+    context.result = replace(context.result, exit_code=ended.code, signal=ended.signal)
     if ended.stopped:
         raise Ended("guard", f"the command was {ended.describe()}")
-    if spec.phase == "check" and ended.code == 0:
-        return
     if ended.code != 0:
         lines = (head + tail).strip().splitlines() or ["it printed nothing"]
         was = "was " if ended.signal is not None else ""
-        status: RunStatus = "guard" if spec.phase == "check" else "crash"
-        raise Ended(status, f"the command {was}{ended.describe()}: {lines[-1]}")
-    _take_figures(spec.metric, parse_figures(f"{head}\n{tail}"), values)
+        reason = f"the command {was}{ended.describe()}: {lines[-1]}"
+        raise Ended("guard" if spec.phase == "check" else "crash", reason)
+    if spec.phase != "check":
+        _take_figures(context, parse_figures(f"{head}\n{tail}"))
 
 
-def _start(
-    spec: RunSpec, copy: Path, home: Path, stdout: int, mode: sandbox.Mode
-) -> sandbox.Sandboxed:
-    shutil.rmtree(copy.parent, ignore_errors=True)
-    materialise(spec.files, copy)
-    home.mkdir()
+def _start(context: RunContext, stdout: int) -> sandbox.Sandboxed:
+    shutil.rmtree(context.directory, ignore_errors=True)
+    write_files(context.spec.files, context.copy)
+    context.work.mkdir()
+    command = context.spec.command or ()
     try:
         return sandbox.launch(
-            spec.command or (), _policy(spec, copy, home), mode, stdout=stdout, stderr=stdout
+            command, _policy(context), context.sandbox_mode, stdout=stdout, stderr=stdout
         )
     except sandbox.SandboxError as error:
         raise LaunchFailed(one_line(error)) from None
 
 
-def _policy(spec: RunSpec, copy: Path, home: Path) -> sandbox.Policy:
-    cuda = os.environ.get("CUDA_VISIBLE_DEVICES") if spec.device == "cuda" else None
+def _policy(context: RunContext) -> sandbox.Policy:
+    spec, home = context.spec, str(context.work)
+    gpu = spec.device == "cuda"
+    cuda = os.environ.get("CUDA_VISIBLE_DEVICES") if gpu else None
+    data = () if spec.data is None else (str(spec.data.absolute()),)
     extra = {
         "PATH": os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", ""))),
-        "PYTHONUNBUFFERED": "1",  # what was printed before a kill is worth reading
+        "PYTHONUNBUFFERED": "1",  # keeps the output of a command that is killed
         "AUTORESEARCH_SEED": str(spec.seed),
         "AUTORESEARCH_BUDGET": str(spec.budget),
+        **({"AUTORESEARCH_DATA": data[0]} if data else {}),
     }
-    if spec.data is not None:
-        extra["AUTORESEARCH_DATA"] = str(spec.data.absolute())
     return sandbox.Policy(
-        read=() if spec.data is None else (str(spec.data.absolute()),),
-        write=(str(copy), str(home)),
-        devices=gpu_devices(cuda) if spec.device == "cuda" else (),
-        gpu=spec.device == "cuda",
+        read=data,
+        write=(str(context.copy), home),
+        devices=gpu_devices(cuda) if gpu else (),
+        gpu=gpu,
         env=sandbox.candidate_environment(
-            str(home), threads=spec.threads, cuda_devices=cuda, extra=extra
+            home, threads=spec.threads, cuda_devices=cuda, extra=extra
         ),
-        cwd=str(copy),
+        cwd=str(context.copy),
     )
 
 
 def _wait(
-    process: subprocess.Popen[Any], group: Group, watch: Watch, budget_s: float | None
+    process: subprocess.Popen[Any], group: Group, limits: RunLimits, budget_s: float | None
 ) -> None:
     began, scanned = time.monotonic(), 0.0
     while True:
@@ -164,25 +156,20 @@ def _wait(
             process.wait(_POLL_S)
             return
         now = time.monotonic()
-        watch.check()
-        watch.show(0.0 if budget_s is None else min(1.0, (now - began) / budget_s))
-        if sys.platform == "linux" and now - scanned > _SCAN_S:
+        limits.check()
+        limits.show(0.0 if budget_s is None else min(1.0, (now - began) / budget_s))
+        if now - scanned > _SCAN_S:
             group.take_scan(scan_groups([group.pid])[group.pid])
             scanned = now
 
 
-def _end(returncode: int) -> Mapping[str, int | None]:
-    return {
-        "code": returncode if returncode >= 0 else None,
-        "signal": -returncode if returncode < 0 else None,
-    }
-
-
-def _take_figures(metric: str, figures: dict[str, float], values: dict[str, Any]) -> None:
+def _take_figures(context: RunContext, figures: dict[str, float]) -> None:
+    metric = context.spec.metric
     score = figures.pop(metric, None)
-    values["metrics"] = {name: value for name, value in figures.items() if math.isfinite(value)}
+    finite = {name: value for name, value in figures.items() if math.isfinite(value)}
+    context.result = replace(context.result, metrics=finite)
     if score is None:
         raise Ended("crash", f"the command printed no line '{metric}: <number>'")
     if not math.isfinite(score):
         raise Ended("crash", f"the command printed {metric}: {score}")
-    values["score"] = score
+    context.result = replace(context.result, score=score)

@@ -1,4 +1,4 @@
-"""Limits and onlookers of one trial, whatever kind it is."""
+"""Hard limits, time accounting and progress of one run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OnProgress = Callable[[Progress], object]
 ShouldStop = Callable[[], bool]
 
 DISK_BYTES = 16 << 30
-"""What a candidate may write into its folder altogether."""
+"""Maximum size of all files in the folder that the candidate may write to."""
 
 _MAX_FILES = 20_000
 
@@ -29,7 +29,7 @@ _SHOW_SECONDS = 0.25
 
 
 class Ended(Exception):
-    """The trial is over without a score: its status, and one line for people."""
+    """The run is over without a score: its status, and the reason in one line."""
 
     def __init__(self, status: RunStatus, reason: str) -> None:
         super().__init__(reason)
@@ -37,21 +37,21 @@ class Ended(Exception):
         self.reason = one_line(reason)
 
 
-class Watch:
-    """Wall seconds by cause, the hard limits, and whoever looks on.
+class RunLimits:
+    """Hard limits of one run, its wall seconds by cause, and its progress.
 
     Args:
-        wall_limit_s: Seconds from now after which `check` ends the trial.
-        on_progress: Told where the trial is, a few times a second.
-        should_stop: Asked a few times a second.
+        wall_limit_s: Seconds from now after which `check` ends the run.
+        on_progress: Called with the progress, a few times a second.
+        should_stop: Polled by `check`.
+        watch_gpu: Whether the memory of the leased GPU is limited too.
 
     Attributes:
-        began: When the trial began, on the monotonic clock.
+        began: Start of the run, on the monotonic clock.
         causes: Wall seconds by cause.
-        folder: Where the candidate may write, once there is one.
-        gpu: Whether the leased GPU's memory is watched.
+        folder: Folder that the candidate may write to, or None.
         loss: Training loss reported last.
-        work: Units of training data handed out.
+        work: Tokens handed out.
     """
 
     def __init__(
@@ -59,6 +59,8 @@ class Watch:
         wall_limit_s: float,
         on_progress: OnProgress | None = None,
         should_stop: ShouldStop | None = None,
+        *,
+        watch_gpu: bool = False,
     ) -> None:
         self.began = time.monotonic()
         self.causes: dict[str, float] = {}
@@ -68,8 +70,8 @@ class Watch:
         self._limit = wall_limit_s
         self._on_progress = on_progress
         self._should_stop = should_stop
+        self._watch_gpu = watch_gpu
         self._phase, self._phase_began, self._shown = "start", self.began, 0.0
-        self.gpu = False
         self._disk_checked = self._gpu_checked = self.began
 
     @property
@@ -79,7 +81,7 @@ class Watch:
 
     @contextlib.contextmanager
     def cause(self, name: str) -> Iterator[None]:
-        """Book the wall seconds of a block."""
+        """Attribute the wall seconds of a block to a cause."""
         began = time.monotonic()
         try:
             yield
@@ -87,7 +89,7 @@ class Watch:
             self.book(name, time.monotonic() - began)
 
     def book(self, name: str, seconds: float) -> None:
-        """Book wall seconds."""
+        """Attribute wall seconds to a cause."""
         self.causes[name] = self.causes.get(name, 0.0) + seconds
 
     def enter(self, phase: str, fraction: float = 0.0) -> None:
@@ -101,10 +103,10 @@ class Watch:
         self.show(fraction)
 
     def check(self) -> None:
-        """End the trial if it must.
+        """Enforce the limits.
 
         Raises:
-            Ended: It was interrupted, is over its wall limit, fills the disk or the GPU.
+            Ended: The run was interrupted, or exceeds its limit of time, disk or GPU memory.
         """
         if self._should_stop is not None and self._should_stop():
             raise Ended("interrupted", "stopped from outside")
@@ -114,22 +116,20 @@ class Watch:
         if self.folder is not None and now - self._disk_checked > _DISK_SECONDS:
             self._disk_checked = now
             if _fills(self.folder):
-                raise Ended(
-                    "guard",
-                    f"wrote more than {DISK_BYTES >> 30} GiB or {_MAX_FILES} files",
-                )
-        if self.gpu and now - self._gpu_checked > _GPU_SECONDS:
+                reason = f"wrote more than {DISK_BYTES >> 30} GiB or {_MAX_FILES} files"
+                raise Ended("guard", reason)
+        if self._watch_gpu and now - self._gpu_checked > _GPU_SECONDS:
             self._gpu_checked = now
-            seen = vram.read()
-            if seen is not None and seen.too_full:
+            memory = vram.read()
+            if memory is not None and memory.too_full:
                 raise Ended(
                     "guard",
-                    f"{seen.used >> 20} of {seen.total >> 20} MiB of the GPU are used; the bound "
-                    f"is {vram.SHARE:.0%}",
+                    f"{memory.used >> 20} of {memory.total >> 20} MiB of the GPU are used; the "
+                    f"limit is {vram.SHARE:.0%}",
                 )
 
     def show(self, fraction: float) -> None:
-        """Tell whoever looks on, not too often."""
+        """Report the progress, at most four times a second."""
         now = time.monotonic()
         if self._on_progress is not None and now - self._shown > _SHOW_SECONDS:
             self._shown = now
@@ -139,7 +139,6 @@ class Watch:
 
 
 def _fills(folder: Path) -> bool:
-    """Whether a folder holds more than a candidate may write."""
     size = files = 0
     for parent, _, names in os.walk(folder):
         for name in names:

@@ -24,7 +24,7 @@ from ..forkserver.launch import Child, ChildGone, ChildTimeout
 from . import earlystop
 from .clock import BudgetTooSmall, Clock
 from .dataloader import BatchRequest, DataLoader
-from .limits import Ended, Watch
+from .limits import Ended, RunLimits
 
 MAX_DECLARED = 1 << 40
 """Largest number of parameters or bytes that is believed."""
@@ -47,7 +47,7 @@ class Training:
 
     Args:
         child: The process, just started.
-        watch: Limits of the whole trial.
+        limits: Limits of the whole run.
         startup_limit_s: CPU seconds until it asks for its first batch.
         wall_budget: Whether the budget is wall time, so that saving is limited in it too.
 
@@ -63,7 +63,7 @@ class Training:
     def __init__(
         self,
         child: Child,
-        watch: Watch,
+        limits: RunLimits,
         startup_limit_s: float,
         *,
         wall_budget: bool,
@@ -75,7 +75,7 @@ class Training:
         self.curve: list[tuple[float, float]] = []
         self.metrics: dict[str, float] = {}
         self._child = child
-        self._watch = watch
+        self._limits = limits
         self._startup_limit_s = startup_limit_s
         self._wall_budget = wall_budget
         self._looked = 0.0
@@ -96,10 +96,10 @@ class Training:
         Raises:
             Ended: Training did not come to a checkpoint, and why.
         """
-        with self._watch.cause("start"):
+        with self._limits.cause("start"):
             self._send({"type": "go"}, [dataloader.fd])
             request = self._startup_message("batch")
-        self._watch.enter("train")
+        self._limits.enter("train")
         began, cpu_began = time.monotonic(), self._child.cpu_seconds()
         try:
             clock.begin()
@@ -108,7 +108,7 @@ class Training:
             self.train_seconds = time.monotonic() - began
             self.cpu_seconds = self._child.cpu_seconds() - cpu_began
         if last_word is None:
-            with self._watch.cause("save"):
+            with self._limits.cause("save"):
                 last_word = self._saved()
         self.metrics = _metrics(last_word.get("metrics"))
 
@@ -127,7 +127,7 @@ class Training:
                 answer = dataloader.hand_out(request)
             except (ProtocolError, BudgetTooSmall) as error:
                 raise Ended("crash", f"the training process {error}") from None
-            self._watch.work = float(dataloader.tokens)
+            self._limits.work = float(dataloader.tokens)
             self._send({**answer, "progress": progress})
             silence = earlystop.Silence(time.monotonic(), self._child.cpu_seconds)
             message = self._message(partial(self._between, clock, silence), clock.poll_seconds)
@@ -137,7 +137,7 @@ class Training:
         clock.poll()
         if reason := silence.reason(time.monotonic()):
             raise Ended("timeout", f"the training process {reason}")
-        self._watch.show(clock.progress)
+        self._limits.show(clock.progress)
         if clock.overdue:
             raise Ended(
                 "timeout",
@@ -170,7 +170,7 @@ class Training:
 
     def _startup_message(self, kind: str) -> Mapping[str, Any]:
         def check() -> None:
-            self._watch.show(0.0)
+            self._limits.show(0.0)
             if self._child.cpu_seconds() > self._startup_limit_s:
                 raise Ended(
                     "timeout",
@@ -197,7 +197,7 @@ class Training:
                 except ProtocolError as error:
                     reason = f"the training process broke the protocol: {error}"
                     raise Ended("crash", reason) from None
-            self._watch.check()
+            self._limits.check()
             tick()
         if message.get("type") == "error":
             raise self._failed(message.get("error"))
@@ -211,7 +211,7 @@ class Training:
 
     def _failed(self, text: object) -> Exception:
         """The child reported an exception."""
-        folder = self._watch.folder
+        folder = self._limits.folder
         if folder is not None and os.strerror(errno.ENOSPC) in str(text):
             free = shutil.disk_usage(folder).free
             if free < 64 << 20:
@@ -223,7 +223,7 @@ class Training:
             return
         if not math.isfinite(loss):
             raise Ended("crash", f"the training loss became {loss} after {steps} steps")
-        self._watch.loss = loss
+        self._limits.loss = loss
         self.curve.append((fraction, loss))
         if len(self.curve) > 2 * _CURVE_POINTS:
             self.curve = self.curve[::2]

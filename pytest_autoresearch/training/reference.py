@@ -20,6 +20,7 @@ from ..forkserver.client import LaunchFailed
 from ..forkserver.launch import ChildGone, ChildTimeout, Job, Launcher
 from ..sandbox.policy import Mode
 from .clock import Burst
+from .context import write_files
 from .dataloader import BatchRequest, DataLoader, Tokens
 
 _START_S = 300.0
@@ -69,7 +70,7 @@ class Reference:
             root = Path(tempfile.mkdtemp(prefix="autoresearch-reference-"))
             undo.callback(shutil.rmtree, root, ignore_errors=True)
             copy, work = root / "copy", root / "work"
-            materialise(files, copy)
+            write_files(files, copy)
             work.mkdir()
             self._feed = DataLoader(stream, seed=0)
             undo.callback(self._feed.close)
@@ -145,24 +146,6 @@ class Reference:
         if message.get("type") != kind:
             raise LaunchFailed(one_line(f"the reference failed: {message.get('error', message)}"))
         return message
-
-
-def materialise(files: Mapping[str, bytes], directory: Path) -> None:
-    """Write `files` into a new folder; scripts, which begin with ``#!``, can be run.
-
-    Raises:
-        ValueError: If a path leaves the folder.
-        OSError: If they cannot be written.
-    """
-    directory.mkdir(parents=True)
-    for name, content in files.items():
-        path = directory / name
-        if not path.resolve().is_relative_to(directory.resolve()):
-            raise ValueError(f"the file {name} lies outside of the candidate's folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        if content.startswith(b"#!"):
-            path.chmod(0o755)
 
 
 def fingerprint(files: Mapping[str, bytes]) -> str:

@@ -22,7 +22,7 @@ from support.runs import (
 
 from pytest_autoresearch.forkserver.client import LaunchFailed
 from pytest_autoresearch.forkserver.launch import TORCH, ChildGone, ChildTimeout, Job, Launcher
-from pytest_autoresearch.training.reference import materialise
+from pytest_autoresearch.training.context import write_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks confined processes")
 
@@ -35,7 +35,7 @@ def launcher():
 @pytest.fixture
 def make_job(tmp_path: Path):
     def make(train_py: str = HONEST, **fields) -> Job:
-        materialise({"train.py": train_py.encode()}, tmp_path / "copy")
+        write_files({"train.py": train_py.encode()}, tmp_path / "copy")
         (tmp_path / "work").mkdir()
         return Job(
             "train", tmp_path / "copy", "train.py", tmp_path / "work" / "checkpoint.safetensors",

@@ -1,27 +1,20 @@
+"""The executor: one run in a helper thread, stopped by a flag or by Ctrl-C."""
+
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.runs import candidate, make_spec, shared_launcher, write_dataset
+from support.runs import all_gone, candidate, descendants, make_spec, shared_launcher, write_dataset
 
-from pytest_autoresearch.training.executor import (
-    ExecutorClosed,
-    Finished,
-    LocalExecutor,
-    RunExecutor,
-)
+from pytest_autoresearch.training.executor import Executor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks confined processes")
 
 ENDLESS = candidate("import time\nfor b in batches(1, 1): time.sleep(0.05)")
-
-
-@pytest.fixture
-def launcher():
-    return shared_launcher()
 
 
 @pytest.fixture(scope="module")
@@ -29,82 +22,44 @@ def data(tmp_path_factory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "cycle")
 
 
-@pytest.fixture
-def make_executor(launcher, tmp_path):
-    made = []
-
-    def make(**options) -> RunExecutor:
-        made.append(LocalExecutor(launcher, tmp_path, **options))
-        return made[-1]
-
-    yield make
-    for executor in made:
-        executor.close()
+def test_run_returns_its_result_and_reports_progress_under_its_id(data, tmp_path):
+    names = set()
+    executor = Executor(
+        shared_launcher(), tmp_path, on_progress=lambda name, progress: names.add(name)
+    )
+    result = executor.run(make_spec(data, run_id="t1"))
+    assert (result.status, names) == ("ok", {"t1"})
 
 
-def take(executor: RunExecutor, count: int) -> list[Finished]:
-    found = [executor.wait_any(60) for _ in range(count)]
-    assert None not in found
-    return found
+def test_run_stops_when_the_flag_is_set(data, tmp_path):
+    phases = []
+    executor = Executor(
+        shared_launcher(), tmp_path, on_progress=lambda name, progress: phases.append(progress.work)
+    )
+    result = executor.run(make_spec(data, ENDLESS, "600s"), lambda: any(phases))
+    assert result.status == "interrupted"
 
 
-def test_every_submitted_run_comes_back_once(make_executor, data):
-    seen = set()
-    executor = make_executor(capacity=2, on_progress=lambda name, progress: seen.add(name))
-    specs = [replace(make_spec(data, seed=n), run_id=f"t{n}") for n in range(3)]
-    for spec in specs:
-        executor.submit(spec)
-    finished = take(executor, 3)
-    assert {name for name, _ in finished} == {"t0", "t1", "t2"} == seen
-    assert {result.status for _, result in finished} == {"ok"}
-    assert executor.wait_any(60) is None
+def test_ctrl_c_stops_the_run_and_propagates(data, tmp_path):
+    executor = Executor(shared_launcher(), tmp_path)
+    assert executor.run(make_spec(data)).status == "ok"  # starts the shared forkserver
+    before = descendants(os.getpid())
+    sent = []
+
+    def interrupt(name, progress):
+        if progress.work > 3 and not sent:
+            sent.append(name)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    executor = Executor(shared_launcher(), tmp_path, on_progress=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        executor.run(make_spec(data, ENDLESS, "600s"))
+    assert all_gone(descendants(os.getpid()) - before)
 
 
-def test_runs_beside_each_other_score_what_they_score_alone(make_executor, data):
-    claimed = []
-    for capacity in (1, 2):
-        executor = make_executor(capacity=capacity)
-        for n in range(2):
-            executor.submit(replace(make_spec(data, seed=n), run_id=f"t{n}"))
-        claimed.append({n: r.evidence["claimed_bpb"] for n, r in take(executor, 2)})
-    assert claimed[0] == claimed[1]
-
-
-def test_running_and_waiting_runs_can_be_cancelled(make_executor, data):
-    executor = make_executor(capacity=1)
-    for name in ("running", "waiting"):
-        executor.submit(replace(make_spec(data, ENDLESS, "600s"), run_id=name))
-    assert executor.wait_any(0.5) is None
-    for name in ("running", "waiting", "unknown"):
-        executor.cancel(name)
-    finished = dict(take(executor, 2))
-    assert {result.status for result in finished.values()} == {"interrupted"}
-
-
-def test_closing_ends_what_runs(make_executor, data):
-    executor = make_executor()
-    executor.submit(make_spec(data, ENDLESS, "600s"))
-    executor.close()
-    with pytest.raises(ExecutorClosed):
-        executor.submit(make_spec(data))
-    assert take(executor, 1)[0].result.status == "interrupted"
-
-
-def test_an_id_in_use_is_refused(make_executor, data):
-    executor = make_executor()
-    executor.submit(make_spec(data))
-    with pytest.raises(ValueError, match="trial-1"):
-        executor.submit(make_spec(data))
-    take(executor, 1)
-    executor.submit(make_spec(data))
-    take(executor, 1)
-
-
-def test_a_broken_onlooker_is_reported_and_does_not_hang(make_executor, data):
+def test_error_in_the_progress_callback_is_an_infrastructure_failure(data, tmp_path):
     def broken(name, progress):
-        raise ZeroDivisionError("onlooker")
+        raise ZeroDivisionError("callback")
 
-    executor = make_executor(on_progress=broken)
-    executor.submit(make_spec(data))
-    result = take(executor, 1)[0].result
+    result = Executor(shared_launcher(), tmp_path, on_progress=broken).run(make_spec(data))
     assert (result.status, "ZeroDivisionError" in result.reason) == ("infra", True)

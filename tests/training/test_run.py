@@ -1,3 +1,5 @@
+"""Whole runs of small candidates, from files to a result."""
+
 from __future__ import annotations
 
 import contextlib
@@ -21,7 +23,6 @@ from support.runs import (
 )
 
 from pytest_autoresearch.core.run import Run
-from pytest_autoresearch.forkserver.launch import Launcher
 from pytest_autoresearch.training.clock import Burst, EqualWorkClock
 from pytest_autoresearch.training.run import execute
 
@@ -33,7 +34,7 @@ OPTIONS = {"on_progress", "should_stop", "sandbox_mode"}
 
 @pytest.fixture
 def launcher():
-    """The shared launcher, its zygote started: who counts processes must not find that one new."""
+    """The shared launcher, already started: tests that count new processes must not see it start."""
     launcher = shared_launcher()
     launcher.begin()
     return launcher
@@ -46,7 +47,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(launcher, data, tmp_path):
-    """Run a candidate; afterwards nothing of it may be alive."""
+    """Return a function that runs a candidate and checks its time accounting."""
 
     def run(train_py: str = HONEST, budget: str = "4ktok", **fields) -> Run:
         options = {name: fields.pop(name) for name in OPTIONS & fields.keys()}
@@ -58,7 +59,7 @@ def run(launcher, data, tmp_path):
     return run
 
 
-def test_an_honest_candidate_is_trained_and_scored(run, tmp_path):
+def test_candidate_is_trained_and_scored(run, tmp_path):
     result = run(seed=3)
     assert (result.status, result.reason) == ("ok", "")
     assert 0 < result.score < 5
@@ -76,7 +77,7 @@ def test_an_honest_candidate_is_trained_and_scored(run, tmp_path):
     assert not (tmp_path / "trial-1" / "work").exists()
 
 
-def test_the_same_seed_and_tokens_repeat_bit_for_bit(run):
+def test_same_seed_and_tokens_give_identical_weights_and_losses(run):
     weights = []
     for seed in (5, 5, 6):
         result = run(seed=seed)
@@ -86,20 +87,20 @@ def test_the_same_seed_and_tokens_repeat_bit_for_bit(run):
 
 
 @pytest.mark.parametrize(("budget", "batches"), [("1280tok", 10), ("1279tok", 9), ("1ktok", 7)])
-def test_tokens_are_never_exceeded(run, budget, batches):
+def test_token_budget_is_never_exceeded(run, budget, batches):
     result = run(budget=budget)
     assert result.steps == batches
     assert result.work == batches * 128
 
 
-def test_a_wall_budget_is_kept_within_a_step(run):
+def test_wall_budget_is_kept_within_one_step(run):
     slow = candidate("import time\nfor x, y, p in batches(1, 1): time.sleep(0.1)")
     result = run(slow, budget="1s")
     assert result.status == "ok"
     assert 9 <= result.steps <= 11
 
 
-def test_training_starts_when_the_first_batch_is_asked_for(run):
+def test_budget_starts_at_the_first_batch_request(run):
     late = candidate("import time\ntime.sleep(1)\nfor x, y, p in batches(1, 1): time.sleep(0.02)")
     result = run(late, budget="0.5s")
     assert result.status == "ok"
@@ -107,7 +108,7 @@ def test_training_starts_when_the_first_batch_is_asked_for(run):
     assert result.causes["start"] > 1
 
 
-def test_the_clock_of_the_candidate_changes_nothing(run):
+def test_patched_clocks_in_the_candidate_have_no_effect(run):
     patched = candidate(
         """
         import time
@@ -122,7 +123,7 @@ def test_the_clock_of_the_candidate_changes_nothing(run):
     assert (result.status, result.steps) == ("ok", 10)
 
 
-def test_progress_and_data_arrive_as_promised(run):
+def test_batches_have_the_documented_shapes_and_progress(run):
     check = candidate(
         """
         import torch
@@ -138,7 +139,7 @@ def test_progress_and_data_arrive_as_promised(run):
     assert run(check, budget="640tok").reason == ""
 
 
-def test_replicates_of_different_code_see_the_same_batches(run):
+def test_different_code_sees_the_same_batches(run):
     dump = "for i, (x, y, p) in enumerate(batches(4, 16)): print(x.sum().item())"
     one, two = (run(candidate(f"{extra}\n{dump}"), budget="640tok") for extra in ("", "1 + 1"))
     assert one.log_head == two.log_head
@@ -209,13 +210,13 @@ CRASHES = {
 }  # fmt: skip
 
 
-def test_rows_longer_than_the_data_are_refused(run):
+def test_rows_longer_than_the_data_are_rejected(run):
     result = run(candidate("next(iter(batches(1, 50_000)))"), budget="100ktok")
     assert (result.status, "stream holds 39375" in result.reason) == ("crash", True)
 
 
 @pytest.mark.parametrize("name", CRASHES)
-def test_what_breaks_the_rules_is_a_crash_with_its_reason(run, name):
+def test_protocol_violation_is_a_crash_with_a_reason(run, name):
     body, reason = CRASHES[name]
     result = run("def build(:" if body is None else candidate(body))
     assert result.status == "crash", result
@@ -225,12 +226,12 @@ def test_what_breaks_the_rules_is_a_crash_with_its_reason(run, name):
     assert re.search(reason, result.reason), result.reason
 
 
-def test_a_missing_function_is_named(run):
+def test_missing_function_is_named(run):
     result = run(BUILD)
     assert (result.status, "defines no function train" in result.reason) == ("crash", True)
 
 
-def test_the_crash_names_the_line_and_the_log_keeps_the_traceback(run):
+def test_crash_names_the_line_and_the_log_keeps_the_traceback(run):
     source = candidate("x = 1\nraise KeyError('depth')")
     line = source.splitlines().index("    raise KeyError('depth')") + 1
     result = run(source)
@@ -238,38 +239,38 @@ def test_the_crash_names_the_line_and_the_log_keeps_the_traceback(run):
     assert "Traceback" in result.log_head
 
 
-def test_training_on_after_the_end_is_a_timeout(run):
+def test_training_past_the_budget_is_a_timeout(run):
     overrun = candidate("for x, y, p in batches(4, 16): pass\nwhile True: pass")
     result = run(overrun, budget="640tok")
     assert result.status == "timeout"
     assert "after its budget had ended" in result.reason
 
 
-def test_not_coming_back_for_batches_is_a_timeout(run):
+def test_not_requesting_batches_is_a_timeout(run):
     hoard = candidate("next(iter(batches(4, 16)))\nwhile True: pass")
     result = run(hoard, budget="0.5s")
     assert result.status == "timeout"
     assert "did not come back" in result.reason
 
 
-def test_a_hang_ends_at_the_wall_limit(run):
+def test_hang_ends_at_the_wall_limit(run):
     result = run(candidate("import time; time.sleep(600)"), wall_limit_s=2.0)
     assert (result.status, "limit of 2 s" in result.reason) == ("timeout", True)
     assert result.total_seconds < 30
 
 
-def test_work_before_the_first_batch_is_bounded_in_cpu_seconds(run):
+def test_startup_is_limited_in_cpu_seconds(run):
     result = run(candidate("while True: pass"), startup_limit_s=0.5)
     assert (result.status, "0.5 CPU seconds" in result.reason) == ("timeout", True)
 
 
-def test_sleeping_in_start_up_costs_no_cpu_and_is_allowed(run):
+def test_sleeping_during_startup_is_allowed(run):
     body = "import time\ntime.sleep(1.5)\nfor b in batches(4, 16): pass"
     assert run(candidate(body), startup_limit_s=1.0).status == "ok"
 
 
 @pytest.mark.slow
-def test_memory_over_the_limit_is_a_guard(run):
+def test_memory_over_the_limit_is_a_guard_failure(run):
     hog = candidate(
         "next(iter(batches(4, 16)))\nkept = b'x' * (2 << 30)\nimport time; time.sleep(600)"
     )
@@ -278,7 +279,7 @@ def test_memory_over_the_limit_is_a_guard(run):
 
 
 @pytest.mark.slow
-def test_a_swarm_of_processes_is_a_guard_and_leaves_nothing(run):
+def test_too_many_processes_are_a_guard_failure_and_all_end(run):
     swarm = candidate(
         """
         import os, time
@@ -286,7 +287,7 @@ def test_a_swarm_of_processes_is_a_guard_and_leaves_nothing(run):
         first = os.getpid()
         for _ in range(9):
             os.fork()
-        if os.getpid() != first:  # a survivor does not hold the trial up, so that it is found
+        if os.getpid() != first:  # children close the channel, so that only the limit ends the run
             os.closerange(3, 256)
         time.sleep(600)
         """
@@ -298,7 +299,7 @@ def test_a_swarm_of_processes_is_a_guard_and_leaves_nothing(run):
 
 
 @pytest.mark.parametrize("mode", ["auto", "off"])
-def test_a_daemon_does_not_outlive_its_run(run, mode):
+def test_daemon_does_not_outlive_its_run(run, mode):
     daemon = candidate(
         """
         import os, time
@@ -315,7 +316,7 @@ def test_a_daemon_does_not_outlive_its_run(run, mode):
     assert all_gone(descendants(os.getpid()) - before)
 
 
-def test_huge_output_is_bounded_and_does_not_stall_training(run):
+def test_huge_output_is_truncated_and_does_not_stall_training(run):
     loud = candidate(
         """
         print("begin sk-ant-api03-" + "A" * 30)
@@ -331,7 +332,7 @@ def test_huge_output_is_bounded_and_does_not_stall_training(run):
     assert len(result.log_head) + len(result.log_tail) < 100_000
 
 
-def test_losses_that_are_no_numbers_are_refused(run):
+def test_loss_that_is_not_a_number_is_rejected(run):
     liar = candidate(
         "c = batches._channel\nnext(iter(batches(4, 16)))\n"
         "c.send({'type': 'batch', 'batch_size': 4, 'seq_len': 16, 'loss': 'great'})\n"
@@ -341,7 +342,7 @@ def test_losses_that_are_no_numbers_are_refused(run):
     assert (result.status, "loss of 'great'" in result.reason) == ("crash", True)
 
 
-def test_self_reported_metrics_are_kept_only_if_finite_and_named(run):
+def test_only_finite_metrics_with_valid_names_are_kept(run):
     teller = candidate(
         """
         import os, json, time
@@ -358,7 +359,7 @@ def test_self_reported_metrics_are_kept_only_if_finite_and_named(run):
     assert result.metrics == {"good": 1.5}
 
 
-def test_a_model_that_peeks_is_a_cheat(run):
+def test_model_that_reads_later_tokens_is_a_cheat(run):
     peeking = HONEST.replace(
         "return model(x)\n", "z = model(x); return z + z.mean(1, keepdim=True)\n"
     )
@@ -368,12 +369,12 @@ def test_a_model_that_peeks_is_a_cheat(run):
     assert result.score is None
 
 
-def test_a_model_that_cannot_be_scored_is_a_crash(run):
+def test_model_that_cannot_be_scored_is_a_crash(run):
     result = run(HONEST.replace("def logits(model, x):", "def logits(model, x):\n    1 / 0"))
     assert (result.status, "logits()" in result.reason) == ("crash", True)
 
 
-def test_training_while_loading_is_a_timeout(run):
+def test_endless_logits_are_a_timeout(run):
     cheat = HONEST.replace(
         "def logits(model, x):", "def logits(model, x):\n    while not x.requires_grad: pass"
     )
@@ -381,49 +382,52 @@ def test_training_while_loading_is_a_timeout(run):
     assert (result.status, "CPU" in result.reason) == ("timeout", True)
 
 
-def test_a_smoke_run_takes_two_steps_and_one_scored_batch(run):
+def test_smoke_run_takes_two_steps_and_one_scored_batch(run):
     result = run(phase="smoke", budget="equal:900ktok")
     assert (result.status, result.steps, result.score_kind) == ("ok", 2, "unverified")
     assert result.losses is None
 
 
-def test_a_missing_data_set_is_infrastructure(run, tmp_path):
+def test_missing_data_set_is_an_infrastructure_failure(run, tmp_path):
     result = run(data=tmp_path / "nowhere")
     assert (result.status, "prepare.py" in result.reason) == ("infra", True)
 
 
-def test_an_equal_budget_without_a_baseline_is_infrastructure(run):
+def test_equal_budget_without_a_baseline_is_an_infrastructure_failure(run):
     result = run(budget="equal:4ktok", reference_files=None)
     assert (result.status, "baseline" in result.reason) == ("infra", True)
 
 
-def test_a_broken_baseline_is_infrastructure_and_not_the_candidates_fault(run):
+def test_broken_baseline_is_an_infrastructure_failure(run):
     broken = {"train.py": candidate("1 / 0").encode()}
     result = run(budget="equal:4ktok", reference_files=broken)
     assert (result.status, "ZeroDivisionError" in result.reason) == ("infra", True)
 
 
-def test_files_outside_of_the_copy_are_refused(launcher, data, tmp_path):
+def test_files_outside_of_the_copy_are_rejected(launcher, data, tmp_path):
     spec = replace(make_spec(data), files={"../train.py": b""})
     assert execute(spec, launcher, tmp_path).status == "infra"
     assert not (tmp_path / "train.py").exists()
 
 
 @pytest.mark.slow
-def test_a_zygote_that_dies_is_infrastructure_and_the_next_run_runs(run, launcher):
+def test_killed_forkserver_is_an_infrastructure_failure_and_the_next_run_works(run, launcher):
     forkserver = launcher._server._process.pid
 
-    def murder(progress):
+    def kill_forkserver(progress):
         if progress.work > 3:
             os.kill(forkserver, signal.SIGKILL)
 
     endless = candidate("import time\nfor b in batches(1, 1): time.sleep(0.05)")
-    result = run(endless, budget="600s", on_progress=murder)
-    assert (result.status, "zygote" in result.reason) == ("infra", True)
+    result = run(endless, budget="600s", on_progress=kill_forkserver)
+    assert (result.status, "forkserver" in result.reason or "zygote" in result.reason) == (
+        "infra",
+        True,
+    )
     assert run().status == "ok"
 
 
-def test_an_onlooker_sees_every_phase_and_can_stop(run):
+def test_progress_covers_every_phase_and_should_stop_interrupts(run):
     seen = []
     result = run(on_progress=seen.append)
     assert result.status == "ok"
@@ -440,7 +444,7 @@ def test_an_onlooker_sees_every_phase_and_can_stop(run):
     assert (result.status, result.reason) == ("interrupted", "stopped from outside")
 
 
-def test_an_interrupted_harness_kills_the_candidate_and_lets_the_interrupt_through(run):
+def test_keyboard_interrupt_kills_the_candidate_and_propagates(run):
     before = descendants(os.getpid())
 
     def interrupt(progress):
@@ -453,7 +457,7 @@ def test_an_interrupted_harness_kills_the_candidate_and_lets_the_interrupt_throu
     assert all_gone(descendants(os.getpid()) - before)
 
 
-def test_equal_work_runs_the_reference_beside_the_candidate_and_keeps_it(run, launcher):
+def test_equal_budget_runs_the_reference_and_keeps_it_for_later_runs(run, launcher):
     result = run(budget="equal:30ktok")
     clock = result.evidence["clock"]
     assert result.status == "ok"
@@ -464,8 +468,8 @@ def test_equal_work_runs_the_reference_beside_the_candidate_and_keeps_it(run, la
     assert launcher._kept["reference"] is kept
 
 
-def test_a_burst_that_ends_the_budget_at_one_stroke_makes_nobody_late():
-    """The second burst finds the machine faster: more work was done than the clock had shown."""
+def test_budget_that_a_burst_ends_leaves_the_usual_slack():
+    """The second burst finds a faster machine: more work was done than the clock had shown."""
     cpu, costs = 0.0, iter([2.0, 1.0])
     clock = EqualWorkClock(
         100.0,
@@ -475,7 +479,7 @@ def test_a_burst_that_ends_the_budget_at_one_stroke_makes_nobody_late():
     )
     clock.begin()
     for step in range(73):
-        cpu = 2.0 * step  # which is a token, at first
+        cpu = 2.0 * step  # one token per 2 CPU seconds at first
         assert clock.admit(1)
     cpu += 1.0
     assert clock.used() == pytest.approx(145 / 2)
@@ -490,7 +494,7 @@ def test_a_burst_that_ends_the_budget_at_one_stroke_makes_nobody_late():
 
 
 def backwards(passes: int) -> str:
-    """An honest candidate whose steps consist mostly of so many backward passes."""
+    """Return HONEST with this many backward passes per step."""
     return HONEST.replace(
         "        loss.backward()\n",
         f"        for _ in range({passes}): loss.backward(retain_graph=True)\n",
@@ -498,24 +502,24 @@ def backwards(passes: int) -> str:
 
 
 @pytest.mark.slow
-def test_equal_work_gives_dearer_code_fewer_tokens(run):
-    """Four times the baseline's passes, in steps of milliseconds.
+def test_equal_budget_gives_slower_code_fewer_tokens(run):
+    """Compare one and four times the baseline's backward passes.
 
-    In shorter steps the passes are lost in what it costs to ask for a batch, and that is dearer on
-    a busy machine. The budget holds several bursts of the reference, of which one may be off.
+    Steps take milliseconds, so that requesting a batch does not dominate their cost; the budget
+    holds several bursts of the reference, of which one may be an outlier.
     """
     baseline = backwards(50)
-    same, dear = (
+    same, slow = (
         run(text, budget="equal:120ktok", reference_files={"train.py": baseline.encode()})
         for text in (baseline, backwards(200))
     )
-    assert (same.reason, dear.reason) == ("", "")
+    assert (same.reason, slow.reason) == ("", "")
     assert same.evidence["clock"]["reference_bursts"] >= 2
     assert same.work == pytest.approx(120_000, rel=0.35)
-    assert dear.work < 0.5 * same.work
+    assert slow.work < 0.5 * same.work
 
 
-def test_scoring_can_be_stopped_while_it_runs(run):
+def test_scoring_can_be_interrupted(run):
     endless = HONEST.replace("def logits(model, x):", "def logits(model, x):\n    while True: pass")
     watched = []
     result = run(
@@ -525,7 +529,7 @@ def test_scoring_can_be_stopped_while_it_runs(run):
     assert result.status == "interrupted"
 
 
-def test_scoring_processes_have_a_scratch_folder_each_that_is_gone_afterwards(run, tmp_path):
+def test_each_scoring_process_has_its_own_temporary_folder(run, tmp_path):
     leaving = HONEST.replace(
         "def logits(model, x):",
         "def logits(model, x):\n"
@@ -539,12 +543,3 @@ def test_scoring_processes_have_a_scratch_folder_each_that_is_gone_afterwards(ru
         "checkpoint.safetensors",
         "losses.f32",
     }
-
-
-@pytest.mark.slow
-def test_a_cold_run_scores_what_a_warm_one_scores(run, data, tmp_path):
-    warm = run(seed=4)
-    with Launcher(warm=False) as cold:
-        result = execute(make_spec(data, seed=4), cold, tmp_path / "cold")
-    assert result.status == "ok"
-    assert result.evidence["claimed_bpb"] == warm.evidence["claimed_bpb"]

@@ -1,11 +1,9 @@
-"""The shipped trainer obeys the contract; a broken one would be caught here, not overnight."""
+"""The shipped train.py and the documented example fulfil the training contract."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -24,7 +22,7 @@ def load(path: Path = ROOT / "train.py") -> ModuleType:
 
 
 class Loader:
-    """A few batches of a text in which each token decides the next."""
+    """A few batches of a sequence in which each token determines the next."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -55,20 +53,20 @@ def trained(train: ModuleType):
     return model.eval(), loader.losses
 
 
-def test_the_loss_falls(trained) -> None:
+def test_training_lowers_the_loss(trained) -> None:
     _, losses = trained
     assert len(losses) >= 20
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_logits_have_the_shape_asked_for_at_any_length(train, trained) -> None:
+def test_logits_have_the_documented_shape_at_any_length(train, trained) -> None:
     for length in (1, 5, T):
         out = train.logits(trained[0], torch.zeros(2, length, dtype=torch.long))
         assert out.shape == (2, length, V)
         assert out.dtype == torch.float32
 
 
-def test_no_position_sees_a_later_token(train, trained) -> None:
+def test_logits_do_not_depend_on_later_tokens(train, trained) -> None:
     x = torch.randint(V, (1, T))
     changed = x.clone()
     changed[0, 20] = (x[0, 20] + 1) % V
@@ -77,7 +75,7 @@ def test_no_position_sees_a_later_token(train, trained) -> None:
     assert not torch.equal(before[0, 20:], after[0, 20:])
 
 
-def test_rows_do_not_mix_and_calls_repeat(train, trained) -> None:
+def test_logits_do_not_depend_on_other_rows_or_calls(train, trained) -> None:
     x = torch.randint(V, (4, T))
     together = train.logits(trained[0], x)
     alone = torch.cat([train.logits(trained[0], row[None]) for row in x])
@@ -85,14 +83,14 @@ def test_rows_do_not_mix_and_calls_repeat(train, trained) -> None:
     assert torch.equal(together, train.logits(trained[0], x))
 
 
-def test_the_checkpoint_is_the_model(train, trained) -> None:
+def test_checkpoint_restores_the_model(train, trained) -> None:
     fresh = train.build(V, T)
     fresh.load_state_dict(trained[0].state_dict())
     x = torch.randint(V, (2, T))
     assert torch.equal(train.logits(fresh, x), train.logits(trained[0], x))
 
 
-def test_a_diverged_loss_ends_at_once(train) -> None:
+def test_diverged_loss_raises_at_once(train) -> None:
     model = train.build(V, T)
     with torch.no_grad():
         model.head.weight.fill_(float("nan"))
@@ -101,14 +99,14 @@ def test_a_diverged_loss_ends_at_once(train) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 4), (2, 4, 16)])
-def test_muon_makes_all_singular_values_alike(train, shape) -> None:
+def test_orthogonalize_makes_all_singular_values_close_to_one(train, shape) -> None:
     torch.manual_seed(0)
-    singular = torch.linalg.svdvals(train.orthogonalise(torch.randn(shape)))
+    singular = torch.linalg.svdvals(train.orthogonalize(torch.randn(shape)))
     assert singular.min() > 0.7
     assert singular.max() < 1.3
 
 
-def test_accumulated_batches_equal_the_big_one(train, monkeypatch) -> None:
+def test_accumulated_batches_equal_one_large_batch(train, monkeypatch) -> None:
     monkeypatch.setattr(train, "WEIGHT_DECAY", 0.0)
 
     def weights(rows: int) -> torch.Tensor:
@@ -129,20 +127,7 @@ def test_accumulated_batches_equal_the_big_one(train, monkeypatch) -> None:
     assert torch.allclose(weights(8), weights(4), atol=1e-5)
 
 
-def test_training_on_a_cpu_does_not_import_the_compiler() -> None:
-    code = (
-        "import sys; sys.path.insert(0, '.'); import train, torch; m = train.build(50, 16)\n"
-        "class L:\n"
-        "    def __call__(self, b, t):\n"
-        "        yield torch.zeros(b, t, dtype=torch.long), torch.zeros(b, t, dtype=torch.long), 0.0\n"
-        "    def report(self, loss): pass\n"
-        "train.train(m, L()); sys.exit('torch._dynamo' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_documented_example_trains(tmp_path: Path) -> None:
+def test_documented_example_trains(tmp_path: Path) -> None:
     text = (ROOT / "docs/contract.md").read_text()
     path = tmp_path / "train.py"
     path.write_text(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1])

@@ -1,0 +1,176 @@
+"""State that the steps of one run share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from .. import sandbox, scoring
+from ..core.run import Run, RunSpec
+from ..core.text import one_line
+from ..forkserver.client import LaunchFailed
+from ..forkserver.launch import Child, Job, Launcher
+from .limits import Ended, RunLimits
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
+    from ..scoring.evaluator import Score
+
+CHECKPOINT = "checkpoint.safetensors"
+
+LOSSES = "losses.f32"
+
+
+class ScoringLimits(TypedDict):
+    """Bounds of one scoring, as arguments of `scoring.evaluator`."""
+
+    cpu_limit_s: float | None
+    wall_limit_s: float
+
+
+@dataclass
+class RunContext:
+    """One run while it is under way.
+
+    Attributes:
+        spec: What to run.
+        directory: Run directory.
+        launcher: Starts the processes, and keeps the reference between runs.
+        sandbox_mode: ``"require"``, ``"auto"`` or ``"off"``.
+        limits: Hard limits, seconds by cause, and progress.
+        result: Fields known so far.
+    """
+
+    spec: RunSpec
+    directory: Path
+    launcher: Launcher
+    sandbox_mode: sandbox.Mode
+    limits: RunLimits
+    result: Run = field(default_factory=Run)
+
+    @property
+    def copy(self) -> Path:
+        """Candidate's private copy of the files."""
+        return self.directory / "copy"
+
+    @property
+    def work(self) -> Path:
+        """Only folder that the candidate may write to."""
+        return self.directory / "work"
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """Data set of the run.
+
+        Raises:
+            LaunchFailed: It does not exist; names the command that makes it.
+        """
+        from ..data.dataset import Dataset, DatasetError
+
+        if self.spec.data is None:
+            raise LaunchFailed(f"run {self.spec.run_id} has no data set; run: python prepare.py")
+        try:
+            return Dataset.open(self.spec.data)
+        except DatasetError as error:
+            raise LaunchFailed(one_line(error)) from None
+
+    @property
+    def hidden_files(self) -> tuple[str, ...]:
+        """Files that no candidate may read."""
+        return tuple(map(str, self.dataset.hidden_paths()))
+
+    def job(self, phase: Literal["train", "score"], checkpoint: Path, writable: Path) -> Job:
+        """Describe a confined process that trains or scores the candidate."""
+        spec, dataset = self.spec, self.dataset
+        return Job(
+            phase, self.copy, spec.entry, checkpoint, writable, discard=phase == "score",
+            seed=spec.seed, threads=spec.threads, device=spec.device,
+            vocab_size=dataset.vocab_size, seq_len=dataset.seq_len, hide=self.hidden_files,
+            sandbox=self.sandbox_mode, memory_limit_bytes=spec.memory_limit_bytes,
+            capture=phase == "train",
+        )  # fmt: skip
+
+    def start_scorer(self) -> Child:
+        """Start one scoring process on the checkpoint in the run directory.
+
+        Each process gets its own scratch folder, removed when it ends: processes cannot leave
+        anything for each other.
+
+        Raises:
+            LaunchFailed: It could not be started.
+        """
+        if not self.copy.exists():
+            write_files(self.spec.files, self.copy)
+        scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=self.directory))
+        child = self.launcher.start(self.job("score", self.directory / CHECKPOINT, scratch))
+        child.on_wait = self.limits.check
+        return child
+
+    @property
+    def scoring_limits(self) -> ScoringLimits:
+        """Bounds of a scoring that starts now."""
+        return {
+            "cpu_limit_s": self.spec.scoring_cpu_limit_s,
+            "wall_limit_s": max(1.0, self.limits.left_s),
+        }
+
+    def enter_phase(self, phase: str) -> None:
+        """Begin a phase after training."""
+        self.limits.enter(phase, 1.0)
+
+    def add_evidence(self, evidence: Mapping[str, object]) -> None:
+        """Add to the evidence of the result."""
+        self.result = replace(self.result, evidence={**self.result.evidence, **evidence})
+
+    def take_score(self, score: Score, *layers: Mapping[str, str]) -> None:
+        """Store a score and its evidence.
+
+        Args:
+            score: The score.
+            layers: Sandbox reports of the processes behind it; it is trusted if all are verified.
+        """
+        trusted = all(sandbox.Report(report).verified for report in (*layers, score.sandbox))
+        self.result = replace(
+            self.result,
+            score=score.bpb,
+            score_se=score.se,
+            score_kind="trusted" if trusted else "unverified",
+            hashes=dict(score.hashes),
+        )
+        self.add_evidence(
+            {
+                "claimed_bpb": score.claimed_bpb,
+                "audited": score.audited,
+                "largest_difference_nats": score.largest_difference,
+            }
+        )
+
+
+def refused(error: scoring.ScoringError) -> Ended:
+    """Return the end of a run whose scoring failed."""
+    if isinstance(error, scoring.CheatDetected):
+        return Ended("cheat", error.reason)
+    timeout = isinstance(error, scoring.ScoringTimeout)
+    return Ended("timeout" if timeout else "crash", error.reason)
+
+
+def write_files(files: Mapping[str, bytes], directory: Path) -> None:
+    """Write `files` into a new folder; files that begin with ``#!`` are made executable.
+
+    Raises:
+        ValueError: A path leaves the folder.
+        OSError: They cannot be written.
+    """
+    directory.mkdir(parents=True)
+    for name, content in files.items():
+        path = directory / name
+        if not path.resolve().is_relative_to(directory.resolve()):
+            raise ValueError(f"the file {name} lies outside of the candidate's folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        if content.startswith(b"#!"):
+            path.chmod(0o755)

@@ -1,0 +1,207 @@
+"""A run of the training contract: train in a confined process, take the checkpoint, score it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from .. import scoring
+from ..forkserver.client import LaunchFailed
+from ..forkserver.launch import Child
+from ..scoring import evaluator
+from .clock import Burst, Clock, EqualWorkClock, StepClock, WallClock, WorkClock
+from .context import CHECKPOINT, LOSSES, RunContext, refused, write_files
+from .dataloader import DataLoader
+from .limits import Ended
+from .protocol import Training
+from .reference import Reference, fingerprint
+
+SMOKE_STEPS = 2
+
+
+class TrainingRun:
+    """Steps of one run of the training contract; each raises `Ended` if it is the last."""
+
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        self.spec = context.spec
+        self.limits = context.limits
+
+    def run(self) -> None:
+        """Train, take the checkpoint and score it."""
+        context, work = self.context, self.context.work
+        tokens = context.dataset.training_tokens()
+        self.limits.folder = work
+        try:
+            with contextlib.closing(DataLoader(tokens, self.spec.seed)) as dataloader:
+                with self.limits.cause("start"):
+                    shutil.rmtree(context.directory, ignore_errors=True)
+                    write_files(self.spec.files, context.copy)
+                    work.mkdir()
+                    child = context.launcher.start(context.job("train", work / CHECKPOINT, work))
+                declared = self._train(child, dataloader)
+            with self.limits.cause("save"):
+                checkpoint = self._take_checkpoint(declared)
+                context.result = replace(context.result, checkpoint=checkpoint)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            self.limits.folder = None
+        self._score()
+
+    def _train(self, child: Child, dataloader: DataLoader) -> int:
+        """Train in `child` and end it; return the declared bytes of its model."""
+        context, spec = self.context, self.spec
+        context.result = replace(context.result, sandbox=dict(child.report))
+        training = Training(
+            child, self.limits, spec.startup_limit_s, wall_budget=spec.budget.kind == "wall"
+        )
+        clock: Clock | None = None
+        try:
+            with self.limits.cause("start"):
+                training.ready()
+            clock = self._clock(child)
+            training.run(dataloader, clock)
+        finally:
+            facts = {} if clock is None else clock.facts()
+            if facts:
+                context.add_evidence({"clock": facts})
+            reference_s = facts.get("reference_wall_s", 0.0)
+            self.limits.book("reference", reference_s)
+            self.limits.book("train", training.train_seconds - reference_s)
+            context.result = replace(
+                context.result,
+                parameters=training.parameters,
+                train_seconds=training.train_seconds,
+                cpu_seconds=training.cpu_seconds,
+                work=float(dataloader.tokens),
+                steps=dataloader.steps,
+                curve=tuple(training.curve),
+            )
+            self._end(child, training)
+        return training.declared_bytes
+
+    def _end(self, child: Child, training: Training) -> None:
+        """Kill the remaining training processes; store their output and memory."""
+        with self.limits.cause("other"):
+            ended = child.kill()
+        head, tail = child.log()
+        device_memory = training.metrics.pop("device_memory_bytes", None)
+        peak = ended.peak_memory_bytes  # on a CPU, a self-reported figure is ignored
+        if self.spec.device == "cuda" and device_memory is not None:
+            peak = int(device_memory)
+        self.context.result = replace(
+            self.context.result,
+            log_head=head,
+            log_tail=tail,
+            metrics=training.metrics,
+            peak_memory_bytes=peak,
+            exit_code=None if ended.stopped else ended.code,
+            signal=None if ended.stopped else ended.signal,
+        )
+
+    def _clock(self, child: Child) -> Clock:
+        budget, launcher = self.spec.budget, self.context.launcher
+        if self.spec.phase == "smoke":
+            return StepClock(SMOKE_STEPS)
+        if budget.kind == "wall":
+            return WallClock(budget.amount)
+        if budget.kind == "work":
+            return WorkClock(budget.amount)
+        if self.spec.device != "cpu":
+            raise LaunchFailed(f"a budget of {budget} counts CPU work; on CUDA, give it in seconds")
+        reference = self._reference()
+
+        @contextlib.contextmanager
+        def paused() -> Iterator[None]:
+            child.pause()
+            try:
+                yield
+            finally:
+                child.resume()
+
+        def burst(progress: float) -> Burst:
+            try:
+                return reference.burst(progress)
+            except LaunchFailed:
+                launcher.drop("reference")
+                raise
+
+        return EqualWorkClock(budget.amount, child.cpu_seconds, burst, paused)
+
+    def _reference(self) -> Reference:
+        """Return the baseline's process; an earlier run's is reused if it runs the same files."""
+        context, spec, dataset = self.context, self.spec, self.context.dataset
+        files = spec.reference_files
+        if files is None:
+            raise LaunchFailed(f"a budget of {spec.budget} needs the baseline's files")
+
+        def make() -> Reference:
+            return Reference(
+                context.launcher, files, spec.entry, dataset.training_tokens(),
+                vocab_size=dataset.vocab_size, seq_len=dataset.seq_len, threads=spec.threads,
+                hide=context.hidden_files, sandbox=context.sandbox_mode,
+            )  # fmt: skip
+
+        key = (fingerprint(files), spec.entry, dataset.sha256, spec.threads, context.sandbox_mode)
+        with self.limits.cause("reference"):
+            return context.launcher.keep("reference", key, make)
+
+    def _take_checkpoint(self, declared: int) -> Path:
+        """Copy the checkpoint to where the candidate cannot write.
+
+        Raises:
+            Ended: It is missing, not a regular file, or larger than declared plus a tenth.
+        """
+        source, target = self.context.work / CHECKPOINT, self.context.directory / CHECKPOINT
+        limit = declared + declared // 10 + (64 << 10)
+        try:
+            fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            raise Ended("crash", f"no checkpoint: {os.strerror(error.errno or 0)}") from None
+        with os.fdopen(fd, "rb") as file:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise Ended("crash", "the checkpoint is not a regular file")
+            if info.st_size > limit:
+                raise Ended(
+                    "crash",
+                    f"the checkpoint holds {info.st_size} bytes; the model declared {declared} "
+                    f"before training, so at most {limit} are accepted",
+                )
+            with target.open("wb") as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)
+        return target
+
+    def _score(self) -> None:
+        context, spec, dataset = self.context, self.spec, self.context.dataset
+        context.enter_phase("score")
+        began, audit_s = time.monotonic(), 0.0
+        try:
+            if spec.phase == "smoke":
+                value = evaluator.rehearse(
+                    context.start_scorer, dataset, device=spec.device, **context.scoring_limits
+                )
+                context.result = replace(context.result, score=value)
+                return
+            score = evaluator.evaluate(
+                context.start_scorer, dataset, audit=spec.audit, device=spec.device,
+                champion_losses=spec.champion_losses, on_phase=context.enter_phase,
+                **context.scoring_limits,
+            )  # fmt: skip
+            audit_s = score.seconds.get("audit", 0.0)
+        except scoring.ScoringError as error:
+            context.add_evidence(error.evidence)
+            raise refused(error) from None
+        finally:
+            self.limits.book("score", time.monotonic() - began - audit_s)
+            self.limits.book("audit", audit_s)
+        context.take_score(score, context.result.sandbox)
+        context.add_evidence({"properties": score.properties, "scoring_cpu_s": score.cpu_seconds})
+        losses = score.save_losses(context.directory / LOSSES)
+        context.result = replace(context.result, losses=losses)
