@@ -39,7 +39,7 @@ CAMPAIGN = "autoresearch-campaign"
 """Property of the suite that holds what belongs to the campaign as a whole, as JSON."""
 
 LOG_CHARACTERS = 8_000
-"""Of the end of a run's output in ``system-out``."""
+"""Of the end of a run's output, in ``system-out``."""
 
 
 def clean(text: str) -> str:

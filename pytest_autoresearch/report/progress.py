@@ -1,4 +1,4 @@
-"""The progress picture of the HTML report: every trial a mark, the champion a stair."""
+"""The progress picture of the HTML report: a mark for each attempt, a stair for the champion."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from markupsafe import Markup
 from .svg import WIDTH, Mark, Scale, Shape, axes, drawing, element, picture
 
 LABEL_CHARS = 30
-"""Longest label of a keep in the picture; the rest is in the table."""
+"""Longest label of a keep; the table has the whole title."""
+
+LABEL_WIDTH, LABEL_MIN = 6, 8
+"""Width of a label's character along the axis; fewer characters are no label."""
 
 LABEL_ROOM = 90
-"""Kept free on the better side for those labels."""
+"""Free height on the better side, for those labels."""
 
-HEIGHT, FOOT, LEFT, RIGHT = 500, 40, 70, WIDTH - 24
+HEIGHT, TOP, FOOT, LEFT, RIGHT = 486, 26, 40, 70, WIDTH - 24
 
 PLOT_FOOT = HEIGHT - 36 - FOOT
 
 LANE = PLOT_FOOT + FOOT / 2 + 4
-"""Where trials without a score stand."""
+"""Height of attempts without a score."""
 
 
 @dataclass(frozen=True)
 class ChampionSpan:
-    """How long a champion stood.
+    """The attempts during which one champion stood.
 
     Attributes:
         start, end: Places in the campaign.
@@ -40,7 +43,7 @@ class ChampionSpan:
 
 def progress(
     marks: Sequence[Mark],
-    reigns: Sequence[ChampionSpan],
+    spans: Sequence[ChampionSpan],
     sigma: float,
     *,
     places: int,
@@ -49,52 +52,52 @@ def progress(
     direction: Literal["min", "max"],
     description: str,
 ) -> Markup:
-    """Return autoresearch's picture: every trial a dot, the champion a stair with its noise.
+    """Draw every attempt as a mark and the champion as a stair with its noise.
 
     Args:
-        marks: Every trial, oldest first.
-        reigns: Every champion, oldest first.
-        sigma: Noise of one paired comparison; the band is two of it to either side.
+        marks: Of all attempts, oldest first.
+        spans: Of all champions, oldest first.
+        sigma: Noise of one paired comparison; the band is 2 sigma to either side.
         places: Length of the campaign.
-        ticks: Places that are named on the axis.
-        metric: Its name.
-        direction: Which way is better.
-        description: The same in words.
+        ticks: Places with a number on the axis.
+        metric: Name of the metric.
+        direction: Of the metric.
+        description: The picture in words.
     """
-    # labels of keeps are written on the better side of the stair, where no trial stands
-    room = LABEL_ROOM if len(reigns) > 1 else 0
-    page = (PLOT_FOOT - room, 40) if direction == "min" else (PLOT_FOOT, 40 + room)
+    # keeps are labelled on the better side of the stair, where no attempt is drawn
+    room = LABEL_ROOM if len(spans) > 1 else 0
+    page = (PLOT_FOOT - room, TOP) if direction == "min" else (PLOT_FOOT, TOP + room)
     x = Scale((-0.5, places - 0.5), (LEFT, RIGHT))
-    y = Scale(_window(marks, reigns, sigma, direction), page)
+    y = Scale(_window(marks, spans, sigma, direction), page)
     better = f"{metric}, {'lower' if direction == 'min' else 'higher'} is better"
     shapes = [
         axes(x, y, "", better, ()),
         *_foot(x, ticks),
-        *_bands(reigns, sigma, x, y),
+        *_bands(spans, sigma, x, y),
         *(_shape(mark, x, y, direction) for mark in marks if mark.shape != "keep"),
     ]
     stair = "".join(
         f"{'M' if i == 0 else 'L'}{x(r.start):.1f} {y(r.level):.1f}H{x(r.end):.1f}"
-        for i, r in enumerate(reigns)
+        for i, r in enumerate(spans)
     )
     if stair:
         shapes.append(element("path", d=stair, class_="champion"))
     keeps = [mark for mark in marks if mark.shape == "keep" and mark.y is not None]
     named = _spread([x(mark.x) for mark in keeps])
     slant = -30 if direction == "min" else 30
-    links = [_keep(mark, x, y, slant if i in named else None) for i, mark in enumerate(keeps)]
+    links = [_keep(mark, x, y, slant if i in named else 0) for i, mark in enumerate(keeps)]
     return picture(
         "progress", "Progress of the campaign", description, WIDTH, HEIGHT, drawing(*shapes), *links
     )
 
 
 def sample(shape: Shape) -> Markup:
-    """Return a shape for the legend."""
+    """Draw a shape for the legend."""
     return element("svg", _glyph(shape, 8.0, 8.0), viewBox="0 0 16 16", aria_hidden="true")
 
 
 def _foot(x: Scale, ticks: Sequence[tuple[int, str]]) -> list[Markup]:
-    """The line that stands for no score, and the numbers of trials."""
+    """Draw the lane of attempts without a score, and the numbers of attempts."""
     return [
         element("path", d=f"M{LEFT} {PLOT_FOOT}H{RIGHT}", class_="rule"),
         element("text", "no score", x=LEFT - 6, y=LANE + 4, class_="tick end"),
@@ -105,11 +108,11 @@ def _foot(x: Scale, ticks: Sequence[tuple[int, str]]) -> list[Markup]:
     ]
 
 
-def _bands(reigns: Sequence[ChampionSpan], sigma: float, x: Scale, y: Scale) -> list[Markup]:
+def _bands(spans: Sequence[ChampionSpan], sigma: float, x: Scale, y: Scale) -> list[Markup]:
     bands = []
-    for reign in reigns:
-        top, low = sorted((y(reign.level - 2 * sigma), y(reign.level + 2 * sigma)))
-        left, right = x(reign.start), x(reign.end)
+    for span in spans:
+        top, low = sorted((y(span.level - 2 * sigma), y(span.level + 2 * sigma)))
+        left, right = x(span.start), x(span.end)
         bands.append(
             element("rect", x=left, y=top, width=right - left, height=low - top, class_="band")
         )
@@ -117,14 +120,14 @@ def _bands(reigns: Sequence[ChampionSpan], sigma: float, x: Scale, y: Scale) -> 
 
 
 def _window(
-    marks: Sequence[Mark], reigns: Sequence[ChampionSpan], sigma: float, direction: str
+    marks: Sequence[Mark], spans: Sequence[ChampionSpan], sigma: float, direction: str
 ) -> tuple[float, float]:
-    """From a little better than the best to a little worse than the baseline.
+    """Return the range of scores to draw: from the best to a little worse than the baseline.
 
-    A ruined trial would otherwise squeeze all that matters into one line; it is drawn at the edge.
+    Far worse attempts are drawn at the edge; they would compress everything else into one line.
     """
     scores = [mark.y for mark in marks if mark.y is not None] or [0.0, 1.0]
-    levels = [reign.level for reign in reigns] or [scores[0]]
+    levels = [span.level for span in spans] or [scores[0]]
     best_high = direction == "max"
     flip = 1 if best_high else -1
     best = max(flip * s for s in (*scores, *levels))
@@ -136,7 +139,7 @@ def _window(
 
 
 def _shape(mark: Mark, x: Scale, y: Scale, direction: str) -> Markup:
-    """A trial that was not kept, its tip under the pointer, its row one click away."""
+    """Draw an attempt that was not kept, with its tooltip; a click leads to its row."""
     tip, at = element("title", mark.tip), x(mark.x)
     if mark.y is not None and not y.holds(mark.y):
         tall = -6 if direction == "min" else 6
@@ -157,25 +160,31 @@ def _glyph(shape: Shape, x: float, y: float, *inside: Markup, **attributes: obje
     return element("path", *inside, d=path, class_=kind, **attributes)
 
 
-def _keep(mark: Mark, x: Scale, y: Scale, slant: int | None) -> Markup:
-    """A kept trial as a link; its label ends at it, or begins there near the left edge."""
+def _keep(mark: Mark, x: Scale, y: Scale, slant: int) -> Markup:
+    """Draw a keep as a link; its label, at a slant in degrees unless 0, ends at the mark."""
     assert mark.y is not None
     at, high = x(mark.x), y(mark.y)
     parts = [element("title", mark.tip), _glyph("keep", at, high)]
-    if slant is not None:
-        label, left = mark.label, at < LEFT + 1.8 * LABEL_ROOM
-        if len(label) > LABEL_CHARS:
-            label = label[: LABEL_CHARS - 1] + "…"
+    room = min(LABEL_CHARS, _room(at))
+    if slant:
+        label = mark.label if len(mark.label) <= room else mark.label[: room - 1] + "…"
         turn = f"rotate({slant} {at:.0f} {high:.0f})"
-        aside = {"x": at + (10 if left else -10), "y": high + 4, "transform": turn}
-        parts.append(element("text", label, class_="label" if left else "label end", **aside))
+        aside = {"x": at - 10, "y": high + 4, "transform": turn}
+        parts.append(element("text", label, class_="label end", **aside))
     return element("a", *parts, href=f"#s{mark.attempt}", aria_label=mark.tip)
 
 
+def _room(at: float) -> int:
+    """Return how many characters of a label fit between the axis and a mark at `at`."""
+    return int((at - 10 - LEFT) / LABEL_WIDTH)
+
+
 def _spread(places: Sequence[float], apart: float = 26.0) -> set[int]:
-    """Which labels can be written without one over the other; the latest keep always."""
+    """Return the keeps whose labels fit and do not overlap, the latest first."""
     chosen: list[int] = []
     for i in reversed(range(len(places))):
-        if not chosen or places[chosen[-1]] - places[i] >= apart:
+        if _room(places[i]) >= LABEL_MIN and (
+            not chosen or places[chosen[-1]] - places[i] >= apart
+        ):
             chosen.append(i)
     return set(chosen)

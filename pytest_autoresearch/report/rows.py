@@ -153,13 +153,13 @@ class Table:
     @cached_property
     def _champion_curves(self) -> dict[int, Sequence[tuple[float, float]]]:
         """Attempt of each champion to the loss curve of its last run."""
-        found: dict[int, Sequence[tuple[float, float]]] = {}
+        by_attempt: dict[int, Sequence[tuple[float, float]]] = {}
         for attempt_id in self._champion_attempts:
             attempt = self._by_id.get(attempt_id)
             curves = [run.curve for run in attempt.own_runs if run.curve] if attempt else []
             if curves:
-                found[attempt_id] = curves[-1]
-        return found
+                by_attempt[attempt_id] = curves[-1]
+        return by_attempt
 
     @cached_property
     def _losses(self) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""Pictures of the HTML report: inline SVG of plain shapes, coloured by the page's style sheet.
+"""Pictures of the HTML report: inline SVG, coloured by the page's style sheet.
 
-Every picture names itself (title and description) and marks verdicts by shape as well as by
-colour. Candidate text enters through `element`, which escapes it.
+Every picture has a title and a description, and shows verdicts by shape as well as by colour.
+Candidate text enters through `element`, which escapes it.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Literal
 from markupsafe import Markup, escape
 
 WIDTH = 1100
-"""Of the pictures that take the whole page."""
+"""Of pictures as wide as the page."""
 
 Shape = Literal["keep", "dot", "cross", "square", "baseline"]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One trial in the progress picture.
+    """One attempt in a picture.
 
     Attributes:
-        attempt: Ledger row that it links to.
+        attempt: Ledger row of the attempt that it links to.
         x: Place in the campaign, from 0.
-        y: Where it stands in the metric's unit; None for the foot.
-        shape: What it looks like.
-        label: Shown beside a keep.
-        tip: Shown under the pointer.
+        y: Height in the metric's unit; None without a score.
+        shape: Of the mark.
+        label: Text beside a keep.
+        tip: Tooltip.
     """
 
     attempt: int
@@ -42,11 +42,11 @@ class Mark:
 
 @dataclass(frozen=True)
 class Interval:
-    """A gain to be drawn on a line.
+    """A gain with its interval.
 
     Attributes:
-        name: What it is.
-        gain, low, high: Value and bounds; bounds equal to it draw a point alone.
+        name: Label.
+        gain, low, high: Value and bounds; without an interval the bounds equal the value.
     """
 
     name: str
@@ -73,7 +73,7 @@ def _number(value: object) -> object:
 def picture(
     name: str, title: str, description: str, width: int, height: int, *parts: Markup
 ) -> Markup:
-    """Return a whole picture; `parts` after the drawing that hold links stay reachable by keys."""
+    """Return a picture; links among `parts` stay reachable by the keyboard."""
     return element(
         "svg",
         element("title", title, id=f"{name}-title"),
@@ -87,12 +87,12 @@ def picture(
 
 
 def drawing(*parts: Markup) -> Markup:
-    """Group shapes that a screen reader need not walk through; the table holds the same."""
+    """Group shapes that screen readers skip; the table holds the same facts."""
     return element("g", *parts, aria_hidden="true")
 
 
 class Scale:
-    """A linear map from data to places on the page."""
+    """A linear map from data to coordinates of a picture."""
 
     def __init__(self, data: tuple[float, float], page: tuple[float, float]) -> None:
         low, high = data
@@ -102,16 +102,16 @@ class Scale:
         self.low, self.high, self.page = low, high, page
 
     def __call__(self, value: float) -> float:
-        """Return the place of `value`; what lies outside is put at the edge."""
+        """Return the coordinate of `value`, clamped to the range."""
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return self.page[0] + share * (self.page[1] - self.page[0])
 
     def holds(self, value: float) -> bool:
-        """Whether `value` is not cut off."""
+        """Whether `value` is in the range."""
         return self.low <= value <= self.high
 
     def ticks(self, about: int = 5) -> list[float]:
-        """Return round numbers inside, at steps of 1, 2 or 5 times a power of ten."""
+        """Return round numbers in the range, at steps of 1, 2 or 5 times a power of ten."""
         rough = (self.high - self.low) / about
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(f * power for f in (1, 2, 5, 10) if f * power >= rough)
@@ -130,7 +130,7 @@ def _tick_text(value: float, ticks: Sequence[float]) -> str:
 def axes(
     x: Scale, y: Scale, x_name: str, y_name: str, x_ticks: Iterable[float] | None = None
 ) -> Markup:
-    """Return a grid with numbers."""
+    """Draw a grid with numbers."""
     left, right, foot = x.page[0], x.page[1], max(y.page)
     parts = []
     levels = y.ticks(7)
@@ -154,7 +154,7 @@ def axes(
 def steps(
     name: str, points: Sequence[tuple[float, float]], *, x_name: str, y_name: str, description: str
 ) -> Markup:
-    """Return a stair of the champion's gain (y) over what was spent (x); points in order."""
+    """Draw the champion's gain (y) over the cost (x) as a stair; points are in order."""
     width, height = 540, 240
     x = Scale((0.0, max((p[0] for p in points), default=1.0)), (70, width - 20))
     gains = [p[1] for p in points] or [0.0]
@@ -171,7 +171,7 @@ def steps(
 
 
 def intervals(rows: Sequence[Interval], *, unit: str, description: str) -> Markup:
-    """Return gains with their intervals on one line each, zero marked."""
+    """Draw gains with their intervals on one line each, and zero."""
     width, height = 620, 34 * len(rows) + 48
     bounds = [0.0, *(v for row in rows for v in (row.low, row.high, row.gain))]
     pad = 0.06 * (max(bounds) - min(bounds))
@@ -197,12 +197,12 @@ def intervals(rows: Sequence[Interval], *, unit: str, description: str) -> Marku
 def tree(
     rows: Sequence[tuple[str, int, Sequence[Mark]]], places: int, *, description: str
 ) -> Markup:
-    """Return who was derived from whom: a line per parent, its attempts along it.
+    """Draw which attempt was derived from which: a line per parent with its children.
 
     Args:
-        rows: Per parent its label, its own place and its children.
+        rows: Label, place and children of each parent.
         places: Length of the campaign.
-        description: The same in words.
+        description: The picture in words.
     """
     width, height = WIDTH, 30 * len(rows) + 30
     x = Scale((0, max(1, places - 1)), (20, width - 20))
@@ -215,8 +215,8 @@ def tree(
         shapes.append(element("path", d=f"M{x(place):.1f} {at}H{x(last):.1f}", class_="branch"))
         leaves = [mark for mark in children if mark.shape != "keep"]
         for failed, class_ in ((False, "leaf"), (True, "leaf none")):
-            found = [mark for mark in leaves if (mark.shape in ("cross", "square")) == failed]
-            dots = "".join(f"M{x(mark.x):.1f} {at}h0" for mark in found)
+            group = [mark for mark in leaves if (mark.shape in ("cross", "square")) == failed]
+            dots = "".join(f"M{x(mark.x):.1f} {at}h0" for mark in group)
             if dots:
                 shapes.append(element("path", d=dots, class_=class_))
         for mark in children:
@@ -239,7 +239,7 @@ def tree(
 CURVE_W, CURVE_H, CURVE_POINTS = 320, 120, 40
 
 LOSS_MAX = 1e9
-"""A loss beyond is as good as none: the training has come apart."""
+"""Larger losses are left out: the training has diverged."""
 
 
 def curve_path(
@@ -251,7 +251,7 @@ def curve_path(
         curve: Pairs (fraction of the budget, loss).
         low: Loss at the foot, the same for every curve of a report.
         high: Loss at the top.
-        points: How many averages at most.
+        points: Number of averages, at most.
     """
     sums: dict[int, tuple[float, int]] = {}
     for fraction, loss in curve:
@@ -265,7 +265,7 @@ def curve_path(
     path, last = "", (0, 0)
     for share, mean in means.items():
         if inside and share < inside[0]:
-            continue  # the steep beginning would lie flat along the top
+            continue  # the steep beginning would be a flat line along the top
         here = (round((share + 0.5) / points * CURVE_W), round(y(mean)))
         if not path:
             path = f"M{here[0]} {here[1]}l"
@@ -276,7 +276,7 @@ def curve_path(
 
 
 def curve_axes(low: float, high: float) -> Markup:
-    """Return the frame and numbers that all loss curves of a report share."""
+    """Draw the frame and numbers that all loss curves of a report share."""
     frame = element("path", d=f"M0 4V{CURVE_H}H{CURVE_W}M0 4h-4M0 {CURVE_H - 4}h-4", class_="axis")
     words = ((4, f"{high:.3g}"), (CURVE_H - 4, f"{low:.3g}"))
     texts = [element("text", word, x=-7, y=at + 4, class_="tick end") for at, word in words]
@@ -284,7 +284,7 @@ def curve_axes(low: float, high: float) -> Markup:
 
 
 def loss_range(curves: Iterable[Sequence[tuple[float, float]]]) -> tuple[float, float]:
-    """Return the losses that the curves share as a scale: the steep beginning is cut off."""
+    """Return the scale of all curves (low, high), without the steep beginning."""
     later = sorted(
         loss
         for curve in curves

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from markupsafe import Markup
 
 from ..core.experiment import Metric
 from ..core.records import Attempt, Champion
-from ..judge.confirmation import format_interval
+from ..judge.confirmation import format_interval, kept_gain
 from ..judge.noise import noise_of
 from ..judge.verdicts import show
 from . import progress, svg
@@ -74,12 +73,12 @@ class Report:
             return "unmeasured"
         if self.champion_attempt is None:
             return "baseline"
-        found = self.confirmation and self.confirmation["confirmed"]
-        if not found:
+        gain = self.confirmation and self.confirmation["confirmed"]
+        if not gain:
             return "unconfirmed"
-        if found["low"] > 0:
+        if gain["low"] > 0:
             return "confirmed"
-        return "open" if found["high"] > 0 else "lost"
+        return "open" if gain["high"] > 0 else "lost"
 
     @property
     def champion_attempt(self) -> Attempt | None:
@@ -89,13 +88,7 @@ class Report:
     @property
     def gained(self) -> float:
         """Gain of the last champion over the first, by the pairs that its keeps were judged by."""
-        return self._gained(len(self.champions))
-
-    def _gained(self, champions: int) -> float:
-        attempts = (
-            self._by_id.get(champion.attempt_id) for champion in self.champions[1:champions]
-        )
-        return math.fsum(attempt.gain or 0.0 for attempt in attempts if attempt)
+        return kept_gain(self.attempts, self.champions)
 
     @property
     def confirmation(self) -> Mapping[str, Any] | None:
@@ -107,8 +100,8 @@ class Report:
     @property
     def holdout(self) -> Mapping[str, Any] | None:
         """The gain on the holdout; None while the campaign runs and could still profit from it."""
-        found = None if self.live or self.confirmation is None else self.confirmation["holdout"]
-        return found if found is None else dict(found)
+        gain: Mapping[str, Any] | None = (self.confirmation or {}).get("holdout")
+        return None if self.live else gain
 
     @property
     def transfers(self) -> list[Mapping[str, Any]]:
@@ -126,8 +119,8 @@ class Report:
         """Kinds of scores that a candidate could have forged, each with ``All`` or ``Some``."""
         runs = [run for attempt in self.attempts for run in attempt.own_runs]
         kinds = [run.score_kind for run in runs if run.score is not None]
-        found = sorted(set(kinds) - {"trusted", ""})
-        return [(kind, "All" if set(kinds) == {kind} else "Some") for kind in found]
+        weak = sorted(set(kinds) - {"trusted", ""})
+        return [(kind, "All" if set(kinds) == {kind} else "Some") for kind in weak]
 
     @property
     def spent(self) -> str:
@@ -152,12 +145,12 @@ class Report:
             return None
         kept = self.confirmation["kept"]
         rows = [svg.Interval("when kept", kept, kept, kept)]
-        for name, found in (
+        for name, gain in (
             ("on fresh seeds", self.confirmation["confirmed"]),
             ("on the holdout", self.holdout),
         ):
-            if found:
-                rows.append(svg.Interval(name, found["gain"], found["low"], found["high"]))
+            if gain:
+                rows.append(svg.Interval(name, gain["gain"], gain["low"], gain["high"]))
         words = "; ".join(f"{row.name} {format_interval(asdict(row))}" for row in rows)
         return svg.intervals(rows, unit=self.metric.unit or self.metric.name, description=words)
 
@@ -258,7 +251,7 @@ class Report:
         points = []
         for number, champion in enumerate(self.champions, 1):
             spent = sum(cost for at, cost in costs if at <= champion.at)
-            points.append((spent, self._gained(number)))
+            points.append((spent, kept_gain(self.attempts, self.champions[:number])))
         total = sum(cost for _, cost in costs)
         points.append((total, points[-1][1]))
         words = f"{total:.2f} {what} spent in all, for a gain of {points[-1][1]:+.6f}."
@@ -275,8 +268,8 @@ class Report:
         for attempt_id in self._champion_of:
             children.setdefault(attempt_id, [])
         rows = [
-            (self._named(self._by_id[parent], found), self._place[parent], found)
-            for parent, found in sorted(children.items(), key=lambda i: self._place.get(i[0], 0))
+            (self._named(self._by_id[parent], marks), self._place[parent], marks)
+            for parent, marks in sorted(children.items(), key=lambda i: self._place.get(i[0], 0))
             if parent in self._by_id
         ]
         words = "; ".join(label for label, _, _ in rows)
@@ -298,7 +291,7 @@ class Report:
         return {attempt_id: brief for brief, attempt_id in first.items()}
 
     def environment(self) -> list[tuple[str, str]]:
-        """Return the conditions of the scores: budget, commit, devices, versions, hashes, sandbox."""
+        """Return the conditions of the scores, from the budget to the sandbox."""
         scored = [r for attempt in self.attempts for r in attempt.own_runs if r.status == "ok"]
         last = scored[-1] if scored else None
         kinds = sorted({run.score_kind for run in scored if run.score_kind})
