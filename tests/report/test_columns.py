@@ -1,4 +1,4 @@
-"""Our columns in pytest-html's report, made by pytest-html itself where it is installed."""
+"""Columns in pytest-html's report."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pytest_autoresearch.report import columns
 
 
 @given(st.text())
-def test_a_title_stays_text_in_its_cell(title: str) -> None:
+def test_title_is_escaped_in_its_cell(title: str) -> None:
     *_, cell = columns.row({"verdict": "crash", "title": title})
     inside = cell.removeprefix('<td class="col-title">').removesuffix("</td>")
     assert not {"<", ">", '"'} & set(inside)
     assert html.unescape(inside) == html.unescape(html.escape(title))
 
 
-def test_a_phase_without_a_verdict_has_as_many_cells_as_the_head() -> None:
+def test_row_without_a_verdict_has_empty_cells() -> None:
     assert len(columns.row({})) == len(columns.header())
     assert all(cell.endswith("></td>") for cell in columns.row({}))
 

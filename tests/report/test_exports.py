@@ -1,4 +1,4 @@
-"""JSON lines and CSV: complete, and harmless whatever a title says."""
+"""Exports as JSON lines and CSV."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(made_up.campaigns)
-def test_any_campaign_is_exported_whole(data) -> None:
+def test_exports_hold_every_attempt_and_run(data) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        ledger = Ledger.open(Path(folder), "night")
+        ledger = Ledger.open(Path(folder), "demo")
         made_up.write(ledger, data)
         attempts = ledger.attempts()
         ledger.close()
@@ -56,21 +56,21 @@ def attempt(number: int, verdict: str = "discard", **values) -> Attempt:
     )  # fmt: skip
 
 
-def test_what_a_spreadsheet_would_run_stays_text() -> None:
+def test_csv_escapes_formulas() -> None:
     nasty = ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", "a\0b"]
     rows = list(csv.DictReader(io.StringIO(exports.attempts_csv([attempt(i, title=t) for i, t in enumerate(nasty)]))))  # fmt: skip
     assert all(row["title"][0] not in "=+-@\t" for row in rows)
     assert [row["title"].lstrip("'") for row in rows[:5]] == nasty[:5]
 
 
-def test_numbers_stay_numbers_and_what_is_none_is_empty() -> None:
+def test_csv_keeps_numbers_and_leaves_nan_empty() -> None:
     [row] = csv.DictReader(
         io.StringIO(exports.attempts_csv([attempt(1, gain=-0.5, score=float("nan"))]))
     )
     assert (row["gain"], row["score"]) == ("-0.5", "")
 
 
-def test_the_name_of_the_file_says_what_is_exported(tmp_path: Path) -> None:
+def test_file_name_selects_the_export(tmp_path: Path) -> None:
     for name, start in (("a.jsonl", '{"id"'), ("a.csv", "attempt,"), ("a-runs.csv", "")):
         exports.write(tmp_path / name, [attempt(1)])
         assert (tmp_path / name).read_text().startswith(start)
@@ -78,7 +78,7 @@ def test_the_name_of_the_file_says_what_is_exported(tmp_path: Path) -> None:
         exports.write(tmp_path / "a.parquet", [attempt(1)])
 
 
-def test_reported_figures_become_columns(tmp_path: Path) -> None:
+def test_reported_figures_are_csv_columns(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "t")
     made_up.write(ledger, {"attempts": [], "drafts": [], "confirmation": None})
     row = made_up.start(ledger, 1, "mutation", 1)
@@ -89,7 +89,7 @@ def test_reported_figures_become_columns(tmp_path: Path) -> None:
     assert (last["metric_mfu"], last["sandbox_pid"]) == ("38.5", "ok")
 
 
-def test_the_report_command_writes_what_is_asked_for(project: Project) -> None:
+def test_report_command_writes_the_requested_files(project: Project) -> None:
     project.propose(0.5, 1.5)
     project.run("--iterations=2", "--autoresearch-confirm=0")
 

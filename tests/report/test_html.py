@@ -1,4 +1,4 @@
-"""The HTML report: what it tells, what it withholds, and that candidate text stays text."""
+"""The HTML report: contents, hidden scores, and escaping of candidate text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.pages import ATTEMPTS, BASE, CLOSING, KEPT, NASTY, STATUS, attempt, run
+from support.pages import ATTEMPTS, BASE, CONFIRMATION, KEPT, NASTY, STATUS, attempt, run
 
 from pytest_autoresearch.core.proposal import Edit, Origin, Usage
 from pytest_autoresearch.core.records import (
@@ -29,7 +29,7 @@ from pytest_autoresearch.report.views import Report
 
 
 class Page(HTMLParser):
-    """A page read back: its elements with their attributes, and the text in them."""
+    """A parsed page: its elements with their attributes, and its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Page(HTMLParser):
 
 
 def page(attempts=ATTEMPTS, champions=(BASE, KEPT), live=False, **facts) -> Page:
-    return Page(html.render(attempts, champions, {"tag": "night", **facts}, live=live))
+    return Page(html.render(attempts, champions, {"tag": "demo", **facts}, live=live))
 
 
 def test_report_of_a_real_campaign_shows_every_attempt_with_its_diff(project):
@@ -81,26 +81,26 @@ def test_report_of_a_real_campaign_shows_every_attempt_with_its_diff(project):
     assert [p.name for p in project.path.glob(".report*")] == []
 
 
-def test_gain_that_nobody_confirmed_is_called_unconfirmed():
+def test_unconfirmed_gain_is_marked():
     assert "val_bpb gain +0.100000, not yet confirmed" in page().text
 
 
-def test_confirmed_gain_comes_with_its_interval_and_the_holdout():
-    shown = page(confirmation=CLOSING).text
+def test_confirmed_gain_shows_its_interval_and_the_holdout():
+    shown = page(confirmation=CONFIRMATION).text
     assert "val_bpb gain +0.071200 [+0.051200, +0.091200] , 95 % confirmed" in shown
     assert "+0.063400 [+0.043400, +0.083400] , 95 %" in shown
 
 
-def test_confirmation_of_an_earlier_champion_does_not_count_for_this_one():
-    shown = page(confirmation={**CLOSING, "champion": 1}).text
+def test_confirmation_of_an_earlier_champion_is_ignored():
+    shown = page(confirmation={**CONFIRMATION, "champion": 1}).text
     assert "not yet confirmed" in shown
     assert "+0.071200" not in shown
 
 
-def test_gain_under_other_conditions_is_told_of_the_present_champion_only():
+def test_transfer_is_shown_for_the_present_champion_only():
     here = {"where": "budget 1200s", "gain": 0.05, "low": 0.01, "high": 0.09, "n": 2, "champion": 2}
     old = {**here, "where": "budget 600s", "gain": -0.03, "champion": 1}
-    shown = page(confirmation=CLOSING, transfers=[old, here]).text
+    shown = page(confirmation=CONFIRMATION, transfers=[old, here]).text
     assert "Under budget 1200s the gain transfers: +0.050000 [+0.010000, +0.090000] , 95 %" in shown
     assert "600s" not in shown
 
@@ -108,13 +108,16 @@ def test_gain_under_other_conditions_is_told_of_the_present_champion_only():
 @pytest.mark.parametrize(
     ("low", "high", "word"), [(-0.01, 0.03, "not confirmed"), (-0.03, -0.01, "lost")]
 )
-def test_gain_whose_interval_reaches_zero_is_not_called_confirmed(low, high, word):
-    weak = {**CLOSING, "confirmed": {"gain": (low + high) / 2, "low": low, "high": high, "n": 2}}
+def test_gain_with_an_interval_below_zero_is_not_confirmed(low, high, word):
+    weak = {
+        **CONFIRMATION,
+        "confirmed": {"gain": (low + high) / 2, "low": low, "high": high, "n": 2},
+    }
     assert f"[{low:+.6f}, {high:+.6f}] , 95 % {word} Mean gain" in page(confirmation=weak).text
 
 
 @pytest.mark.parametrize("kind", ["self-reported", "unverified"])
-def test_scores_that_could_be_forged_are_called_so_at_the_top(kind):
+def test_forgeable_scores_are_marked_at_the_top(kind):
     forged = tuple(replace(s, runs=(run(s.id, score_kind=kind),)) for s in ATTEMPTS)
     assert f"All scores are {kind}" in page(forged).text
     assert f"Some scores are {kind}" in page((*ATTEMPTS[:3], forged[3])).text
@@ -122,16 +125,16 @@ def test_scores_that_could_be_forged_are_called_so_at_the_top(kind):
     assert " scores are" not in page().text.partition("Progress")[0]
 
 
-def test_live_page_withholds_the_holdout():
+def test_live_page_hides_the_holdout():
     told = (run(3), run(3, 2, 0.8765, purpose=HOLDOUT), run(3, 501, 0.8888, purpose=CONFIRM))
     attempts = (*ATTEMPTS[:2], replace(ATTEMPTS[2], runs=told), ATTEMPTS[3])
-    shown = page(attempts, live=True, confirmation=CLOSING).text
+    shown = page(attempts, live=True, confirmation=CONFIRMATION).text
     assert "0.063400" not in shown
     assert "0.876500" not in shown
     assert "0.888800" in shown
 
 
-def test_only_a_running_campaign_reloads_and_shows_what_runs():
+def test_live_page_reloads_and_shows_attempts_in_flight():
     started = {"verdict": None, "score": None, "state": "running", "runs": ()}
     attempts = (*ATTEMPTS, attempt(9, **started), attempt(10, title="deeper", **started))
     old = {**STATUS, "attempt": "mutation-0004"}
@@ -140,7 +143,7 @@ def test_only_a_running_campaign_reloads_and_shows_what_runs():
     now = running.text[: running.text.index("What was gained")]
     assert "mutation-0009 wider: first, train, 12 s, loss 3.500" in now
     assert "mutation-0010 deeper" in now
-    assert "mutation-0004" not in now, "it ended while the page was made"
+    assert "mutation-0004" not in now, "it ended while the page was rendered"
     finished = page(attempts, status=[STATUS])
     assert not finished.having(**{"http-equiv": "refresh"})
     assert "loss 3.500" not in finished.text
@@ -156,14 +159,14 @@ def test_only_a_running_campaign_reloads_and_shows_what_runs():
     ],
     ids=["nothing", "baseline-runs", "baseline-only", "interrupted"],
 )
-def test_report_exists_at_every_stage_of_a_campaign(attempts, champions):
+def test_page_renders_at_every_stage_of_a_campaign(attempts, champions):
     shown = Page(html.render(attempts, champions, {}, live=True))
     assert len(shown.having(scope="row")) >= len(attempts)
     assert "What was gained" in shown.text
 
 
-def test_sections_come_in_the_order_in_which_they_matter():
-    shown = page(confirmation=CLOSING)
+def test_order_of_sections():
+    shown = page(confirmation=CONFIRMATION)
     order = [e[1]["aria-labelledby"] for e in shown.elements if e[0] == "section"]
     assert order == [
         "gained", "progress", "spent", "attempts", "parents", "proposers", "checks", "failed",
@@ -171,13 +174,13 @@ def test_sections_come_in_the_order_in_which_they_matter():
     ]  # fmt: skip
 
 
-def test_keep_that_fell_on_fresh_seeds_is_listed_with_both_gains():
-    shown = page(confirmation=CLOSING).text
+def test_keep_that_fails_on_fresh_seeds_is_listed_with_both_gains():
+    shown = page(confirmation=CONFIRMATION).text
     assert "1 of the 1 examined." in shown
     assert "mutation-0003 idea 3 fails +0.100000 -0.020000" in shown
 
 
-def test_keep_that_was_left_out_again_is_named_with_the_attempt_that_removed_it():
+def test_ablated_keep_is_listed_with_its_ablation():
     removal = replace(
         attempt(5, "keep", 0.9, gain=0.0),
         name="prune-0001",
@@ -189,7 +192,7 @@ def test_keep_that_was_left_out_again_is_named_with_the_attempt_that_removed_it(
     assert "mutation-0003 idea 3, kept with +0.100000; see prune-0001" in shown
 
 
-def test_proposers_are_compared_by_what_they_kept_and_cost():
+def test_proposers_are_compared_by_gain_and_cost():
     paid = replace(ATTEMPTS[2], proposer="claude", usage=Usage("claude", 900, 0, 0, 100, 1, 0.5))
     table = compare.by_proposer((*ATTEMPTS[1:2], paid, ATTEMPTS[3]))
     by_name = {proposer["name"]: proposer for proposer in table}
@@ -203,7 +206,7 @@ def test_proposers_are_compared_by_what_they_kept_and_cost():
     assert by_name["claude"]["per_hour"] == pytest.approx(0.1 / 0.01)
 
 
-def test_checks_show_what_they_caught_cost_and_spared():
+def test_checks_show_catches_cost_and_spared_training():
     check_notes = (
         CheckNote("parses", True, "", 0.5),
         CheckNote("stays_small", False, "too big", 0.25),
@@ -240,7 +243,7 @@ text = st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=12)), max_siz
 @example(*['" onmouseover="alert(1)'] * 8)
 @example(*["".join(NASTY)] * 8)
 @given(*[text] * 8)
-def test_candidate_text_never_becomes_markup(title, why, code, log, reason, proposer, model, note):
+def test_candidate_text_is_never_markup(title, why, code, log, reason, proposer, model, note):
     hostile = replace(
         ATTEMPTS[2],
         title=title, hypothesis=why, reason=reason, proposer=proposer, usage=Usage(model=model),
@@ -251,7 +254,7 @@ def test_candidate_text_never_becomes_markup(title, why, code, log, reason, prop
     attempts, champions = (*ATTEMPTS[:2], hostile, ATTEMPTS[3]), (BASE, KEPT)
     hostile = replace(hostile, name=title, state="running")
     status = [{**STATUS, "attempt": title, "title": why, "purpose": note, "phase": model}]
-    facts = {"tag": "night", "sessions": [session], "status": status}
+    facts = {"tag": "demo", "sessions": [session], "status": status}
     rendered = html.render(attempts, champions, facts, live=True)
     rendered.encode("utf-8")
     shown, plain = Page(rendered), page(live=True)
@@ -267,7 +270,7 @@ def test_candidate_text_never_becomes_markup(title, why, code, log, reason, prop
     assert not set(rendered) & set("\x00\u202e\ud800")
 
 
-def test_policy_admits_our_script_and_style_and_nothing_else():
+def test_policy_allows_only_our_script_and_style():
     shown = page()
     (policy,) = [e[1]["content"] for e in shown.having(**{"http-equiv": "Content-Security-Policy"})]
     directives = dict(part.split(" ", 1) for part in str(policy).split("; "))
@@ -279,7 +282,7 @@ def test_policy_admits_our_script_and_style_and_nothing_else():
 
 
 def test_page_refers_to_nothing_outside_itself():
-    shown = page(confirmation=CLOSING)
+    shown = page(confirmation=CONFIRMATION)
     for _, attributes in shown.elements:
         assert "src" not in attributes
         assert str(attributes.get("href", "#")).startswith("#")
@@ -287,8 +290,8 @@ def test_page_refers_to_nothing_outside_itself():
     assert not re.search(r"fetch|https?:|import\(|innerHTML", "".join(shown.inside["script"]))
 
 
-def test_every_link_of_the_page_arrives():
-    shown = page(confirmation=CLOSING)
+def test_every_link_has_a_target():
+    shown = page(confirmation=CONFIRMATION)
     ids = [e[1]["id"] for e in shown.elements if e[1].get("id")]
     assert len(ids) == len(set(ids))
     targets = {str(e[1]["href"])[1:] for e in shown.elements if e[1].get("href")}
@@ -316,7 +319,7 @@ def _size(attempts) -> int:
     return len(html.render(attempts, (BASE,), {}, live=False).encode())
 
 
-def test_page_of_500_attempts_is_bounded_however_much_they_print():
+def test_page_size_does_not_depend_on_the_length_of_logs():
     size = _size(_crowd(500, "<&>" * 2_000))
     assert size < 500 * 12_000
     assert _size(_crowd(500, "<&>" * 20_000)) == size
@@ -369,7 +372,7 @@ def test_diff_marks_what_differs_within_a_line(plain, marked):
 
 
 @given(st.text(alphabet="+- ab<\n"))
-def test_colours_change_no_character_of_a_diff(code):
+def test_markup_keeps_every_character_of_a_diff(code):
     assert "".join(Page(str(texts.coloured(code))).words) == code + "\n"
 
 
@@ -378,7 +381,7 @@ def _places(picture: str, shape: str) -> list[float]:
 
 
 @pytest.mark.parametrize("direction", ["min", "max"])
-def test_champions_stair_climbs_towards_the_better_side(direction):
+def test_champion_moves_towards_the_better_side(direction):
     metric = {"name": "acc", "direction": direction, "unit": ""}
     better = 0.9 if direction == "min" else 1.1
     attempts = (ATTEMPTS[0], attempt(2, "keep", better, gain=0.1))
@@ -395,14 +398,14 @@ def test_champions_stair_climbs_towards_the_better_side(direction):
 
 
 @pytest.mark.parametrize(("direction", "level"), [("min", 1.2), ("max", 0.8)])
-def test_run_stands_at_the_champions_mean_less_its_paired_gain(direction, level):
+def test_attempt_is_drawn_at_the_champions_mean_less_its_gain(direction, level):
     metric = {"name": "m", "direction": direction, "unit": ""}
     lucky = attempt(2, "discard", 0.5, gain=-0.2)
     report = Report((ATTEMPTS[0], lucky), (BASE,), {"campaign": {"metric": metric}}, live=False)
     assert report._level(lucky) == pytest.approx(level)
 
 
-def test_crash_is_drawn_at_the_foot_and_a_ruin_at_the_edge():
+def test_crash_is_drawn_at_the_foot_and_a_far_worse_score_at_the_edge():
     ruin = attempt(5, "discard", 50.0, gain=-49.0)
     report = Report((*ATTEMPTS, ruin), (BASE, KEPT), {}, live=False)
     picture = str(report.progress())
@@ -441,7 +444,7 @@ scores = st.one_of(st.none(), st.floats(-1e60, 1e60))
 @given(
     st.lists(st.tuples(scores, scores, st.booleans()), max_size=6), st.sampled_from(["min", "max"])
 )
-def test_report_stands_whatever_the_scores_are(outcomes, direction):
+def test_page_renders_for_any_scores(outcomes, direction):
     attempts, champions = [ATTEMPTS[0]], [BASE]
     for number, (score, gain, keep) in enumerate(outcomes, 2):
         verdict = "crash" if score is None else "keep" if keep else "discard"
@@ -453,7 +456,7 @@ def test_report_stands_whatever_the_scores_are(outcomes, direction):
     assert not re.search(r'="[^"]*\b(nan|inf)\b', rendered)
 
 
-def test_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
+def test_failed_write_keeps_the_old_page(tmp_path: Path):
     old = tmp_path / "report.html"
     html.write(old, ATTEMPTS, (BASE, KEPT), {}, live=False)
     before = old.read_bytes()
@@ -464,17 +467,17 @@ def test_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
 
 
 def test_facts_are_gathered_from_the_ledger(tmp_path: Path):
-    ledger = Ledger.open(tmp_path, "night")
-    ledger.set_meta("confirmation", CLOSING)
+    ledger = Ledger.open(tmp_path, "demo")
+    ledger.set_meta("confirmation", CONFIRMATION)
     session = ledger.begin_session(driver="d", config={"iterations": 3})
     ledger.end_session(session, 0)
     facts = html.gather(ledger)
-    assert facts["tag"] == "night"
+    assert facts["tag"] == "demo"
     assert facts["confirmation"]["champion"] == 2
     assert facts["sessions"][0].config == {"iterations": 3}
 
 
-def test_a_changed_brief_is_shown_where_it_was_first_seen() -> None:
+def test_changed_brief_is_shown_at_its_first_attempt() -> None:
     briefs = ("aaaa1111", "aaaa1111", "bbbb2222", "aaaa1111", "bbbb2222")
     attempts = [
         Attempt(

@@ -1,4 +1,4 @@
-"""The HTML report in a real browser: headless Chromium, driven over its debugging pipe."""
+"""The HTML report in headless Chromium, driven over its debugging pipe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.pages import ATTEMPTS, BASE, CLOSING, KEPT, NASTY, STATUS, attempt, run
+from support.pages import ATTEMPTS, BASE, CONFIRMATION, KEPT, NASTY, STATUS, attempt, run
 
 from pytest_autoresearch import Edit
 from pytest_autoresearch.report import html
@@ -26,16 +26,18 @@ LIMIT_S = 40.0
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt install chromium)"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="Chromium is not installed (Debian: apt install chromium)"
+    ),
 ]
 
 
 class Browser:
-    """One tab of one Chromium, spoken to in the DevTools protocol over two pipes.
+    """One tab of one Chromium, driven by the DevTools protocol over two pipes.
 
     Attributes:
         requests: Address of every request of the tab.
-        complaints: Errors and refusals that its console showed.
+        complaints: Errors and warnings of its console.
     """
 
     def __init__(self, profile: Path, *arguments: str) -> None:
@@ -43,7 +45,7 @@ class Browser:
         read, self._to = os.pipe()
         self._from, write = os.pipe()
 
-        def as_three_and_four() -> None:
+        def as_descriptors_3_and_4() -> None:
             high = (os.dup(read), os.dup(write))
             os.dup2(high[0], 3)
             os.dup2(high[1], 4)
@@ -51,7 +53,7 @@ class Browser:
         self._process = subprocess.Popen(
             [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
              "--remote-debugging-pipe", f"--user-data-dir={profile}", *arguments, "about:blank"],
-            preexec_fn=as_three_and_four, close_fds=False,
+            preexec_fn=as_descriptors_3_and_4, close_fds=False,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(read)
@@ -82,9 +84,9 @@ class Browser:
         deadline = time.monotonic() + limit_s
         while b"\0" not in self._rest:
             ready, _, _ = select.select([self._from], [], [], max(0, deadline - time.monotonic()))
-            assert ready, "the browser does not answer"
+            assert ready, "the browser does not respond"
             chunk = os.read(self._from, 1 << 20)
-            assert chunk, "the browser is gone"
+            assert chunk, "the browser has exited"
             self._rest += chunk
         raw, _, self._rest = self._rest.partition(b"\0")
         message: dict[str, Any] = json.loads(raw)
@@ -110,7 +112,7 @@ class Browser:
             self._receive()
 
     def run(self, expression: str) -> Any:
-        """Value of an expression in the page."""
+        """Return the value of an expression in the page."""
         answer = self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
@@ -118,7 +120,7 @@ class Browser:
         return answer["result"].get("value")
 
     def until(self, expression: str) -> None:
-        """Wait for the page, across its reloads."""
+        """Wait until an expression is true, across reloads of the page."""
         deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
             try:
@@ -177,7 +179,11 @@ ORDER = "[...document.querySelectorAll('#table > tbody')].filter(b => !b.hidden)
 def report(tmp_path: Path) -> Path:
     page = tmp_path / "report.html"
     html.write(
-        page, CAMPAIGN, (BASE, KEPT), {"tag": str(tmp_path), "confirmation": CLOSING}, live=False
+        page,
+        CAMPAIGN,
+        (BASE, KEPT),
+        {"tag": str(tmp_path), "confirmation": CONFIRMATION},
+        live=False,
     )
     return page
 
@@ -189,7 +195,7 @@ def click_head(browser: Browser, name: str) -> None:
     )
 
 
-def test_opens_offline_without_a_complaint_or_a_second_request(browser, report):
+def test_page_opens_without_console_errors_or_a_second_request(browser, report):
     browser.open(report)
     browser.run("new Promise(done => setTimeout(done, 300))")
     assert browser.requests == [report.as_uri()]
@@ -212,7 +218,7 @@ def test_hostile_titles_and_logs_stay_text(browser, report):
     )
 
 
-def test_a_script_that_slips_in_is_refused(browser, report):
+def test_injected_script_does_not_run(browser, report):
     injected = report.with_name("injected.html")
     injected.write_text(
         report.read_text().replace(
@@ -234,11 +240,11 @@ def test_columns_sort_both_ways_with_blanks_last(browser, report):
         browser.run("document.querySelector('[aria-sort]').getAttribute('aria-sort')")
         == "descending"
     )
-    click_head(browser, "Trial")
+    click_head(browser, "Attempt")
     assert browser.run(ORDER) == ["s1", "s2", "s3", "s4", "s5"]
 
 
-def test_filters_narrow_the_table_and_say_how_much_is_left(browser, report):
+def test_filters_narrow_the_table_and_count_the_rows_left(browser, report):
     browser.open(report)
     enter = (
         "(name, value) => { const field = document.getElementById('filter').elements[name];"
@@ -251,7 +257,7 @@ def test_filters_narrow_the_table_and_say_how_much_is_left(browser, report):
     assert browser.run("document.getElementById('count').textContent") == "1 of 5 shown"
 
 
-def test_a_row_opens_to_its_diff_with_the_keyboard_alone(browser, report):
+def test_row_opens_with_the_keyboard(browser, report):
     browser.open(report)
     shown = "document.querySelector('#s3 .diff').checkVisibility()"
     assert not browser.run(shown)
@@ -266,7 +272,7 @@ def test_a_row_opens_to_its_diff_with_the_keyboard_alone(browser, report):
     assert text.split("\n")[:3] == ["@@ train.py @@", "-rate = 1", "+rate = 2"]
 
 
-def test_a_dot_of_the_picture_leads_to_its_row(browser, report):
+def test_click_on_a_mark_opens_its_row(browser, report):
     browser.open(report)
     browser.run(
         "document.querySelector('[data-s=\"5\"]').dispatchEvent(new MouseEvent('click', {bubbles: true}))"
@@ -281,10 +287,10 @@ PAUSED = """(async () => {
     await new Promise(done => setTimeout(done, 500));
     return button?.isConnected && button.getAttribute("aria-pressed") === "true";
 })()"""
-"""Pauses, and is true once that holds: a page that is being read anew does not hear a click."""
+"""Pause the page and return whether it is paused: a page that reloads ignores the click."""
 
 
-def test_open_page_shows_a_new_run_after_it_ends(browser, tmp_path, monkeypatch):
+def test_open_page_shows_a_new_attempt_after_it_ends(browser, tmp_path, monkeypatch):
     monkeypatch.setattr(html, "RELOAD_S", 1)
     page = tmp_path / "report.html"
     facts = {"tag": str(tmp_path)}
@@ -302,7 +308,7 @@ def test_open_page_shows_a_new_run_after_it_ends(browser, tmp_path, monkeypatch)
 
 
 def test_page_is_complete_and_reloads_without_scripts(tmp_path, monkeypatch):
-    monkeypatch.setattr(html, "RELOAD_S", 3)  # time enough to look before the next reload
+    monkeypatch.setattr(html, "RELOAD_S", 3)  # the page is read before the next reload
     page = tmp_path / "report.html"
     html.write(page, ATTEMPTS, (BASE, KEPT), {}, live=True)
     tab = Browser(tmp_path / "profile", "--blink-settings=scriptEnabled=false")
@@ -324,9 +330,9 @@ def test_page_is_complete_and_reloads_without_scripts(tmp_path, monkeypatch):
 def test_axe_finds_no_serious_issue(browser, tmp_path, scheme, live):
     axe = _axe()
     if axe is None:
-        pytest.skip("axe-core is not here (pip install axe-core-python, or AXE=axe.min.js)")
+        pytest.skip("axe-core is not installed (pip install axe-core-python, or AXE=axe.min.js)")
     page = tmp_path / "report.html"
-    facts = {"tag": str(tmp_path), "confirmation": CLOSING, "status": [STATUS]}
+    facts = {"tag": str(tmp_path), "confirmation": CONFIRMATION, "status": [STATUS]}
     running = replace(attempt(9), state="running", verdict=None, runs=())
     html.write(page, (*CAMPAIGN, running), (BASE, KEPT), facts, live=live)
     browser.call(
@@ -368,7 +374,7 @@ def test_page_fits_a_phone(browser, report):
         browser.call("Emulation.clearDeviceMetricsOverride")
 
 
-def test_paper_is_white_and_has_no_controls_even_from_a_dark_screen(browser, report):
+def test_printed_page_is_light_and_has_no_controls(browser, report):
     dark = [{"name": "prefers-color-scheme", "value": "dark"}]
     browser.call("Emulation.setEmulatedMedia", media="print", features=dark)
     try:

@@ -1,4 +1,4 @@
-"""The junit log: complete, readable by others, and enough to make the ledger again."""
+"""The junit log: complete and readable by other tools."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ PROPOSAL = Proposal(
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    """A campaign with one keep that has every figure there is."""
-    ledger = Ledger.open(tmp_path, "night")
+    """A campaign with one keep that has every figure."""
+    ledger = Ledger.open(tmp_path, "demo")
     made_up.write(ledger, {"attempts": [], "drafts": [], "confirmation": None})
     attempt = made_up.start(ledger, 1, "mutation", 1)
     ledger.save_proposal(attempt, PROPOSAL, parent=1)
@@ -71,7 +71,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def render(ledger: Ledger, **changes) -> bytes:
     return junit.render(
-        ledger.attempts(), METRIC, {"campaign": "night"}, known=snapshot.take(ledger), **changes
+        ledger.attempts(), METRIC, {"campaign": "demo"}, known=snapshot.take(ledger), **changes
     )
 
 
@@ -88,7 +88,7 @@ def assert_strict_readers_take_it(data: bytes) -> None:
     SCHEMA.validate(ElementTree.ElementTree(root))
 
 
-def test_a_testcase_has_every_figure_of_its_attempt(ledger: Ledger) -> None:
+def test_testcase_has_every_figure_of_its_attempt(ledger: Ledger) -> None:
     found = facts(render(ledger), "mutation-1")
     wanted = {
         "title": "halve it", "verdict": "keep", "val_bpb": "0.5", "champion_before": "baseline-1",
@@ -105,7 +105,7 @@ def test_a_testcase_has_every_figure_of_its_attempt(ledger: Ledger) -> None:
     assert {name: found.get(name) for name in wanted} == wanted
 
 
-def test_key_facts_are_in_the_message_and_the_diff_in_the_output(ledger: Ledger) -> None:
+def test_message_has_the_key_figures_and_output_the_diff(ledger: Ledger) -> None:
     attempt = made_up.start(ledger, 1, "mutation", 2)
     ledger.save_proposal(attempt, PROPOSAL, parent=4)
     made_up.run(ledger, attempt, 1, "first", RESULT)
@@ -124,11 +124,11 @@ def test_key_facts_are_in_the_message_and_the_diff_in_the_output(ledger: Ledger)
     assert "loss: 2.5" in output
 
 
-def test_the_suite_says_what_it_was_and_came_to(ledger: Ledger) -> None:
+def test_suite_has_campaign_totals_and_versions(ledger: Ledger) -> None:
     root = ElementTree.fromstring(render(ledger))
     found = {p.get("name"): p.get("value") for p in root.find("testsuite/properties")}
     wanted = {
-        "campaign": "night", "total_attempts": "1", "total_keep": "1", "total_runs": "4",
+        "campaign": "demo", "total_attempts": "1", "total_keep": "1", "total_runs": "4",
         "total_tokens": "523", "total_dollars": "0.1250", "devices": "cpu",
     }  # fmt: skip
     assert {name: found.get(name) for name in wanted} == wanted
@@ -137,7 +137,7 @@ def test_the_suite_says_what_it_was_and_came_to(ledger: Ledger) -> None:
 
 def test_attempts_of_earlier_sessions_are_marked(ledger: Ledger) -> None:
     ledger.end_session(1, 0)
-    session = ledger.begin_session(driver="second night")
+    session = ledger.begin_session(driver="second session")
     made_up.start(ledger, session, "mutation", 2)
     data = render(ledger, first_session=session)
     assert facts(data, "mutation-1")["earlier_session"] == "true"
@@ -215,7 +215,7 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 def test_any_campaign_comes_back_from_its_log(data) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         root = Path(folder)
-        ledger = Ledger.open(root, "night")
+        ledger = Ledger.open(root, "demo")
         made_up.write(ledger, data)
         xml = render(ledger)
         assert_strict_readers_take_it(xml)
@@ -297,7 +297,7 @@ def test_a_file_that_pytest_wrote_is_no_log_to_import(project: Project) -> None:
         junit.read(project.path / "log.xml")
 
 
-def test_a_metric_may_be_called_as_one_of_our_figures(ledger: Ledger) -> None:
+def test_metric_may_share_the_name_of_a_figure(ledger: Ledger) -> None:
     attempt = replace(ledger.attempts()[-1], score=0.5)
     figures = dict(junit.properties(attempt, Metric("steps")))
     assert (figures["score"], figures["steps"]) == ("0.5", "586")
@@ -305,7 +305,7 @@ def test_a_metric_may_be_called_as_one_of_our_figures(ledger: Ledger) -> None:
     assert '<td class="col-score">0.500000</td>' in columns.row(figures)
 
 
-def test_the_log_goes_where_pytest_would_write_it(
+def test_log_is_written_where_pytest_would_write_it(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(project.path / "home"))
@@ -319,12 +319,12 @@ def test_the_log_goes_where_pytest_would_write_it(
     result = project.run(
         "--iterations=1", "--autoresearch-confirm=0", "--junitxml=~/a/log.xml", "-p", "tracker"
     )
-    assert "failed" not in result.stdout.str()  # it was there while the campaign ran
+    assert "failed" not in result.stdout.str()  # the file existed while the campaign ran
     assert "mutation-0001" in project.cases("home/a/log.xml")
     assert not (project.path / "~").exists()
 
 
-def test_without_pytests_own_plugins_the_campaign_runs(project: Project) -> None:
+def test_campaign_runs_without_the_junitxml_and_skipping_plugins(project: Project) -> None:
     project.propose(0.9, 1.5)
     result = project.run(
         "--iterations=2", "--autoresearch-confirm=0", "-p", "no:junitxml", "-p", "no:skipping"
@@ -333,7 +333,7 @@ def test_without_pytests_own_plugins_the_campaign_runs(project: Project) -> None
     assert project.verdicts() == ["keep", "discard"]
 
 
-def test_what_another_plugin_raises_at_the_end_leaves_no_log_unwritten(project: Project) -> None:
+def test_logs_are_written_although_another_plugin_fails_at_the_end(project: Project) -> None:
     project.write("late.py", "def pytest_sessionfinish():\n    raise OSError('no space left')\n")
     project.pytester.syspathinsert()
     project.propose(0.9)
@@ -345,14 +345,14 @@ def test_what_another_plugin_raises_at_the_end_leaves_no_log_unwritten(project: 
     assert "the campaign is running" not in page
 
 
-def test_a_device_stays_a_device(tmp_path: Path) -> None:
+def test_atomic_write_keeps_a_device_file(tmp_path: Path) -> None:
     place = tmp_path / "log"
     place.symlink_to("/dev/null")
     write_atomic(place, "x")
     assert place.is_symlink()
 
 
-def test_a_log_made_again_says_the_same_of_its_campaign(project: Project) -> None:
+def test_log_written_again_has_the_same_campaign_properties(project: Project) -> None:
     project.propose(0.9)
     project.run("--iterations=1", "--autoresearch-confirm=0", "--junitxml=log.xml")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a person sees: on a real terminal, through a real pty, and where there is none."""
+"""The terminal report on a pty, in a pipe and without colours."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pytest_autoresearch.report import terminal
 from pytest_autoresearch.session import live
 
 COST = r"( \d+ MiB)? \d+:\d\d"
-"""Peak memory, where it is known, and time of an attempt."""
+"""Peak memory, if measured, and time of an attempt."""
 
 SLOW = """\
 Title: {title}
@@ -48,11 +48,11 @@ ESCAPE = re.compile(r"\x1b\[([0-9;]*)([A-Za-z])")
 
 
 class Screen:
-    """A terminal that knows what the live view uses; anything else fails the test.
+    """A terminal that emulates the sequences of the live view and fails on any other.
 
     Attributes:
-        rows: What stands there at the end.
-        seen: Every row that was ever painted over.
+        rows: Shown at the end.
+        seen: Every row that was painted over.
     """
 
     def __init__(self, text: str) -> None:
@@ -90,7 +90,7 @@ class Screen:
             self.at[1] += 1
 
     def results(self) -> list[str]:
-        """Rows from the first attempt's to the end of the summary."""
+        """Return the rows from the first attempt to the end of the summary."""
         first = next(i for i, row in enumerate(self.rows) if row.startswith("B "))
         last = max(i for i, row in enumerate(self.rows) if " in " in row and "calibrated" in row)
         return [row.rstrip() for row in self.rows[first:last]]
@@ -111,7 +111,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def on_a_terminal(project: Project, *args: str, columns: int = 100, **env: str) -> str:
-    """Run a campaign on a terminal of its own; return all that it was sent."""
+    """Run a campaign on a pseudo-terminal; return its output."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
     process = subprocess.Popen(
@@ -122,7 +122,7 @@ def on_a_terminal(project: Project, *args: str, columns: int = 100, **env: str) 
     watchdog = threading.Timer(120, process.kill)
     watchdog.start()
     sent = b""
-    with contextlib.suppress(OSError):  # EIO: nobody holds the other side any more
+    with contextlib.suppress(OSError):  # EIO: the other side is closed
         while chunk := os.read(ours, 65536):
             sent += chunk
     assert process.wait() == 0, sent.decode()
@@ -133,12 +133,12 @@ def on_a_terminal(project: Project, *args: str, columns: int = 100, **env: str) 
 
 @pytest.fixture
 def slow(project: Project) -> Project:
-    """A project with one idea that takes long enough to be seen."""
+    """A project with an idea that runs long enough for the live view."""
     project.propose(SLOW.format(title="halve it", score=0.5, seconds=1.5), 1.5)
     return project
 
 
-def test_a_running_run_has_a_line_that_goes_away(slow: Project) -> None:
+def test_live_line_disappears_after_the_run(slow: Project) -> None:
     screen = Screen(on_a_terminal(slow, "--iterations=2"))
     lines = [row.rstrip() for row in screen.seen if "training" in row]
     assert any(
@@ -170,7 +170,7 @@ def test_each_worker_has_a_line(project: Project) -> None:
     assert not [row for row in screen.results() if "training" in row]
 
 
-def test_no_color_leaves_the_live_line_and_takes_the_colours(slow: Project) -> None:
+def test_no_color_keeps_the_live_line_without_colours(slow: Project) -> None:
     sent = on_a_terminal(slow, "--iterations=1", NO_COLOR="1")
     assert {command for _, command in ESCAPE.findall(sent)} <= {"A", "K"}
     assert any("training" in row for row in Screen(sent).seen)
@@ -180,7 +180,7 @@ def test_no_color_leaves_the_live_line_and_takes_the_colours(slow: Project) -> N
     ("columns", "env"),
     [(100, {"COLUMNS": "40"}), pytest.param(40, {}, marks=pytest.mark.slow)],
 )
-def test_a_narrow_terminal_gets_lines_that_fit(slow: Project, columns: int, env) -> None:
+def test_lines_fit_a_narrow_terminal(slow: Project, columns: int, env) -> None:
     screen = Screen(on_a_terminal(slow, "--iterations=2", columns=columns, **env))
     painted = [row for row in screen.seen if "training" in row]
     assert painted
@@ -190,14 +190,14 @@ def test_a_narrow_terminal_gets_lines_that_fit(slow: Project, columns: int, env)
     assert re.search(kept, words)
 
 
-def test_quiet_has_letters_and_the_summary(slow: Project) -> None:
+def test_quiet_prints_letters_and_the_summary(slow: Project) -> None:
     screen = Screen(on_a_terminal(slow, "--iterations=2", "-q"))
     assert not [row for row in screen.seen if "training" in row]
     assert [row for row in screen.rows if row.startswith("BBKD")]
     assert [row for row in screen.rows if row.startswith("champion  val_bpb 0.500200")]
 
 
-def test_verbose_announces_a_attempt_and_the_live_line_stands_below(slow: Project) -> None:
+def test_verbose_announces_an_attempt_above_the_live_line(slow: Project) -> None:
     screen = Screen(on_a_terminal(slow, "--iterations=1", "-v"))
     assert any("training" in row for row in screen.seen)
     rows = [row.rstrip() for row in screen.rows]
@@ -206,7 +206,7 @@ def test_verbose_announces_a_attempt_and_the_live_line_stands_below(slow: Projec
 
 
 @pytest.mark.slow
-def test_quieter_still_has_no_summary(slow: Project) -> None:
+def test_very_quiet_prints_no_summary(slow: Project) -> None:
     assert "champion" not in on_a_terminal(slow, "--iterations=1", "-qq")
 
 
@@ -214,7 +214,7 @@ def test_quieter_still_has_no_summary(slow: Project) -> None:
     "env",
     [{"TERM": "dumb"}, pytest.param({"PYTEST_ADDOPTS": "--color=no"}, marks=pytest.mark.slow)],
 )
-def test_a_terminal_that_obeys_nothing_is_sent_nothing_to_obey(slow: Project, env) -> None:
+def test_dumb_terminal_gets_no_escape_sequences(slow: Project, env) -> None:
     sent = on_a_terminal(slow, "--iterations=1", **env)
     assert "\x1b" not in sent
     assert "K 0.5" in sent
@@ -227,7 +227,7 @@ def piped(project: Project, *args: str, **env: str) -> str:
     return done.stdout.decode()
 
 
-def test_a_pipe_gets_whole_lines_without_colours(project: Project) -> None:
+def test_pipe_gets_whole_lines_without_colours(project: Project) -> None:
     title = "a title of many words " * 4
     project.propose(SLOW.format(title=title.strip(), score=0.5, seconds=0))
     printed = piped(project, "--iterations=1", COLUMNS="40")
@@ -235,7 +235,7 @@ def test_a_pipe_gets_whole_lines_without_colours(project: Project) -> None:
     assert re.search(rf"mutation-0001 {title.strip()} \+2/-0{COST}\n", printed)
 
 
-def test_what_a_model_writes_cannot_steer_the_terminal(project: Project) -> None:
+def test_control_characters_of_candidates_are_not_printed(project: Project) -> None:
     evil = "\x1b]0;owned\x07 \x1b[2J \u202ereversed \x9b31m"
     project.propose(
         SLOW.format(title=evil, score=0.5, seconds=0),
@@ -246,7 +246,7 @@ def test_what_a_model_writes_cannot_steer_the_terminal(project: Project) -> None
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(printed)
 
 
-def test_after_every_tenth_attempt_it_is_said_where_the_campaign_stands(project: Project) -> None:
+def test_standing_is_printed_after_every_tenth_attempt(project: Project) -> None:
     project.propose(0.5, *(1.5 + n / 100 for n in range(10)))
     printed = piped(project, "--iterations=11")
     [line] = [line for line in printed.splitlines() if line.startswith("---")]
@@ -263,7 +263,7 @@ def pytest_runtest_setup(item):
 """
 
 
-def test_infrastructure_has_a_line_that_says_what_broke(project: Project) -> None:
+def test_infrastructure_error_is_printed_on_a_line(project: Project) -> None:
     project.write("conftest.py", (project.path / "conftest.py").read_text() + FULL_DISK)
     project.commit("full disk")
     project.propose(0.5)
@@ -272,7 +272,7 @@ def test_infrastructure_has_a_line_that_says_what_broke(project: Project) -> Non
     assert "\nERROR program.md::mutation-0001 - OSError: no space left" in printed
 
 
-# ---------------------------------------------------------------------- word from the workers
+# ---------------------------------------------------------------------- status of workers
 
 STATUS = {
     "worker": "gw0", "attempt": "mutation-0007", "title": "t", "purpose": "first", "phase": "train",
@@ -290,7 +290,7 @@ STATUS = {
         ("30s", {"purpose": "replicate", "elapsed": 3723}, "mutation-0007 again training 1:02:03/0:30 loss 3.500 champion 0.9000 t"),
     ],
 )  # fmt: skip
-def test_a_workers_line_says_how_far_it_is(budget: str, changes, line: str) -> None:
+def test_live_line_shows_the_progress(budget: str, changes, line: str) -> None:
     cells = live.cells({**STATUS, **changes}, Budget.parse(budget))
     assert live.plain(cells) == f"  … {line}"
 
@@ -321,7 +321,7 @@ class Reporter:
 
 
 @given(st.text(), st.integers(20, 200))
-def test_any_line_fits_and_keeps_its_words(text: str, width: int) -> None:
+def test_wrapped_line_fits_and_keeps_its_words(text: str, width: int) -> None:
     narrow, pipe = Reporter(width), Reporter(None)
     terminal.write(narrow, text)
     terminal.write(pipe, text)
@@ -332,7 +332,7 @@ def test_any_line_fits_and_keeps_its_words(text: str, width: int) -> None:
 
 
 @given(st.sampled_from(["min", "max"]), st.floats(-9, 9), st.floats(-99, 99))
-def test_the_change_is_signed_as_the_score_moves(direction, gain: float, sigma: float) -> None:
+def test_change_has_the_sign_of_the_score(direction, gain: float, sigma: float) -> None:
     facts = {"verdict": "keep", "score": "0.5", "gain": repr(gain), "title": "t",
              "gain_sigma": repr(sigma)}  # fmt: skip
     line = terminal.result_line("mutation-0007", facts, direction)

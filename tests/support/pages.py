@@ -1,4 +1,4 @@
-"""Records that the tests of the report page share."""
+"""Records for the tests of the report page."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def attempt(number: int, verdict: str = "discard", score: float | None = 1.0, **
 
 BASE = Champion(1, 1, "a" * 40, {1: 1.0, 2: 1.0}, 130.0)
 
-
 KEPT = Champion(2, 3, "b" * 40, {1: 0.9, 2: 0.9}, 330.0)
-
 
 ATTEMPTS = (
     attempt(1, "baseline"),
@@ -50,8 +48,7 @@ ATTEMPTS = (
     attempt(4, "discard", 0.95, gain=-0.05, gain_sigma=-4.0, champion_before=3, parent=3),
 )
 
-
-CLOSING = {
+CONFIRMATION = {
     "champion": 2, "seeds": [501, 502], "kept": 0.1, "trouble": [],
     "confirmed": {"gain": 0.0712, "low": 0.0512, "high": 0.0912, "n": 2},
     "holdout": {"gain": 0.0634, "low": 0.0434, "high": 0.0834, "n": 2},
