@@ -136,7 +136,7 @@ class Campaign:
     def _propose(self, attempt: WorkingAttempt) -> WorkingAttempt:
         """Try once to fill the attempt."""
         attempt.champion = self.runner.champion()
-        own = getattr(self.proposer, "insists", False)
+        own = self.proposer.bypass_queue
         next_step = self._next_step(attempt.record.number)
         attempt.parent = self.ledger.attempt(next_step.parent)
         attempt.parent_commit = attempt.parent.commit
@@ -195,7 +195,7 @@ class Campaign:
 
     def _next_step(self, number: int) -> NextStep:
         """Whose files are changed, and whether an old idea comes first."""
-        recorded = getattr(self.proposer, "recorded", False)  # is mixed with nothing else
+        recorded = self.proposer.fixed_order  # is mixed with nothing else
         champion = self.runner.read(self.runner.champion().commit)
 
         def applies(edits: Sequence[Edit]) -> bool:
@@ -243,7 +243,7 @@ class Campaign:
 
         Not where one waits that was given back: it comes first.
         """
-        if not getattr(self.proposer, "thinks", False) or self._draft.begun:
+        if not self.proposer.slow or self._draft.begun:
             return
         if self.ledger.proposal_waits(attempt.record.id):
             return

@@ -52,7 +52,7 @@ class Researcher:
     @property
     def slow(self) -> bool:
         """Whether proposals come from a model or an agent."""
-        return bool(getattr(self.main, "thinks", False))
+        return self.main.slow
 
     def proposer(self) -> Proposer:
         """Return it with its settings, its control arm, and what it is told."""
@@ -113,10 +113,11 @@ class Researcher:
 
         with contextlib.suppress(OSError):
             knobs((self.root / self.experiment.program).read_text("utf-8", "replace"))
-        proposer = self.proposer()
-        warning = getattr(self.main, "check", lambda: "")()
+        self.proposer()
+        warning = self.main.check()
         if not self.slow:
             return [warning] if warning else []
+        from ..proposers.draft import WithNotes
         from ..proposers.llm.forecast import first_context, forecast
 
         self._library.papers(first, again=True)
@@ -129,9 +130,9 @@ class Researcher:
         program = texts.pop(experiment.program, "")
         files = {name: texts.pop(name, "") for name in experiment.files}
         context = first_context(experiment, program, files, texts)
-        inform = getattr(proposer, "inform", lambda told: told)
         count = 100 if attempts >= MAX_ATTEMPTS else attempts
-        line = forecast(self.main, inform(context), count, self.options.control, known)
+        context = WithNotes(self.main, self._notebook, self._library).with_notes(context)
+        line = forecast(self.main, context, count, self.options.control, known)
         return [line, *([warning] if warning else [])]
 
     def close(self) -> None:

@@ -167,9 +167,9 @@ def _campaign(root: Path, tag: str) -> Finding:
 
 
 def _keys() -> Finding:
-    from ..proposers.registry import CREDENTIALS
+    from ..proposers.registry import CREDENTIALS, default
 
     present = [name for name in (*CREDENTIALS, "OPENAI_API_KEY") if os.environ.get(name)]
     if not present:
-        return Finding("keys", "ok", "none; gp proposes")
+        return Finding("keys", "ok", f"none; {default()} proposes")
     return Finding("keys", "ok", f"{', '.join(present)} set (not shown, not checked)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from .experiment import Experiment
 
@@ -21,6 +21,11 @@ class ProposerError(Exception):
     """
 
     usage: Usage | None = None
+
+    def with_usage(self, usage: Usage) -> Self:
+        """Return the error with what was spent before it."""
+        self.usage = usage
+        return self
 
 
 class ProposerUnavailable(ProposerError):
@@ -203,14 +208,21 @@ class Context:
 class Proposer(Protocol):
     """Suggests mutations; one instance serves one pytest process.
 
-    What may be added: ``thinks = True`` where an answer takes long and may be asked for from
-    another thread while a trial runs (such a proposer is also told ideas, lessons and literature);
-    ``recorded = True`` where the order of proposals is given, so that the campaign's policy must
-    not mix its own in; a method ``check()``, which is called once before anything is spent, and
-    raises `ProposerUnavailable` if nothing can be proposed, or returns a word of warning or ''.
+    A user's class may leave out all but `name`, `propose` and `close`: `registry.create` adds the
+    defaults.
+
+    Attributes:
+        name: Name of the backend.
+        slow: Whether an answer takes long and may be requested from another thread while a run
+            trains; the context then also holds ideas, lessons and literature.
+        fixed_order: Whether proposals come in a given order: the campaign adds none of its own.
+        bypass_queue: Whether proposals that wait in the ledger are left to other sessions.
     """
 
     name: str
+    slow: bool = False
+    fixed_order: bool = False
+    bypass_queue: bool = False
 
     def propose(self, context: Context) -> Proposal:
         """Return one proposal for `context.attempt`.
@@ -223,9 +235,17 @@ class Proposer(Protocol):
         """
         ...
 
+    def check(self) -> str:
+        """Check once per session, before anything is spent; return a warning or ''.
+
+        Raises:
+            ProposerUnavailable: Nothing can be proposed.
+        """
+        return ""
+
     def close(self) -> None:
         """Release processes and connections; safe to call twice."""
-        ...
+        return
 
 
 @dataclass(frozen=True)

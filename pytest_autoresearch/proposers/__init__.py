@@ -1,1 +1,1 @@
-"""TODO proposers."""
+"""Proposers: language models, agent CLIs and search over literals, which suggest mutations."""

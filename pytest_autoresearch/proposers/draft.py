@@ -1,4 +1,4 @@
-"""The next proposal, thought of while a trial trains, so that no device waits for a model."""
+"""Wrappers of a slow proposer: drafts ahead, a control arm, and the campaign's notes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .papers import Library
 
 
 @dataclass
-class _Thought:
-    """One proposal in the making.
+class _Pending:
+    """A draft that was requested.
 
     Attributes:
         parent: Attempt whose files it is made for.
         program: The brief that it is made from.
-        answer: What it comes to.
-        row: Where it is kept, once it is there.
-        wanted: False once nobody waits for it any more.
+        answer: Resolves to the proposal.
+        row: Ledger row that holds it once it is finished.
+        wanted: False once it is abandoned.
     """
 
     parent: int
@@ -33,127 +33,123 @@ class _Thought:
 
 
 class Draft:
-    """At most one proposal in the making; used by one thread.
+    """At most one proposal that is requested while a run trains; used by one thread.
 
     Args:
-        drop: Forgets what was kept, by its row, and whether it was taken.
+        drop: Deletes a stored draft, by its row and whether it was used.
     """
 
     def __init__(self, drop: Callable[[int, bool], object]) -> None:
-        self._thought: _Thought | None = None
+        self._pending: _Pending | None = None
         self._drop = drop
 
     @property
     def begun(self) -> bool:
-        """Whether one is in the making, or waits to be taken."""
-        return self._thought is not None
+        """Whether a draft is in the making or waits to be taken."""
+        return self._pending is not None
 
     def start(self, proposer: Proposer, context: Context, keep: Callable[[Proposal], int]) -> None:
-        """Begin to ask, unless an answer is awaited already.
+        """Request a draft in another thread, unless one is pending.
 
         Args:
-            proposer: Must allow being called from another thread.
-            context: As it stands now; what is in flight is in its history.
-            keep: Writes an answer down where a killed process cannot lose it; returns its row.
+            proposer: Must allow calls from another thread.
+            context: As it is now; its history holds what is in flight.
+            keep: Stores a proposal where a killed process cannot lose it; returns its row.
         """
-        if self._thought is not None:
+        if self._pending is not None:
             return
-        thought = self._thought = _Thought(context.parent.attempt_id, context.program)
+        draft = self._pending = _Pending(context.parent.attempt_id, context.program)
 
-        def think() -> None:
+        def request() -> None:
             try:
                 proposal = proposer.propose(context)
-                if thought.wanted:
-                    thought.row = keep(proposal)
-                thought.answer.set_result(proposal)
+                if draft.wanted:
+                    draft.row = keep(proposal)
+                draft.answer.set_result(proposal)
             except BaseException as error:
-                thought.answer.set_exception(error)
+                draft.answer.set_exception(error)
 
-        # a daemon: a session that ends waits for no provider
-        threading.Thread(target=think, name="draft", daemon=True).start()
+        # a daemon, so that the end of a session does not wait for a provider
+        threading.Thread(target=request, name="draft", daemon=True).start()
 
     def take(self, program: str) -> tuple[Proposal, int] | None:
-        """Wait for the draft; whoever takes it writes it down as their own.
+        """Wait for the draft and remove it; the caller records it.
 
         Args:
-            program: The brief as it is now; a draft that was made from another is forgotten.
+            program: The current brief; a draft made from another is dropped.
 
         Returns:
-            The proposal and the attempt whose files it was made for; None if none was begun, or the
-            provider could not answer, which is worth another call now.
+            The proposal and the attempt whose files it was made for; None if there is no draft or
+            the provider was unavailable, so that the caller asks again.
 
         Raises:
             ProposalRefused, ProposalInvalid, ProposerExhausted: As `Proposer.propose`.
         """
-        thought = self._thought
-        if thought is not None and program == thought.program:
-            wait([thought.answer])  # Ctrl-C leaves it to the ledger
-            self._thought = None
-            self._forget(thought, taken=True)
-            try:
-                return thought.answer.result(), thought.parent
-            except ProposerUnavailable:
-                return None
-        self._thought = None
-        if thought is not None:
-            self._forget(thought, taken=False)
+        draft = self._pending
+        current = draft is not None and program == draft.program
+        if draft is not None and current:
+            wait([draft.answer])  # an interrupt here leaves the draft to the ledger
+        self._pending = None
+        if draft is None:
+            return None
+        draft.wanted = False
+        if draft.row is not None:
+            self._drop(draft.row, current)
+        if current:
+            with contextlib.suppress(ProposerUnavailable):
+                return draft.answer.result(), draft.parent
         return None
 
     def give_up(self) -> None:
-        """Wait for nothing more; what is finished stays where it is kept."""
-        if self._thought is not None:
-            self._thought.wanted = False
-
-    def _forget(self, thought: _Thought, taken: bool) -> None:
-        thought.wanted = False
-        if thought.row is not None:
-            self._drop(thought.row, taken)
+        """Stop waiting; a finished draft stays in the ledger."""
+        if self._pending is not None:
+            self._pending.wanted = False
 
 
-class WithControl:
+class WithControl(Proposer):
     """Asks `main`, and `control` for every `every`-th attempt."""
+
+    slow = True
 
     def __init__(self, main: Proposer, control: Proposer, every: int) -> None:
         """Combine two proposers.
 
         Raises:
-            ValueError: `every` is less than 2: nothing would be left to `main`.
+            ValueError: `every` is less than 2, which would leave nothing to `main`.
         """
         if every < 2:
             raise ValueError("a control arm takes every 2nd attempt at most")
-        self.name = main.name
-        self.slow = True
-        self.recorded = getattr(main, "recorded", False)
+        self.name, self.fixed_order = main.name, main.fixed_order
         self._main, self._control, self._every = main, control, every
 
     def propose(self, context: Context) -> Proposal:
-        """Ask the arm whose turn it is, `main` where `control` has nothing left to turn."""
+        """Ask the proposer whose turn it is; ask `main` if `control` has nothing left."""
         if context.attempt % self._every == 0:
             with contextlib.suppress(ProposerExhausted):
                 return self._control.propose(context)
         return self._main.propose(context)
 
     def close(self) -> None:
-        """Release both."""
+        """Close both."""
         self._main.close()
         self._control.close()
 
 
-class WithNotes:
-    """Adds ideas, lessons and literature to what `main` is told."""
+class WithNotes(Proposer):
+    """Adds ideas, lessons and literature to the context of `main`."""
+
+    slow = True
 
     def __init__(self, main: Proposer, notebook: Notebook, library: Library) -> None:
-        self.name = main.name
-        self.slow = True
-        self.recorded = getattr(main, "recorded", False)
+        self.name, self.fixed_order = main.name, main.fixed_order
         self._main, self._notebook, self._library = main, notebook, library
 
     def propose(self, context: Context) -> Proposal:
-        """Return what `main` proposes; see `Proposer.propose`."""
-        return self._main.propose(self.inform(context))
+        """Return the proposal of `main`; see `Proposer.propose`."""
+        return self._main.propose(self.with_notes(context))
 
-    def inform(self, context: Context) -> Context:
-        """Return the context with what is in the files now."""
+    def with_notes(self, context: Context) -> Context:
+        """Return the context with the current notes."""
         return replace(
             context,
             ideas=self._notebook.ideas(),
@@ -162,5 +158,5 @@ class WithNotes:
         )
 
     def close(self) -> None:
-        """Release `main`."""
+        """Close `main`."""
         self._main.close()

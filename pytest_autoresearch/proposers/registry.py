@@ -1,14 +1,15 @@
-"""Proposers by name; nothing heavy is imported before one is created."""
+"""Proposers by name; backends are imported when they are created."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.experiment import Experiment
 from ..core.proposal import Proposer
@@ -23,21 +24,25 @@ CREDENTIALS = (
     *("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
     *("ANTHROPIC_PROFILE", "ANTHROPIC_FEDERATION_RULE_ID"),
 )
-"""Variables that Anthropic's SDK finds credentials by; importing it to ask takes seconds."""
+"""Variables that Anthropic's SDK reads credentials from; importing it to ask takes seconds."""
+
+
+class UnknownProposer(ValueError):
+    """No proposer has that name, or it cannot be loaded."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a person asked of a language model.
+    """Options for language models and agents.
 
     Attributes:
-        model: Its id, or None for the backend's own default.
-        effort: How hard it thinks, or None.
-        client: ``module:factory`` of its client, or None.
-        control: Every how many attempts `gp` gets one; 0: none.
-        purse: The campaign's money, or None.
+        model: Model id, or None for the backend's default.
+        effort: Reasoning effort, or None.
+        client: ``module:factory`` of the provider's client, or None.
+        control: Every how many attempts the search proposes instead; 0: never.
+        cost_budget: The campaign's money, or None.
         sandbox: Mode of confinement of an agent.
-        rates: Dollars per million tokens of input and output, where they are not the list's.
+        rates: Dollars per million tokens of input and output that replace the list price.
     """
 
     model: str | None = None
@@ -49,31 +54,28 @@ class Settings:
     rates: tuple[float, float] | None = None
 
 
+def search() -> str:
+    """Return the best search that is installed: `gp` needs Optuna, `ratchet` nothing."""
+    return "gp" if importlib.util.find_spec("optuna") else "ratchet"
+
+
 def default() -> str:
-    """Who proposes when nobody says: a language model where its key is set, else the search."""
-    return "anthropic" if any(os.environ.get(name) for name in CREDENTIALS) else "gp"
+    """Return the default proposer: a language model if its credentials are set, else the search."""
+    return "anthropic" if any(os.environ.get(name) for name in CREDENTIALS) else search()
 
 
 def with_settings(proposer: Proposer, settings: Settings) -> Proposer:
-    """Give a language model what was asked of it, and a control arm beside it."""
-    if not getattr(proposer, "thinks", False):
+    """Apply settings to a language model or agent, and add a control arm if one is wanted."""
+    if not proposer.slow:
         return proposer
-    wanted = {
-        name: value
-        for name in ("model", "effort", "client", "purse", "sandbox", "rates")
-        if (value := getattr(settings, name)) is not None and hasattr(proposer, name)
-    }
-    for name, value in wanted.items():
-        setattr(proposer, name, value)
+    for name in ("model", "effort", "client", "cost_budget", "sandbox", "rates"):
+        if (value := getattr(settings, name)) is not None and hasattr(proposer, name):
+            setattr(proposer, name, value)
     if settings.control < 2:
         return proposer
     from .draft import WithControl
 
-    return WithControl(proposer, _gp("", Path()), settings.control)
-
-
-class UnknownProposer(ValueError):
-    """No proposer of that name; the message lists those there are."""
+    return WithControl(proposer, BUILT_IN[search()]("", Path()), settings.control)
 
 
 def _gp(argument: str, root: Path) -> Proposer:
@@ -83,15 +85,15 @@ def _gp(argument: str, root: Path) -> Proposer:
 
 
 def _ratchet(argument: str, root: Path) -> Proposer:
-    from .search.keyless import Keyless, ratchet
+    from .search.literals import LiteralSearch, ratchet
 
-    return Keyless("ratchet", ratchet)
+    return LiteralSearch("ratchet", ratchet)
 
 
 def _random(argument: str, root: Path) -> Proposer:
-    from .search.keyless import Keyless, uniform
+    from .search.literals import LiteralSearch, uniform
 
-    return Keyless("random", uniform)
+    return LiteralSearch("random", uniform)
 
 
 def _replay(argument: str, root: Path) -> Proposer:
@@ -100,28 +102,28 @@ def _replay(argument: str, root: Path) -> Proposer:
     return Replay(root / argument)
 
 
-def _anthropic(argument: str, root: Path) -> Proposer:
-    from .llm.anthropic import DEFAULT_MODEL, Claude
+def _file(argument: str, root: Path) -> Proposer:
+    from .replay import OneFile
 
-    return Claude(model=argument or DEFAULT_MODEL)
+    return OneFile(root / argument)
+
+
+def _anthropic(argument: str, root: Path) -> Proposer:
+    from .llm.anthropic import DEFAULT_MODEL, AnthropicProposer
+
+    return AnthropicProposer(model=argument or DEFAULT_MODEL)
 
 
 def _openai(argument: str, root: Path) -> Proposer:
-    from .llm.openai import Chat
+    from .llm.openai import ChatCompletionsProposer
 
-    return Chat(model=argument)
+    return ChatCompletionsProposer(model=argument)
 
 
 def _command(argument: str, root: Path) -> Proposer:
-    from .agents.command import make
+    from .agents.command import create_agent
 
-    return make(argument, root)
-
-
-def _file(argument: str, root: Path) -> Proposer:
-    from .replay import OwnIdea
-
-    return OwnIdea(root / argument)
+    return create_agent(argument, root)
 
 
 BUILT_IN: dict[str, Callable[[str, Path], Proposer]] = {
@@ -134,22 +136,22 @@ BUILT_IN: dict[str, Callable[[str, Path], Proposer]] = {
     "replay": _replay,
     "file": _file,
 }
-"""Name before the colon to factory; the factory gets what stands after it, and the root."""
+"""Name before the colon to factory, which gets the text after it and the project root."""
 
 
 def check(spec: str, root: Path | None = None) -> None:
-    """See that `spec` names a proposer.
+    """Check that `spec` names a proposer.
 
     Raises:
         UnknownProposer: It does not.
+        ValueError: Its argument is bad.
     """
     name, _, argument = spec.partition(":")
     if name in BUILT_IN:
         if argument or name == "command":
             BUILT_IN[name](argument, root or Path.cwd())
-        return
-    if name not in _installed() and not argument:
-        known = ", ".join([*BUILT_IN, *_installed()])
+    elif not argument and name not in (installed := _installed()):
+        known = ", ".join([*BUILT_IN, *installed])
         raise UnknownProposer(f"{spec!r} is unknown; choose {known} or module:factory")
 
 
@@ -169,15 +171,26 @@ def create(spec: str, *, experiment: Experiment, root: Path) -> Proposer:
     name, _, argument = spec.partition(":")
     if name in BUILT_IN:
         return BUILT_IN[name](argument, root)
-    installed = _installed()
     try:
-        if name in installed:
+        if name in _installed():
             factory = next(e for e in entry_points(group=ENTRY_POINTS) if e.name == name).load()
         else:
             factory = getattr(importlib.import_module(name), argument)
     except (ImportError, AttributeError, ValueError) as error:
         raise UnknownProposer(f"{spec!r} cannot be loaded: {error}") from None
-    made: Proposer = factory(experiment)
+    return _with_defaults(factory(experiment))
+
+
+def _with_defaults(proposer: Any) -> Proposer:
+    """Add the members of `Proposer` that a user's object may leave out."""
+    defaults = {name: getattr(Proposer, name) for name in ("slow", "fixed_order", "bypass_queue")}
+    for name, value in {**defaults, "check": lambda: ""}.items():
+        if not hasattr(proposer, name):
+            try:
+                setattr(proposer, name, value)
+            except AttributeError:  # frozen, or with __slots__
+                setattr(type(proposer), name, staticmethod(value) if callable(value) else value)
+    made: Proposer = proposer
     return made
 
 

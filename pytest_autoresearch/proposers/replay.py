@@ -1,10 +1,17 @@
-"""Recorded proposals, applied in the order of their file names."""
+"""Recorded proposals, and one that a person wrote."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..core.proposal import Context, EditError, Proposal, ProposalInvalid, ProposerExhausted
+from ..core.proposal import (
+    Context,
+    EditError,
+    Proposal,
+    ProposalInvalid,
+    Proposer,
+    ProposerExhausted,
+)
 from ..source.blocks import parse
 
 
@@ -12,30 +19,27 @@ def read(path: Path, default_file: str, name: str = "replay") -> Proposal:
     """Read one recorded proposal.
 
     Raises:
-        ProposalInvalid: The file holds no edits; names the file.
+        ProposalInvalid: The file holds no edits.
     """
     title = path.stem.replace("_", " ").replace("-", " ")
+    meta = {name: path.name}
     try:
         parsed = parse(path.read_text(encoding="utf-8"), default_file)
     except (EditError, UnicodeDecodeError) as error:
-        raise ProposalInvalid(f"{path.name}: {error}", title, {name: path.name}) from None
+        raise ProposalInvalid(f"{path.name}: {error}", title, meta) from None
     return Proposal(
-        parsed.title or title,
-        parsed.edits,
-        parsed.hypothesis,
-        proposer=name,
-        meta={name: path.name},
+        parsed.title or title, parsed.edits, parsed.hypothesis, proposer=name, meta=meta
     )
 
 
-class Replay:
-    """Applies the files of a folder, each once in a campaign."""
+class Replay(Proposer):
+    """Proposes the files of a folder in the order of their names, each once in a campaign."""
 
     name = "replay"
-    recorded = True
+    fixed_order = True
 
     def __init__(self, folder: Path) -> None:
-        """Read the folder's listing.
+        """List the folder.
 
         Raises:
             ValueError: It is not a folder, or empty.
@@ -47,7 +51,7 @@ class Replay:
             raise ValueError(f"replay:{folder} is empty; put proposals there")
 
     def propose(self, context: Context) -> Proposal:
-        """Return a file's proposal: attempt n takes the n-th file, or else the first unused one."""
+        """Return attempt n's proposal: the n-th file, or else the first unused one."""
         used = {attempt.meta.get("replay") for attempt in context.history}
         order = [*self._files[context.attempt - 1 : context.attempt], *self._files]
         for path in order:
@@ -55,22 +59,19 @@ class Replay:
                 return read(path, context.experiment.files[0])
         raise ProposerExhausted(f"all {len(self._files)} recorded proposals are used")
 
-    def close(self) -> None:
-        """Nothing to release."""
 
-
-class OwnIdea:
-    """One file, proposed once: a person's idea on the same terms as everyone's."""
+class OneFile(Proposer):
+    """Proposes one file that a person wrote, ahead of proposals that wait in the ledger."""
 
     name = "human"
-    recorded = True
-    insists = True
+    fixed_order = True
+    bypass_queue = True
 
     def __init__(self, path: Path) -> None:
-        """See that the file is there.
+        """Check that the file exists.
 
         Raises:
-            ValueError: It is not.
+            ValueError: It does not.
         """
         if not path.is_file():
             raise ValueError(f"{path} is not a file; give a patch or SEARCH/REPLACE blocks")
@@ -79,6 +80,3 @@ class OwnIdea:
     def propose(self, context: Context) -> Proposal:
         """Return the file's proposal."""
         return read(self._path, context.experiment.files[0], self.name)
-
-    def close(self) -> None:
-        """Nothing to release."""

@@ -19,8 +19,8 @@ from support.wire.server import Wire
 from pytest_autoresearch.ledger.spend import CostBudget
 
 IMPATIENT = """
-from pytest_autoresearch.proposers.llm.calls import Patience
-Patience.__init__.__defaults__ = (1200.0, 600.0, 480.0, 0.01)
+from pytest_autoresearch.proposers.llm.calls import RetryPolicy
+RetryPolicy.__init__.__defaults__ = (1200.0, 600.0, 480.0, 0.01)
 """
 OPTIONS = (
     "--autoresearch", "--autoresearch-proposer=anthropic", "--autoresearch-control=0",

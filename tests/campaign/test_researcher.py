@@ -15,10 +15,10 @@ from support.wire.server import Wire
 
 from pytest_autoresearch.ledger.spend import CostBudget
 from pytest_autoresearch.options import MAX_ATTEMPTS, OPTIONS
-from pytest_autoresearch.proposers.llm.anthropic import Claude
+from pytest_autoresearch.proposers.llm.anthropic import AnthropicProposer
 from pytest_autoresearch.proposers.llm.forecast import forecast
-from pytest_autoresearch.proposers.llm.openai import Chat
-from pytest_autoresearch.proposers.search.keyless import Keyless, ratchet
+from pytest_autoresearch.proposers.llm.openai import ChatCompletionsProposer
+from pytest_autoresearch.proposers.search.literals import LiteralSearch, ratchet
 
 
 class Steered(Wire):
@@ -202,7 +202,7 @@ def cost(line: str) -> float:
 
 
 def test_the_preview_grows_with_attempts_history_and_prices() -> None:
-    sonnet, opus = Claude("claude-sonnet-5-5"), Claude("claude-opus-5-5")
+    sonnet, opus = AnthropicProposer("claude-sonnet-5-5"), AnthropicProposer("claude-opus-5-5")
     line = forecast(sonnet, context(), 100)
     assert line.startswith("proposals: 100 attempts, about $")
     assert 4.0 < cost(line) < 6.0  # 4,000 tokens of answer at $10 a million are $4.00
@@ -228,8 +228,8 @@ def test_a_control_arm_that_would_take_every_attempt_is_refused() -> None:
 @pytest.mark.parametrize(
     ("proposer", "says"),
     [
-        (Chat("my-own-model"), "unknown price (my-own-model has no list price)"),
-        (Keyless("ratchet", ratchet), "unknown price (ratchet)"),
+        (ChatCompletionsProposer("my-own-model"), "unknown price (my-own-model has no list price)"),
+        (LiteralSearch("ratchet", ratchet), "unknown price (ratchet)"),
     ],
 )
 def test_who_has_no_list_price_is_said_to_have_none(proposer, says: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.core.proposal import Usage
-from pytest_autoresearch.proposers.agents.recipes import RECIPES, Asked, Told, read_any
+from pytest_autoresearch.proposers.agents.recipes import RECIPES, AgentReply, AgentRequest, read_any
 
 
 def claude(**fields: object) -> str:
@@ -66,52 +66,52 @@ Tokens: 2.5k sent, 100 received. Cost: $0.02 message, $0.03 session.
 @pytest.mark.parametrize(
     ("name", "output", "told"),
     [
-        ("claude", claude(), Told("Title: a", CLAUDE_USED)),
-        ("claude", "warning: old\n" + claude(), Told("Title: a", CLAUDE_USED)),
+        ("claude", claude(), AgentReply("Title: a", CLAUDE_USED)),
+        ("claude", "warning: old\n" + claude(), AgentReply("Title: a", CLAUDE_USED)),
         ("claude", claude(stop_reason="refusal", result="I cannot"),
-         Told("I cannot", CLAUDE_USED, refused="I cannot")),
+         AgentReply("I cannot", CLAUDE_USED, refused="I cannot")),
         ("claude", claude(is_error=True, api_error_status=529, result="Overloaded"),
-         Told("Overloaded", CLAUDE_USED, failure="API error 529: Overloaded")),
+         AgentReply("Overloaded", CLAUDE_USED, failure="API error 529: Overloaded")),
         ("claude", claude(subtype="error_max_turns", is_error=True, result=None),
-         Told("", CLAUDE_USED, unfinished="error_max_turns")),
+         AgentReply("", CLAUDE_USED, unfinished="error_max_turns")),
         ("claude", claude(subtype="error_max_budget_usd", result=None),
-         Told("", CLAUDE_USED, unfinished="error_max_budget_usd")),
+         AgentReply("", CLAUDE_USED, unfinished="error_max_budget_usd")),
         ("claude", claude(subtype="error_during_execution", result=None),
-         Told("", CLAUDE_USED, failure="error_during_execution")),
+         AgentReply("", CLAUDE_USED, failure="error_during_execution")),
         ("claude", claude(is_error=True, result="Not logged in"),
-         Told("Not logged in", CLAUDE_USED, failure="Not logged in")),
-        ("claude", claude(is_error=True, result=""), Told("", CLAUDE_USED, failure="it failed")),
-        ("claude", claude(total_cost_usd="free", usage=[], modelUsage=None), Told("Title: a")),
-        ("claude", "a\nKilled", Told(failure="it gave no answer that can be read, but a Killed")),
-        ("claude", "", Told(failure="it gave no answer that can be read, but nothing")),
-        ("codex", CODEX, Told("Title: a\u2028b", Usage("", 30, 60, 10, 20))),
+         AgentReply("Not logged in", CLAUDE_USED, failure="Not logged in")),
+        ("claude", claude(is_error=True, result=""), AgentReply("", CLAUDE_USED, failure="it failed")),
+        ("claude", claude(total_cost_usd="free", usage=[], modelUsage=None), AgentReply("Title: a")),
+        ("claude", "a\nKilled", AgentReply(failure="it gave no answer that can be read, but a Killed")),
+        ("claude", "", AgentReply(failure="it gave no answer that can be read, but nothing")),
+        ("codex", CODEX, AgentReply("Title: a\u2028b", Usage("", 30, 60, 10, 20))),
         ("codex", '{"type":"turn.failed","error":{"message":"429 Too Many Requests"}}',
-         Told("last words", failure="429 Too Many Requests")),
+         AgentReply("last words", failure="429 Too Many Requests")),
         ("codex", '{"type":"error","message":"reconnecting"}\n' + CODEX,
-         Told("Title: a\u2028b", Usage("", 30, 60, 10, 20))),
+         AgentReply("Title: a\u2028b", Usage("", 30, 60, 10, 20))),
         ("pi", pi(spoke("x"), spoke("Title: a")),
-         Told("Title: a", Usage("m", 20, 8, 2, 4, cost_usd=0.02))),
+         AgentReply("Title: a", Usage("m", 20, 8, 2, 4, cost_usd=0.02))),
         ("pi", pi(spoke("", stopReason="error", errorMessage="401 invalid x-api-key", usage=0)),
-         Told("", Usage("m"), failure="401 invalid x-api-key")),
+         AgentReply("", Usage("m"), failure="401 invalid x-api-key")),
         ("pi", pi(spoke("", stopReason="error", errorMessage="The model refused", usage=0)),
-         Told("", Usage("m"), refused="The model refused")),
+         AgentReply("", Usage("m"), refused="The model refused")),
         ("pi", pi(spoke("Tit", stopReason="length")),
-         Told("Tit", Usage("m", 10, 4, 1, 2, cost_usd=0.01), unfinished="length")),
-        ("pi", "", Told(failure="it gave no answer that can be read, but nothing")),
-        ("gemini", json.dumps(GEMINI), Told("Title: a", Usage("gemini-3-pro", 70, 30, 0, 11))),
+         AgentReply("Tit", Usage("m", 10, 4, 1, 2, cost_usd=0.01), unfinished="length")),
+        ("pi", "", AgentReply(failure="it gave no answer that can be read, but nothing")),
+        ("gemini", json.dumps(GEMINI), AgentReply("Title: a", Usage("gemini-3-pro", 70, 30, 0, 11))),
         ("gemini", json.dumps({"stats": {"models": {
             "pro": {"tokens": {"prompt": 9, "candidates": 2, "total": 11}},
             "flash": {"tokens": {"prompt": 1, "candidates": 1, "total": 2}}}}}),
-         Told("", Usage("pro", 10, 0, 0, 3))),
+         AgentReply("", Usage("pro", 10, 0, 0, 3))),
         ("gemini", json.dumps({"error": {"type": "ApiError", "message": "quota", "code": 429}}),
-         Told(failure="quota")),
-        ("aider", AIDER, Told(AIDER, Usage("claude-sonnet-5-5", cost_usd=0.03))),
+         AgentReply(failure="quota")),
+        ("aider", AIDER, AgentReply(AIDER, Usage("claude-sonnet-5-5", cost_usd=0.03))),
         ("aider", "litellm.AuthenticationError: bad key\n",
-         Told("litellm.AuthenticationError: bad key\n",
+         AgentReply("litellm.AuthenticationError: bad key\n",
               failure="litellm.AuthenticationError: bad key")),
     ],
 )  # fmt: skip
-def test_what_a_cli_says_of_itself_is_read(name: str, output: str, told: Told) -> None:
+def test_what_a_cli_says_of_itself_is_read(name: str, output: str, told: AgentReply) -> None:
     assert RECIPES[name].read(output, "last words") == told
 
 
@@ -124,7 +124,9 @@ def test_what_a_cli_says_of_itself_is_read(name: str, output: str, told: Told) -
      "Cost: $1.2.3 session\nCost: $1.2.3\nModel:\nCost: 9999999999999", "\0\ud800",
      '{"result": "' + "[" * 5000 + '"}', "[" * 100_000, '{"a":' * 100_000],
 )  # fmt: skip
-def test_readers_take_whatever_is_printed(read: Callable[[str, str], Told], output: str) -> None:
+def test_readers_take_whatever_is_printed(
+    read: Callable[[str, str], AgentReply], output: str
+) -> None:
     told = read(output, "")
     assert isinstance(told.text, str)
     assert told.usage.cost_usd is None
@@ -132,7 +134,7 @@ def test_readers_take_whatever_is_printed(read: Callable[[str, str], Told], outp
 
 
 def test_codex_keeps_its_own_confinement_where_ours_is_not() -> None:
-    asked = Asked(("train.py",), Path("p"), Path("last"), "", "", "", 1.0, confined=True)
+    asked = AgentRequest(("train.py",), Path("p"), Path("last"), "", "", "", 1.0, confined=True)
     bypass = "--dangerously-bypass-approvals-and-sandbox"
     assert bypass in RECIPES["codex"].argv(asked)
     alone = RECIPES["codex"].argv(replace(asked, confined=False))

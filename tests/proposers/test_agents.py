@@ -33,10 +33,10 @@ from pytest_autoresearch.proposers.agents.command import (
     AGAIN_S,
     BUDGET_USD,
     OUTPUT_BYTES,
-    Command,
-    make,
+    AgentProposer,
+    create_agent,
 )
-from pytest_autoresearch.proposers.agents.recipes import Told
+from pytest_autoresearch.proposers.agents.recipes import AgentReply
 from pytest_autoresearch.proposers.registry import Settings, check, create, with_settings
 from pytest_autoresearch.sandbox.launch import survey
 from pytest_autoresearch.sandbox.limits import candidate_environment
@@ -65,7 +65,7 @@ def context(**files: str) -> Context:
     )  # fmt: skip
 
 
-Hire = Callable[..., Command]
+Hire = Callable[..., AgentProposer]
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def hire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hire:
     for name in (*_PROXIES, *_CERTIFICATES, *(n for n in os.environ if n.endswith("_KEY"))):
         monkeypatch.delenv(name, raising=False)
 
-    def write(script: str, arguments: str = "", words: str = "", **fields: object) -> Command:
+    def write(script: str, arguments: str = "", words: str = "", **fields: object) -> AgentProposer:
         program(tmp_path / "desk" / "agent", script)
-        made = make(f"{words} ./desk/agent {arguments}", tmp_path)
+        made = create_agent(f"{words} ./desk/agent {arguments}", tmp_path)
         return replace(made, **fields)
 
     return write
@@ -382,7 +382,9 @@ def test_a_hundred_megabytes_of_output_are_read_and_not_kept(hire: Hire) -> None
     proposal = agent.propose(context())
     assert proposal.title == "raise the rate"
     ran = []
-    agent.recipe = replace(agent.recipe, read=lambda text, last: ran.append(len(text)) or Told())
+    agent.recipe = replace(
+        agent.recipe, read=lambda text, last: ran.append(len(text)) or AgentReply()
+    )
     agent.propose(context())
     assert 1 << 20 < ran[0] < 2 * OUTPUT_BYTES
 
@@ -403,7 +405,7 @@ def test_a_program_that_cannot_run_is_no_verdict_either(hire: Hire, tmp_path: Pa
 # Keys
 
 
-def env_of(hired: Command) -> dict[str, str]:
+def env_of(hired: AgentProposer) -> dict[str, str]:
     return json.loads(hired.propose(context()).hypothesis.removeprefix("got "))
 
 
@@ -495,7 +497,7 @@ def test_a_recipe_passes_on_one_key(
     monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
     for key in [*keys, "GITHUB_TOKEN"]:
         monkeypatch.setenv(key, f"value of {key}")
-    agent = replace(make(name, tmp_path), model=model)
+    agent = replace(create_agent(name, tmp_path), model=model)
     proposal = agent.propose(context())
     given = json.loads(proposal.hypothesis.removeprefix("got "))
     assert {k: v for k, v in given.items() if k not in OWN} == {
@@ -534,7 +536,7 @@ def test_model_effort_and_ones_own_arguments_reach_the_cli(
     [
         ("", "names no program; write command:{claude, codex, pi, gemini, aider}"),
         ("env:PATH", "names no program"),
-        ("./no-such", "./no-such is no program here; give its path"),
+        ("./no-such", "./no-such is not a program here; give its path"),
         ("env:NOT_SET ./desk/agent", "NOT_SET is not set; export it first"),
         ("read:nothing ./desk/agent", "there is no nothing to read"),
         ("claude 'unclosed", "No closing quotation"),
@@ -559,7 +561,7 @@ def test_a_broken_installation_is_told_from_a_bad_idea(
     monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
     with pytest.raises(ProposerUnavailable, match=r"status 1: Cannot find module; reinstall"):
-        make("claude", tmp_path).check()
+        create_agent("claude", tmp_path).check()
 
 
 def test_what_is_said_on_standard_error_alone_is_read(
@@ -572,7 +574,7 @@ def test_what_is_said_on_standard_error_alone_is_read(
     )
     monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
     monkeypatch.setenv("GEMINI_API_KEY", "x")
-    agent = make("gemini", tmp_path)
+    agent = create_agent("gemini", tmp_path)
     agent.check()
     with pytest.raises(ProposerUnavailable, match="command:gemini: no quota; the attempt"):
         agent.propose(context())
@@ -617,7 +619,7 @@ def test_tokens_without_dollars_are_priced_from_the_list(
     imposter(tmp_path / "desk", "codex", f"{CODEX_SAYS}\n{used}")
     monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
     monkeypatch.setenv("CODEX_API_KEY", "x")
-    agent = make("codex", tmp_path)
+    agent = create_agent("codex", tmp_path)
     assert agent.propose(context()).usage.cost_usd is None
     known = replace(agent, model="gpt-5").propose(context()).usage
     assert (known.model, known.input_tokens, known.output_tokens) == ("gpt-5", 1000, 100)
@@ -631,7 +633,7 @@ def test_what_json_hides_in_its_escapes_is_cleaned(
     imposter(tmp_path / "desk", "gemini", says)
     monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
     monkeypatch.setenv("GEMINI_API_KEY", "x")
-    assert make("gemini", tmp_path).propose(context()).title == "half of it"
+    assert create_agent("gemini", tmp_path).propose(context()).title == "half of it"
 
 
 def test_refusals_are_counted_and_end_the_asking(
@@ -640,7 +642,7 @@ def test_refusals_are_counted_and_end_the_asking(
     imposter(tmp_path / "desk", "claude", CLAUDE_SAYS.replace("end_turn", "refusal"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
-    agent = make("claude", tmp_path)
+    agent = create_agent("claude", tmp_path)
     for _ in range(3):
         with pytest.raises(ProposalRefused) as caught:
             agent.propose(context())
@@ -712,4 +714,6 @@ def test_a_night_with_an_agent_keeps_what_is_better_and_charges_no_failure(
 def test_a_program_that_does_not_exist_is_bad_usage(project: Project) -> None:
     result = project.run("--autoresearch-proposer=command:./nobody")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["*--autoresearch-proposer: command: ./nobody is no program here*"])
+    result.stderr.fnmatch_lines(
+        ["*--autoresearch-proposer: command: ./nobody is not a program here*"]
+    )

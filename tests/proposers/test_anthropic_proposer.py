@@ -23,22 +23,27 @@ from pytest_autoresearch.core.proposal import (
     Usage,
 )
 from pytest_autoresearch.ledger.spend import CostBudget
-from pytest_autoresearch.proposers.llm.anthropic import Claude
-from pytest_autoresearch.proposers.llm.calls import REFUSALS, RetryPolicy
+from pytest_autoresearch.proposers.llm.anthropic import AnthropicProposer
+from pytest_autoresearch.proposers.llm.calls import RetryPolicy
+from pytest_autoresearch.proposers.llm.provider import REFUSALS
 
 BUSY = {"status": 529, "type": "overloaded_error", "headers": {"retry-after": "3600"}}
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Wire, Claude]]]:
+def serve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[..., tuple[Wire, AnthropicProposer]]]:
     wires: list[Wire] = []
 
-    def start(*script: dict, model: dict | None = None, **fields) -> tuple[Wire, Claude]:
+    def start(*script: dict, model: dict | None = None, **fields) -> tuple[Wire, AnthropicProposer]:
         wire = Wire(list(script), model)
         wires.append(wire)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", wire.url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "not a key")
-        return wire, Claude(model=MODEL, patience=fields.pop("patience", QUICK), **fields)
+        return wire, AnthropicProposer(
+            model=MODEL, retry_policy=fields.pop("retry_policy", QUICK), **fields
+        )
 
     yield start
     for wire in wires:
@@ -127,8 +132,8 @@ def test_a_lasting_fault_is_the_providers_and_is_asked_once(
 
 
 def test_a_storm_ends_at_the_deadline(serve) -> None:
-    patience = RetryPolicy(deadline_s=1.0, attempt_s=1.0, silence_s=1.0, pause_s=0.05)
-    wire, claude = serve({"status": 529, "type": "overloaded_error"}, patience=patience)
+    retry_policy = RetryPolicy(deadline_s=1.0, attempt_s=1.0, silence_s=1.0, pause_s=0.05)
+    wire, claude = serve({"status": 529, "type": "overloaded_error"}, retry_policy=retry_policy)
     with pytest.raises(ProposerUnavailable, match="the attempt is not charged"):
         claude.propose(context())
     assert len(wire.requests) > 2
@@ -213,7 +218,7 @@ def test_a_client_of_ones_own_is_used(serve, tmp_path, monkeypatch) -> None:
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
-    claude = Claude(model=MODEL, client="mine:client", patience=QUICK)
+    claude = AnthropicProposer(model=MODEL, client="mine:client", retry_policy=QUICK)
     assert claude.propose(context()).title == "raise the rate"
     assert "other" in str(wire.headers[0])
 
@@ -225,7 +230,7 @@ def test_a_client_of_ones_own_does_not_retry_behind_our_back(serve, tmp_path, mo
         f"def client(): return anthropic.AsyncAnthropic(base_url={wire.url!r}, max_retries=9)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    claude = Claude(model=MODEL, client="eager:client", patience=QUICK)
+    claude = AnthropicProposer(model=MODEL, client="eager:client", retry_policy=QUICK)
     assert claude.propose(context()).title == "raise the rate"
     assert [h["x-stainless-retry-count"] for h in wire.headers] == ["0", "0"]
 
@@ -242,8 +247,8 @@ def test_a_server_that_is_not_there_is_the_providers_fault_and_costs_nothing(
     serve, tmp_path
 ) -> None:
     cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=5.0)
-    patience = RetryPolicy(deadline_s=20.0, attempt_s=20.0, silence_s=20.0, pause_s=60.0)
-    wire, claude = serve({"text": GOOD}, patience=patience, cost_budget=cost_budget)
+    retry_policy = RetryPolicy(deadline_s=20.0, attempt_s=20.0, silence_s=20.0, pause_s=60.0)
+    wire, claude = serve({"text": GOOD}, retry_policy=retry_policy, cost_budget=cost_budget)
     claude.check()
     wire.close()
     with pytest.raises(ProposerUnavailable, match="APIConnectionError"):
@@ -312,9 +317,9 @@ def test_what_was_answered_with_an_error_costs_nothing(serve, tmp_path, step: di
 
 def test_a_call_that_never_came_back_stays_spent(serve, tmp_path) -> None:
     cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=5.0)
-    patience = RetryPolicy(deadline_s=1.0, attempt_s=0.5, silence_s=0.3, pause_s=0.05)
+    retry_policy = RetryPolicy(deadline_s=1.0, attempt_s=0.5, silence_s=0.3, pause_s=0.05)
     _, claude = serve(
-        {"fault": "stall"}, {"status": 529}, cost_budget=cost_budget, patience=patience
+        {"fault": "stall"}, {"status": 529}, cost_budget=cost_budget, retry_policy=retry_policy
     )
     with pytest.raises(ProposerUnavailable):
         claude.propose(context())
@@ -355,7 +360,7 @@ def test_what_another_worker_has_set_aside_is_waited_for(serve, tmp_path) -> Non
     wire, claude = serve({"text": GOOD}, cost_budget=cost_budget)
     held = cost_budget.reserve(MODEL, 0.19)
     with pytest.raises(ProposerUnavailable, match=r"of \$0\.20.*not charged"):
-        replace(claude, patience=replace(QUICK, deadline_s=0.5)).propose(context())
+        replace(claude, retry_policy=replace(QUICK, deadline_s=0.5)).propose(context())
     assert wire.requests == []
     threading.Timer(0.5, cost_budget.settle, (held, 0.01)).start()
     assert claude.propose(context()).title == "raise the rate"
@@ -363,8 +368,8 @@ def test_what_another_worker_has_set_aside_is_waited_for(serve, tmp_path) -> Non
 
 def test_broken_tries_end_at_the_cap(serve, tmp_path) -> None:
     cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=0.2)
-    patience = RetryPolicy(deadline_s=30.0, attempt_s=5.0, silence_s=5.0, pause_s=0.001)
-    wire, claude = serve({"fault": "truncated"}, cost_budget=cost_budget, patience=patience)
+    retry_policy = RetryPolicy(deadline_s=30.0, attempt_s=5.0, silence_s=5.0, pause_s=0.001)
+    wire, claude = serve({"fault": "truncated"}, cost_budget=cost_budget, retry_policy=retry_policy)
     with pytest.raises(ProposerExhausted, match=r"of \$0\.20"):
         claude.propose(context())
     assert cost_budget.spent() <= 0.2
@@ -378,7 +383,7 @@ def test_a_model_that_cannot_be_had_is_known_before_anything_is_spent(serve) -> 
     wire, claude = serve({"text": GOOD})
     assert claude.check() == ""
     wire.close()
-    claude.patience = RetryPolicy(pause_s=60.0)
+    claude.retry_policy = RetryPolicy(pause_s=60.0)
     assert "it is asked again when its turn comes" in claude.check()
 
 

@@ -14,7 +14,7 @@ from support.anthropic import context
 from support.project import Project
 
 from pytest_autoresearch import Experiment
-from pytest_autoresearch.core.proposal import ProposerExhausted
+from pytest_autoresearch.core.proposal import Proposer, ProposerExhausted
 from pytest_autoresearch.proposers.draft import WithControl
 from pytest_autoresearch.proposers.registry import create
 
@@ -25,7 +25,7 @@ from pytest_autoresearch.core.proposal import Proposal, ProposerUnavailable
 
 class Thinker:
     name = "thinker"
-    thinks = True
+    slow = True
 
     def __init__(self, experiment):
         self.calls = 0
@@ -56,7 +56,7 @@ from pytest_autoresearch import Proposal
 
 class Slow:
     name = "slow"
-    thinks = True
+    slow = True
 
     def __init__(self, experiment):
         pass
@@ -78,7 +78,7 @@ from pytest_autoresearch import Proposal
 
 class Sleepy:
     name = "sleepy"
-    thinks = True
+    slow = True
 
     def __init__(self, experiment):
         pass
@@ -146,7 +146,7 @@ from pytest_autoresearch import Proposal
 
 class Little:
     name = "little"
-    thinks = True
+    slow = True
 
     def __init__(self, experiment):
         pass
@@ -168,7 +168,7 @@ def test_a_draft_made_for_a_discard_is_built_on_it_while_the_champion_is_the_sam
     project.write(
         "conftest.py",
         (project.path / "conftest.py").read_text()
-        + "\nfrom pytest_autoresearch import policy\npolicy.STACKED, policy.BEST = 1.0, 1\n",
+        + "\nfrom pytest_autoresearch.judge import parents as policy\npolicy.STACKED, policy.BEST = 1.0, 1\n",
     )
     project.commit()
     project.pytester.syspathinsert()
@@ -193,7 +193,7 @@ def test_what_the_policy_wants_is_told_to_who_drafts(project: Project) -> None:
     project.write(
         "conftest.py",
         (project.path / "conftest.py").read_text()
-        + "\nfrom pytest_autoresearch import policy\npolicy.PATIENCE = 1\n",
+        + "\nfrom pytest_autoresearch.judge import parents as policy\npolicy.PATIENCE = 1\n",
     )
     project.commit()
     calls = night(project, 3, worse=True)
@@ -253,7 +253,7 @@ def drafts(project: Project) -> list[str]:
 
 
 def test_the_control_arm_takes_every_kth_attempt(tmp_path: Path) -> None:
-    class Named:
+    class Named(Proposer):
         def __init__(self, name: str) -> None:
             self.name, self.closed = name, False
 
@@ -290,6 +290,6 @@ def test_a_control_that_finds_nothing_to_turn_ends_no_night(tmp_path: Path) -> N
     with pytest.raises(ProposerExhausted):
         search.propose(told)
     arms = WithControl(main, search, 2)
-    assert arms.recorded
+    assert arms.fixed_order
     assert arms.propose(told).title == "1"
     arms.close()

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from support.prompts import BASE, attempt, context
 
 from pytest_autoresearch import Edit
+from pytest_autoresearch.core.proposal import Proposer
 from pytest_autoresearch.proposers.draft import WithNotes
-from pytest_autoresearch.proposers.llm.prompt import LESSON_EVERY, compose
+from pytest_autoresearch.proposers.history import LESSON_EVERY
+from pytest_autoresearch.proposers.llm.prompt import compose
 from pytest_autoresearch.proposers.llm.repair import Reply, converse
 from pytest_autoresearch.proposers.memory import MOST_IDEAS, MOST_OPEN, Notebook, distil, remarks
 from pytest_autoresearch.proposers.papers import Library
@@ -211,15 +213,12 @@ def test_every_tenth_attempt_the_model_is_asked_for_a_lesson() -> None:
 # ---------------------------------------------------------------------- what reaches a proposer
 
 
-def test_a_thinking_proposer_is_told_what_is_in_the_files_now(notebook, tmp_path) -> None:
-    class Echo:
+def test_slow_proposer_gets_the_current_notes(notebook, tmp_path) -> None:
+    class Echo(Proposer):
         name = "echo"
 
-        def propose(self, told):
-            return told
-
-        def close(self) -> None:
-            pass
+        def propose(self, context):
+            return context
 
     folder = tmp_path / "literature"
     folder.mkdir()

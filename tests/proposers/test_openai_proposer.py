@@ -18,24 +18,31 @@ from pytest_autoresearch.core.proposal import (
     ProposerUnavailable,
 )
 from pytest_autoresearch.ledger.spend import CostBudget
-from pytest_autoresearch.proposers.llm.calls import REFUSALS, RetryPolicy
-from pytest_autoresearch.proposers.llm.openai import Chat
+from pytest_autoresearch.proposers.llm.calls import RetryPolicy
+from pytest_autoresearch.proposers.llm.openai import ChatCompletionsProposer
+from pytest_autoresearch.proposers.llm.provider import REFUSALS
 
 pytest.importorskip("openai")
 MODEL = "gpt-5.5"
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Wire, Chat]]]:
+def serve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[..., tuple[Wire, ChatCompletionsProposer]]]:
     wires: list[Wire] = []
 
-    def start(*script: dict, server: dict | None = None, **fields) -> tuple[Wire, Chat]:
+    def start(
+        *script: dict, server: dict | None = None, **fields
+    ) -> tuple[Wire, ChatCompletionsProposer]:
         wire = Wire(list(script), server, Speech)
         wires.append(wire)
         monkeypatch.setenv("OPENAI_BASE_URL", wire.url + "/v1")
         monkeypatch.setenv("OPENAI_API_KEY", "not a key")
         fields.setdefault("model", MODEL)
-        return wire, Chat(patience=fields.pop("patience", QUICK), **fields)
+        return wire, ChatCompletionsProposer(
+            retry_policy=fields.pop("retry_policy", QUICK), **fields
+        )
 
     yield start
     for wire in wires:
@@ -112,8 +119,8 @@ def test_a_request_to_wait_an_hour_is_not_slept_through(serve) -> None:
 
 
 def test_a_server_that_is_not_there_is_the_providers_fault(serve) -> None:
-    patience = RetryPolicy(deadline_s=20.0, attempt_s=20.0, silence_s=20.0, pause_s=60.0)
-    wire, chat = serve({"text": GOOD}, patience=patience)
+    retry_policy = RetryPolicy(deadline_s=20.0, attempt_s=20.0, silence_s=20.0, pause_s=60.0)
+    wire, chat = serve({"text": GOOD}, retry_policy=retry_policy)
     wire.close()
     with pytest.raises(ProposerUnavailable, match="APIConnectionError"):
         chat.propose(context())

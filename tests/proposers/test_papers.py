@@ -143,10 +143,10 @@ def test_what_was_found_before_outlives_a_network_that_is_gone(library) -> None:
     [
         (503, b"busy", "503"),
         (404, b"", "404"),
-        (200, b"<html>sign in</html>", "no Atom feed"),
-        (200, b"", "no Atom feed"),
+        (200, b"<html>sign in</html>", "not an Atom feed"),
+        (200, b"", "not an Atom feed"),
         (200, b"x" * (papers.MAX_BYTES + 1), "larger than"),
-        (200, b"<?xml version='1.0' encoding='klingon'?><feed/>", "no Atom feed"),
+        (200, b"<?xml version='1.0' encoding='klingon'?><feed/>", "not an Atom feed"),
     ],
 )
 def test_an_answer_that_is_none_is_said_in_one_line(server, status, body, says) -> None:
@@ -161,7 +161,7 @@ def test_an_answer_that_is_none_is_said_in_one_line(server, status, body, says) 
     [
         (b"SSH-2.0-OpenSSH_9.9\r\n", "SSH-2.0"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "IncompleteRead"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n<feed", "no Atom feed"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n<feed", "not an Atom feed"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "headers"),
         (b"", "closed"),
     ],

@@ -10,15 +10,12 @@ from hypothesis import strategies as st
 from support.prompts import BASE, attempt, context
 
 from pytest_autoresearch.core.proposal import Context, Edit, Usage, add
+from pytest_autoresearch.proposers.history import constants, describe, line, quote
 from pytest_autoresearch.proposers.llm.prompt import (
     DROPPED,
     NOTE_CHARACTERS,
     compose,
-    constants,
-    describe,
     estimate_tokens,
-    line,
-    quote,
 )
 
 
@@ -51,8 +48,8 @@ def test_every_attempt_is_there_with_six_decimals_its_gain_and_its_cause() -> No
 
 def test_a_crash_may_be_mended_and_what_is_in_flight_is_named() -> None:
     crashed = attempt(3, "crash", score=None, reason="NameError: depth")
-    assert "the fault mended" in whole(context(crashed))
-    assert "the fault mended" not in whole(context(crashed, attempt(4)))
+    assert "the fault fixed" in whole(context(crashed))
+    assert "the fault fixed" not in whole(context(crashed, attempt(4)))
     assert "do not repeat: idea 5" in whole(context(attempt(5, "running", score=None)))
     assert "structural" in whole(context(hint="A structural change is wanted."))
 

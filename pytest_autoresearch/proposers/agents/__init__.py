@@ -1,1 +1,1 @@
-"""TODO proposers.agents."""
+"""Proposers that let an agent CLI edit a copy of the project."""

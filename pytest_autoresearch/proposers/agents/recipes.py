@@ -1,8 +1,8 @@
-"""What is known of each agent CLI: how to ask it, which key it takes, and how to read its answer.
+"""Recipes of agent CLIs: their arguments, their keys, and how to read their output.
 
 Flags were tried with claude 2.1, codex 0.169, pi 0.73 and gemini 0.61 against loopback servers;
 aider's are from its manual. An exit status is never enough: pi exits 0 after a 401, and claude
-calls an API error a success.
+reports an API error as a success.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ MAX_TURNS = 60
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What one run of a CLI is given.
+class AgentRequest:
+    """Input of one run of a CLI.
 
     Attributes:
         files: Editable files, relative to its working directory.
-        prompt: File that holds the prompt, which also is its standard input.
-        last: File that its last words may be written to.
-        model, effort: As a person chose, or ''.
-        provider: Whose key it is given, as `Key` names it.
-        budget_usd: What it may spend.
+        prompt: File that holds the prompt, which is also its standard input.
+        last: File that its last message may be written to.
+        model, effort: Options of the user, or ''.
+        provider: Provider of the key that it gets, as `Key` names it.
+        budget_usd: Bound on its cost.
         confined: Whether our sandbox keeps it to its copy.
     """
 
@@ -45,15 +45,15 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a CLI said of itself.
+class AgentReply:
+    """Result of one run, as the CLI reports it.
 
     Attributes:
-        text: Its last words.
-        usage: As far as it says; its `cost_usd` is None where it says none.
-        failure: Why there is no answer, where that is not the model's doing, or ''.
-        refused: That the model declined, or ''.
-        unfinished: What cut the answer off (turns, budget, length), or ''.
+        text: Its last message.
+        usage: As far as reported; `cost_usd` is None if it is not.
+        failure: Reason for no answer that is not the model's fault, or ''.
+        refused: The model's refusal, or ''.
+        unfinished: Limit that cut the answer off (turns, budget, length), or ''.
     """
 
     text: str = ""
@@ -68,9 +68,9 @@ class Key:
     """An environment variable with a credential.
 
     Attributes:
-        name: Of the variable.
-        provider: Whose it is; the first word of a model ``provider/name``.
-        inside: What the CLI calls it.
+        name: The caller's variable.
+        provider: Its provider; the first word of a model ``provider/name``.
+        inside: The CLI's variable.
     """
 
     name: str
@@ -80,20 +80,20 @@ class Key:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to use one CLI.
+    """How to run one CLI.
 
     Attributes:
         program: Looked up on PATH.
-        argv: Makes its arguments, the program left out; a person's own come after them.
-        read: Reads its answer from its standard output and the file of its last words.
-        keys: Credentials, the first that is set is passed on, and no other.
-        settings: Variables without secrets that are passed on, too.
-        install: How it is installed.
+        argv: Returns its arguments without the program; the user's follow them.
+        read: Reads its reply from its output and the file of its last message.
+        keys: Credentials; the first that is set is passed on, and no other.
+        settings: Variables without secrets that are passed on.
+        install: Command that installs it.
     """
 
     program: str
-    argv: Callable[[Asked], list[str]]
-    read: Callable[[str, str], Told]
+    argv: Callable[[AgentRequest], list[str]]
+    read: Callable[[str, str], AgentReply]
     keys: tuple[Key, ...] = ()
     settings: tuple[str, ...] = ()
     install: str = ""
@@ -110,33 +110,33 @@ OPENAI = _key("OPENAI_API_KEY", "openai")
 GEMINI = (_key("GEMINI_API_KEY", "google"), _key("GOOGLE_API_KEY", "google", "GEMINI_API_KEY"))
 
 
-def _given(flag: str, value: str) -> list[str]:
+def _option(flag: str, value: str) -> list[str]:
     return [flag, value] if value else []
 
 
 def _objects(text: str) -> Iterator[Mapping[str, Any]]:
-    """Read JSON objects, one a line."""
-    for line in text.split("\n"):  # not splitlines: a string may hold what that splits at
-        if line.startswith("{") and (found := _loads(line)) is not None:
-            yield found
+    """Yield the JSON objects of a text, one per line."""
+    for line in text.split("\n"):  # not splitlines, which also splits at characters in a string
+        if line.startswith("{") and (value := _loads(line)) is not None:
+            yield value
 
 
 def _object(text: str) -> Mapping[str, Any] | None:
-    """Read the one JSON object of a text, which warnings may stand before."""
+    """Return the one JSON object of a text, after any warnings."""
     return _loads(text) or _loads(text[text.find("\n{") + 1 :])
 
 
 def _loads(text: str) -> Mapping[str, Any] | None:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
-def _silent(output: str) -> Told:
+def _unreadable(output: str) -> AgentReply:
     last = one_line(output.strip()[-150:]) or "nothing"
-    return Told(failure=f"it gave no answer that can be read, but {last}")
+    return AgentReply(failure=f"it gave no answer that can be read, but {last}")
 
 
 def _map(value: object) -> Mapping[str, Any]:
@@ -154,23 +154,23 @@ def _dollars(value: object) -> float | None:
 # Claude Code
 
 
-def _ask_claude(asked: Asked) -> list[str]:
-    edits = [f"Edit(/{name})" for name in asked.files]
+def _ask_claude(request: AgentRequest) -> list[str]:
+    edits = [f"Edit(/{name})" for name in request.files]
     return [
         *("--bare", "-p", "--output-format", "json", "--no-session-persistence"),
         *("--tools", "Read,Edit", "--allowedTools", "Read(/**)", *edits),
         *("--permission-mode", "dontAsk", "--strict-mcp-config"),
-        *("--max-turns", str(MAX_TURNS), "--max-budget-usd", f"{asked.budget_usd:g}"),
-        *_given("--model", asked.model),
-        *_given("--effort", asked.effort),
+        *("--max-turns", str(MAX_TURNS), "--max-budget-usd", f"{request.budget_usd:g}"),
+        *_option("--model", request.model),
+        *_option("--effort", request.effort),
     ]
 
 
-def _read_claude(output: str, last: str) -> Told:
-    said = _object(output)
-    if said is None:
-        return _silent(output)
-    used, models = _map(said.get("usage")), _map(said.get("modelUsage"))
+def _read_claude(output: str, last: str) -> AgentReply:
+    result = _object(output)
+    if result is None:
+        return _unreadable(output)
+    used, models = _map(result.get("usage")), _map(result.get("modelUsage"))
     usage = Usage(
         model=max(
             models, key=lambda name: _int(_map(models[name]).get("outputTokens")), default=""
@@ -179,44 +179,44 @@ def _read_claude(output: str, last: str) -> Told:
         cache_read_tokens=_int(used.get("cache_read_input_tokens")),
         cache_write_tokens=_int(used.get("cache_creation_input_tokens")),
         output_tokens=_int(used.get("output_tokens")),
-        cost_usd=_dollars(said.get("total_cost_usd")),
+        cost_usd=_dollars(result.get("total_cost_usd")),
     )
-    told = Told(str(said.get("result") or ""), usage)
-    if said.get("stop_reason") == "refusal":
-        return replace(told, refused=one_line(told.text, 200) or "no reason given")
-    subtype = str(said.get("subtype"))
+    reply = AgentReply(str(result.get("result") or ""), usage)
+    if result.get("stop_reason") == "refusal":
+        return replace(reply, refused=one_line(reply.text, 200) or "no reason given")
+    subtype = str(result.get("subtype"))
     if subtype.startswith("error_max"):
-        return replace(told, unfinished=subtype)
-    if said.get("is_error") or subtype != "success":
-        status = said.get("api_error_status")
+        return replace(reply, unfinished=subtype)
+    if result.get("is_error") or subtype != "success":
+        status = result.get("api_error_status")
         what = f"API error {status}" if status else subtype.removeprefix("success")
-        parts = (part for part in (what, told.text) if part)
-        return replace(told, failure=one_line(": ".join(parts), 200) or "it failed")
-    return told
+        parts = (part for part in (what, reply.text) if part)
+        return replace(reply, failure=one_line(": ".join(parts), 200) or "it failed")
+    return reply
 
 
 # codex
 
 
-def _ask_codex(asked: Asked) -> list[str]:
+def _ask_codex(request: AgentRequest) -> list[str]:
     # its own confinement cannot be set up within ours
-    held = ("--dangerously-bypass-approvals-and-sandbox",) if asked.confined else ()
+    sandbox = ("--dangerously-bypass-approvals-and-sandbox",) if request.confined else ()
     return [
         *("exec", "--json", "--ephemeral", "--ignore-user-config", "--skip-git-repo-check"),
-        *(held or ("-s", "workspace-write")),
-        *("-o", str(asked.last)),
-        *_given("-m", asked.model),
-        *(("-c", f'model_reasoning_effort="{asked.effort}"') if asked.effort else ()),
+        *(sandbox or ("-s", "workspace-write")),
+        *("-o", str(request.last)),
+        *_option("-m", request.model),
+        *(("-c", f'model_reasoning_effort="{request.effort}"') if request.effort else ()),
         "-",
     ]
 
 
-def _read_codex(output: str, last: str) -> Told:
-    told, model = Told(text=last), ""
+def _read_codex(output: str, last: str) -> AgentReply:
+    reply, model = AgentReply(text=last), ""
     for event in _objects(output):
         kind = event.get("type")
         if kind == "item.completed" and _map(event.get("item")).get("type") == "agent_message":
-            told = replace(told, text=str(event["item"].get("text") or "") or told.text)
+            reply = replace(reply, text=str(event["item"].get("text") or "") or reply.text)
         elif kind == "turn.completed":
             used = _map(event.get("usage"))
             read = _int(used.get("cached_input_tokens"))
@@ -228,27 +228,27 @@ def _read_codex(output: str, last: str) -> Told:
                 written,
                 _int(used.get("output_tokens")),
             )
-            told = replace(told, usage=usage, failure="")
+            reply = replace(reply, usage=usage, failure="")
         elif kind in ("turn.failed", "error"):
-            said = _map(event.get("error")).get("message") or event.get("message")
-            told = replace(told, failure=one_line(said or "it failed", 200))
-    return told
+            message = _map(event.get("error")).get("message") or event.get("message")
+            reply = replace(reply, failure=one_line(message or "it failed", 200))
+    return reply
 
 
 # pi
 
 
-def _ask_pi(asked: Asked) -> list[str]:
+def _ask_pi(request: AgentRequest) -> list[str]:
     return [
         *("-p", "--mode", "json", "--no-session", "--tools", "read,edit", "--offline"),
         *("--no-extensions", "--no-skills", "--no-prompt-templates", "--no-context-files"),
-        *(_given("--provider", asked.provider) if "/" not in asked.model else ()),
-        *_given("--model", asked.model),
-        *_given("--thinking", asked.effort),
+        *(_option("--provider", request.provider) if "/" not in request.model else ()),
+        *_option("--model", request.model),
+        *_option("--thinking", request.effort),
     ]
 
 
-def _read_pi(output: str, last: str) -> Told:
+def _read_pi(output: str, last: str) -> AgentReply:
     usage, text, reason, error = Usage(), "", "", ""
     for event in _objects(output):
         message = _map(event.get("message"))
@@ -270,32 +270,32 @@ def _read_pi(output: str, last: str) -> Told:
         reason = str(message.get("stopReason") or "")
         error = one_line(message.get("errorMessage") or "", 200)
     if not reason:
-        return _silent(output)
-    told = Told(text, usage)
+        return _unreadable(output)
+    reply = AgentReply(text, usage)
     if reason in ("error", "aborted"):
         if "refus" in error.lower():
-            return replace(told, refused=error)
-        return replace(told, failure=error or reason)
-    return replace(told, unfinished=reason) if reason == "length" else told
+            return replace(reply, refused=error)
+        return replace(reply, failure=error or reason)
+    return replace(reply, unfinished=reason) if reason == "length" else reply
 
 
 # gemini
 
 
-def _ask_gemini(asked: Asked) -> list[str]:
+def _ask_gemini(request: AgentRequest) -> list[str]:
     return [
         *("--skip-trust", "-o", "json", "--approval-mode", "auto_edit"),
-        *_given("-m", asked.model),
+        *_option("-m", request.model),
         *("-p", "Do what the text above says."),
     ]
 
 
-def _read_gemini(output: str, last: str) -> Told:
-    said = _object(output)
-    if said is None:
-        return _silent(output)
+def _read_gemini(output: str, last: str) -> AgentReply:
+    result = _object(output)
+    if result is None:
+        return _unreadable(output)
     usage, most = Usage(), -1
-    for name, model in _map(_map(said.get("stats")).get("models")).items():
+    for name, model in _map(_map(result.get("stats")).get("models")).items():
         tokens = _map(_map(model).get("tokens"))
         read, whole = _int(tokens.get("cached")), _int(tokens.get("total"))
         usage = Usage(
@@ -307,26 +307,26 @@ def _read_gemini(output: str, last: str) -> Told:
             + _int(tokens.get("thoughts")),
         )
         most = max(most, whole)
-    error = _map(said.get("error"))
+    error = _map(result.get("error"))
     failure = one_line(error.get("message") or "it failed", 200) if error else ""
-    return Told(str(said.get("response") or ""), usage, failure)
+    return AgentReply(str(result.get("response") or ""), usage, failure)
 
 
 # aider
 
 
-def _ask_aider(asked: Asked) -> list[str]:
+def _ask_aider(request: AgentRequest) -> list[str]:
     return [
-        *("--yes-always", "--message-file", str(asked.prompt), "--no-git", "--no-pretty"),
+        *("--yes-always", "--message-file", str(request.prompt), "--no-git", "--no-pretty"),
         *("--no-stream", "--no-check-update", "--no-analytics", "--no-show-model-warnings"),
         *("--no-suggest-shell-commands", "--no-detect-urls", "--map-tokens", "0"),
-        *_given("--model", asked.model),
-        *_given("--reasoning-effort", asked.effort),
-        *asked.files,
+        *_option("--model", request.model),
+        *_option("--reasoning-effort", request.effort),
+        *request.files,
     ]
 
 
-def _read_aider(output: str, last: str) -> Told:
+def _read_aider(output: str, last: str) -> AgentReply:
     costs = re.findall(r"\$([\d.]+) session", output)
     model = re.search(r"^(?:Main model|Model): (\S+)", output, re.MULTILINE)
     failed = re.search(r"^litellm\.\w*(?:Error|Exception).*", output, re.MULTILINE)
@@ -334,18 +334,18 @@ def _read_aider(output: str, last: str) -> Told:
         model[1].partition("/")[2] or model[1] if model else "",
         cost_usd=_number(costs[-1]) if costs else None,
     )
-    return Told(output, usage, one_line(failed[0], 200) if failed else "")
+    return AgentReply(output, usage, one_line(failed[0], 200) if failed else "")
 
 
 # Any other
 
 
-def read_any(output: str, last: str) -> Told:
-    """Read what a command printed: its words, and lines ``Model: name`` and ``Cost: $0.0123``."""
+def read_any(output: str, last: str) -> AgentReply:
+    """Read the output of any command, with its lines ``Model: name`` and ``Cost: $0.0123``."""
     model = re.findall(r"^model:[ \t]*(\S+)[ \t]*$", output, re.IGNORECASE | re.MULTILINE)
     cost = re.findall(r"^cost:[ \t]*\$?([\d.]+)[ \t]*$", output, re.IGNORECASE | re.MULTILINE)
     usage = Usage(model[-1][:100] if model else "", cost_usd=_number(cost[-1]) if cost else None)
-    return Told(output, usage)
+    return AgentReply(output, usage)
 
 
 def _number(text: str) -> float | None:
@@ -397,4 +397,4 @@ RECIPES = {
         "pipx install aider-chat",
     ),
 }
-"""By the name that stands after ``command:``."""
+"""By the name after ``command:``."""

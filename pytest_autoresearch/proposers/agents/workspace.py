@@ -1,4 +1,4 @@
-"""The plain copy that an agent works in, and what its program needs of this machine."""
+"""The workspace of an agent: a plain copy of the project, and the files its program needs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _COMPARISONS = 10**6
 
 
 @contextlib.contextmanager
-def desk() -> Iterator[tuple[Path, Path]]:
-    """Make an empty home and an empty folder for a copy, and remove both afterwards."""
+def workspace() -> Iterator[tuple[Path, Path]]:
+    """Create an empty home and an empty folder for a copy; remove both afterwards."""
     folder = tempfile.TemporaryDirectory(prefix="autoresearch-agent-", ignore_cleanup_errors=True)
     home, copy = Path(folder.name, "home"), Path(folder.name, "copy")
     try:
@@ -36,12 +36,12 @@ def desk() -> Iterator[tuple[Path, Path]]:
     finally:
         try:
             folder.cleanup()
-        except RecursionError:  # a thousand folders in one another
+        except RecursionError:  # a thousand nested folders
             subprocess.run(["rm", "-rf", folder.name], check=False)
 
 
-def lay_out(copy: Path, context: Context) -> None:
-    """Write the copy: editable files, fixed files, the brief; no repository."""
+def fill(copy: Path, context: Context) -> None:
+    """Write the copy: brief, fixed files and editable files; no repository."""
     brief = {context.experiment.program: context.program}
     for name, text in {**brief, **context.fixed_files, **context.files}.items():
         path = copy / name
@@ -50,10 +50,10 @@ def lay_out(copy: Path, context: Context) -> None:
 
 
 def changes(copy: Path, context: Context) -> tuple[Edit, ...]:
-    """Return what was changed, in files that may be.
+    """Return the changes of the editable files.
 
     Raises:
-        ProposalInvalid: Something else was, or an editable file is no file of text any more.
+        ProposalInvalid: Another file was changed, or an editable file is not a text file any more.
     """
     fixed = {context.experiment.program: context.program, **context.fixed_files}
     for name in _visible(copy):
@@ -81,7 +81,7 @@ def changes(copy: Path, context: Context) -> tuple[Edit, ...]:
 
 
 def _edits(before: str, after: str, name: str) -> tuple[Edit, ...]:
-    """Return what changed; as a whole where lines repeat so often that comparing takes minutes."""
+    """Return one file's edits; as a whole if lines repeat so often that comparing takes minutes."""
     times = Counter(after.splitlines())
     if sum(times[line] for line in before.splitlines()) > _COMPARISONS:
         return (Edit(name, before, after),)
@@ -89,7 +89,7 @@ def _edits(before: str, after: str, name: str) -> tuple[Edit, ...]:
 
 
 def _visible(copy: Path) -> Iterator[str]:
-    """Yield what lies in the copy, without what tools keep for themselves (``.name``, caches)."""
+    """Yield the files of the copy, without hidden ones and caches."""
     count = 0
     for folder, folders, files in os.walk(copy):
         folders[:] = [f for f in folders if not f.startswith(".") and f != "__pycache__"]
@@ -103,7 +103,7 @@ def _visible(copy: Path) -> Iterator[str]:
 
 
 def read_text(path: Path) -> str | None:
-    """Return a plain file's text; None for anything else, links and pipes included."""
+    """Return a regular file's text; None for anything else, links and pipes included."""
     data = _read(path, FILE_BYTES)
     try:
         return None if data is None else data.decode("utf-8")
@@ -128,28 +128,28 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-# What a program needs of this machine
+# Files that a program needs to run
 
 
 def installation(program: str) -> tuple[str, ...]:
-    """Return what must be readable for a program to run: itself, its packages, its interpreter."""
-    found: list[str] = []
+    """Return the paths that a program reads: itself, its packages, its interpreter."""
+    paths: list[str] = []
     todo = [program]
     while todo:
         path = todo.pop()
         real = os.path.realpath(path)
-        found += [path, real]
+        paths += [path, real]
         head, inside, _ = real.partition("/node_modules/")
         if inside:
-            found.append(f"{head}/node_modules")
+            paths.append(f"{head}/node_modules")
         for place in dict.fromkeys((path, real)):
-            found += _prefix(place)
-        todo += [i for i in _shebang(real) if i not in found]
-    return tuple(dict.fromkeys(found))
+            paths += _prefix(place)
+        todo += [i for i in _shebang(real) if i not in paths]
+    return tuple(dict.fromkeys(paths))
 
 
 def _prefix(program: str) -> list[str]:
-    """Libraries of a program outside of the system's folders: venv, nvm, pyenv, conda."""
+    """Return the library folders of a program in a venv, nvm, pyenv or conda."""
     folder, name = os.path.split(os.path.dirname(program))
     if name != "bin" or folder in ("/", "/usr", "/usr/local", os.path.expanduser("~")):
         return []
@@ -157,7 +157,7 @@ def _prefix(program: str) -> list[str]:
         return [folder]
     home = os.path.realpath(os.path.expanduser("~"))
     if os.path.realpath(folder) == f"{home}/.local":
-        return []  # everybody's; what a program has there, its links lead to
+        return []  # shared by all programs; the real path holds this one's files
     return [f"{folder}/bin", f"{folder}/lib"]
 
 
@@ -171,14 +171,13 @@ def _shebang(program: str) -> list[str]:
         return []
     words = first[2:].decode("utf-8", "replace").split()
     if words and os.path.basename(words[0]) == "env":
-        named = [w for w in words[1:] if not w.startswith("-") and "=" not in w]
-        found = shutil.which(named[0]) if named else None
-        return [words[0], found] if found else [words[0]]
+        names = [w for w in words[1:] if not w.startswith("-") and "=" not in w]
+        interpreter = shutil.which(names[0]) if names else None
+        return [words[0], interpreter] if interpreter else [words[0]]
     return words[:1]
 
 
 def interpreters(program: str) -> list[str]:
-    """Return the folders that a program and its interpreter are looked up in."""
-    return list(
-        dict.fromkeys(os.path.dirname(p) for p in (program, *_shebang(os.path.realpath(program))))
-    )
+    """Return the folders of a program and its interpreter, for PATH."""
+    programs = (program, *_shebang(os.path.realpath(program)))
+    return list(dict.fromkeys(map(os.path.dirname, programs)))

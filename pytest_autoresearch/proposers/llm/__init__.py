@@ -1,1 +1,1 @@
-"""TODO proposers.llm."""
+"""Proposers that ask a language model through a provider's API."""

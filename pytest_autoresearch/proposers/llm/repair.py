@@ -1,4 +1,4 @@
-"""From a model's answer to edits that apply, with at most two chances to mend what does not."""
+"""Conversion of a model's answer to edits that apply, with at most two repairs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...core.text import one_line
 from ...source.blocks import Parsed, parse
 from ...source.edits import apply
 from ...source.fingerprint import UNREADABLE, fingerprint
-from ...source.fingerprint import parse as read_program
+from ...source.fingerprint import parse as parse_program
 from ..memory import remarks
 
 REPAIRS = 2
@@ -29,9 +29,9 @@ class Reply:
     """One finished turn of a model.
 
     Attributes:
-        text: What it said.
-        usage: What that turn cost.
-        parsed: What it proposes, where that is not to be read from the text.
+        text: The answer.
+        usage: Cost of the turn.
+        parsed: The proposal, if it is not to be read from the text.
     """
 
     text: str
@@ -40,15 +40,15 @@ class Reply:
 
 
 Turn = tuple[str, str]
-"""What the model said, verbatim, and what it was answered."""
+"""The model's answer, verbatim, and our response to it."""
 
 
 def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer: str) -> Proposal:
-    """Ask, read the answer, and ask again where its edits do not apply.
+    """Ask for a proposal, and ask again while its edits do not apply.
 
     Args:
         ask: Sends the prompt and the turns so far, which only grow, so that caches stay valid.
-        context: Its files are what the edits must apply to.
+        context: Holds the files that the edits must apply to.
         proposer: Name of the backend, for the record.
 
     Raises:
@@ -65,7 +65,8 @@ def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer:
             error.usage = add(spent, error.usage) if error.usage else spent
             raise
         spent = add(spent, reply.usage)
-        text = _whole(reply.text)
+        # join surrogates: half a character cannot be sent back
+        text = reply.text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         try:
             parsed = reply.parsed or parse(text, context.experiment.files[0])
             title = one_line(parsed.title, 100) or title
@@ -81,38 +82,31 @@ def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer:
                 usage=spent,
                 meta={"repairs": len(turns), **remarks(parsed.prose)},
             )
-        turns.append(
-            (
-                text,
-                f"That does not apply: {complaint}\n\nNothing was changed. Send the whole proposal "
-                "again, title, hypothesis and all blocks.",
-            )
+        response = (
+            f"That does not apply: {complaint}\n\nNothing was changed. Send the whole proposal "
+            "again, title, hypothesis and all blocks."
         )
-    unusable = ProposalInvalid(f"after {REPAIRS} repairs: {complaint}", title, {"repairs": REPAIRS})
-    unusable.usage = spent
-    raise unusable
-
-
-def _whole(text: str) -> str:
-    """Put together what was cut within a character: the halves of one cannot be sent back."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        turns.append((text, response))
+    raise ProposalInvalid(
+        f"after {REPAIRS} repairs: {complaint}", title, {"repairs": REPAIRS}
+    ).with_usage(spent)
 
 
 def check(files: Mapping[str, str], parsed: Parsed) -> None:
-    """See that edits apply, compile and change something.
+    """Check that edits apply, parse and change something.
 
     Raises:
-        EditError: They do not; the message is meant for whoever wrote them.
+        EditError: They do not; the message is meant for their author.
     """
     changed = apply(files, parsed.edits)
     for name, text in changed.items():
         if name.endswith(".py"):
             try:
-                read_program(text)
+                parse_program(text)
             except UNREADABLE as error:
-                at = getattr(error, "lineno", None)
-                where = f" line {at}" if at else ""
-                said = getattr(error, "msg", "") or one_line(error) or "it is nested too deeply"
-                raise EditError(f"{name}{where} would not parse: {said}") from None
+                number = getattr(error, "lineno", None)
+                where = f" line {number}" if number else ""
+                reason = getattr(error, "msg", "") or one_line(error) or "it is nested too deeply"
+                raise EditError(f"{name}{where} would not parse: {reason}") from None
     if fingerprint(changed) == fingerprint(files):
         raise EditError("the edits change nothing that runs")

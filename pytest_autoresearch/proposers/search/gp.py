@@ -6,6 +6,7 @@ sampler imports torch and therefore runs in a helper process with one thread.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -15,32 +16,45 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from ...core.proposal import Context, Proposal, ProposerUnavailable
+from ...core.proposal import Context, Proposal, Proposer, ProposerUnavailable
 from ...source.search_space import Knob, Value, values_of
-from .keyless import Keyless, proposal_of, ratchet, space, tried
+from .literals import LiteralSearch, Space, proposal_of, ratchet, space, tried
 
-MAX_KNOBS = 16
+MAX_PARAMETERS = 16
 
 WARM_UP = 9
 
 AT_ONCE = 3
-"""Knobs turned in one step: with a few dozen trials in so many dimensions, a whole point of the
-sampler is mostly extrapolation, so a drawn few of its coordinates are taken and the others stay as
-the parent has them (the coordinate perturbation of DYCORS: Regis and Shoemaker, 2013)."""
+"""Parameters changed in one step. With a few dozen runs in so many dimensions, a whole point of the
+sampler is mostly extrapolation, so a few of its coordinates are drawn and the others stay as the
+parent has them (the coordinate perturbation of DYCORS: Regis and Shoemaker, 2013)."""
 
 TRIES = 20
 
 ANSWER_S = 120.0
 
 
-class GaussianProcess:
-    """Proposes where the model expects improvement; the first few attempts turn one knob each."""
+class GaussianProcess(Proposer):
+    """Proposes points of expected improvement, after a few attempts of `ratchet`."""
 
     name = "gp"
 
     def __init__(self) -> None:
         self._helper: subprocess.Popen[str] | None = None
-        self._first = Keyless("gp", ratchet)
+        self._warm_up = LiteralSearch("gp", ratchet)
+
+    def check(self) -> str:
+        """Check that Optuna is installed.
+
+        Raises:
+            ProposerUnavailable: It is not.
+        """
+        if importlib.util.find_spec("optuna") is None:
+            raise ProposerUnavailable(
+                "the package optuna is missing; pip install 'pytest-autoresearch[search]', or "
+                "choose --autoresearch-proposer ratchet"
+            )
+        return ""
 
     def propose(self, context: Context) -> Proposal:
         """Return the sampler's next point, as changes to the parent's file.
@@ -48,74 +62,36 @@ class GaussianProcess:
         Raises:
             ProposerUnavailable: The helper process died twice.
         """
-        scored = [attempt for attempt in context.history if attempt.score is not None]
-        if len(scored) < WARM_UP:
-            return self._first.propose(context)
+        if sum(attempt.score is not None for attempt in context.history) < WARM_UP:
+            return self._warm_up.propose(context)
         every = space(context)
-        names = sorted(every, key=lambda name: not every[name].upper)[:MAX_KNOBS]
-        knobs = {name: every[name] for name in names}
-        request = self._request(context, knobs)
+        names = sorted(every, key=lambda name: not every[name].upper)[:MAX_PARAMETERS]
+        parameters = {name: every[name] for name in names}
         known = tried(context)
         rng = random.Random(f"{context.seed}/{context.attempt}/gp")
-        moved = {
-            name: _typed(knobs[name], value)
-            for name, value in self._ask(request).items()
-            if name in knobs and _typed(knobs[name], value) != knobs[name].value
+        changed = {
+            name: new
+            for name, value in self._ask(_request(context, parameters)).items()
+            if name in parameters
+            and (new := _typed(parameters[name], value)) != parameters[name].value
         }
         for _ in range(TRIES):
-            few = rng.sample(sorted(moved), min(len(moved), rng.randint(1, AT_ONCE)))
-            changes = {name: moved[name] for name in few}
+            few = rng.sample(sorted(changed), min(len(changed), rng.randint(1, AT_ONCE)))
+            changes = {name: changed[name] for name in few}
             if changes and tuple(sorted(changes.items())) not in known:
-                return proposal_of(context, knobs, changes, self.name)
-        return self._first.propose(context)
-
-    def _request(self, context: Context, knobs: Mapping[str, Knob]) -> dict[str, Any]:
-        file = context.experiment.files[0]
-        points: list[dict[str, Any]] = []
-        level = 0.0
-        for attempt in context.history:
-            # Paired gains, chained from keep to keep: scores of unlike seeds differ by more luck.
-            gain = 0.0 if attempt.verdict == "baseline" else attempt.gain
-            total = None if gain is None else level + gain
-            if attempt.verdict == "keep" and total is not None:
-                level = total
-            if attempt.verdict in ("invalid", "duplicate", "infra", "interrupted"):
-                continue
-            values = attempt.meta.get("params") or values_of(
-                attempt.read_files().get(file, ""), knobs
-            )
-            points.append(
-                {
-                    "values": {name: values.get(name, knobs[name].value) for name in knobs},
-                    "gain": total,
-                    "running": attempt.verdict == "running",
-                }
-            )
-        return {
-            "seed": context.seed * 100_003 + context.attempt,
-            "points": points,
-            "knobs": {
-                name: {
-                    "choices": list(knob.choices),
-                    "low": knob.low,
-                    "high": knob.high,
-                    "log": knob.log,
-                    "int": knob.is_int,
-                    "value": knob.value,
-                }
-                for name, knob in knobs.items()
-            },
-        }
+                return proposal_of(context, parameters, changes, self.name)
+        return self._warm_up.propose(context)
 
     def _ask(self, request: Mapping[str, Any]) -> Mapping[str, Value]:
-        for attempt in range(2):
-            try:
-                return self._exchange(request)
-            except (OSError, ValueError) as error:
-                self.close()
-                if attempt:
-                    raise ProposerUnavailable(f"the search helper died: {error}") from None
-        raise AssertionError("unreachable")
+        try:
+            return self._exchange(request)
+        except (OSError, ValueError):
+            self.close()
+        try:
+            return self._exchange(request)
+        except (OSError, ValueError) as error:
+            self.close()
+            raise ProposerUnavailable(f"the search helper died: {error}") from None
 
     def _exchange(self, request: Mapping[str, Any]) -> Mapping[str, Value]:
         if self._helper is None or self._helper.poll() is not None:
@@ -156,7 +132,46 @@ class GaussianProcess:
             self._helper = None
 
 
-def _typed(knob: Knob, value: Value) -> Value:
-    if knob.choices or isinstance(value, str | bool):
+def _request(context: Context, parameters: Space) -> dict[str, Any]:
+    """Return the helper's request: the search space, and every attempt as a point in it."""
+    file = context.experiment.files[0]
+    points: list[dict[str, Any]] = []
+    level = 0.0
+    for attempt in context.history:
+        # paired gains, chained from keep to keep: scores of different seeds differ by more noise
+        gain = 0.0 if attempt.verdict == "baseline" else attempt.gain
+        total = None if gain is None else level + gain
+        if attempt.verdict == "keep" and total is not None:
+            level = total
+        if attempt.verdict in ("invalid", "duplicate", "infra", "interrupted"):
+            continue
+        values = attempt.meta.get("params") or values_of(
+            attempt.read_files().get(file, ""), parameters
+        )
+        points.append(
+            {
+                "values": {name: values.get(name, p.value) for name, p in parameters.items()},
+                "gain": total,
+                "running": attempt.verdict == "running",
+            }
+        )
+    return {
+        "seed": context.seed * 100_003 + context.attempt,
+        "points": points,
+        "parameters": {
+            name: {
+                "choices": list(p.choices),
+                "low": p.low,
+                "high": p.high,
+                "log": p.log,
+                "int": p.is_int,
+            }
+            for name, p in parameters.items()
+        },
+    }
+
+
+def _typed(parameter: Knob, value: Value) -> Value:
+    if parameter.choices or isinstance(value, str | bool):
         return value
-    return knob.clip(value)
+    return parameter.clip(value)

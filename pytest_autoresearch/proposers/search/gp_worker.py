@@ -1,4 +1,4 @@
-"""The helper process of `gp`: one JSON request a line, one JSON point a line."""
+"""The helper process of `gp`: one JSON request per line, one JSON point per line."""
 
 from __future__ import annotations
 
@@ -8,27 +8,23 @@ import warnings
 from typing import Any
 
 
-def distributions(knobs: dict[str, Any]) -> dict[str, Any]:
-    """Return Optuna distributions of the request's knobs."""
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
+def distributions(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the Optuna distributions of the request's parameters."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    found: dict[str, Any] = {}
-    for name, knob in knobs.items():
-        if knob["choices"]:
-            found[name] = CategoricalDistribution(knob["choices"])
-        elif knob["int"]:
-            found[name] = IntDistribution(int(knob["low"]), int(knob["high"]), log=knob["log"])
+    result: dict[str, Any] = {}
+    for name, p in parameters.items():
+        if p["choices"]:
+            result[name] = CategoricalDistribution(p["choices"])
+        elif p["int"]:
+            result[name] = IntDistribution(int(p["low"]), int(p["high"]), log=p["log"])
         else:
-            found[name] = FloatDistribution(knob["low"], knob["high"], log=knob["log"])
-    return found
+            result[name] = FloatDistribution(p["low"], p["high"], log=p["log"])
+    return result
 
 
 def inside(value: Any, distribution: Any) -> Any:
-    """Bring a recorded value into a distribution whose range has moved since."""
+    """Clip a recorded value to a distribution whose range has moved since."""
     if hasattr(distribution, "choices"):
         return value if value in distribution.choices else distribution.choices[0]
     value = min(distribution.high, max(distribution.low, value))
@@ -38,13 +34,13 @@ def inside(value: Any, distribution: Any) -> Any:
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Rebuild the study and ask it for a point.
 
-    A crash is a broken constraint, not a loss: it says where not to go, not how bad it is there.
+    A failed run is a violated constraint, not a loss: it says where not to go, not how bad it is.
     """
     import optuna
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    space = distributions(request["knobs"])
+    space = distributions(request["parameters"])
     sampler = optuna.samplers.GPSampler(
         seed=request["seed"] % 2**31,
         n_startup_trials=1,
