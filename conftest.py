@@ -1,4 +1,4 @@
-"""The shipped experiment: a small GPT on the standard library's source."""
+"""The shipped experiment: a small GPT on the source of the standard library."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ pytest_plugins = ["pytester"]
 @pytest.fixture(scope="session")
 def experiment():
     return Experiment(
-        files=("train.py",),  # what a mutation may change
-        context=("prepare.py",),  # what a proposer may read besides
-        data=Path(".autoresearch/data/stdlib"),  # made by: python prepare.py
+        files=("train.py",),  # editable by mutations
+        context=("prepare.py",),  # shown to proposers, not editable
+        data=Path(".autoresearch/data/stdlib"),  # created by: python prepare.py
     )

@@ -27,9 +27,7 @@ from .context import RunContext, write_files
 from .limits import Ended, RunLimits
 
 _POLL_S = 0.05
-
 _SCAN_S = 0.25
-
 _MAX_METRICS = 256
 
 _FIGURE = re.compile(

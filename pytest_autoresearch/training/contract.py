@@ -20,7 +20,7 @@ from .context import CHECKPOINT, LOSSES, RunContext, refused, write_files
 from .dataloader import DataLoader
 from .limits import Ended
 from .protocol import Training
-from .reference import Reference, fingerprint
+from .reference import Reference
 
 SMOKE_STEPS = 2
 
@@ -148,7 +148,7 @@ class TrainingRun:
                 hide=context.hidden_files, sandbox=context.sandbox_mode,
             )  # fmt: skip
 
-        key = (fingerprint(files), spec.entry, dataset.sha256, spec.threads, context.sandbox_mode)
+        key = (dict(files), spec.entry, dataset.sha256, spec.threads, context.sandbox_mode)
         with self.limits.cause("reference"):
             return context.launcher.keep("reference", key, make)
 

@@ -1,7 +1,7 @@
-"""The metered token feed: which tokens a candidate trains on, and how many.
+"""The metered data loader: which tokens a candidate trains on, and how many.
 
-Every candidate that asks for the same shape under the same seed gets the same batches in the same
-order. Nothing of the feed can be read ahead: one batch at a time is in the shared memory.
+All candidates that request the same shape under the same seed get the same batches in the same
+order. Nothing can be read ahead: the shared memory holds one batch at a time.
 """
 
 from __future__ import annotations
@@ -25,23 +25,22 @@ Tokens = npt.NDArray[np.uint16]
 
 
 class Windows:
-    """Windows of ``seq_len + 1`` tokens of a stream, each once an epoch, in an order of its own.
+    """Shuffled windows of ``seq_len + 1`` tokens of a stream, each once per epoch.
 
-    The stream is cut into n windows that share their border token, from an offset that the seed
-    and the epoch decide; a permutation of them, decided likewise, is dealt out. After n windows
-    the next epoch begins, without a gap.
+    The stream is cut into windows that share their border token, from an offset drawn from seed
+    and epoch, and these are permuted, likewise drawn. Epochs follow each other without a gap.
 
     Args:
-        stream: The whole training stream, (N,) uint16.
+        stream: Whole training stream, (N,) uint16.
         seq_len: T.
-        seed: The trial's seed.
+        seed: Seed of the run.
 
     Raises:
-        ProtocolError: If the stream is shorter than two windows.
+        ProtocolError: The stream is shorter than two windows.
     """
 
     def __init__(self, stream: Tokens, seq_len: int, seed: int) -> None:
-        self._count = (len(stream) - 1) // seq_len - 1  # one window's room for the offset
+        self._count = (len(stream) - 1) // seq_len - 1  # leaves one window's room for the offset
         if self._count < 1:
             raise ProtocolError(
                 f"asked for rows of {seq_len} tokens; the training stream holds {len(stream)}"
@@ -67,7 +66,7 @@ class Windows:
         self._next = 0
         key = f"{self._seed}:{self._seq_len}:{self._epoch}".encode()
         words = np.frombuffer(hashlib.sha256(key).digest(), dtype="<u4")
-        # RandomState, not Generator: numpy promises that its stream never changes.
+        # RandomState, not Generator: its stream is guaranteed never to change
         order = np.random.RandomState(words)
         offset = order.randint(self._seq_len)
         self._starts = order.permutation(self._count) * self._seq_len + offset
@@ -75,12 +74,12 @@ class Windows:
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """A well-formed request for a batch.
+    """A valid request for a batch.
 
     Attributes:
         batch_size: Rows.
-        seq_len: Tokens of a row.
-        loss: Training loss reported with it (it may be NaN or infinite), or None.
+        seq_len: Tokens per row.
+        loss: Training loss reported with it (may be NaN or infinite), or None.
     """
 
     batch_size: int
@@ -89,15 +88,15 @@ class BatchRequest:
 
     @property
     def tokens(self) -> int:
-        """Tokens it counts as."""
+        """Tokens of the batch."""
         return self.batch_size * self.seq_len
 
     @classmethod
     def parse(cls, message: Mapping[str, Any]) -> BatchRequest:
-        """Read a ``batch`` frame of an untrusted child.
+        """Validate a ``batch`` message of an untrusted process.
 
         Raises:
-            ProtocolError: If a field is missing, of a wrong type or out of bounds.
+            ProtocolError: A field is missing, of a wrong type or out of bounds.
         """
         size, length = message.get("batch_size"), message.get("seq_len")
         for name, value in (("batch_size", size), ("seq_len", length)):
@@ -107,8 +106,8 @@ class BatchRequest:
         assert isinstance(length, int)
         if size * (length + 1) > MAX_BATCH_TOKENS:
             raise ProtocolError(
-                f"asked for a batch of {_short(size)} x {_short(length)} tokens; at most "
-                f"{MAX_BATCH_TOKENS} are handed out at once"
+                f"asked for a batch of {_short(size)} x {_short(length)} tokens; the maximum is "
+                f"{MAX_BATCH_TOKENS}"
             )
         return cls(size, length, _loss(message.get("loss")))
 
@@ -130,45 +129,45 @@ def _short(value: object) -> str:
 
 
 class DataLoader:
-    """Writes batches into memory that the child can only read.
+    """Writes batches into memory that the candidate can only read.
 
     Args:
-        stream: The training stream, (N,) uint16, N at least a few windows.
-        seed: The trial's seed.
+        stream: Training stream, (N,) uint16.
+        seed: Seed of the run.
 
     Attributes:
-        fd: Descriptor to send with ``go``; the feed closes it.
+        fd: Descriptor to send with ``go``; `close` closes it.
         tokens: Tokens handed out.
         steps: Batches handed out.
     """
 
     def __init__(self, stream: Tokens, seed: int) -> None:
         self._memory, self.fd = mapped_memory(2 * MAX_BATCH_TOKENS)
-        self._attempt = np.frombuffer(self._memory, dtype="<u2")
+        self._buffer = np.frombuffer(self._memory, dtype="<u2")
         self._stream, self._seed = stream, seed
         self._windows: dict[int, Windows] = {}
         self.tokens = 0
         self.steps = 0
 
     def hand_out(self, request: BatchRequest) -> dict[str, object]:
-        """Write the next batch; return the part of the answer that says where it lies.
+        """Write the next batch and return the message that announces it.
 
         Raises:
-            ProtocolError: If the stream is too short for rows of this length.
+            ProtocolError: The stream is too short for rows of this length.
         """
         length = request.seq_len
         if length not in self._windows:
             self._windows[length] = Windows(self._stream, length, self._seed)
-        out = self._attempt[: request.batch_size * (length + 1)].reshape(-1, length + 1)
+        out = self._buffer[: request.batch_size * (length + 1)].reshape(-1, length + 1)
         self._windows[length].take(request.batch_size, out)
         self.tokens += request.tokens
         self.steps += 1
-        return {"type": "tokens", "offset": 0}
+        return {"type": "tokens"}
 
     def close(self) -> None:
-        """Give the memory back; idempotent."""
+        """Release the memory; idempotent."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            del self._attempt
+            del self._buffer
             self._memory.close()

@@ -15,7 +15,6 @@ from ..sandbox.policy import Mode
 from .run import execute
 
 _TICK_S = 0.25
-
 _STOP_S = 10.0
 
 

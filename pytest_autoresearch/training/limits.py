@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..core.run import Progress, RunStatus
 from ..core.text import one_line
-from . import vram
+from .devices import GPU_MEMORY_SHARE, gpu_memory
 
 OnProgress = Callable[[Progress], object]
 
@@ -20,11 +20,8 @@ DISK_BYTES = 16 << 30
 """Maximum size of all files in the folder that the candidate may write to."""
 
 _MAX_FILES = 20_000
-
 _DISK_SECONDS = 2.0
-
 _GPU_SECONDS = 0.5
-
 _SHOW_SECONDS = 0.25
 
 
@@ -120,12 +117,12 @@ class RunLimits:
                 raise Ended("guard", reason)
         if self._watch_gpu and now - self._gpu_checked > _GPU_SECONDS:
             self._gpu_checked = now
-            memory = vram.read()
+            memory = gpu_memory()
             if memory is not None and memory.too_full:
                 raise Ended(
                     "guard",
                     f"{memory.used >> 20} of {memory.total >> 20} MiB of the GPU are used; the "
-                    f"limit is {vram.SHARE:.0%}",
+                    f"limit is {GPU_MEMORY_SHARE:.0%}",
                 )
 
     def show(self, fraction: float) -> None:

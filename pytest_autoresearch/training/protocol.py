@@ -1,7 +1,7 @@
-"""The harness's side of the training conversation: ready, go, batches, end, done.
+"""Harness side of the training protocol: ready, go, batches, end, done.
 
-The other side is untrusted: every message is bounded and checked, every wait has a limit that is
-measured from outside, and each way of breaking the rules has one reason in plain words.
+The other side is untrusted: every message is checked, every wait has a limit measured from outside,
+and each violation has its own reason.
 """
 
 from __future__ import annotations
@@ -21,52 +21,42 @@ from ..forkserver.channel import ProtocolError
 from ..forkserver.client import LaunchFailed
 from ..forkserver.group import Exit
 from ..forkserver.launch import Child, ChildGone, ChildTimeout
-from . import earlystop
 from .clock import BudgetTooSmall, Clock
 from .dataloader import BatchRequest, DataLoader
+from .earlystop import LOOK_EVERY, Silence, exploded
 from .limits import Ended, RunLimits
 
 MAX_DECLARED = 1 << 40
-"""Largest number of parameters or bytes that is believed."""
+"""Largest plausible number of parameters or bytes."""
 
 _POLL_S = 0.2
-
 _SAVE_POLL_S = 0.02
-
 _SAVE_CPU_S, _SAVE_CPU_S_PER_BYTE = 0.5, 4.0 / 2**30
-
 _SAVE_WALL_S, _SAVE_WALL_S_PER_BYTE = 2.0, 1.0 / 200e6
-
 _CURVE_POINTS = 512
-
 _MAX_METRICS = 64
 
 
 class Training:
-    """One training process from its first word to its last.
+    """One training process from its first message to its last.
 
     Args:
         child: The process, just started.
         limits: Limits of the whole run.
-        startup_limit_s: CPU seconds until it asks for its first batch.
+        startup_limit_s: CPU seconds until the first batch request.
         wall_budget: Whether the budget is wall time, so that saving is limited in it too.
 
     Attributes:
         parameters: Model parameters, as declared before training.
         declared_bytes: Size of the model's state, as declared before training.
-        train_seconds: Wall seconds from the first batch asked for to the end of the budget.
+        train_seconds: Wall seconds from the first batch request to the end of the budget.
         cpu_seconds: CPU seconds of the process group in that time.
         curve: Pairs (fraction of the budget, loss), as reported.
-        metrics: Figures it reported of itself: finite numbers under short names.
+        metrics: Self-reported finite numbers.
     """
 
     def __init__(
-        self,
-        child: Child,
-        limits: RunLimits,
-        startup_limit_s: float,
-        *,
-        wall_budget: bool,
+        self, child: Child, limits: RunLimits, startup_limit_s: float, *, wall_budget: bool
     ) -> None:
         self.parameters = 0
         self.declared_bytes = 0
@@ -84,17 +74,17 @@ class Training:
         """Wait until the model is built.
 
         Raises:
-            Ended: It is not, and why.
+            Ended: Building it failed.
         """
         message = self._startup_message("ready")
         self.parameters = _count(message, "parameters")
         self.declared_bytes = _count(message, "bytes")
 
     def run(self, dataloader: DataLoader, clock: Clock) -> None:
-        """Hand out the data, answer until the budget ends, wait until the weights are saved.
+        """Hand out batches until the budget ends, then wait until the weights are saved.
 
         Raises:
-            Ended: Training did not come to a checkpoint, and why.
+            Ended: There is no checkpoint.
         """
         with self._limits.cause("start"):
             self._send({"type": "go"}, [dataloader.fd])
@@ -103,23 +93,23 @@ class Training:
         began, cpu_began = time.monotonic(), self._child.cpu_seconds()
         try:
             clock.begin()
-            last_word = self._serve(dataloader, clock, request)
+            done = self._serve(dataloader, clock, request)
         finally:
             self.train_seconds = time.monotonic() - began
             self.cpu_seconds = self._child.cpu_seconds() - cpu_began
-        if last_word is None:
+        if done is None:
             with self._limits.cause("save"):
-                last_word = self._saved()
-        self.metrics = _metrics(last_word.get("metrics"))
+                done = self._saved()
+        self.metrics = _metrics(done.get("metrics"))
 
     def _serve(
         self, dataloader: DataLoader, clock: Clock, message: Mapping[str, Any]
     ) -> Mapping[str, Any] | None:
-        """Answer requests until the budget ends (None), or ``done`` comes before (that message)."""
+        """Answer requests until the budget ends (None), or until an earlier ``done`` (returned)."""
         while message.get("type") != "done":
             try:
                 request = BatchRequest.parse(message)
-                self._note(request.loss, clock.progress, dataloader.steps)
+                self._note_loss(request.loss, clock.progress, dataloader.steps)
                 progress = clock.progress
                 if not clock.admit(request.tokens):
                     self._send({"type": "end"})
@@ -129,11 +119,11 @@ class Training:
                 raise Ended("crash", f"the training process {error}") from None
             self._limits.work = float(dataloader.tokens)
             self._send({**answer, "progress": progress})
-            silence = earlystop.Silence(time.monotonic(), self._child.cpu_seconds)
-            message = self._message(partial(self._between, clock, silence), clock.poll_seconds)
+            silence = Silence(time.monotonic(), self._child.cpu_seconds)
+            message = self._message(partial(self._poll, clock, silence), clock.poll_seconds)
         return message
 
-    def _between(self, clock: Clock, silence: earlystop.Silence) -> None:
+    def _poll(self, clock: Clock, silence: Silence) -> None:
         clock.poll()
         if reason := silence.reason(time.monotonic()):
             raise Ended("timeout", f"the training process {reason}")
@@ -146,7 +136,7 @@ class Training:
             )
 
     def _saved(self) -> Mapping[str, Any]:
-        """Wait for ``done``, with time enough to save and for little else."""
+        """Wait for ``done``, with enough time to save and little more."""
         size = self.declared_bytes
         began, cpu_began = time.monotonic(), self._child.cpu_seconds()
         cpu_limit = _SAVE_CPU_S + size * _SAVE_CPU_S_PER_BYTE
@@ -185,8 +175,8 @@ class Training:
             raise Ended("crash", f"the training process sent no {kind!r} message when one was due")
         return message
 
-    def _message(self, tick: Callable[[], None], poll_s: float) -> Mapping[str, Any]:
-        """Return the next message; meanwhile see to the limits and call `tick`."""
+    def _message(self, poll: Callable[[], None], poll_s: float) -> Mapping[str, Any]:
+        """Return the next message; until then, check the limits and call `poll`."""
         message: dict[str, Any] | None = None
         while message is None:
             with contextlib.suppress(ChildTimeout):
@@ -198,9 +188,9 @@ class Training:
                     reason = f"the training process broke the protocol: {error}"
                     raise Ended("crash", reason) from None
             self._limits.check()
-            tick()
+            poll()
         if message.get("type") == "error":
-            raise self._failed(message.get("error"))
+            raise self._failure(message.get("error"))
         return message
 
     def _send(self, message: Mapping[str, object], fds: Sequence[int] = ()) -> None:
@@ -209,8 +199,8 @@ class Training:
         except ChildGone as gone:
             raise _gone(gone.exit) from None
 
-    def _failed(self, text: object) -> Exception:
-        """The child reported an exception."""
+    def _failure(self, text: object) -> Exception:
+        """Return what an exception in the process means for the run."""
         folder = self._limits.folder
         if folder is not None and os.strerror(errno.ENOSPC) in str(text):
             free = shutil.disk_usage(folder).free
@@ -218,7 +208,7 @@ class Training:
                 return LaunchFailed(f"{folder} has {free >> 20} MiB left; free some space")
         return Ended("crash", one_line(text) or "train.py failed without a message")
 
-    def _note(self, loss: float | None, fraction: float, steps: int) -> None:
+    def _note_loss(self, loss: float | None, fraction: float, steps: int) -> None:
         if loss is None:
             return
         if not math.isfinite(loss):
@@ -227,14 +217,13 @@ class Training:
         self.curve.append((fraction, loss))
         if len(self.curve) > 2 * _CURVE_POINTS:
             self.curve = self.curve[::2]
-        if fraction - self._looked > earlystop.LOOK_EVERY:
+        if fraction - self._looked > LOOK_EVERY:
             self._looked = fraction
-            if reason := earlystop.exploded(self.curve):
+            if reason := exploded(self.curve):
                 raise Ended("crash", reason)
 
 
 def _gone(ended: Exit) -> Ended:
-    """The process ended before its time."""
     if ended.stopped in ("memory", "processes"):
         return Ended("guard", f"the training process was {ended.describe()}")
     was = "was " if ended.signal is not None else ""
@@ -249,12 +238,13 @@ def _count(message: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _metrics(found: object) -> dict[str, float]:
-    """Finite numbers under short names; the rest goes."""
-    kept: dict[str, float] = {}
-    for name, value in list(found.items())[:_MAX_METRICS] if isinstance(found, dict) else ():
+def _metrics(reported: object) -> dict[str, float]:
+    """Return the finite numbers under short names."""
+    metrics: dict[str, float] = {}
+    items = list(reported.items())[:_MAX_METRICS] if isinstance(reported, dict) else ()
+    for name, value in items:
         if type(value) in (int, float) and name.isidentifier() and len(name) <= 64:
             with contextlib.suppress(OverflowError):
                 if math.isfinite(number := float(value)):
-                    kept[name] = number
-    return kept
+                    metrics[name] = number
+    return metrics

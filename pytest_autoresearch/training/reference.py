@@ -1,16 +1,14 @@
 """The reference of ``equal`` budgets: the campaign's baseline code, run a few steps at a time.
 
-It is a sandboxed child like any other, which trains for ever on the same stream. Between bursts
-it waits for a batch and uses no CPU. What counts is only what its steps cost, not what it learns.
+It is a confined process that trains endlessly on the same stream. Between bursts it waits for a
+batch and uses no CPU. Only the cost of its steps matters, not its loss.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import tempfile
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,32 +22,28 @@ from .context import write_files
 from .dataloader import BatchRequest, DataLoader, Tokens
 
 _START_S = 300.0
-
 _STEP_S = 120.0
-
 _BURST_CPU_S = 0.1
-
 _MIN_STEPS, _MAX_STEPS = 3, 64
-
 _WARM_CPU_S, _WARM_STEPS = 0.5, 16
 
 
 class Reference:
-    """A child that trains the baseline, in bursts. May be shared by several threads.
+    """A process that trains the baseline in bursts.
 
     Args:
-        launcher: Starts the child.
-        files: The baseline's files.
+        launcher: Starts the process.
+        files: Baseline's files.
         entry: Its entry file.
-        stream: The training stream.
-        vocab_size: As in the trials it is compared with.
-        seq_len: As in the trials it is compared with.
-        threads: As in the trials it is compared with.
-        hide: Files it must not be able to read.
+        stream: Training stream.
+        vocab_size: As in the runs that it is compared with; so are `seq_len` and `threads`.
+        seq_len: Context length.
+        threads: CPU threads.
+        hide: Files that it must not read.
         sandbox: Sandbox mode.
 
     Raises:
-        LaunchFailed: The baseline's code does not get as far as its first batch.
+        LaunchFailed: The baseline does not reach its first batch.
     """
 
     def __init__(
@@ -65,15 +59,14 @@ class Reference:
         hide: tuple[str, ...] = (),
         sandbox: Mode = "auto",
     ) -> None:
-        self._lock = threading.Lock()
         with contextlib.ExitStack() as undo:
             root = Path(tempfile.mkdtemp(prefix="autoresearch-reference-"))
             undo.callback(shutil.rmtree, root, ignore_errors=True)
             copy, work = root / "copy", root / "work"
             write_files(files, copy)
             work.mkdir()
-            self._feed = DataLoader(stream, seed=0)
-            undo.callback(self._feed.close)
+            self._loader = DataLoader(stream, seed=0)
+            undo.callback(self._loader.close)
             job = Job(
                 "train", copy, entry, work / "checkpoint.safetensors", work, threads=threads,
                 vocab_size=vocab_size, seq_len=seq_len, hide=hide, sandbox=sandbox,
@@ -81,7 +74,7 @@ class Reference:
             self._child = launcher.start(job)
             undo.callback(self._child.kill)
             self._receive("ready", _START_S)
-            self._child.send({"type": "go"}, [self._feed.fd])
+            self._child.send({"type": "go"}, [self._loader.fd])
             self._request = self._next_request(_START_S)
             self._warm_up()
             self._undo = undo.pop_all()
@@ -90,33 +83,32 @@ class Reference:
         """Run one step to warm the caches, then a few that are measured.
 
         Args:
-            progress: What to tell it: its steps may cost differently early and late.
+            progress: Passed to the baseline, whose steps may cost differently early and late.
 
         Raises:
-            LaunchFailed: The reference ended or hangs. Make another.
+            LaunchFailed: The reference ended or hangs; start another.
         """
-        with self._lock:
-            began = before = self._child.cpu_seconds()
-            costs: list[float] = []
-            for step in range(_MAX_STEPS):
-                tokens = self._step(progress)
-                now = self._child.cpu_seconds()
-                if step > 0:
-                    costs.append((now - before) / tokens)
-                before = now
-                if len(costs) >= _MIN_STEPS and now - began >= _BURST_CPU_S:
-                    break
-            if min(costs) <= 0:
-                raise LaunchFailed("CPU time cannot be read here; use a budget in tokens instead")
-            return Burst(tuple(costs), now - began)
+        began = before = self._child.cpu_seconds()
+        costs: list[float] = []
+        for step in range(_MAX_STEPS):
+            tokens = self._step(progress)
+            now = self._child.cpu_seconds()
+            if step > 0:
+                costs.append((now - before) / tokens)
+            before = now
+            if len(costs) >= _MIN_STEPS and now - began >= _BURST_CPU_S:
+                break
+        if min(costs) <= 0:
+            raise LaunchFailed("CPU time cannot be read here; use a budget in tokens instead")
+        return Burst(tuple(costs), now - began)
 
     def close(self) -> None:
-        """End it; idempotent."""
+        """End the process; idempotent."""
         with contextlib.suppress(LaunchFailed):
             self._undo.close()
 
     def _warm_up(self) -> None:
-        """The first steps allocate and so cost more than any later one."""
+        """Run the first steps, which allocate and so cost more than later ones."""
         began = self._child.cpu_seconds()
         for step in range(_WARM_STEPS):
             self._step(0.0)
@@ -126,7 +118,7 @@ class Reference:
     def _step(self, progress: float) -> int:
         tokens = self._request.tokens
         try:
-            self._child.send({**self._feed.hand_out(self._request), "progress": progress})
+            self._child.send({**self._loader.hand_out(self._request), "progress": progress})
         except (ChildGone, ProtocolError) as error:
             raise LaunchFailed(one_line(f"the reference stopped: {error}")) from None
         self._request = self._next_request(_STEP_S)
@@ -146,11 +138,3 @@ class Reference:
         if message.get("type") != kind:
             raise LaunchFailed(one_line(f"the reference failed: {message.get('error', message)}"))
         return message
-
-
-def fingerprint(files: Mapping[str, bytes]) -> str:
-    """Identity of a set of files."""
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
-    return digest.hexdigest()

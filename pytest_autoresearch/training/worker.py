@@ -1,7 +1,7 @@
-"""The untrusted side: becomes the candidate, once confined.
+"""The untrusted side of a run: a confined process that loads and trains the candidate.
 
-Runs in the same process as candidate code, so the harness believes nothing it says without a
-bound. Imported by the zygote, before the fork.
+It shares its process with candidate code, so the harness checks everything it sends. Imported by
+the forkserver, before the fork.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ from ..forkserver.channel import Channel, PeerGone
 from ..scoring.worker import serve
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-
 _ERROR_CHARACTERS = 500
 
 Batch = tuple[Tensor, Tensor, float]
 
 
 def main(channel: Channel) -> int:
-    """Read the job, do it, return the exit status; never raises for the candidate's code."""
+    """Receive the job, do it, and return the exit status; never raises for candidate code."""
     try:
         job: Mapping[str, Any] = channel.receive()
         seed(job["seed"])
@@ -60,7 +59,7 @@ def main(channel: Channel) -> int:
 
 
 def flush() -> None:
-    """Write out what was printed: the harness kills this process once it has the last word."""
+    """Flush the output; the harness kills this process after its last message."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -74,10 +73,10 @@ def seed(value: int) -> None:
 
 
 def keep_memory() -> None:
-    """Tell glibc to keep freed memory: it would map each large tensor anew, page by page."""
+    """Make glibc keep freed memory; by default it maps each large tensor again, page by page."""
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most glibc accepts
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the maximum that glibc accepts
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
@@ -97,7 +96,7 @@ def load(directory: Path, entry: str) -> ModuleType:
 
 
 def describe(error: BaseException) -> str:
-    """Type and message of an error on one line, with the line of the entry file it came from."""
+    """Return type and message of an error on one line, with its line in the entry file."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     entry = getattr(sys.modules.get("train"), "__file__", None)
     frames = traceback.extract_tb(error.__traceback__)
@@ -106,7 +105,7 @@ def describe(error: BaseException) -> str:
 
 
 def train(channel: Channel, module: ModuleType, job: Mapping[str, Any]) -> None:
-    """Build, wait for the data, train until it ends, save."""
+    """Build the model, wait for the data, train until the budget ends, and save."""
     seed(job["seed"])
     model: torch.nn.Module = module.build(job["vocab_size"], job["seq_len"])
     channel.send(
@@ -137,8 +136,8 @@ class Batches:
     """The training data, metered by the harness.
 
     ``for x, y, progress in batches(batch_size, seq_len)`` yields int64 tensors of shape
-    (batch_size, seq_len) on the CPU, where y is x shifted by one token, and the used part of the
-    budget, in [0, 1). It ends when the budget does; so does every further loop.
+    (batch_size, seq_len) on the CPU, where y is x shifted by one token, and the used fraction of
+    the budget, in [0, 1). It ends with the budget; every later loop is empty.
     """
 
     def __init__(self, channel: Channel, memory_fd: int) -> None:
@@ -158,13 +157,12 @@ class Batches:
             answer: dict[str, Any] = self._channel.receive()
             if answer["type"] != "tokens":
                 return
-            start = answer["offset"] // 2
-            tokens = self._tokens[start : start + shape[0] * shape[1]].astype(np.int64)
+            tokens = self._tokens[: shape[0] * shape[1]].astype(np.int64)
             rows = torch.from_numpy(tokens).view(shape)
             yield rows[:, :-1].contiguous(), rows[:, 1:].contiguous(), answer["progress"]
 
     def report(self, *, loss: float | Tensor) -> None:
-        """Tell whoever watches the last training loss."""
+        """Report the latest training loss to the harness, with the next request."""
         self._reported = self.last_loss = float(loss)
 
     def _take_report(self) -> float | str | None:

@@ -1,8 +1,9 @@
-"""A tiny real data set, small candidates, and eyes on processes, for the trial tests."""
+"""A tiny data set, small candidates and process checks for tests that train."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import hashlib
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pytest_autoresearch import Budget
+from pytest_autoresearch.core.processes import process_start, read_stat
 from pytest_autoresearch.core.run import RunSpec
 from pytest_autoresearch.data import dataset
 from pytest_autoresearch.forkserver.launch import Launcher
@@ -42,26 +44,26 @@ def logits(model, x):
 """
 
 BUILD = HONEST[: HONEST.index("def train")] + HONEST[HONEST.index("def logits") :]
-"""An honest candidate without its ``train``."""
+"""HONEST without its ``train``."""
 
 
 @functools.cache
 def shared_launcher() -> Launcher:
-    """One warm launcher for all tests of a process: its imports cost seconds."""
+    """Return one launcher for all tests of a process; starting one costs seconds."""
     launcher = Launcher()
     atexit.register(launcher.close)
     return launcher
 
 
 def candidate(train: str, *, build: str = BUILD) -> str:
-    """A candidate whose ``train`` has this body (``model`` and ``batches`` are its arguments)."""
+    """Return a candidate whose ``train(model, batches)`` has this body."""
     return (
         build + "\ndef train(model, batches):\n" + textwrap.indent(textwrap.dedent(train), "    ")
     )
 
 
 def write_dataset(folder: Path, *, train_tokens: int = 40_000) -> Path:
-    """A data set in the real format: a noisy cycle over the vocabulary, so it can be learnt."""
+    """Write a learnable data set in the real format: a noisy cycle over the vocabulary."""
     folder.mkdir(parents=True)
     random = np.random.RandomState(0)
     contents = {}
@@ -97,10 +99,10 @@ def write_dataset(folder: Path, *, train_tokens: int = 40_000) -> Path:
 def make_spec(
     data: Path, train_py: str = HONEST, budget: str = "4ktok", **fields: object
 ) -> RunSpec:
-    """A trial of `train_py`."""
+    """Return a `RunSpec` that trains `train_py`."""
     files = {"train.py": train_py.encode()}
     values: dict[str, object] = {
-        "run_id": "trial-1",
+        "run_id": "run-1",
         "seed": 1,
         "audit": 64,
         "reference_files": files,
@@ -111,15 +113,12 @@ def make_spec(
 
 
 def descendants(pid: int) -> set[int]:
-    """Living descendants of a process, as ``/proc`` shows them now."""
+    """Return the living descendants of a process, from ``/proc``."""
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
-            try:
-                fields = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            parents[int(name)] = int(fields[1])
+            with contextlib.suppress(OSError):
+                parents[int(name)] = int(read_stat(name)[1])
     found: set[int] = set()
     grown = {pid}
     while grown:
@@ -129,15 +128,12 @@ def descendants(pid: int) -> set[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
-    except OSError:
-        return False
+    """Return whether a process exists and is not a zombie."""
+    return bool(process_start(pid))
 
 
 def all_gone(pids: set[int], within_s: float = 20.0) -> bool:
-    """Whether all these processes end soon."""
+    """Wait until all these processes have ended; return whether they did in time."""
     deadline = time.monotonic() + within_s
     while any(alive(pid) for pid in pids):
         if time.monotonic() > deadline:

@@ -1,3 +1,5 @@
+"""Budgets: tokens, batches, wall time and counted CPU work, on a simulated machine."""
+
 from __future__ import annotations
 
 import contextlib
@@ -22,20 +24,22 @@ STEP_S = 0.05
 
 
 class Machine:
-    """A machine whose speed changes, with a reference on it and a candidate being trained.
+    """A simulated machine with a reference and a candidate in training.
 
-    `cost` says how many times dearer than the baseline the candidate is a token; `load` how slow
-    the machine is as a function of the CPU seconds the candidate has used.
+    Args:
+        cost: CPU cost of the candidate per token, relative to the baseline.
+        load: Slowdown of the machine as a function of the candidate's CPU seconds.
+        step_noise: Draws a factor for each step of the reference.
     """
 
     def __init__(self, cost=1.0, load=lambda cpu: 1.0, step_noise=lambda: 1.0) -> None:
         self.cost, self.load, self.step_noise = cost, load, step_noise
-        self.cpu = 17.0  # start-up came before
-        self.stopped = 0
+        self.cpu = 17.0  # CPU seconds of start-up
+        self.paused = 0
         self.bursts = 0
 
     def burst(self, progress: float) -> Burst:
-        assert self.stopped == 1
+        assert self.paused == 1
         assert 0 <= progress < 1
         self.bursts += 1
         cost = STEP_S / BATCH * self.load(self.cpu - 17.0)
@@ -44,12 +48,12 @@ class Machine:
 
     @contextlib.contextmanager
     def pause(self):
-        self.stopped += 1
+        self.paused += 1
         yield
-        self.stopped -= 1
+        self.paused -= 1
 
     def train(self, amount: float, seed: int = 0) -> tuple[int, EqualWorkClock]:
-        """Train until the clock ends it; return tokens handed out."""
+        """Train until the budget ends; return the tokens handed out and the clock."""
         clock = EqualWorkClock(
             amount, lambda: self.cpu, self.burst, self.pause, rng=random.Random(seed)
         )
@@ -65,24 +69,24 @@ class Machine:
         return tokens, clock
 
 
-def test_the_baseline_itself_gets_its_own_tokens():
+def test_baseline_gets_exactly_its_tokens():
     tokens, _ = Machine().train(300_000)
     assert tokens == pytest.approx(300_000, rel=0.005)
 
 
 @pytest.mark.parametrize("cost", [0.5, 1.3, 2.0, 7.0])
-def test_a_dearer_candidate_gets_proportionally_fewer_tokens(cost):
+def test_slower_candidate_gets_proportionally_fewer_tokens(cost):
     tokens, _ = Machine(cost).train(300_000)
     assert tokens == pytest.approx(300_000 / cost, rel=0.03)
 
 
-def test_a_second_core_counts_double():
-    """Two busy threads advance the CPU clock twice as fast: as a candidate twice as dear."""
+def test_second_core_counts_double():
+    """Two busy threads use CPU seconds twice as fast, like a candidate of twice the cost."""
     tokens, _ = Machine(cost=2.0).train(100_000)
     assert tokens == pytest.approx(50_000, rel=0.03)
 
 
-def test_load_that_comes_and_goes_does_not_matter():
+def test_changing_machine_load_does_not_change_the_budget():
     quiet, _ = Machine(1.3).train(600_000)
     loaded, _ = Machine(1.3, load=lambda cpu: 1.0 + 0.8 * ((cpu // 7) % 2)).train(600_000)
     growing, _ = Machine(1.3, load=lambda cpu: 1.0 + cpu / 20).train(600_000)
@@ -90,7 +94,7 @@ def test_load_that_comes_and_goes_does_not_matter():
     assert growing == pytest.approx(quiet, rel=0.04)
 
 
-def test_wild_steps_of_the_reference_are_smoothed_away():
+def test_outlier_steps_of_the_reference_do_not_change_the_budget():
     noise = random.Random(5)
 
     def hiccup() -> float:
@@ -100,7 +104,7 @@ def test_wild_steps_of_the_reference_are_smoothed_away():
     assert tokens == pytest.approx(600_000, rel=0.04)
 
 
-def test_the_reference_takes_about_its_share():
+def test_reference_takes_about_its_share():
     machine = Machine()
     _, clock = machine.train(600_000)
     facts = clock.facts()
@@ -110,7 +114,7 @@ def test_the_reference_takes_about_its_share():
     assert facts["reference_us_per_token"] == pytest.approx(50.0)
 
 
-def test_bursts_come_at_other_moments_each_time():
+def test_bursts_come_at_random_moments():
     def moments(seed):
         machine, found = Machine(), []
         burst = machine.burst
@@ -125,7 +129,7 @@ def test_bursts_come_at_other_moments_each_time():
     st.lists(st.floats(0.001, 3.0), min_size=1, max_size=60),
     st.lists(st.floats(0.2, 5.0), min_size=1, max_size=20),
 )
-def test_progress_never_goes_back_and_stays_below_one(steps, speeds):
+def test_progress_never_decreases_and_stays_below_one(steps, speeds):
     machine = Machine()
     factors = iter(speeds * 100)
     machine.step_noise = lambda: next(factors)
@@ -142,7 +146,7 @@ def test_progress_never_goes_back_and_stays_below_one(steps, speeds):
     assert shown[-1] < 1
 
 
-def test_progress_does_not_move_while_the_candidate_uses_no_cpu():
+def test_progress_is_constant_while_the_candidate_uses_no_cpu():
     machine = Machine()
     clock = EqualWorkClock(50_000, lambda: machine.cpu, machine.burst, machine.pause)
     clock.begin()
@@ -155,14 +159,14 @@ def test_progress_does_not_move_while_the_candidate_uses_no_cpu():
     assert machine.bursts <= 2
 
 
-def test_work_hands_out_exactly_what_fits():
+def test_work_clock_admits_exactly_what_fits():
     clock = WorkClock(10_000)
     clock.begin()
     sizes = [3000, 3000, 3000, 3000, 1000, 1]
     assert [clock.admit(size) for size in sizes] == [True, True, True, False, True, False]
 
 
-def test_work_progress_is_what_was_handed_out():
+def test_work_clock_progress_is_the_fraction_handed_out():
     clock = WorkClock(8000)
     shown = []
     while True:
@@ -172,12 +176,12 @@ def test_work_progress_is_what_was_handed_out():
     assert shown == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
-def test_a_batch_larger_than_the_whole_budget_is_named():
+def test_batch_larger_than_the_whole_budget_raises():
     with pytest.raises(BudgetTooSmall, match="9999"):
         WorkClock(5000).admit(9999)
 
 
-def test_a_rehearsal_counts_batches_of_any_size():
+def test_step_clock_counts_batches_of_any_size():
     clock = StepClock(2)
     assert [clock.admit(size) for size in (10**6, 1, 1)] == [True, True, False]
 
@@ -191,10 +195,10 @@ class Ticking:
 
 
 @pytest.mark.parametrize("step", [0.1, 1.0, 3.0])
-def test_wall_time_ends_at_the_step_nearest_to_the_budget(step):
+def test_wall_clock_ends_at_the_step_nearest_to_the_budget(step):
     time = Ticking()
     clock = WallClock(10.0, time)
-    time.now += 50  # before the first batch nothing counts
+    time.now += 50  # time before the first batch does not count
     clock.begin()
     began = time.now
     while clock.admit(1):
@@ -202,7 +206,7 @@ def test_wall_time_ends_at_the_step_nearest_to_the_budget(step):
     assert abs(time.now - began - 10.0) <= step / 2 + 1e-6
 
 
-def test_a_candidate_that_does_not_come_back_is_overdue():
+def test_wall_clock_is_overdue_without_batch_requests():
     time = Ticking()
     clock = WallClock(100.0, time)
     clock.begin()

@@ -1,3 +1,5 @@
+"""Runs of a command: parsing of its output, confinement and limits."""
+
 from __future__ import annotations
 
 import math
@@ -30,7 +32,7 @@ def run(tmp_path: Path):
     return run
 
 
-def test_figures_are_read_from_the_output(run):
+def test_figures_are_parsed_from_the_output(run):
     result = run(
         "print('---\\nval_bpb: 0.9979\\nMETRIC tokens_M=499.6\\nmfu_percent: 39.8 %\\n"
         "note: fine\\nval_bpb:   0.5')"
@@ -42,7 +44,7 @@ def test_figures_are_read_from_the_output(run):
     assert sum(result.causes.values()) == pytest.approx(result.total_seconds, abs=0.05)
 
 
-def test_the_command_is_told_seed_and_budget_and_nothing_secret(run, monkeypatch):
+def test_environment_has_seed_and_budget_and_no_secrets(run, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-secret-secret")
     result = run(
         "import os\n"
@@ -53,7 +55,7 @@ def test_the_command_is_told_seed_and_budget_and_nothing_secret(run, monkeypatch
     assert (result.reason, result.score) == ("", 7.0)
 
 
-def test_it_works_in_its_own_copy(run, tmp_path):
+def test_command_runs_in_its_own_copy(run, tmp_path):
     result = run(
         "import os\nopen('made.txt', 'w').write('x')\nprint(os.getcwd())\nprint('val_bpb: 1')"
     )
@@ -72,19 +74,19 @@ def test_it_works_in_its_own_copy(run, tmp_path):
         ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
     ],
 )
-def test_failures_are_crashes_with_their_reason(run, script, reason):
+def test_failure_is_a_crash_with_its_reason(run, script, reason):
     result = run(script)
     assert result.status == "crash"
     assert reason in result.reason
     assert result.score is None
 
 
-def test_a_command_that_does_not_exist_is_infrastructure(run):
+def test_missing_program_is_an_infrastructure_failure(run):
     result = run("", command=("no-such-program",))
     assert (result.status, "no-such-program" in result.reason) == ("infra", True)
 
 
-def test_the_wall_limit_ends_the_whole_group(run):
+def test_wall_limit_ends_the_whole_process_group(run):
     before = descendants(os.getpid())
     result = run(
         "import os, time\nif os.fork() == 0: os.setsid()\nprint('val_bpb: 1', flush=True)\n"
@@ -96,24 +98,24 @@ def test_the_wall_limit_ends_the_whole_group(run):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_over_the_limit_is_a_guard(run):
+def test_memory_over_the_limit_is_a_guard_failure(run):
     result = run(
         "import time\nkept = b'x' * (600 << 20)\ntime.sleep(600)", memory_limit_bytes=300 << 20
     )
     assert (result.status, "memory" in result.reason) == ("guard", True)
 
 
-def test_it_can_be_stopped(run):
+def test_should_stop_interrupts_the_command(run):
     result = run("import time; time.sleep(600)", should_stop=lambda: True)
     assert result.status == "interrupted"
 
 
-def test_a_rehearsal_runs_nothing(run, tmp_path):
+def test_smoke_run_of_a_command_executes_nothing(run, tmp_path):
     assert run("1 / 0", phase="smoke").status == "ok"
     assert not (tmp_path / "runs" / "c1").exists()
 
 
-def test_the_figures_of_a_known_summary_are_read():
+def test_karpathy_autoresearch_summary_is_parsed():
     text = (
         "step 00953 | loss: 2.1\n---\nval_bpb:          0.997900\ntraining_seconds: 300.1\n"
         "total_tokens_M:   499.6\nnum_steps:        953\nnum_params_M:     50.3\n"
@@ -128,7 +130,7 @@ def test_the_figures_of_a_known_summary_are_read():
 
 
 @given(st.text())
-def test_any_output_parses(text):
+def test_any_output_is_parsed(text):
     for name, value in parse_figures(text).items():
         assert name
         assert isinstance(value, float)
@@ -139,7 +141,7 @@ def test_any_output_parses(text):
     st.floats(),
     st.sampled_from(["{}: {}", "METRIC {}={}", "  {} : {}  ", "{}={}"]),
 )
-def test_any_number_comes_back_as_it_was_printed(name, value, form):
+def test_any_printed_number_is_parsed_exactly(name, value, form):
     found = parse_figures("before\n" + form.format(name, value) + "\nafter: all\n")
     assert found.keys() == {name}
     assert found[name] == value or (math.isnan(found[name]) and math.isnan(value))

@@ -1,3 +1,5 @@
+"""The metered data loader: order of the windows, counting, and validation of requests."""
+
 from __future__ import annotations
 
 import math
@@ -32,7 +34,7 @@ def test_rows_are_contiguous_windows_of_the_stream():
     assert (np.diff(found.astype(int), axis=1) == 1).all()
 
 
-def test_an_epoch_deals_every_window_once_and_the_next_follows_without_a_gap():
+def test_epoch_contains_every_window_once_and_the_next_follows():
     count = (len(STREAM) - 1) // 7 - 1
     starts = rows(3 * count)[:, 0].astype(int).reshape(3, count)
     for epoch in starts:
@@ -47,22 +49,22 @@ def test_order_depends_on_the_seed_and_not_on_the_batch_size():
     assert not (rows(200, seed=1) == rows(200, seed=2)).all()
 
 
-def test_the_order_is_the_same_on_every_machine():
+def test_order_is_the_same_on_every_machine():
     assert rows(4, seed=3)[:, 0].tolist() == [793, 772, 625, 345]
 
 
-def test_a_stream_that_is_too_short_is_refused():
+def test_stream_that_is_too_short_is_rejected():
     with pytest.raises(ProtocolError, match="1000"):
         rows(1, seq_len=900)
 
 
-def test_a_feed_counts_tokens_exactly_and_keeps_an_order_for_each_length():
+def test_loader_counts_tokens_and_keeps_an_order_per_length():
     dataloader = DataLoader(STREAM, seed=1)
     for batch, length in ((4, 7), (2, 20), (4, 7)):
         answer = dataloader.hand_out(BatchRequest(batch, length, None))
-        assert answer == {"type": "tokens", "offset": 0}
+        assert answer == {"type": "tokens"}
     assert (dataloader.tokens, dataloader.steps) == (28 + 40 + 28, 3)
-    assert (dataloader._attempt[:32].reshape(4, 8) == rows(8)[4:]).all()
+    assert (dataloader._buffer[:32].reshape(4, 8) == rows(8)[4:]).all()
     dataloader.close()
     dataloader.close()
 
@@ -83,7 +85,7 @@ def test_a_feed_counts_tokens_exactly_and_keeps_an_order_for_each_length():
         {"batch_size": 4, "seq_len": 4, "loss": True},
     ],
 )
-def test_malformed_requests_are_refused_in_one_short_line(message):
+def test_malformed_request_is_rejected_with_a_short_message(message):
     with pytest.raises(ProtocolError) as caught:
         BatchRequest.parse(message)
     assert len(str(caught.value)) < 150
@@ -93,7 +95,7 @@ json_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text
 
 
 @given(st.dictionaries(st.sampled_from(["batch_size", "seq_len", "loss"]), json_scalars))
-def test_any_request_is_bounded_or_refused(message):
+def test_any_request_is_bounded_or_rejected(message):
     try:
         request = BatchRequest.parse(message)
     except ProtocolError:
@@ -101,7 +103,7 @@ def test_any_request_is_bounded_or_refused(message):
     assert 1 <= request.tokens < MAX_BATCH_TOKENS
 
 
-def test_losses_that_are_no_numbers_arrive_as_such():
+def test_infinite_and_nan_losses_are_parsed():
     request = BatchRequest.parse({"batch_size": 1, "seq_len": 1, "loss": "nan"})
     assert math.isnan(request.loss)
     assert BatchRequest.parse({"batch_size": 1, "seq_len": 1, "loss": 10**400}).loss == math.inf
