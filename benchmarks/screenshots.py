@@ -1,10 +1,10 @@
-"""Make the pictures of the README from a real campaign: its report, and its terminal.
+"""Make the pictures of the README from a real campaign: its report and its terminal.
 
-    script -qefc 'stty cols 118; pytest --autoresearch --iterations 30' night.txt
-    python benchmarks/screenshots.py --tag main --terminal night.txt --out docs/images
+    script -qefc 'stty cols 118; pytest --autoresearch --iterations 30' session.txt
+    python benchmarks/screenshots.py --tag main --terminal session.txt --out docs/images
 
-The report is rendered from the campaign's ledger, the terminal from what it printed; both are
-photographed in headless Chromium. Nothing is made up, so the pictures change only with a campaign.
+The report is rendered from the campaign's ledger, the terminal from its captured output; both are
+captured in headless Chromium.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pytest_autoresearch.report import html
 WIDTH = 1200
 CHARACTER, ROW, MARGIN = 7.83, 18.85, 36
 ERASED = "\r\x1b[2K"
-"""What the live view sends before it paints a worker's line anew."""
+"""Sent by the live view before it repaints a worker's line."""
 
 TERMINAL = """<!doctype html><meta charset="utf-8"><style>body {{ margin: 0; background: #14171c;
 color: #e6e8ec }} pre {{ margin: 14px 18px; font: 13px/1.45 monospace; white-space: pre-wrap }}
@@ -34,10 +34,10 @@ height: 100vh }}</style><iframe src="{page}#s{row}"></iframe>"""
 
 
 def shoot(page: Path, picture: Path, height: int, dark: bool = False, width: int = WIDTH) -> None:
-    """Save what Chromium shows of a page in a window of that size."""
+    """Save a screenshot of a page in a window of that size."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
-        sys.exit("no Chromium here; on Debian: apt install chromium")
+        sys.exit("Chromium is not installed; on Debian: apt install chromium")
     with tempfile.TemporaryDirectory() as profile:
         subprocess.run(
             [
@@ -52,13 +52,12 @@ def shoot(page: Path, picture: Path, height: int, dark: bool = False, width: int
 
 
 def excerpt(printed: str, command: str, lines: int) -> list[str]:
-    """Return what tells most of a terminal's lines: how it began, and the summary at the end.
+    """Return the beginning and the summary of a session's terminal output.
 
     Args:
-        printed: As captured, of a run without xdist; pytest's own header, the names of written
-            files and the script's own lines are left out.
+        printed: Captured output without xdist; pytest's header and lines of `script` are left out.
         command: Shown at the top.
-        lines: Of the beginning, at most; where it is cut, the live line of the attempt that ran then.
+        lines: Of the beginning, at most; the live line at the cut follows them.
     """
     sent = [line.split(ERASED) for line in printed.replace("\r\n", "\n").split("\n")]
     sent = [frames for frames in sent if "generated xml" not in frames[-1]]
@@ -76,7 +75,7 @@ def excerpt(printed: str, command: str, lines: int) -> list[str]:
 
 
 def terminal_page(lines: list[str], columns: int) -> tuple[str, int]:
-    """Return a terminal's lines as a page, colours kept, and how many rows they take."""
+    """Return a terminal's lines as a page with colours, and their number of rows."""
     from rich.console import Console
     from rich.terminal_theme import MONOKAI
     from rich.text import Text
@@ -88,7 +87,7 @@ def terminal_page(lines: list[str], columns: int) -> tuple[str, int]:
     return console.export_html(code_format=TERMINAL, theme=MONOKAI), rows
 
 
-def telling(attempts: list[Attempt]) -> Attempt | None:
+def largest_keep(attempts: list[Attempt]) -> Attempt | None:
     """Return the kept attempt of the largest gain."""
     keeps = [attempt for attempt in attempts if attempt.verdict == "keep"]
     return max(keeps, key=lambda attempt: attempt.gain or 0.0, default=None)
@@ -98,10 +97,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=Path(), help="of the project; default: here")
     parser.add_argument("--tag", required=True, help="the campaign")
-    parser.add_argument("--terminal", type=Path, help="what its terminal printed")
+    parser.add_argument("--terminal", type=Path, help="captured terminal output")
     parser.add_argument("--command", default="pytest --autoresearch", help="shown above that")
     parser.add_argument("--columns", type=int, default=118, help="of that terminal")
-    parser.add_argument("--lines", type=int, default=24, help="of its beginning, at most")
+    parser.add_argument("--lines", type=int, default=24, help="of the beginning, at most")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder")
     options = parser.parse_args()
     if not Ledger.exists(options.root, options.tag):
@@ -114,10 +113,12 @@ def main() -> int:
         html.write(page, attempts, ledger.champions(), html.gather(ledger), live=False)
         for dark, name in ((False, "report-light"), (True, "report-dark")):
             shoot(page, options.out / f"{name}.png", 1190, dark)
-        if keep := telling(attempts):
-            frame = Path(temporary) / "trial.html"  # headless Chromium paints no scrolled page
+        if keep := largest_keep(attempts):
+            frame = (
+                Path(temporary) / "attempt.html"
+            )  # headless Chromium does not draw a scrolled page
             frame.write_text(FRAME.format(page=page.as_uri(), row=keep.id))
-            shoot(frame, options.out / "report-trial.png", 620)
+            shoot(frame, options.out / "report-attempt.png", 620)
         if options.terminal:
             text = options.terminal.read_bytes().decode(errors="replace")
             lines = excerpt(text, options.command, options.lines)
