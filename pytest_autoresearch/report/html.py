@@ -21,6 +21,7 @@ from ..core.files import write_atomic
 from ..core.records import Attempt, Champion
 from ..core.text import harmless
 from ..judge.confirmation import format_interval
+from ..judge.verdicts import show
 from ..ledger.store import Ledger
 from . import compare
 from .junit import versions
@@ -119,6 +120,7 @@ def _environment() -> Environment:
         "score": lambda v: "" if v is None else f"{v:.6f}" if abs(v) < 1e6 else f"{v:.6g}",
         "gain": lambda v: "" if v is None else f"{v:+.6f}" if abs(v) < 1e6 else f"{v:+.6g}",
         "interval": format_interval,
+        "mean": lambda champion: show(champion.scores.values()),
         "sigma": lambda v: "" if v is None else f"{v:+.1f}",
         "span": span,
         "moment": moment,

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ..core.outcome import LETTERS
+from ..core.proposal import Edit
 from ..core.records import HOLDOUT, Attempt, Champion
 from ..core.run import Run
 from ..judge.parents import stack
-from . import svg, texts
+from ..source.edits import unified
+from . import svg
 
 TITLE, REASON, HYPOTHESIS, DIFF, LOG = 140, 600, 800, 2_500, 1_500
 """Most characters of a text on the page, so that its size is bounded; git and the junit log hold
 the whole text."""
+
+
+_WORDS = re.compile(r"[\w.]+|[^\w.]")
 
 
 def short(attempt: Attempt) -> str:
@@ -108,12 +115,12 @@ class Table:
         # a keep's diff has the discards that it was built on
         kept = attempt.verdict == "keep"
         whole = stack(attempt, self._by_id, self._champion_attempts) if kept else [attempt]
-        diff = texts.diff([edit for one in whole for edit in one.edits])
+        changes = diff([edit for one in whole for edit in one.edits])
         last = attempt.own_runs[-1:] or attempt.runs[-1:]
         log = (last[0].log_tail or last[0].log_head).strip() if last else ""
         caps = (
             ("hypothesis", attempt.hypothesis, HYPOTHESIS),
-            ("diff", diff, DIFF),
+            ("diff", changes, DIFF),
             ("log", log, LOG),
         )
         parent = self._by_id.get(attempt.parent or 0)
@@ -133,9 +140,9 @@ class Table:
             parameters=max((run.parameters for run in attempt.own_runs), default=0),
             title=(attempt.title or attempt.name)[:TITLE],
             reason=attempt.reason[:REASON],
-            hypothesis=texts.head(attempt.hypothesis, HYPOTHESIS),
-            diff=texts.coloured(texts.head(diff, DIFF)) if diff else Markup(""),
-            log=texts.tail(log, LOG),
+            hypothesis=head(attempt.hypothesis, HYPOTHESIS),
+            diff=coloured(head(changes, DIFF)) if changes else Markup(""),
+            log=tail(log, LOG),
             cut=tuple(name for name, text, cap in caps if len(text) > cap),
             curve=svg.curve_path(curves[-1], low, high) if curves else "",
             champion_curve=f"c{champion}" if champion and curves else "",
@@ -178,3 +185,69 @@ class Table:
     def curve_axes(self) -> Markup:
         """Return the frame that all loss curves share."""
         return svg.curve_axes(*self._losses)
+
+
+# ---------------------------------------------------------------------- texts
+
+
+def diff(edits: Sequence[Edit]) -> str:
+    """Return edits as a unified diff, one hunk an edit, without line numbers."""
+    parts: list[str] = []
+    for edit in edits:
+        lines = unified({edit.file: edit.search}, {edit.file: edit.replace}).splitlines()
+        body = [line for line in lines[2:] if not line.startswith("\\")]
+        head = f"@@ {edit.file} @@"
+        if head not in parts:
+            parts.append(head)
+        parts += [line for line in body if not line.startswith("@@")]
+    return "\n".join(parts)
+
+
+def coloured(text: str) -> Markup:
+    """Mark up a diff: ``del`` and ``ins`` around removed and added lines.
+
+    Where as many lines were added as removed, ``b`` marks the words that differ within a line.
+    """
+    runs = [(tag, list(lines)) for tag, lines in groupby(text.split("\n"), _tag)]
+    marked: list[str] = []
+    for i, (tag, lines) in enumerate(runs):
+        step = {"del": 1, "ins": -1}.get(tag)
+        other = runs[i + step] if step and 0 <= i + step < len(runs) else ("", [])
+        if step and other[0] in ("del", "ins") and len(other[1]) == len(lines):
+            inside = "".join(_differing(a, b) + "\n" for a, b in zip(lines, other[1], strict=True))
+        else:
+            inside = str(escape("".join(line + "\n" for line in lines)))
+        marked.append(f"<{tag}>{inside}</{tag}>" if tag else inside)
+    return Markup("".join(marked))
+
+
+def _tag(line: str) -> str:
+    return {"-": "del", "+": "ins"}.get(line[:1], "")
+
+
+def _differing(line: str, other: str) -> str:
+    """Return `line`, escaped, its words marked that differ from `other`."""
+    words, facing = _WORDS.findall(line[1:]), _WORDS.findall(other[1:])
+    start = _common(words, facing)
+    end = _common(words[start:][::-1], facing[start:][::-1])
+    parts = (words[:start], words[start : len(words) - end], words[len(words) - end :])
+    before, inside, after = (escape("".join(part)) for part in parts)
+    if start + end == 0 or not inside:
+        return str(escape(line))
+    return f"{line[0]}{before}<b>{inside}</b>{after}"
+
+
+def _common(words: Sequence[str], others: Sequence[str]) -> int:
+    """Count the words that both begin with."""
+    pairs = zip(words, others, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(words), len(others)))
+
+
+def head(text: str, cap: int) -> str:
+    """Return the first `cap` characters of `text`, and a mark if there were more."""
+    return text if len(text) <= cap else text[:cap] + "\n…"
+
+
+def tail(text: str, cap: int) -> str:
+    """Return the last `cap` characters of `text`, after a mark if there were more."""
+    return text if len(text) <= cap else "…\n" + text[-cap:]

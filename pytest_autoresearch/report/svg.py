@@ -7,7 +7,7 @@ Candidate text enters through `element`, which escapes it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,21 +38,6 @@ class Mark:
     shape: Shape
     label: str
     tip: str
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A gain with its interval.
-
-    Attributes:
-        name: Label.
-        gain, low, high: Value and bounds; without an interval the bounds equal the value.
-    """
-
-    name: str
-    gain: float
-    low: float
-    high: float
 
 
 def element(tag: str, *children: object, **attributes: object) -> Markup:
@@ -170,10 +155,10 @@ def steps(
     return picture(name, f"{y_name} by {x_name}", description, width, height, drawing(*shapes))
 
 
-def intervals(rows: Sequence[Interval], *, unit: str, description: str) -> Markup:
-    """Draw gains with their intervals on one line each, and zero."""
-    width, height = 620, 34 * len(rows) + 48
-    bounds = [0.0, *(v for row in rows for v in (row.low, row.high, row.gain))]
+def intervals(gains: Mapping[str, Mapping[str, float]], *, unit: str, description: str) -> Markup:
+    """Draw named gains (gain, low, high) on one line each, and zero."""
+    width, height = 620, 34 * len(gains) + 48
+    bounds = [0.0, *(g[key] for g in gains.values() for key in ("low", "high", "gain"))]
     pad = 0.06 * (max(bounds) - min(bounds))
     x = Scale((min(bounds) - pad, max(bounds) + pad), (150, width - 20))
     foot = height - 36
@@ -184,13 +169,13 @@ def intervals(rows: Sequence[Interval], *, unit: str, description: str) -> Marku
     ]
     shapes.append(element("path", d=f"M{x(0):.1f} 6V{foot}", class_="zero"))
     shapes.append(element("text", f"gain, {unit}", x=width - 20, y=height - 4, class_="tick end"))
-    for i, row in enumerate(rows):
+    for i, (name, gain) in enumerate(gains.items()):
         at = 34 * i + 22
-        shapes.append(element("text", row.name, x=142, y=at + 4, class_="name end"))
-        if row.high > row.low:
-            whisker = f"M{x(row.low):.1f} {at - 6}v12m0-6H{x(row.high):.1f}m0-6v12"
+        shapes.append(element("text", name, x=142, y=at + 4, class_="name end"))
+        if gain["high"] > gain["low"]:
+            whisker = f"M{x(gain['low']):.1f} {at - 6}v12m0-6H{x(gain['high']):.1f}m0-6v12"
             shapes.append(element("path", d=whisker, class_="whisker"))
-        shapes.append(element("circle", cx=x(row.gain), cy=at, r=5, class_="k"))
+        shapes.append(element("circle", cx=x(gain["gain"]), cy=at, r=5, class_="k"))
     return picture("intervals", "Gains", description, width, height, drawing(*shapes))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,13 +14,16 @@ from ..core.experiment import Metric
 from ..core.records import Attempt, Champion
 from ..judge.confirmation import format_interval, kept_gain
 from ..judge.noise import noise_of
-from ..judge.verdicts import show
 from . import progress, svg
 from .rows import Table, short, word
 
 Standing = Literal["unmeasured", "baseline", "unconfirmed", "confirmed", "open", "lost"]
 
-_REFUSED = ("invalid", "duplicate", "guard")
+_SHAPES: dict[str, svg.Shape] = {
+    "keep": "keep", "baseline": "baseline",
+    "invalid": "square", "duplicate": "square", "guard": "square",
+}  # fmt: skip
+"""Marks of verdicts; others are dots with a score and crosses without."""
 
 
 class Report:
@@ -110,11 +112,6 @@ class Report:
         return [gain for gain in self.facts.get("transfers", ()) if gain["champion"] == version]
 
     @property
-    def outdated(self) -> bool:
-        """Whether only an earlier champion was confirmed."""
-        return bool(self.facts.get("confirmation")) and self.confirmation is None
-
-    @property
     def forgeable(self) -> list[tuple[str, str]]:
         """Kinds of scores that a candidate could have forged, each with ``All`` or ``Some``."""
         runs = [run for attempt in self.attempts for run in attempt.own_runs]
@@ -130,10 +127,6 @@ class Report:
         hours = f"{seconds / 3600:.2f} device hours"
         return hours + (f", ${dollars:,.2f}" if dollars else "")
 
-    def show(self, champion: Champion) -> str:
-        """Return a champion's mean, standard error and replicates."""
-        return show(champion.scores.values())
-
     @property
     def tally(self) -> list[tuple[str, int]]:
         """Attempts by verdict, the most frequent first."""
@@ -143,16 +136,14 @@ class Report:
         """Return the picture of the gain as kept, as confirmed and on the holdout."""
         if self.confirmation is None:
             return None
-        kept = self.confirmation["kept"]
-        rows = [svg.Interval("when kept", kept, kept, kept)]
-        for name, gain in (
-            ("on fresh seeds", self.confirmation["confirmed"]),
-            ("on the holdout", self.holdout),
-        ):
-            if gain:
-                rows.append(svg.Interval(name, gain["gain"], gain["low"], gain["high"]))
-        words = "; ".join(f"{row.name} {format_interval(asdict(row))}" for row in rows)
-        return svg.intervals(rows, unit=self.metric.unit or self.metric.name, description=words)
+        rows = {
+            "when kept": dict.fromkeys(("gain", "low", "high"), self.confirmation["kept"]),
+            "on fresh seeds": self.confirmation["confirmed"],
+            "on the holdout": self.holdout,
+        }
+        gains = {name: gain for name, gain in rows.items() if gain}
+        words = "; ".join(f"{name} {format_interval(gain)}" for name, gain in gains.items())
+        return svg.intervals(gains, unit=self.metric.unit or self.metric.name, description=words)
 
     # ------------------------------------------------------------------ pictures
 
@@ -170,11 +161,8 @@ class Report:
         score = "" if attempt.score is None else f" {attempt.score:.6f}"
         sigma = "" if attempt.gain_sigma is None else f" ({attempt.gain_sigma:+.1f}σ)"
         tip = f"{attempt.name} {word(attempt)}{score}{sigma} {attempt.title[:80]}".strip()
-        shape: svg.Shape = "dot"
-        if verdict in ("keep", "baseline"):
-            shape = "keep" if verdict == "keep" else "baseline"
-        elif attempt.score is None:
-            shape = "square" if verdict in _REFUSED else "cross"
+        shape: svg.Shape = "dot" if attempt.score is not None else "cross"
+        shape = _SHAPES.get(verdict, shape)
         return svg.Mark(
             attempt.id, self._place[attempt.id], self._level(attempt), shape, attempt.title, tip
         )

@@ -24,7 +24,7 @@ from pytest_autoresearch.core.records import (
     SessionRecord,
 )
 from pytest_autoresearch.ledger.store import Ledger
-from pytest_autoresearch.report import compare, html, svg, texts
+from pytest_autoresearch.report import compare, html, rows, svg
 from pytest_autoresearch.report.views import Report
 
 
@@ -339,8 +339,8 @@ def test_shortened_text_names_where_the_whole_is():
 
 @given(text, st.integers(1, 60))
 def test_cut_keeps_the_head_of_a_diff_and_the_tail_of_a_log(whole, cap):
-    head = texts.head(whole, cap).removesuffix("\n…")
-    tail = texts.tail(whole, cap).removeprefix("…\n")
+    head = rows.head(whole, cap).removesuffix("\n…")
+    tail = rows.tail(whole, cap).removeprefix("…\n")
     assert max(len(head), len(tail)) <= cap or whole in (head, tail)
     assert whole.startswith(head)
     assert whole.endswith(tail)
@@ -351,7 +351,7 @@ def test_cut_keeps_the_head_of_a_diff_and_the_tail_of_a_log(whole, cap):
 
 def test_diff_shows_each_edit_under_its_file():
     edits = (Edit("train.py", "a = 1\nb = 2\n", "a = 1\nb = 3\n"), Edit("model.py", "x\n", "y\n"))
-    assert texts.diff(edits).split("\n") == [
+    assert rows.diff(edits).split("\n") == [
         "@@ train.py @@", " a = 1", "-b = 2", "+b = 3", "@@ model.py @@", "-x", "+y",
     ]  # fmt: skip
 
@@ -368,12 +368,12 @@ def test_diff_shows_each_edit_under_its_file():
     ids=["word", "inserted", "nothing-alike", "uneven", "escaped"],
 )
 def test_diff_marks_what_differs_within_a_line(plain, marked):
-    assert marked in texts.coloured(plain)
+    assert marked in rows.coloured(plain)
 
 
 @given(st.text(alphabet="+- ab<\n"))
 def test_markup_keeps_every_character_of_a_diff(code):
-    assert "".join(Page(str(texts.coloured(code))).words) == code + "\n"
+    assert "".join(Page(str(rows.coloured(code))).words) == code + "\n"
 
 
 def _places(picture: str, shape: str) -> list[float]:
