@@ -27,11 +27,7 @@ class BudgetTooSmall(Exception):
 
 
 class Clock(ABC):
-    """Position of a run in its budget.
-
-    Attributes:
-        poll_seconds: Longest wait between two polls.
-    """
+    """Position of a run in its budget; polled every `poll_seconds` at least."""
 
     poll_seconds = 0.5
 
@@ -158,12 +154,7 @@ class WallClock(_RunningClock):
 
 @dataclass(frozen=True)
 class Burst:
-    """A few steps of the reference.
-
-    Attributes:
-        costs: CPU seconds per token of each measured step.
-        total_cpu_s: CPU seconds of the whole burst, its warm-up included.
-    """
+    """CPU seconds per token of a few reference steps, and of the whole burst with its warm-up."""
 
     costs: tuple[float, ...]
     total_cpu_s: float
@@ -183,7 +174,6 @@ class EqualWorkClock(_RunningClock):
         cpu_seconds: Reads the candidate's CPU seconds.
         burst: Runs the reference for a moment, at the given progress.
         paused: Returns a context in which the candidate is paused.
-        share: Share of all CPU seconds that the reference may take.
         rng: Source of the moments.
     """
 
@@ -195,15 +185,12 @@ class EqualWorkClock(_RunningClock):
         cpu_seconds: Callable[[], float],
         burst: Callable[[float], Burst],
         paused: Callable[[], AbstractContextManager[object]],
-        *,
-        share: float = SHARE,
         rng: random.Random | None = None,
     ) -> None:
         super().__init__(amount)
         self._cpu_seconds = cpu_seconds
         self._burst = burst
         self._paused = paused
-        self._share = share
         self._rng = rng or random.SystemRandom()
         self._began = 0.0
         self._at: list[float] = []  # candidate's CPU seconds at each burst
@@ -263,5 +250,5 @@ class EqualWorkClock(_RunningClock):
             self._unforeseen += max(0.0, self._settled - max(self._amount, shown))
         self._at.append(at)
         self._costs.append(cost)
-        between = burst.total_cpu_s * (1 - self._share) / self._share
+        between = burst.total_cpu_s * (1 - SHARE) / SHARE
         self._next = at + between * self._rng.uniform(0.5, 1.5)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
 
 from .. import sandbox, scoring
 from ..core.run import Run, RunSpec
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.safetensors"
 
 LOSSES = "losses.f32"
-
-
-class ScoringLimits(TypedDict):
-    """Bounds of one scoring, as arguments of `scoring.evaluator`."""
-
-    cpu_limit_s: float | None
-    wall_limit_s: float
 
 
 @dataclass
@@ -111,12 +104,9 @@ class RunContext:
         return child
 
     @property
-    def scoring_limits(self) -> ScoringLimits:
-        """Bounds of a scoring that starts now."""
-        return {
-            "cpu_limit_s": self.spec.scoring_cpu_limit_s,
-            "wall_limit_s": max(1.0, self.limits.left_s),
-        }
+    def scoring_wall_s(self) -> float:
+        """Wall seconds that a scoring may take which starts now."""
+        return max(1.0, self.limits.left_s)
 
     def enter_phase(self, phase: str) -> None:
         """Begin a phase after training."""

@@ -141,16 +141,9 @@ class TrainingRun:
         if files is None:
             raise LaunchFailed(f"a budget of {spec.budget} needs the baseline's files")
 
-        def make() -> Reference:
-            return Reference(
-                context.launcher, files, spec.entry, dataset.training_tokens(),
-                vocab_size=dataset.vocab_size, seq_len=dataset.seq_len, threads=spec.threads,
-                hide=context.hidden_files, sandbox=context.sandbox_mode,
-            )  # fmt: skip
-
         key = (dict(files), spec.entry, dataset.sha256, spec.threads, context.sandbox_mode)
         with self.limits.cause("reference"):
-            return context.launcher.keep("reference", key, make)
+            return context.launcher.keep("reference", key, lambda: Reference(context, files))
 
     def _take_checkpoint(self, declared: int) -> Path:
         """Copy the checkpoint to where the candidate cannot write.
@@ -185,14 +178,15 @@ class TrainingRun:
         try:
             if spec.phase == "smoke":
                 value = evaluator.rehearse(
-                    context.start_scorer, dataset, device=spec.device, **context.scoring_limits
-                )
+                    context.start_scorer, dataset, device=spec.device,
+                    cpu_limit_s=spec.scoring_cpu_limit_s, wall_limit_s=context.scoring_wall_s,
+                )  # fmt: skip
                 context.result = replace(context.result, score=value)
                 return
             score = evaluator.evaluate(
                 context.start_scorer, dataset, audit=spec.audit, device=spec.device,
                 champion_losses=spec.champion_losses, on_phase=context.enter_phase,
-                **context.scoring_limits,
+                cpu_limit_s=spec.scoring_cpu_limit_s, wall_limit_s=context.scoring_wall_s,
             )  # fmt: skip
             audit_s = score.seconds.get("audit", 0.0)
         except scoring.ScoringError as error:

@@ -27,13 +27,8 @@ Tokens = npt.NDArray[np.uint16]
 class Windows:
     """Shuffled windows of ``seq_len + 1`` tokens of a stream, each once per epoch.
 
-    The stream is cut into windows that share their border token, from an offset drawn from seed
-    and epoch, and these are permuted, likewise drawn. Epochs follow each other without a gap.
-
-    Args:
-        stream: Whole training stream, (N,) uint16.
-        seq_len: T.
-        seed: Seed of the run.
+    Neighboring windows share their border token. The offset of the first and the order are drawn
+    from seed and epoch. Epochs follow each other without a gap.
 
     Raises:
         ProtocolError: The stream is shorter than two windows.
@@ -74,13 +69,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """A valid request for a batch.
-
-    Attributes:
-        batch_size: Rows.
-        seq_len: Tokens per row.
-        loss: Training loss reported with it (may be NaN or infinite), or None.
-    """
+    """A valid request for a batch, with the training loss reported so far (may be NaN) or None."""
 
     batch_size: int
     seq_len: int
@@ -131,14 +120,9 @@ def _short(value: object) -> str:
 class DataLoader:
     """Writes batches into memory that the candidate can only read.
 
-    Args:
-        stream: Training stream, (N,) uint16.
-        seed: Seed of the run.
-
     Attributes:
         fd: Descriptor to send with ``go``; `close` closes it.
-        tokens: Tokens handed out.
-        steps: Batches handed out.
+        tokens, steps: Tokens and batches handed out.
     """
 
     def __init__(self, stream: Tokens, seed: int) -> None:

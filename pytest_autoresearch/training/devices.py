@@ -41,11 +41,8 @@ class Device:
 
 def visible_gpus() -> tuple[str, ...]:
     """Return the GPUs that CUDA_VISIBLE_DEVICES leaves visible, by index or UUID."""
-    nodes = sorted(
-        path.name.removeprefix("nvidia")
-        for path in Path("/dev").glob("nvidia[0-9]*")
-        if path.name.removeprefix("nvidia").isdigit()
-    )
+    names = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    nodes = sorted(name for name in names if name.isdigit())
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not nodes or listed is None:
         return tuple(nodes)
@@ -71,16 +68,13 @@ class GpuMemory:
 
 
 def gpu_memory(device: str | None = None) -> GpuMemory | None:
-    """Read a GPU's memory by NVML (nvidia-ml-py, in the extra ``cuda``).
+    """Read a GPU's memory by NVML (extra ``cuda``); None without NVML, its driver or the device.
 
     The leased GPU is exclusive, so all its memory counts as the run's; most containers hide
     figures per process.
 
     Args:
         device: Index or UUID; None: the first of CUDA_VISIBLE_DEVICES.
-
-    Returns:
-        None without NVML, its driver or the device.
     """
     device = device or os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     try:

@@ -15,23 +15,17 @@ EXPLODED_FROM, EXPLODED_UNTIL = 0.1, 0.9
 worth more than the rest of its time."""
 
 EXPLODED_RATIO = 1.5
-"""Ratio of the loss to its first value above which it has exploded; an untrained model is at
-chance, so no useful model stays above that."""
+"""Ratio of the loss to its first value above which it has exploded."""
 
-WINDOW = 0.06
-"""Fraction of the budget over which losses are averaged."""
-
-WINDOW_LOSSES = 8
-"""Minimum number of losses in a window; runs of fewer steps are too noisy to be judged."""
+WINDOW, WINDOW_LOSSES = 0.06, 8
+"""Fraction of the budget over which losses are averaged, and their minimum number."""
 
 LOOK_EVERY = 0.02
 """Fraction of the budget between two checks."""
 
-SILENCE_S = 60.0
-"""Wall seconds without a message before CPU time is read, and until it is read again."""
-
-SILENCE_SHARE = 0.01
-"""Share of one core below which a process counts as idle."""
+SILENCE_S, SILENCE_SHARE = 60.0, 0.01
+"""Wall seconds without a message between two readings of CPU time, and the share of one core below
+which a process counts as idle."""
 
 
 def exploded(curve: Curve) -> str:

@@ -25,11 +25,8 @@ class Executor:
     A KeyboardInterrupt in the middle of a message would leave the forkserver's channel unusable;
     in a helper thread there is none.
 
-    Attributes:
-        launcher: Starts the processes; the caller closes it.
-        root: Folder of run directories.
-        sandbox_mode: ``"require"``, ``"auto"`` or ``"off"``.
-        on_progress: Called with run id and progress, in the helper thread.
+    The attributes are those of `execute`; `on_progress` also gets the run id, and is called in the
+    helper thread. The caller closes the launcher.
     """
 
     launcher: Launcher
@@ -40,16 +37,12 @@ class Executor:
     def run(self, spec: RunSpec, should_stop: Callable[[], bool] = lambda: False) -> Run:
         """Run `spec` and wait for it.
 
+        A failure of the harness itself is a result of status ``"infra"``. What a signal handler
+        raises in the calling thread, such as KeyboardInterrupt, stops the run and propagates.
+
         Args:
             spec: What to run.
             should_stop: Polled in the calling thread; once true, the run ends ``"interrupted"``.
-
-        Returns:
-            The result; a failure of the harness itself has status ``"infra"``.
-
-        Raises:
-            BaseException: What a signal handler raises in the calling thread, such as
-                KeyboardInterrupt; the run is stopped first.
         """
         stop, results = threading.Event(), list[Run]()
         thread = threading.Thread(

@@ -44,11 +44,8 @@ class RunLimits:
         watch_gpu: Whether the memory of the leased GPU is limited too.
 
     Attributes:
-        began: Start of the run, on the monotonic clock.
-        causes: Wall seconds by cause.
         folder: Folder that the candidate may write to, or None.
-        loss: Training loss reported last.
-        work: Tokens handed out.
+        loss, work: Training loss reported last, and tokens handed out.
     """
 
     def __init__(

@@ -47,8 +47,7 @@ class Training:
         wall_budget: Whether the budget is wall time, so that saving is limited in it too.
 
     Attributes:
-        parameters: Model parameters, as declared before training.
-        declared_bytes: Size of the model's state, as declared before training.
+        parameters, declared_bytes: Size of the model, as declared before training.
         train_seconds: Wall seconds from the first batch request to the end of the budget.
         cpu_seconds: CPU seconds of the process group in that time.
         curve: Pairs (fraction of the budget, loss), as reported.

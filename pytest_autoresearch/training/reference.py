@@ -10,16 +10,16 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..core.text import one_line
 from ..forkserver.channel import ProtocolError
 from ..forkserver.client import LaunchFailed
-from ..forkserver.launch import ChildGone, ChildTimeout, Job, Launcher
-from ..sandbox.policy import Mode
+from ..forkserver.launch import ChildGone, ChildTimeout
 from .clock import Burst
-from .context import write_files
-from .dataloader import BatchRequest, DataLoader, Tokens
+from .context import CHECKPOINT, RunContext, write_files
+from .dataloader import BatchRequest, DataLoader
 
 _START_S = 300.0
 _STEP_S = 120.0
@@ -32,46 +32,25 @@ class Reference:
     """A process that trains the baseline in bursts.
 
     Args:
-        launcher: Starts the process.
-        files: Baseline's files.
-        entry: Its entry file.
-        stream: Training stream.
-        vocab_size: As in the runs that it is compared with; so are `seq_len` and `threads`.
-        seq_len: Context length.
-        threads: CPU threads.
-        hide: Files that it must not read.
-        sandbox: Sandbox mode.
+        context: A run that it is compared with: same data, threads and confinement.
+        files: Files of the baseline.
 
     Raises:
         LaunchFailed: The baseline does not reach its first batch.
     """
 
-    def __init__(
-        self,
-        launcher: Launcher,
-        files: Mapping[str, bytes],
-        entry: str,
-        stream: Tokens,
-        *,
-        vocab_size: int,
-        seq_len: int,
-        threads: int,
-        hide: tuple[str, ...] = (),
-        sandbox: Mode = "auto",
-    ) -> None:
+    def __init__(self, context: RunContext, files: Mapping[str, bytes]) -> None:
         with contextlib.ExitStack() as undo:
             root = Path(tempfile.mkdtemp(prefix="autoresearch-reference-"))
             undo.callback(shutil.rmtree, root, ignore_errors=True)
             copy, work = root / "copy", root / "work"
             write_files(files, copy)
             work.mkdir()
-            self._loader = DataLoader(stream, seed=0)
+            self._loader = DataLoader(context.dataset.training_tokens(), seed=0)
             undo.callback(self._loader.close)
-            job = Job(
-                "train", copy, entry, work / "checkpoint.safetensors", work, threads=threads,
-                vocab_size=vocab_size, seq_len=seq_len, hide=hide, sandbox=sandbox,
-            )  # fmt: skip
-            self._child = launcher.start(job)
+            job = context.job("train", work / CHECKPOINT, work)
+            job = replace(job, directory=copy, seed=0, memory_limit_bytes=None)
+            self._child = context.launcher.start(job)
             undo.callback(self._child.kill)
             self._receive("ready", _START_S)
             self._child.send({"type": "go"}, [self._loader.fd])

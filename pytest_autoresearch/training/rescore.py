@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from .. import scoring
 from .context import CHECKPOINT, LOSSES, RunContext, refused
@@ -32,21 +33,20 @@ def rescore(context: RunContext) -> None:
     if spec.phase == "downstream":
         _downstream(context)
         return
-    start, dataset, limits = context.start_scorer, context.dataset, context.scoring_limits
+    audit = spec.phase == "audit"
+    score_with = (
+        partial(evaluator.deepen, losses=context.directory / LOSSES)
+        if audit
+        else evaluator.evaluate
+    )
     try:
-        with context.limits.cause("audit" if spec.phase == "audit" else "score"):
-            if spec.phase == "audit":
-                score = evaluator.deepen(
-                    start, dataset, context.directory / LOSSES, split=spec.split,
-                    audit=spec.audit, champion_losses=spec.champion_losses, device=spec.device,
-                    on_phase=context.enter_phase, **limits,
-                )  # fmt: skip
-            else:
-                score = evaluator.evaluate(
-                    start, dataset, split=spec.split, audit=spec.audit,
-                    champion_losses=spec.champion_losses, device=spec.device,
-                    on_phase=context.enter_phase, **limits,
-                )  # fmt: skip
+        with context.limits.cause("audit" if audit else "score"):
+            score = score_with(
+                context.start_scorer, context.dataset, split=spec.split, audit=spec.audit,
+                champion_losses=spec.champion_losses, device=spec.device,
+                on_phase=context.enter_phase, cpu_limit_s=spec.scoring_cpu_limit_s,
+                wall_limit_s=context.scoring_wall_s,
+            )  # fmt: skip
     except scoring.ScoringError as error:
         context.add_evidence(error.evidence)
         raise refused(error) from None
@@ -60,9 +60,7 @@ def _downstream(context: RunContext) -> None:
     try:
         with context.limits.cause("downstream"):
             answer = downstream(
-                context.start_scorer,
-                context.dataset,
-                wall_limit_s=context.scoring_limits["wall_limit_s"],
+                context.start_scorer, context.dataset, wall_limit_s=context.scoring_wall_s
             )
     except scoring.ScoringError as error:
         raise refused(error) from None
