@@ -21,6 +21,7 @@ from ..core.experiment import Experiment, Metric
 from ..core.files import write_atomic
 from ..core.proposal import EditError
 from ..core.records import ABLATION, Attempt
+from ..judge.confirmation import format_interval
 from ..judge.parents import built_on, stack
 from ..ledger.git import Repository, RepositoryError
 from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
@@ -238,9 +239,7 @@ def pull_request(
     lines = [f"Research campaign `{tag}`: {metric.name}", ""]
     for name, said in (("confirmed", "on fresh seeds"), ("holdout", "on the holdout")):
         if gain := confirmation.get(name):
-            lines.append(
-                f"- gain {said}: {gain['gain']:+.6f} [{gain['low']:+.6f}, {gain['high']:+.6f}]"
-            )
+            lines.append(f"- gain {said}: {format_interval(gain)}")
     if not confirmation.get("confirmed"):
         lines.append("- not confirmed on fresh seeds")
     lines.append("")

@@ -1,10 +1,9 @@
-"""The junit report as the experiment log, written from the ledger and readable back into one.
+"""The junit log of a campaign, written from the ledger.
 
 pytest's own writer loses everything on SIGKILL, so the file named by ``--junitxml`` is rewritten
-after each attempt, and once more after pytest has written its own. Figures stand in properties, the
-key ones in messages too, since several viewers show no properties; the edits and the log's tail in
-``system-out``. What a further campaign needs is in one line of ASCII JSON an attempt, the last of its
-``system-out``: whatever a candidate printed, it is not the last line.
+after each attempt, and once more after pytest has written its own. Figures are properties, the key
+ones also in messages, since several viewers show no properties; edits and the log's end are in
+``system-out``.
 """
 
 from __future__ import annotations
