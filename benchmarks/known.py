@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pytest_autoresearch.campaign.attempt import WorkingAttempt
 from pytest_autoresearch.campaign.loop import Campaign
-from pytest_autoresearch.campaign.open import opened
+from pytest_autoresearch.campaign.open import open_campaign
 from pytest_autoresearch.core.records import Attempt
 from pytest_autoresearch.source.blocks import format_blocks
 from pytest_autoresearch.source.edits import edits_between
@@ -100,7 +100,7 @@ def main() -> None:
         if options.quick:
             command.append("--autoresearch-budget=equal:60ktok")
         subprocess.run(command, cwd=project, check=True)
-        with opened(project, "known", "truth") as campaign:
+        with open_campaign(project, "known", "truth") as campaign:
             rows = report(campaign, seeds)
     print(json.dumps({"mutations": rows, "seeds": len(seeds)}))
 

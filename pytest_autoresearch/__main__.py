@@ -11,11 +11,12 @@ from pathlib import Path
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    from .core.errors import UsageError
     from .ledger.store import LedgerUnavailable
 
     try:
         return _main(arguments)
-    except LedgerUnavailable as error:
+    except (LedgerUnavailable, UsageError) as error:
         print(error, file=sys.stderr)
         return 4
 

@@ -1,19 +1,17 @@
-"""Leave one keep out at a time: a keep whose removal costs nothing is removed.
+"""Ablate a champion: leave out one keep at a time and remove those that are not needed.
 
-autoresearch's criterion: a change that deletes code and loses nothing is a success. Every removal
-is an attempt of its own, with the same gates, trials, judge and record as a mutation; being equal to
-the champion is enough, once it is replicated.
+As in autoresearch, a change that deletes code and loses nothing is a success. Every ablation is an
+attempt with the same checks, runs, judge and record as a mutation; an equal score is enough, once
+it is replicated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..core.outcome import Trial
-from ..core.proposal import EditError, Origin, Proposal
+from ..core.proposal import Edit, EditError, Origin, Proposal
 from ..core.records import ABLATION, Attempt
 from ..source.edits import apply, edits_between
-from .attempt import WorkingAttempt
 from .loop import Campaign
 
 
@@ -22,13 +20,13 @@ def ablate(campaign: Campaign, say: Callable[[str], object] = lambda line: None)
 
     Args:
         campaign: With a champion.
-        say: Told what came of each, line by line.
+        say: Prints a line.
 
     Returns:
-        How many were removed.
+        Number of removed keeps.
 
     Raises:
-        InfrastructureFailure: A trial could not be run.
+        InfrastructureFailure: A run failed for a reason that is not the candidate's.
         Interrupted: The session was asked to stop.
     """
     removed = 0
@@ -53,34 +51,36 @@ def ablate(campaign: Campaign, say: Callable[[str], object] = lambda line: None)
 def _keeps(campaign: Campaign) -> list[Attempt]:
     attempts = {attempt.id: attempt for attempt in campaign.ledger.attempts()}
     chain = [attempts[champion.attempt_id] for champion in campaign.ledger.champions()[1:]]
-    gone = {row for attempt in chain for row in attempt.made_from("ablation")}
-    return [attempt for attempt in chain if attempt.kind != ABLATION and attempt.id not in gone]
+    removed = {row for attempt in chain for row in attempt.made_from("ablation")}
+    return [one for one in chain if one.kind != ABLATION and one.id not in removed]
 
 
 def without(
     campaign: Campaign, keeps: Sequence[Attempt], keep: Attempt, champion: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """The champion's files without one keep, or None where later keeps build on it.
+    """Return the champion's files without one keep; None if later keeps build on it.
 
-    Where the keeps' edits add up to the champion, it is all but that one's edits. Where they do
-    not, since one of them began at a near-miss or at a former champion, it is the champion with
-    what that keep had changed in it changed back.
+    If the keeps' edits add up to the champion, apply all but that one's. If they do not, since one
+    of them started from a near-miss or a former champion, revert in the champion what it changed.
     """
     if _replay(campaign, keeps) == champion:
         return _replay(campaign, [attempt for attempt in keeps if attempt.id != keep.id])
     assert keep.champion_before is not None
     after = campaign.runner.read(keep.commit)
     before = campaign.runner.read(campaign.ledger.attempt(keep.champion_before).commit)
-    edits = [edit for name in after for edit in edits_between(after[name], before[name], name)]
     try:
-        return apply(champion, edits)
+        return apply(champion, _edits(after, before))
     except EditError:
         return None
 
 
+def _edits(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[Edit, ...]:
+    return tuple(edit for name in old for edit in edits_between(old[name], new[name], name))
+
+
 def _replay(campaign: Campaign, keeps: Sequence[Attempt]) -> dict[str, str] | None:
-    """The baseline with these keeps' edits, or None where they need another's."""
-    files = campaign.runner.read(campaign.rules.base_commit)
+    """Return the baseline with the edits of these keeps; None if they need another's."""
+    files = campaign.runner.read(campaign.facts.base_commit)
     try:
         for keep in keeps:
             files = apply(files, keep.edits)
@@ -92,28 +92,22 @@ def _replay(campaign: Campaign, keeps: Sequence[Attempt]) -> dict[str, str] | No
 def _try(
     campaign: Campaign, keep: Attempt, champion: Mapping[str, str], files: Mapping[str, str]
 ) -> str:
-    edits = [edit for name in champion for edit in edits_between(champion[name], files[name], name)]
     number = campaign.ledger.next_number(ABLATION)
     attempt = campaign.begin(f"{ABLATION}-{number:04d}", ABLATION, number)
     proposal = Proposal(
         f"without {keep.title}"[:100],
-        tuple(edits),
+        _edits(champion, files),
         f"{keep.name} may have been kept by luck, or be of no use any more.",
         proposer=ABLATION,
         origin=Origin("ablation", (keep.id,)),
     )
     campaign.adopt(attempt, proposal)
     campaign.check(attempt)
-    run = campaign.measurement.measure(attempt)
-    verdict, reason = _verdict(campaign, attempt, run)
-    campaign.settle(attempt, run, verdict, reason)
+    trial = campaign.measurement.measure(attempt)
+    if trial.value is None:
+        verdict, reason = trial.verdict, trial.reason
+    else:
+        bar = campaign.measurement.bar(attempt)
+        verdict, reason = ("keep", "") if trial.score < bar else ("discard", bar.explanation)
+    campaign.record_verdict(attempt, trial, verdict, reason)
     return verdict
-
-
-def _verdict(campaign: Campaign, attempt: WorkingAttempt, run: Trial) -> tuple[str, str]:
-    if run.value is None:
-        return run.verdict, run.reason
-    bar = campaign.measurement.bar(attempt)
-    if run.score < bar:
-        return "keep", ""
-    return "discard", bar.explanation

@@ -1,14 +1,14 @@
-"""How a campaign ends: is the gain still there on seeds that nobody chose by, and on the holdout?
+"""Confirm the gain of a campaign on fresh seeds and on the holdout.
 
-Whatever was kept was kept because it did well on certain seeds and on the validation text, so the
-score it was kept with flatters it. Champions are trained here on fresh seeds, in pairs, and their
-saved checkpoints are scored on a split that no trial, no prompt and no live page has seen.
+A kept score is biased upwards: it was selected on certain seeds and on the validation text. So the
+champions are trained in pairs on fresh seeds, and their checkpoints are scored on a split that no
+run, no prompt and no live page has shown.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -22,133 +22,122 @@ if TYPE_CHECKING:
     from ..core.run import Run
     from .loop import Campaign
 
-FRESH = 500
-"""Offset of the fresh seeds from the campaign's; calibration and replicates never get so far."""
+Say = Callable[[str], object]
 
 
-def close(
-    campaign: Campaign,
-    seeds: int,
-    *,
-    everyone: bool = False,
-    say: Callable[[str], object] = lambda line: None,
+def confirm(
+    campaign: Campaign, seeds: int, *, everyone: bool = False, say: Say = lambda line: None
 ) -> Confirmation | None:
-    """Confirm the champion against the baseline and write down what stands.
+    """Confirm the champion against the baseline and store the result in the ledger.
 
-    Trials that an earlier call made are used again, so a closing that was cut off goes on.
+    Runs of an earlier, interrupted confirmation are used again.
 
     Args:
         campaign: With a champion.
-        seeds: How many fresh seeds each champion is trained on.
-        everyone: Examine every champion there was, not only the first and the last.
-        say: Told what is being done, line by line.
+        seeds: Number of fresh seeds that each champion is trained on.
+        everyone: Examine every champion, not only the first and the last.
+        say: Prints a line.
 
     Returns:
-        None when nothing was kept yet.
+        None if nothing was kept yet.
 
     Raises:
-        InfrastructureFailure: A trial could not be run.
+        InfrastructureFailure: A run failed for a reason that is not the candidate's.
         Interrupted: The session was asked to stop.
     """
-    champions = campaign.ledger.champions()
+    ledger, metric = campaign.ledger, campaign.experiment.metric
+    champions = ledger.champions()
     if len(champions) < 2:
         return None
-    examined = champions if everyone else [champions[0], champions[-1]]
-    fresh = tuple(1000 * campaign.rules.seed + FRESH + i for i in range(seeds))
+    first, last = champions[0], champions[-1]
+    examined = champions if everyone else [first, last]
+    fresh = campaign.facts.fresh_seeds(seeds)
     trouble: list[str] = []
     scores = {c.version: _on_fresh_seeds(campaign, c, fresh, say, trouble) for c in examined}
     held_out = {c.version: _on_holdout(campaign, c, say, trouble) for c in examined}
-    first, last, noise = champions[0], champions[-1], campaign.runner.noise()
+    attempts = {attempt.id: attempt for attempt in ledger.attempts()}
+    noise = campaign.runner.noise(list(attempts.values()))
 
-    def gain(of: dict[int, dict[int, float]], new: Champion, old: Champion) -> Gain | None:
-        gains = campaign.experiment.metric.gain
+    def gain(of: Mapping[int, Mapping[int, float]], new: Champion, old: Champion) -> Gain | None:
         a, b = of[new.version], of[old.version]
-        return paired_gain([gains(a[seed], b[seed]) for seed in a if seed in b], noise)
+        return paired_gain([metric.gain(a[seed], b[seed]) for seed in a if seed in b], noise)
 
     survivals = []
-    for old, new in itertools.pairwise(examined):
-        attempt = campaign.ledger.attempt(new.attempt_id)
-        again = gain(scores, new, old)
-        if everyone or len(champions) == 2:
-            survivals.append(
-                Survival(
-                    attempt.id,
-                    attempt.name,
-                    attempt.title,
-                    attempt.gain or 0.0,
-                    again.gain if again else None,
-                    again is not None and _holds(attempt, again, noise, campaign.experiment.metric),
-                )
+    for old, new in itertools.pairwise(examined) if everyone or len(champions) == 2 else ():
+        attempt, again = attempts[new.attempt_id], gain(scores, new, old)
+        survivals.append(
+            Survival(
+                attempt.id,
+                attempt.name,
+                attempt.title,
+                attempt.gain or 0.0,
+                again.gain if again else None,
+                again is not None and _holds(attempt, again, noise, metric),
             )
+        )
     confirmation = Confirmation(
         champion=last.version,
         seeds=fresh,
-        kept=kept_gain(campaign.ledger.attempts(), champions),
+        kept=kept_gain(list(attempts.values()), champions),
         confirmed=gain(scores, last, first),
         holdout=gain(held_out, last, first),
         keeps=tuple(survivals),
         trouble=tuple(trouble),
     )
-    campaign.ledger.set_meta("confirmation", asdict(confirmation))
+    ledger.set_meta("confirmation", asdict(confirmation))
     return confirmation
 
 
 def _on_fresh_seeds(
-    campaign: Campaign,
-    champion: Champion,
-    seeds: Sequence[int],
-    say: Callable[[str], object],
-    trouble: list[str],
+    campaign: Campaign, champion: Champion, seeds: Sequence[int], say: Say, trouble: list[str]
 ) -> dict[int, float]:
     on_cuda = campaign.runner.device.kind == "cuda"
-    known = [t for t in _runs(campaign, champion) if t.device.startswith("cuda") == on_cuda]
-    done = _scores(known, CONFIRM)
+    runs = [t for t in _runs(campaign, champion) if t.device.startswith("cuda") == on_cuda]
+    scores = _scores(runs, CONFIRM)
     attempt, name = _attempt(campaign, champion)
     for seed in seeds:
-        if seed in done:
+        if seed in scores:
             continue
         result = campaign.runner.run(attempt, campaign.runner.read(champion.commit), seed, CONFIRM)
         if result.score is None:
             trouble.append(f"{name} on fresh seed {seed}: {result.status}: {result.reason}")
             say(trouble[-1])
             continue
-        done[seed] = result.score
+        scores[seed] = result.score
         say(f"{name} on fresh seed {seed}: {campaign.experiment.metric.name} {result.score:.6f}")
-    return {seed: done[seed] for seed in seeds if seed in done}
+    return {seed: scores[seed] for seed in seeds if seed in scores}
 
 
 def _on_holdout(
-    campaign: Campaign, champion: Champion, say: Callable[[str], object], trouble: list[str]
+    campaign: Campaign, champion: Champion, say: Say, trouble: list[str]
 ) -> dict[int, float]:
     if campaign.experiment.run is not None:
         return {}
-    runs = _runs(campaign, champion)
-    done = _scores(runs, HOLDOUT)
+    runner, runs = campaign.runner, _runs(campaign, champion)
+    scores = _scores(runs, HOLDOUT)
     attempt, name = _attempt(campaign, champion)
     for run in runs:
-        saved = run.purpose in OWN and run.status == "ok"
-        if not saved or run.seed in done:
+        if run.purpose not in OWN or run.status != "ok" or run.seed in scores:
             continue
-        checkpoint = campaign.runner.checkpoint(run)
+        checkpoint = runner.checkpoint(run)
         if checkpoint is None:
             trouble.append(f"{name}, seed {run.seed}: its checkpoint is gone, no holdout score")
             continue
-        result = campaign.runner.run(
+        result = runner.run(
             attempt,
-            campaign.runner.read(champion.commit),
+            runner.read(champion.commit),
             run.seed,
             HOLDOUT,
             phase="rescore",
             split="holdout",
-            run_id=checkpoint.parent.name,
-            champion_losses=None,
+            checkpoint=checkpoint,
         )
         if result.score is None:
             trouble.append(f"{name}, seed {run.seed}, holdout: {result.status}: {result.reason}")
             continue
-        done[run.seed] = result.score
+        scores[run.seed] = result.score
         say(f"{name}, seed {run.seed}: holdout scored")
-    return done
+    return scores
 
 
 def _attempt(campaign: Campaign, champion: Champion) -> tuple[WorkingAttempt, str]:
@@ -158,7 +147,7 @@ def _attempt(campaign: Campaign, champion: Champion) -> tuple[WorkingAttempt, st
 
 
 def _runs(campaign: Campaign, champion: Champion) -> list[Run]:
-    """A champion's trials; the baseline's are spread over the attempts of its calibration."""
+    """Return a champion's runs; the baseline's are those of every calibration attempt."""
     if champion.version > 1:
         return list(campaign.ledger.attempt(champion.attempt_id).runs)
     attempts = [attempt for attempt in campaign.ledger.attempts() if attempt.kind == "baseline"]
@@ -170,12 +159,14 @@ def _scores(runs: Sequence[Run], purpose: str) -> dict[int, float]:
 
 
 @contextmanager
-def forgiving(say: Callable[[str], object]) -> Iterator[None]:
-    """Let a closing that cannot be done leave the night's results alone, with a word why."""
+def tolerate_failure(say: Say) -> Iterator[None]:
+    """Report a failed confirmation in one line, so that the session's results stay usable."""
     try:
         yield
-    except (Exception, KeyboardInterrupt) as error:  # a full disk, a commit that is gone, …
+    except (Exception, KeyboardInterrupt) as error:
         reason = str(error) or type(error).__name__
         if isinstance(error, KeyboardInterrupt):
             reason = "interrupted"
-        say(f"closing not finished: {reason}; go on with: python -m pytest_autoresearch verify")
+        say(
+            f"confirmation not finished: {reason}; go on with: python -m pytest_autoresearch verify"
+        )

@@ -1,4 +1,4 @@
-"""What a proposer is told: the brief as it is now, every attempt so far, the files to change."""
+"""Context of a proposal: the brief, every attempt so far, the files to change."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
     from .runs import Runner
 
 
-class Briefing:
-    """Makes it of a campaign's records, for one process.
+class ContextBuilder:
+    """Builds the contexts of proposals from a campaign's records.
 
     Args:
-        trials: Of the campaign.
-        say: Shows a person a line.
+        runner: Of the campaign.
+        say: Prints a line.
     """
 
-    def __init__(self, runner: Runner, say: Callable[[str], None]) -> None:
+    def __init__(self, runner: Runner, say: Callable[[str], object]) -> None:
         self.runner, self.say = runner, say
-        self.root, self.experiment, self.rules = runner.root, runner.experiment, runner.rules
-        self.ledger, self.repository = runner.ledger, runner.repository
+        self.ledger, self.base_commit = runner.ledger, runner.facts.base_commit
         self._brief: str | None = None
-        self._complaint = ""
+        self._problem = ""
 
     def context(self, attempt: WorkingAttempt, hint: str = "") -> Context:
-        """Everything the proposer may know; holdout scores are not in the rows it is made of."""
-        history = self.history()
-        assert attempt.parent is not None
-        by_id = {attempt.attempt_id: attempt for attempt in history}
-        champion = by_id[self.runner.champion().attempt_id]
-        fixed = [name for name in self.experiment.context if (self.root / name).is_file()]
-        last = attempt.parent.own_runs[-1] if attempt.parent.own_runs else None
+        """Return everything that a proposer may know; holdout scores are not part of it."""
+        runner, experiment, parent = self.runner, self.runner.experiment, attempt.parent
+        assert parent is not None
+        records = self.ledger.attempts()
+        history = [self._past(record) for record in records]
+        by_id = {past.attempt_id: past for past in history}
+        fixed = [name for name in experiment.context if (runner.root / name).is_file()]
+        last = parent.own_runs[-1] if parent.own_runs else None
         return Context(
-            experiment=self.experiment,
+            experiment=experiment,
             program=self.program(),
             attempt=attempt.record.number,
-            seed=self.rules.seed,
-            parent=by_id[attempt.parent.id],
+            seed=runner.facts.seed,
+            parent=by_id[parent.id],
             files=attempt.before,
-            fixed_files=self.repository.read(self.rules.base_commit, fixed),
+            fixed_files=runner.repository.read(self.base_commit, fixed),
             history=history,
-            champion=champion,
-            sigma=self.runner.noise().sigma,
+            champion=by_id[runner.champion().attempt_id],
+            sigma=runner.noise(records).sigma,
             figures=_figures(last) if last else {},
             log_tail=last.log_tail if last else "",
             hint=hint,
@@ -58,32 +58,28 @@ class Briefing:
         )
 
     def program(self) -> str:
-        """The brief as it is now: a person steers by editing it while a campaign runs.
+        """Return the brief as it is now, so that editing it steers a running campaign.
 
-        While it cannot be read, half edited, the last one holds that could.
+        While it cannot be read, return the last version that could.
         """
-        path = self.root / self.experiment.program
+        path = self.runner.root / self.runner.experiment.program
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
             knobs(text)
         except (OSError, FrontMatterError) as error:
             if (before := self.ledger.meta("brief")) is None:
                 raise
-            if self._complaint != str(error):
-                self.say(f"{error}; until it is mended, proposals follow the text before")
-            self._complaint = str(error)
+            if self._problem != str(error):
+                self.say(f"{error}; proposals use the last valid version until it is fixed")
+            self._problem = str(error)
             return str(before)
-        self._complaint = ""
+        self._problem = ""
         if text != self._brief:
-            self.ledger.set_meta("brief", text)  # all workers fall back on the same
+            self.ledger.set_meta("brief", text)  # the same last version for all workers
             self._brief = text
         return text
 
-    def history(self) -> list[PastAttempt]:
-        """Every attempt of the campaign as a proposer sees it, oldest first."""
-        return [self._attempt(record) for record in self.ledger.attempts()]
-
-    def _attempt(self, record: Attempt) -> PastAttempt:
+    def _past(self, record: Attempt) -> PastAttempt:
         return PastAttempt(
             attempt_id=record.id,
             name=record.name,
@@ -91,7 +87,7 @@ class Briefing:
             title=record.title,
             hypothesis=record.hypothesis,
             proposer=record.proposer,
-            verdict=record.verdict or ("running" if record.state == "running" else record.state),
+            verdict=record.verdict or record.state,
             reason=record.reason,
             score=record.score,
             gain=record.gain,
@@ -108,7 +104,7 @@ class Briefing:
         if record.commit:
             return self.runner.read(record.commit)
         parent = self.ledger.attempt(record.parent) if record.parent else None
-        commit = parent.commit if parent else self.rules.base_commit
+        commit = parent.commit if parent else self.base_commit
         return apply(self.runner.read(commit), record.edits)
 
 

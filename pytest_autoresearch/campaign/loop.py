@@ -1,7 +1,7 @@
-"""The one step of research, in order: propose, mutate, gate, measure, record.
+"""One attempt of a campaign: propose, mutate, check, measure, record.
 
-The only place that knows the order. Every step is addressed by a ledger row, so a step that was
-cut off is found again by the next session.
+The only module that knows this order. Every step is addressed by a ledger row, so the next session
+finds a step that was cut off.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core.errors import InfrastructureFailure
 from ..core.outcome import NoScore, Trial
@@ -27,39 +27,43 @@ from ..core.proposal import (
     ProposerUnavailable,
     Usage,
 )
-from ..core.records import CheckNote
+from ..core.records import CheckNote, Outcome
 from ..judge.parents import NextStep, built_on, next_step, stack
+from ..judge.verdicts import Judge, too_noisy
+from ..ledger.store import AttemptTaken, ChampionMoved
+from ..ledger.trailers import ANCHOR, describe, of_attempt
 from ..proposers.draft import Draft
+from ..source.checks import run_checks
 from ..source.edits import apply, changed_lines
+from ..source.fingerprint import fingerprint, shape
 from .attempt import WorkingAttempt
-from .context import Briefing
+from .context import ContextBuilder
 from .measure import Measurement
-from .pause import LONGEST_S, Night
+from .pause import LONGEST_S, PauseControl
+from .runs import Runner
 
 if TYPE_CHECKING:
     from ..core.records import Attempt, Champion
-    from ..judge.verdicts import Judge
-    from .runs import Runner
 
 NEAR = 0.05
-"""Share by which numbers may differ in a near duplicate, which is noted and not refused."""
-
-BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 600.0
-"""Least seconds of an attempt's first pause for a provider that is away; doubles up to the second."""
-
-RETRY_S = (10.0, 60.0)
-"""Seconds before a mutation is trained again, in the same attempt, that the infrastructure failed."""
+"""Relative difference of numbers below which a mutation is noted as a near duplicate."""
 
 NEAR_LOOK_BACK = 200
 """Attempts that are searched for near duplicates."""
 
+BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 600.0
+"""First and longest pause for an unavailable provider, in seconds; doubles in between."""
+
+RETRY_S = (10.0, 60.0)
+"""Seconds before each retry of a measurement that failed for infrastructure reasons."""
+
 
 class Campaign:
-    """One process's hands on a campaign; the ledger is what all of them share.
+    """One process's view of a campaign; processes share nothing but the ledger.
 
     Attributes:
-        trials: Runs them, and knows the champion.
-        measurement: Makes a score and a bar of them.
+        runner: Runs trainings and knows the champion.
+        measurement: Makes scores and bars of them.
     """
 
     def __init__(
@@ -70,26 +74,32 @@ class Campaign:
         proposer: Callable[[], Proposer],
         session_id: int,
         worker: str,
-        night: Night | None = None,
+        pauses: PauseControl,
     ) -> None:
         self.runner = runner
         self.measurement = Measurement(runner, judge)
-        self.root, self.experiment, self.rules = runner.root, runner.experiment, runner.rules
+        self.experiment = runner.experiment
+        self.facts, self.settings = runner.facts, runner.settings
         self.ledger, self.repository = runner.ledger, runner.repository
         self.session_id = session_id
         self.worker = worker
-        self.night = night or Night()
+        self.pauses = pauses
         self._make_proposer = proposer
         self._proposer: Proposer | None = None
         self._draft = Draft(self.ledger.drop_draft)
-        self._briefing = Briefing(runner, self.night.say)
+        self._contexts = ContextBuilder(runner, pauses.say)
 
-    # ------------------------------------------------------------------ 1-2: propose and mutate
+    @property
+    def proposer(self) -> Proposer:
+        """The proposer, created when first needed."""
+        if self._proposer is None:
+            self._proposer = self._make_proposer()
+        return self._proposer
+
+    # ------------------------------------------------------------------ propose and mutate
 
     def begin(self, name: str, kind: str, number: int) -> WorkingAttempt:
         """Open the attempt's ledger row; a mutation first waits for the baseline."""
-        from ..ledger.store import AttemptTaken
-
         if kind != "baseline":
             self.calibrated()
         while True:
@@ -108,16 +118,15 @@ class Campaign:
                     return WorkingAttempt(taken.record)
                 self.runner.wait(f"while {name} was measured by another worker")
 
-    def propose(self, attempt: WorkingAttempt) -> WorkingAttempt:
-        """Fill the attempt with a proposal and apply its edits to the champion's files.
+    def propose(self, attempt: WorkingAttempt) -> None:
+        """Fill the attempt with a proposal and apply its edits.
 
-        A proposal that an interrupted attempt gave back comes before a new one, and one that was
-        drafted while the last trial ran before one that must be waited for. A provider that is
-        away is asked again, as long as the night lasts, and at most for `LONGEST_S`.
+        A requeued proposal comes first, then a draft made during the last attempt, then a new
+        one. While the provider is unavailable, pause and retry, for at most `LONGEST_S`.
 
         Raises:
-            ProposerUnavailable: Infrastructure; the attempt is not charged.
-            ProposerExhausted: Nothing is left to propose, or the night is over.
+            ProposerUnavailable: The pause became too long.
+            ProposerExhausted: Nothing is left to propose, or the session has to stop.
         """
         waited, backoff = 0.0, BACKOFF_S
         while True:
@@ -130,72 +139,76 @@ class Campaign:
                 seconds = max(backoff, again or 0.0)
                 if again is None or waited + seconds > LONGEST_S:
                     raise
-                self.night.pause(seconds, str(error))
+                self.pauses.pause(seconds, str(error))
             waited, backoff = waited + seconds, min(2 * backoff, LONGEST_BACKOFF_S)
 
-    def _propose(self, attempt: WorkingAttempt) -> WorkingAttempt:
-        """Try once to fill the attempt."""
+    def _propose(self, attempt: WorkingAttempt) -> None:
         attempt.champion = self.runner.champion()
-        own = self.proposer.bypass_queue
-        next_step = self._next_step(attempt.record.number)
-        attempt.parent = self.ledger.attempt(next_step.parent)
-        attempt.parent_commit = attempt.parent.commit
-        attempt.before = self.runner.read(attempt.parent.commit)
-        waiting = None if own else self.ledger.lease_proposal(attempt.record.id)
-        made_for: int | None = attempt.parent.id
-        program = self._briefing.program()
+        bypass = self.proposer.bypass_queue
+        step = self._next_step(attempt.record.number)
+        parent = self._start_from(attempt, step.parent)
+        requeued = None if bypass else self.ledger.lease_proposal(attempt.record.id)
+        written_for: int | None = parent.id
+        program = self._contexts.program()
         try:
-            if waiting is not None:
-                attempt.proposal, made_for = waiting
-            elif next_step.proposal is not None:
-                attempt.proposal = next_step.proposal
+            if requeued is not None:
+                attempt.proposal, written_for = requeued
+            elif step.proposal is not None:
+                attempt.proposal = step.proposal
+            elif (draft := self._draft.take(program)) is not None:
+                attempt.proposal, written_for = draft
             else:
-                attempt.proposal, made_for = self._draft.take(program) or (
-                    self.proposer.propose(self._briefing.context(attempt, next_step.hint)),
-                    made_for,
-                )
+                context = self._contexts.context(attempt, step.hint)
+                attempt.proposal = self.proposer.propose(context)
         except ProposalRefused as error:
-            attempt.refusal = NoScore("invalid", f"the model declined: {error}")
-            attempt.proposal = Proposal(
-                "refused", (), proposer=self.proposer.name, usage=error.usage or Usage()
-            )
+            self._refuse(attempt, f"the model declined: {error}", "refused", error.usage)
         except ProposalInvalid as error:
-            attempt.refusal = NoScore("invalid", str(error))
-            attempt.proposal = Proposal(
-                error.title or "unusable proposal",
-                (),
-                proposer=self.proposer.name,
-                usage=error.usage or Usage(),
-                meta=error.meta,
-            )
-        if made_for not in (None, attempt.parent.id):
-            # thought of for other files than the policy chose: those, while the champion is the
-            # same; else the new champion's, or else those
-            made = self.ledger.attempt(made_for)
-            current = made.champion_before == attempt.champion.attempt_id and made.commit
-            attempt.parent = made if current else self.ledger.attempt(attempt.champion.attempt_id)
-            attempt.parent_commit = attempt.parent.commit
-            attempt.before = self.runner.read(attempt.parent_commit)
-        if waiting is None:
-            attempt.proposal = _signed(attempt.proposal, program, next_step.proposal)
+            title = error.title or "unusable proposal"
+            self._refuse(attempt, str(error), title, error.usage, error.meta)
+        if written_for not in (None, parent.id):
+            # Written for other files than the parent policy chose: use those while the champion
+            # is the same, else the new champion's.
+            origin = self.ledger.attempt(written_for)
+            current = origin.champion_before == attempt.champion.attempt_id and origin.commit
+            self._start_from(attempt, written_for if current else attempt.champion.attempt_id)
+        assert attempt.proposal is not None
+        assert attempt.parent is not None
+        if requeued is None:
+            attempt.proposal = _with_brief(attempt.proposal, program, step.proposal)
             self.ledger.save_proposal(attempt.record.id, attempt.proposal, parent=attempt.parent.id)
         if attempt.refusal is None:
-            self._mutate(attempt, made_for)
-        return attempt
+            self._mutate(attempt, written_for)
+
+    def _start_from(self, attempt: WorkingAttempt, parent_id: int) -> Attempt:
+        """Make another attempt's files the ones that are changed."""
+        parent = attempt.parent = self.ledger.attempt(parent_id)
+        attempt.parent_commit = parent.commit
+        attempt.before = self.runner.read(parent.commit)
+        return parent
+
+    def _refuse(
+        self,
+        attempt: WorkingAttempt,
+        reason: str,
+        title: str,
+        usage: Usage | None,
+        meta: Mapping[str, object] | None = None,
+    ) -> None:
+        attempt.refusal = NoScore("invalid", reason)
+        attempt.proposal = Proposal(
+            title, (), proposer=self.proposer.name, usage=usage or Usage(), meta=meta or {}
+        )
 
     def adopt(self, attempt: WorkingAttempt, proposal: Proposal) -> None:
         """Fill an attempt with a given proposal for the champion's files."""
         attempt.champion = self.runner.champion()
-        attempt.parent = self.ledger.attempt(attempt.champion.attempt_id)
-        attempt.parent_commit = attempt.champion.commit
-        attempt.before = self.runner.read(attempt.champion.commit)
+        parent = self._start_from(attempt, attempt.champion.attempt_id)
         attempt.proposal = proposal
-        self.ledger.save_proposal(attempt.record.id, proposal, parent=attempt.parent.id)
+        self.ledger.save_proposal(attempt.record.id, proposal, parent=parent.id)
         self._mutate(attempt, None)
 
     def _next_step(self, number: int) -> NextStep:
-        """Whose files are changed, and whether an old idea comes first."""
-        recorded = self.proposer.fixed_order  # is mixed with nothing else
+        """Choose the parent, and whether an earlier idea is tried again first."""
         champion = self.runner.read(self.runner.champion().commit)
 
         def applies(edits: Sequence[Edit]) -> bool:
@@ -205,77 +218,60 @@ class Campaign:
                 return False
 
         return next_step(
-            "champion" if recorded else self.rules.parents,
+            "champion" if self.proposer.fixed_order else self.settings.parents,
             self.ledger.attempts(),
             self.ledger.champions(),
             number,
-            self.rules.seed,
+            self.facts.seed,
             applies,
         )
 
-    def _mutate(self, attempt: WorkingAttempt, made_for: int | None) -> None:
-        """Apply the edits to the champion, or else to the files that they were made for."""
+    def _mutate(self, attempt: WorkingAttempt, written_for: int | None) -> None:
+        """Apply the edits to the parent's files, or else to the files they were written for."""
         assert attempt.proposal is not None
         assert attempt.parent is not None
+        edits, parent = attempt.proposal.edits, attempt.parent.id
         try:
-            attempt.files = apply(attempt.before, attempt.proposal.edits)
+            attempt.files = apply(attempt.before, edits)
             return
         except EditError as error:
-            refusal = NoScore("invalid", str(error))
-        if made_for is not None and made_for != attempt.parent.id:
-            parent = self.ledger.attempt(made_for)
-            before = self.runner.read(parent.commit)
-            try:
-                attempt.files = apply(before, attempt.proposal.edits)
-            except EditError as error:
-                refusal = NoScore("invalid", str(error))
-            else:
-                attempt.parent, attempt.parent_commit, attempt.before = (
-                    parent,
-                    parent.commit,
-                    before,
-                )
-                return
-        attempt.refusal = refusal
+            attempt.refusal = NoScore("invalid", str(error))
+        if written_for in (None, parent):
+            return
+        self._start_from(attempt, written_for)
+        try:
+            attempt.files = apply(attempt.before, edits)
+            attempt.refusal = None
+        except EditError as error:
+            attempt.refusal = NoScore("invalid", str(error))
+            self._start_from(attempt, parent)
 
     def draft_ahead(self, attempt: WorkingAttempt) -> None:
-        """Have the next proposal thought of while this attempt trains, if thinking takes long.
+        """Start on the next proposal while this attempt trains, if the proposer is slow.
 
-        Not where one waits that was given back: it comes first.
+        Not while a requeued proposal waits, since that one comes first.
         """
         if not self.proposer.slow or self._draft.begun:
             return
         if self.ledger.proposal_waits(attempt.record.id):
             return
-        number = attempt.record.number + self.rules.concurrency
-        next_step = self._next_step(number)
-        parent = self.ledger.attempt(next_step.parent)
-        ahead = WorkingAttempt(
-            replace(attempt.record, number=number), parent, before=self.runner.read(parent.commit)
-        )
-        context, during = self._briefing.context(ahead, next_step.hint), attempt.record.id
+        number = attempt.record.number + self.settings.concurrency
+        step = self._next_step(number)
+        ahead = WorkingAttempt(replace(attempt.record, number=number))
+        parent = self._start_from(ahead, step.parent)
+        context = self._contexts.context(ahead, step.hint)
         self._draft.start(
             self.proposer,
             context,
             lambda proposal: self.ledger.add_draft(
-                _signed(proposal, context.program), parent.id, during
+                _with_brief(proposal, context.program), parent.id, attempt.record.id
             ),
         )
 
-    @property
-    def proposer(self) -> Proposer:
-        """The proposer, created when first needed."""
-        if self._proposer is None:
-            self._proposer = self._make_proposer()
-        return self._proposer
-
-    # ------------------------------------------------------------------ 3: gate
+    # ------------------------------------------------------------------ check
 
     def check(self, attempt: WorkingAttempt) -> None:
-        """Run every check that costs no training; the first that fails refuses the attempt."""
-        from ..source.checks import run_checks
-        from ..source.fingerprint import fingerprint
-
+        """Run every check that needs no training; the first that fails refuses the attempt."""
         if attempt.refusal is not None or attempt.proposal is None:
             return
         attempt.fingerprint = fingerprint(attempt.files)
@@ -288,32 +284,30 @@ class Campaign:
             self.ledger.add_check_notes(attempt.record.id, [near])
         earlier = self.ledger.claim_fingerprint(attempt.record.id, attempt.fingerprint)
         if earlier is not None:
-            known = earlier.verdict or "still running"
+            verdict = earlier.verdict or "still running"
             score = f" at {earlier.score:.6f}" if earlier.score is not None else ""
             attempt.refusal = NoScore(
-                "duplicate", f"same code as {earlier.name} ({earlier.title}): {known}{score}"
+                "duplicate", f"same code as {earlier.name} ({earlier.title}): {verdict}{score}"
             )
 
     def _near_duplicate(self, attempt: WorkingAttempt) -> CheckNote | None:
-        """Note what differs from an earlier mutation in slightly other numbers only."""
-        from ..source.fingerprint import shape
-
-        started, this = time.perf_counter(), shape(attempt.files)
+        """Return a note on an earlier mutation that differs in slightly other numbers only."""
+        started, mutated = time.perf_counter(), shape(attempt.files)
         for record in reversed(self.ledger.attempts()[-NEAR_LOOK_BACK:]):
             if record.id == attempt.record.id or not record.commit or record.kind == "baseline":
                 continue
-            if this.close_to(self.runner.shape(record.commit), NEAR):
+            if mutated.close_to(self.runner.shape(record.commit), NEAR):
                 detail = f"nearly {record.name} ({record.title}): {record.verdict}"
                 return CheckNote("near duplicate", True, detail, time.perf_counter() - started)
         return None
 
-    # ------------------------------------------------------------------ 4-6: measure
+    # ------------------------------------------------------------------ measure
 
     def measure(self, attempt: WorkingAttempt) -> Trial:
-        """Measure it; a trial of a mutation that the infrastructure failed is not the last one.
+        """Measure an attempt; retry a mutation whose run failed for infrastructure reasons.
 
         Raises:
-            InfrastructureFailure: It failed each time.
+            InfrastructureFailure: Every try failed.
         """
         for seconds in RETRY_S if attempt.record.kind == "mutation" else ():
             try:
@@ -321,111 +315,96 @@ class Campaign:
             except InfrastructureFailure as error:
                 last = self.ledger.attempt(attempt.record.id).runs[-1:]
                 if not last or last[0].status != "infra":
-                    raise  # the champion's fault, say: it would be again
+                    raise  # the champion's failure, say, would repeat
                 try:
-                    self.night.pause(seconds, f"{attempt.name}: {error}; it is tried again")
+                    self.pauses.pause(seconds, f"{attempt.name}: {error}; it is tried again")
                 except ProposerExhausted:
                     raise error from None
             attempt.scores.clear()
         return self.measurement.measure(attempt)
 
-    # ------------------------------------------------------------------ baseline and noise
+    # ------------------------------------------------------------------ baseline
 
     def calibrated(self) -> Champion:
-        """Wait until the baseline is measured; measure what nobody is measuring.
+        """Wait until the baseline is measured; measure what no other process is measuring.
 
         Raises:
-            InfrastructureFailure: The unchanged code has no score, so nothing can be compared.
+            InfrastructureFailure: The unchanged code has no score, or its scores scatter too much.
         """
         while True:
             if champion := self.ledger.champion():
                 return champion
-            missing = self.missing_baselines()
+            baselines = [a for a in self.ledger.attempts() if a.kind == "baseline"]
+            scored = [a for a in baselines if a.score is not None]
+            numbers = {a.number for a in scored}
+            missing = [n for n in range(1, self.facts.calibrate + 1) if n not in numbers]
             if not missing:
-                self._promote_baseline()
+                self._promote_baseline(scored)
                 continue
-            busy = {
-                s.number
-                for s in self.ledger.attempts()
-                if s.kind == "baseline" and s.state == "running"
-            }
-            free = [number for number in missing if number not in busy]
+            running = {a.number for a in baselines if a.state == "running"}
+            free = [number for number in missing if number not in running]
             if free:
-                self.fill_baseline(free[0])
+                self._measure_baseline(free[0])
             else:
                 self.runner.wait("while waiting for the baseline")
 
-    def missing_baselines(self) -> list[int]:
-        """Numbers of the calibration attempts without a score."""
-        done = {
-            s.number for s in self.ledger.attempts() if s.kind == "baseline" and s.score is not None
-        }
-        return [n for n in range(1, self.rules.calibrate + 1) if n not in done]
-
-    def fill_baseline(self, number: int) -> Trial:
-        """Measure one calibration seed as an attempt of its own."""
+    def _measure_baseline(self, number: int) -> None:
         attempt = self.begin(f"baseline-{number}", "baseline", number)
         trial = self.measurement.measure(attempt)
-        self.settle(
-            attempt, trial, "baseline" if trial.value is not None else trial.verdict, trial.reason
-        )
+        verdict = "baseline" if trial.value is not None else trial.verdict
+        self.record_verdict(attempt, trial, verdict, trial.reason)
         if trial.value is None:
             raise InfrastructureFailure(
                 f"the baseline itself failed ({trial.verdict}): {trial.reason}; "
-                f"mend {self.experiment.files[0]} first"
+                f"fix {self.experiment.files[0]} and run again"
             )
-        return trial
 
-    def _promote_baseline(self) -> None:
-        from ..judge.verdicts import too_noisy
-        from ..ledger.store import ChampionMoved
-        from ..ledger.trailers import describe
-
-        attempts = [
-            s for s in self.ledger.attempts() if s.kind == "baseline" and s.score is not None
-        ]
+    def _promote_baseline(self, scored: Sequence[Attempt]) -> None:
         scores = {
-            trial.seed: trial.score for s in attempts for trial in s.runs if trial.score is not None
+            run.seed: run.score for one in scored for run in one.runs if run.score is not None
         }
-        if trouble := too_noisy(scores.values(), self.rules.max_noise):
+        if trouble := too_noisy(scores.values(), self.settings.max_noise):
             raise InfrastructureFailure(trouble)
         try:
-            self.ledger.promote(0, attempts[0].id, self.rules.base_commit, scores)
+            self.ledger.promote(0, scored[0].id, self.facts.base_commit, scores)
         except ChampionMoved:
             return
         describe(self.repository, self.ledger)
         self.project()
 
-    # ------------------------------------------------------------------ 7: record
+    # ------------------------------------------------------------------ record
 
-    def settle(self, attempt: WorkingAttempt, trial: Trial, verdict: str, reason: str) -> Attempt:
+    def record_verdict(
+        self, attempt: WorkingAttempt, trial: Trial, verdict: str, reason: str
+    ) -> Attempt:
         """Write the verdict: commit object, one transaction, then refs as its projection.
 
         Raises:
-            ledger.ChampionMoved: A keep, and another mutation was kept since the bar was read.
+            ledger.ChampionMoved: Another mutation was kept since this keep's bar was computed.
         """
         if attempt.record.state == "done":
             return attempt.record
-        # like the gain, over the champion, whatever it was built on
+        # Counted against the champion, as the gain is, whatever the attempt was built on.
         before = self.runner.read(attempt.champion.commit) if attempt.champion else attempt.before
         added, removed = changed_lines(before, attempt.files) if attempt.files else (0, 0)
-        decision = attempt.decision
-        outcome: dict[str, Any] = {
+        decision, score = attempt.decision, trial.value
+        outcome: Outcome = {
             "verdict": verdict,
             "reason": reason,
-            "score": trial.value,
-            "n": len(attempt.scores) or (1 if trial.value is not None else 0),
+            "score": fmean(attempt.scores.values())
+            if verdict == "guard" and attempt.scores
+            else score,
+            "n": len(attempt.scores) or (1 if score is not None else 0),
             "bar": decision.bar if decision else None,
             "gain": decision.gain if decision else None,
             "gain_sigma": decision.gain_sigma if decision else None,
             "fingerprint": attempt.fingerprint,
             "lines_added": added,
             "lines_removed": removed,
-            "parent": attempt.parent.id if attempt.parent else None,
             "champion_before": attempt.champion.attempt_id if attempt.champion else None,
         }
-        if verdict == "guard" and attempt.scores:
-            outcome["score"] = fmean(attempt.scores.values())
+        if attempt.parent is not None:
+            outcome["parent"] = attempt.parent.id
         commit = outcome["commit"] = self._commit(attempt, trial, verdict, reason, outcome)
         if verdict == "keep":
             assert attempt.champion is not None
@@ -437,14 +416,10 @@ class Campaign:
         self.project()
         record = self.ledger.attempt(attempt.record.id)
         if verdict not in ("keep", "baseline"):
-            self._tidy(record)
+            for run in record.runs:  # checkpoints of what is not kept would fill the disk
+                if run.checkpoint is not None:
+                    shutil.rmtree(run.checkpoint.parent, ignore_errors=True)
         return record
-
-    def _tidy(self, record: Attempt) -> None:
-        """Remove the run directories of what was not kept; weights would fill the disk."""
-        for trial in record.runs:
-            if trial.checkpoint is not None:
-                shutil.rmtree(trial.checkpoint.parent, ignore_errors=True)
 
     def requeue(self, attempt: WorkingAttempt, state: str, reason: str) -> None:
         """End an attempt without a verdict; its proposal waits for the next attempt."""
@@ -456,12 +431,10 @@ class Campaign:
         trial: Trial,
         verdict: str,
         reason: str,
-        outcome: Mapping[str, object],
+        outcome: Outcome,
     ) -> str:
-        from ..ledger.trailers import of_attempt
-
         if not attempt.files or attempt.proposal is None:
-            return self.rules.base_commit if attempt.record.kind == "baseline" else ""
+            return self.facts.base_commit if attempt.record.kind == "baseline" else ""
         metric = self.experiment.metric
         lines = []
         if trial.value is not None:
@@ -510,28 +483,28 @@ class Campaign:
         return str(self.ledger.meta("data_sha256") or "")
 
     def project(self) -> None:
-        """Make refs say what the ledger says; repeatable at any time."""
-        from ..ledger.trailers import ANCHOR
-
+        """Update the branch and the refs from the ledger; repeatable at any time."""
         champion = self.ledger.champion()
         if champion is None:
             return
-        tried = {
-            s.name: s.commit for s in self.ledger.attempts() if s.kind != "baseline" and s.commit
+        commits = {
+            one.name: one.commit
+            for one in self.ledger.attempts()
+            if one.kind != "baseline" and one.commit
         }
         if anchor := self.ledger.meta("anchor"):
-            tried[ANCHOR] = anchor
-        self.repository.project(self.rules.tag, champion.commit, tried)
+            commits[ANCHOR] = anchor
+        self.repository.project(self.ledger.path.parent.name, champion.commit, commits)
 
     def close(self) -> None:
-        """Stop trials and helpers; a draft that is finished waits in the ledger."""
+        """Stop runs and helpers; a finished draft waits in the ledger."""
         self._draft.give_up()
         if self._proposer is not None:
             self._proposer.close()
 
 
-def _signed(proposal: Proposal, program: str, ours: Proposal | None = None) -> Proposal:
-    """Note the brief of a proposal, and drop the origin of any that is not the harness's own."""
+def _with_brief(proposal: Proposal, program: str, ours: Proposal | None = None) -> Proposal:
+    """Record the brief of a proposal, and drop the origin of any that is not the harness's own."""
     brief = {"brief": hashlib.sha256(program.encode()).hexdigest()[:8]}
     origin = ours.origin if ours is not None else None
     return replace(proposal, meta={**proposal.meta, **brief}, origin=origin)

@@ -1,80 +1,76 @@
-"""Train, score and replicate one attempt as far as the judge asks, and hold it against every guard."""
+"""Train, score and replicate one attempt as the judge asks, and check every constraint."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core.errors import InfrastructureFailure
 from ..core.outcome import NoScore, Score, Trial
 from ..core.records import ABLATION, SMOKE, CheckNote
+from ..judge import constraints
+from ..judge.verdicts import Decision, Judge, earns_wealth
+from ..source.checks import fits_memory
+from ..source.fingerprint import complexity, fingerprint
+from ..training.rescore import CLOZE
 from .attempt import WorkingAttempt
+from .runs import Runner
 
 if TYPE_CHECKING:
     from ..core.records import Attempt
     from ..core.run import Run
-    from ..judge.verdicts import Decision, Judge
-    from .runs import Runner
 
 AUDIT_KEEP = 2048
-"""Positions audited before a keep; every trial has 512."""
+"""Positions audited before a keep; 512 in every other run."""
 
 DOWNSTREAM_EVERY = 10
-"""Every how many attempts the downstream task is run, besides on every keep."""
+"""Attempts between two runs of the downstream task on what is not kept."""
 
 CHAMPION_SEEDS = 3
-"""Seeds that the champion may be trained on to get one more pair; it may fail on one."""
+"""Seeds that the champion may be trained on to get one more pair, since it may fail on one."""
 
 
 class Measurement:
-    """What stands between a mutation's files and its verdict.
+    """Everything between a mutation's files and its verdict.
 
     Args:
-        trials: Of the campaign.
-        judge: Says what to do next.
+        runner: Of the campaign.
+        judge: Decides what to do next.
     """
 
     def __init__(self, runner: Runner, judge: Judge) -> None:
         self.runner, self.judge = runner, judge
-        self.experiment, self.rules = runner.experiment, runner.rules
-        self.ledger, self.repository = runner.ledger, runner.repository
+        self.experiment, self.facts = runner.experiment, runner.facts
+        self.ledger = runner.ledger
 
     def measure(self, attempt: WorkingAttempt) -> Trial:
-        """Train, score and replicate as far as the judge asks; never raises for the candidate."""
-        from ..source.fingerprint import fingerprint
-
-        attempt_id, metric = attempt.record.id, self.experiment.metric
+        """Train, score and replicate as the judge asks; a failing candidate raises nothing."""
         if attempt.refusal is not None:
             return self._failed(attempt)
-        if attempt.record.state == "done":
-            return Trial(metric, attempt_id, attempt.record.score)
-        if attempt.record.kind == "baseline":
-            seed = self.rules.baseline_seeds[attempt.record.number - 1]
-            files = self.runner.read(self.rules.base_commit)
-            attempt.fingerprint = fingerprint(files)  # who goes back to it repeats it
-            result = self.runner.run(attempt, files, seed, "calibrate")
-            self._see_bounded(result)
-            if attempt.record.number == 1 and result.score is not None:
-                self._see_checks_pass(attempt, files)
-            return Trial(metric, attempt_id, result.score, _verdict_of(result), result.reason)
+        record = attempt.record
+        if record.state == "done":
+            return Trial(self.experiment.metric, record.id, record.score)
+        if record.kind == "baseline":
+            return self._measure_baseline(attempt)
         champion = self.runner.champion()
-        seed = sorted(champion.scores)[attempt.record.number % len(champion.scores)]
+        seed = sorted(champion.scores)[record.number % len(champion.scores)]
         if not self._smoke(attempt, seed):
             return self._failed(attempt)
         purpose = "first"
         while True:
             result = self.runner.run(attempt, attempt.files, seed, purpose)
             if result.score is None:
-                attempt.refusal = NoScore(_verdict_of(result), result.reason)
-                return self._failed(attempt)
+                return self._failed(attempt, result)
             attempt.scores[seed] = result.score
-            if not self._guarded(attempt, result):
+            if not self._check_constraints(attempt, result):
                 return self._failed(attempt)
             decision = self._decide(attempt)
             if decision.action == "keep" and not (
-                self._checked(attempt) and self._audit(attempt) and self._downstream(attempt)
+                self._run_checks(attempt)
+                and self._audit(attempt)
+                and _within_bounds(attempt, self._downstream(attempt))
             ):
                 return self._failed(attempt)
             if decision.action != "replicate":
@@ -83,146 +79,147 @@ class Measurement:
             seed, purpose = decision.seed, "replicate"
             if decision.remeasure_champion:
                 seed = self._measure_champion(attempt, seed, CHAMPION_SEEDS - 1)
-        if decision.action != "keep" and attempt.record.number % DOWNSTREAM_EVERY == 0:
-            self._look_downstream(attempt)
-        return Trial(metric, attempt_id, sum(attempt.scores.values()) / len(attempt.scores))
+        if decision.action != "keep" and record.number % DOWNSTREAM_EVERY == 0:
+            self._downstream(attempt)
+        mean = sum(attempt.scores.values()) / len(attempt.scores)
+        return Trial(self.experiment.metric, record.id, mean)
 
-    def _see_bounded(self, result: Run) -> None:
-        """See that the baseline reports what is bounded, or every mutation would break a bound."""
-        from ..judge.constraints import MEASURED, figure
-        from ..training.rescore import CLOZE
+    def _measure_baseline(self, attempt: WorkingAttempt) -> Trial:
+        """Train the unchanged code on one seed of the calibration.
 
-        for guard in self.experiment.guards if result.score is not None else ():
+        Raises:
+            InfrastructureFailure: It does not report a bounded figure or fails the checks, so
+                every mutation would.
+        """
+        seed = self.facts.baseline_seeds[attempt.record.number - 1]
+        files = self.runner.read(self.facts.base_commit)
+        attempt.fingerprint = fingerprint(files)  # a mutation back to it is a duplicate
+        result = self.runner.run(attempt, files, seed, "calibrate")
+        if result.score is not None:
+            self._check_reported(result)
+        if attempt.record.number == 1 and result.score is not None and self.experiment.checks:
+            _, failure = self._checks(attempt, files, self.facts.baseline_seeds[0])
+            if failure:
+                raise InfrastructureFailure(f"the unchanged code does not pass {failure}")
+        return Trial(
+            self.experiment.metric,
+            attempt.record.id,
+            result.score,
+            _verdict_of(result),
+            result.reason,
+        )
+
+    def _check_reported(self, result: Run) -> None:
+        for guard in self.experiment.guards:
             absolute = guard.at_most is not None or guard.at_least is not None
-            known = guard.metric in (*MEASURED, CLOZE) or figure(result, guard.metric) is not None
-            if absolute and not known:
-                told = ", ".join(sorted(result.metrics)) or "nothing"
+            measured = guard.metric in (*constraints.MEASURED, CLOZE)
+            if absolute and not measured and constraints.figure(result, guard.metric) is None:
+                reported = ", ".join(sorted(result.metrics)) or "nothing"
                 raise InfrastructureFailure(
                     f"Guard({guard.metric!r}) bounds a figure that the baseline does not report "
-                    f"(it reports {told}); have it reported, or take the guard out"
+                    f"(it reports {reported}); report it, or remove the guard"
                 )
 
     def _smoke(self, attempt: WorkingAttempt, seed: int) -> bool:
-        """Two steps, a checkpoint and one scored batch: what is broken costs seconds."""
+        """Run two steps, a checkpoint and one scored batch, so that broken code costs seconds."""
         if self.experiment.run is not None:
             return True
-        from ..source.checks import fits_memory
-
         result = self.runner.run(attempt, attempt.files, seed, SMOKE, phase="smoke")
         if result.checkpoint is not None:
             shutil.rmtree(result.checkpoint.parent, ignore_errors=True)
-        ok = result.status == "ok"
-        notes = [CheckNote("smoke", ok, result.reason, result.total_seconds)]
-        if not ok:
+        notes = [CheckNote("smoke", result.status == "ok", result.reason, result.total_seconds)]
+        if not notes[0].ok:
             attempt.refusal = NoScore(_verdict_of(result), result.reason)
         else:
             notes.append(fits_memory(result.peak_memory_bytes, self._memory_bound()))
-            if not notes[-1].ok:
-                attempt.refusal = NoScore("guard", notes[-1].detail)
+            if not notes[1].ok:
+                attempt.refusal = NoScore("guard", notes[1].detail)
         self.ledger.add_check_notes(attempt.record.id, notes)
         return attempt.refusal is None
 
     def _memory_bound(self) -> int | None:
-        """Bound of a trial's memory; a GPU's own is watched while it runs, and not seen here."""
+        """Return the memory limit of a run; a GPU's memory is watched during the run instead."""
         return self.runner.memory_bound() if self.runner.device.kind == "cpu" else None
 
-    def _guarded(self, attempt: WorkingAttempt, result: Run) -> bool:
-        """Hold a trial against the bounds on what a gain may cost."""
-        from ..judge import constraints
-        from ..training.rescore import CLOZE
-
+    def _check_constraints(self, attempt: WorkingAttempt, result: Run) -> bool:
+        """Check a run against the bounds on time, memory and the user's figures."""
         baseline = self.runner.calibration()
-        wall = self.rules.budget.kind == "wall"
+        wall = self.facts.budget.kind == "wall"
         bounds = constraints.built_in(self.experiment, wall, baseline, self._memory_bound())
         own = [guard for guard in self.experiment.guards if guard.metric != CLOZE]
         notes = constraints.check(result, baseline, [*bounds, *own])
-        if len(attempt.scores) > 1:  # the first trial said what there is to say, but for this
+        if len(attempt.scores) > 1:  # of replicates, note only the failures
             notes = [note for note in notes if not note.ok]
         self.ledger.add_check_notes(attempt.record.id, notes)
-        return _unbroken(attempt, notes)
+        return _within_bounds(attempt, notes)
 
-    def _checked(self, attempt: WorkingAttempt) -> bool:
-        """Run the user's checks in the mutated copy of the whole project."""
+    def _run_checks(self, attempt: WorkingAttempt) -> bool:
+        """Run the user's checks in a mutated copy of the whole project."""
         if self.experiment.checks is None:
             return True
-        result, reason = self._check(attempt, attempt.files, next(iter(attempt.scores)))
-        note = CheckNote("checks", not reason, result.reason, result.total_seconds)
+        result, failure = self._checks(attempt, attempt.files, next(iter(attempt.scores)))
+        note = CheckNote("checks", not failure, result.reason, result.total_seconds)
         self.ledger.add_check_notes(attempt.record.id, [note])
-        if reason:
-            attempt.refusal = NoScore("guard", reason)  # one that hangs is no fault of the training
-        return not reason
+        if failure:
+            attempt.refusal = NoScore("guard", failure)
+        return not failure
 
-    def _see_checks_pass(self, attempt: WorkingAttempt, files: Mapping[str, str]) -> None:
-        """See that the unchanged code passes the user's checks, or nothing would ever be kept."""
-        if self.experiment.checks is None:
-            return
-        _, reason = self._check(attempt, files, self.rules.baseline_seeds[0])
-        if reason:
-            raise InfrastructureFailure(f"the unchanged code does not pass {reason}")
-
-    def _check(
+    def _checks(
         self, attempt: WorkingAttempt, files: Mapping[str, str], seed: int
     ) -> tuple[Run, str]:
-        """Run the checks on some files; returns the result, and '' or why they failed."""
-        from ..judge.constraints import last_lines
-
-        copy = dict(self.repository.export(attempt.parent_commit or self.rules.base_commit))
-        copy.update({name: text.encode() for name, text in files.items()})
-        result = self.runner.run(
-            attempt, files, seed, "check", phase="check", files=copy,
-            command=("sh", "-c", self.experiment.checks),
-        )  # fmt: skip
+        """Run the checks on some files; return the run, and '' or why it failed."""
+        result = self.runner.run(attempt, files, seed, "check", phase="check")
         if result.status == "ok":
             return result, ""
-        said = last_lines(result)
-        return result, f"the experiment's checks: {result.reason}" + (f"\n{said}" if said else "")
+        output = constraints.last_lines(result)
+        reason = f"the experiment's checks: {result.reason}"
+        return result, f"{reason}\n{output}" if output else reason
 
     def _audit(self, attempt: WorkingAttempt) -> bool:
-        """Audit every replicate's claims again, at many more places, before it may be kept."""
+        """Audit every replicate's claims again, at more positions, before a keep."""
         if self.experiment.run is not None:
             return True
-        for trial in self.ledger.attempt(attempt.record.id).own_runs:
-            if trial.checkpoint is None:
+        for run in self.ledger.attempt(attempt.record.id).own_runs:
+            if run.checkpoint is None:
                 continue
-            deeper = {
-                "phase": "audit",
-                "audit": AUDIT_KEEP,
-                "run_id": trial.checkpoint.parent.name,
-            }
-            result = self.runner.run(attempt, attempt.files, trial.seed, "audit", **deeper)
+            result = self.runner.run(
+                attempt,
+                attempt.files,
+                run.seed,
+                "audit",
+                phase="audit",
+                audit=AUDIT_KEEP,
+                checkpoint=run.checkpoint,
+            )
             if result.score is None:
                 attempt.refusal = NoScore(_verdict_of(result), result.reason)
                 return False
         return True
 
-    def _downstream(self, attempt: WorkingAttempt) -> bool:
-        """Hold what the model can do besides its score against the bounds on it."""
-        return _unbroken(attempt, self._look_downstream(attempt))
-
-    def _look_downstream(self, attempt: WorkingAttempt) -> list[CheckNote]:
-        """Look at what the model can do besides its score; it says nothing of the score itself."""
-        from ..judge.constraints import check
-        from ..training.rescore import CLOZE
-
-        saved = [
-            t for t in self.ledger.attempt(attempt.record.id).own_runs if t.checkpoint is not None
-        ]
-        if self.experiment.run is not None or not saved:
+    def _downstream(self, attempt: WorkingAttempt) -> list[CheckNote]:
+        """Run the downstream task on the model; return notes on the user's bounds on it."""
+        runs = self.ledger.attempt(attempt.record.id).own_runs
+        saved = next((run for run in runs if run.checkpoint is not None), None)
+        if self.experiment.run is not None or saved is None:
             return []
-        assert saved[0].checkpoint is not None
-        name = saved[0].checkpoint.parent.name
         result = self.runner.run(
-            attempt, attempt.files, saved[0].seed, "downstream", phase="downstream", run_id=name
+            attempt,
+            attempt.files,
+            saved.seed,
+            "downstream",
+            phase="downstream",
+            checkpoint=saved.checkpoint,
         )
         bounds = [guard for guard in self.experiment.guards if guard.metric == CLOZE]
         if result.status != "ok":
-            # a model that refuses the task must not get around a bound on it
-            name, said = f"guard {CLOZE}" if bounds else "downstream", result.reason
-            notes = [CheckNote(name, not bounds, f"{CLOZE} could not be measured: {said}")]
+            # A model that refuses the task breaks every bound on it.
+            name = f"guard {CLOZE}" if bounds else "downstream"
+            detail = f"{CLOZE} could not be measured: {result.reason}"
+            notes = [CheckNote(name, not bounds, detail)]
         elif CLOZE not in result.metrics:
             notes = [CheckNote("downstream", True, "the data set is too small for it")]
         else:
-            notes = check(result, (), bounds) or [
+            notes = constraints.check(result, (), bounds) or [
                 CheckNote("downstream", True, f"{CLOZE} {result.metrics[CLOZE]:.4f}")
             ]
         notes = [replace(note, seconds=result.total_seconds) for note in notes]
@@ -230,7 +227,7 @@ class Measurement:
         return notes
 
     def bar(self, attempt: WorkingAttempt) -> Score:
-        """The number to beat, against the champion as it stands now."""
+        """Return the number to beat, against the current champion."""
         direction = self.experiment.metric.direction
         if attempt.refusal is not None or not attempt.scores:
             champion = self.runner.champion()
@@ -241,35 +238,33 @@ class Measurement:
     def _decide(self, attempt: WorkingAttempt) -> Decision:
         attempt.champion = self.runner.champion()
         while not set(attempt.scores) & set(attempt.champion.scores):
-            # another mutation was kept meanwhile, on other seeds: pair it with this one's; and
-            # while that one is trained, yet another may be kept
+            # A mutation kept meanwhile on other seeds needs a pair with this one; while it is
+            # trained, yet another one may be kept.
             self._measure_champion(attempt, next(iter(attempt.scores)))
             attempt.champion = self.runner.champion()
+        attempts = self.ledger.attempts()
         attempt.decision = self.judge.decide(
             attempt.scores,
             attempt.champion.scores,
-            self.runner.noise(),
+            self.runner.noise(attempts),
             attempt.record.number,
             self._is_simpler(attempt),
-            0 if attempt.record.kind == ABLATION else self._keeps(),
+            0 if attempt.record.kind == ABLATION else self._wealth(attempts),
         )
         return attempt.decision
 
-    def _keeps(self) -> int:
-        """Mutations kept for their gain so far, which is what loosens the judge's bounds."""
-        from ..judge.verdicts import earns_wealth
-
+    def _wealth(self, attempts: Sequence[Attempt]) -> int:
+        """Count the mutations kept for their gain, each of which adds alpha wealth."""
+        direction = self.experiment.metric.direction
         return sum(
-            earns_wealth(attempt.gain, attempt.score, attempt.bar, self.experiment.metric.direction)
-            for attempt in self.ledger.attempts()
-            if attempt.kind == "mutation" and attempt.verdict == "keep"
-            and attempt.gain is not None and attempt.score is not None and attempt.bar is not None
+            earns_wealth(one.gain, one.score, one.bar, direction)
+            for one in attempts
+            if one.kind == "mutation" and one.verdict == "keep"
+            and one.gain is not None and one.score is not None and one.bar is not None
         )  # fmt: skip
 
     def _is_simpler(self, attempt: WorkingAttempt) -> bool:
-        """Whether being equal is enough: less code, or a keep left out."""
-        from ..source.fingerprint import complexity
-
+        """Whether an equal score is enough: less code, or an ablation."""
         assert attempt.champion is not None
         if attempt.record.kind == ABLATION:
             return True
@@ -279,62 +274,73 @@ class Measurement:
         """Train the champion on a seed it lacks, so that the comparison stays paired.
 
         Args:
-            attempt: Attempt it is done for.
-            seed: The seed.
-            others: How many of the next seeds may take its place: that the champion fails on one
-                is no fault of the mutation, and must not cost every night's close calls.
+            attempt: Attempt that needs the pair.
+            seed: Seed to train on.
+            others: How many of the next seeds may replace it if the champion fails on it, which
+                is not the mutation's fault.
 
         Returns:
-            The seed that it has a score on.
+            The seed that the champion has a score on.
 
         Raises:
-            InfrastructureFailure: It has a score on none of them.
+            InfrastructureFailure: The champion fails on all of them.
         """
         champion = self.runner.champion()
-        for at in range(seed, seed + others + 1):
-            if at in champion.scores:
-                return at
-            result = self.runner.run(attempt, self.runner.read(champion.commit), at, "champion")
+        for candidate in range(seed, seed + others + 1):
+            if candidate in champion.scores:
+                return candidate
+            files = self.runner.read(champion.commit)
+            result = self.runner.run(attempt, files, candidate, "champion")
             if result.score is not None:
-                self.ledger.add_champion_scores(champion.version, {at: result.score})
-                return at
+                self.ledger.add_champion_scores(champion.version, {candidate: result.score})
+                return candidate
         raise InfrastructureFailure(
-            f"the champion has no score on seed {at} ({result.status}): {result.reason}"
+            f"the champion has no score on seed {candidate} ({result.status}): {result.reason}"
         )
 
-    def verify(self, record: Attempt) -> list[tuple[int, float | None, Run]]:
-        """Score an attempt's commit once more: from its checkpoints, or by training it again.
+    def verify(self, record: Attempt) -> list[tuple[int, float, Run]]:
+        """Score an attempt again: from its checkpoints, or by training where they are gone.
 
         Args:
             record: The attempt; it must have a commit.
 
         Returns:
-            For each of its replicates: seed, score then, and result now.
+            Seed, earlier score and new run of each of its replicates.
         """
         attempt = WorkingAttempt(record, parent_commit=record.commit)
         files = self.runner.read(record.commit)
-        found: list[tuple[int, float | None, Run]] = []
-        for trial in record.own_runs:
-            if trial.score is None:
+        results: list[tuple[int, float, Run]] = []
+        for run in record.own_runs:
+            if run.score is None:
                 continue
-            changes: dict[str, Any] = {}
-            if (checkpoint := self.runner.checkpoint(trial)) is not None:
-                name = checkpoint.parent.name
-                changes = {"phase": "rescore", "run_id": name, "audit": AUDIT_KEEP}
-            result = self.runner.run(attempt, files, trial.seed, "verify", **changes)
-            found.append((trial.seed, trial.score, result))
-        return found
+            checkpoint = self.runner.checkpoint(run)
+            if checkpoint is None:
+                result = self.runner.run(attempt, files, run.seed, "verify")
+            else:
+                result = self.runner.run(
+                    attempt,
+                    files,
+                    run.seed,
+                    "verify",
+                    phase="rescore",
+                    audit=AUDIT_KEEP,
+                    checkpoint=checkpoint,
+                )
+            results.append((run.seed, run.score, result))
+        return results
 
-    def _failed(self, attempt: WorkingAttempt) -> Trial:
-        assert attempt.refusal is not None
+    def _failed(self, attempt: WorkingAttempt, result: Run | None = None) -> Trial:
+        if result is not None:
+            attempt.refusal = NoScore(_verdict_of(result), result.reason)
         refusal = attempt.refusal
+        assert refusal is not None
         return Trial(
             self.experiment.metric, attempt.record.id, None, refusal.verdict, refusal.reason
         )
 
 
-def _unbroken(attempt: WorkingAttempt, notes: Sequence[CheckNote]) -> bool:
-    """Refuse an attempt that broke a bound."""
+def _within_bounds(attempt: WorkingAttempt, notes: Sequence[CheckNote]) -> bool:
+    """Refuse an attempt that breaks a bound."""
     broken = [note.detail for note in notes if not note.ok]
     if broken:
         attempt.refusal = NoScore("guard", "; ".join(broken))

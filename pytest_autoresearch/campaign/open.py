@@ -1,322 +1,221 @@
-"""What one process holds of a campaign: ledger, device, launcher, proposer, hands.
-
-Each is made when it is first needed, and released whatever happened.
-"""
+"""Build the objects of a campaign, for a pytest process and for the commands beside it."""
 
 from __future__ import annotations
 
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
-
-from ..core.errors import InfrastructureFailure
-from ..core.experiment import Budget, Experiment
+from ..core.errors import InfrastructureFailure, UsageError
+from ..core.experiment import Experiment
+from ..core.processes import is_alive
 from ..forkserver.launch import Launcher
 from ..judge.verdicts import Judge
-from ..ledger.git import RepositoryError
+from ..ledger.git import Repository
 from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
-from ..options import Options
-from ..proposers.registry import create
-from ..session.plan import Plan
 from ..training.devices import Lease
 from ..training.executor import Executor
-from .attempt import Rules
+from .facts import CampaignFacts, SessionSettings
 from .loop import Campaign
-from .pause import Night
-from .project import check, default_tag, experiment_at
+from .pause import PauseControl
+from .project import check, check_data_identity, default_tag, experiment_at
+from .researcher import Researcher
 from .runs import Runner
 
 if TYPE_CHECKING:
     from ..core.run import Progress
-    from .researcher import Researcher
 
 
 @dataclass
-class Holdings:
-    """One process's share of a campaign.
+class CampaignResources:
+    """One process's ledger, device, fork server and proposer, each opened when first needed.
 
     Attributes:
-        root: The project.
-        options: What the user asked for.
-        plan: What the driver decided.
-        say: Shows a person a line.
-        on_progress: Told how a trial gets on, by its id.
-        should_stop: Whether running trials end at once.
-        night: What a pause heeds.
+        root: Folder of the project.
+        tag: Name of the campaign.
+        experiment: The declaration.
+        facts: What the campaign was started with.
+        settings: What this session chooses.
+        driver: Token that the processes of one pytest run share; they share the campaign's lock.
+        worker: xdist's name of this process, ``main``, or the command.
+        config: Options to record with the session.
+        say: Prints a line.
+        on_progress: Called with the id and the progress of a run.
+        should_stop: Whether running runs end at once.
+        pauses: How this session pauses.
         session_id: This process's row in the ledger, once it has joined.
-        campaign: Its hands, once an attempt has needed them.
+        campaign: The campaign, once an attempt has needed it.
     """
 
     root: Path
-    options: Options
-    plan: Plan
-    say: Callable[[str], None]
-    on_progress: Callable[[str, Progress], None]
-    should_stop: Callable[[], bool]
-    night: Night
+    tag: str
+    experiment: Experiment
+    facts: CampaignFacts
+    settings: SessionSettings
+    driver: str
+    worker: str = field(default_factory=lambda: os.environ.get("PYTEST_XDIST_WORKER", "main"))
+    config: Mapping[str, object] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda line: None
+    on_progress: Callable[[str, Progress], None] = lambda run_id, progress: None
+    should_stop: Callable[[], bool] = lambda: False
+    pauses: PauseControl = field(default_factory=PauseControl)
     session_id: int | None = None
     campaign: Campaign | None = None
-    _lease: Any = None
-    _launcher: Any = None
-    _ledger: Any = None
-    _researcher: Researcher | None = None
-
-    @property
-    def worker(self) -> str:
-        """Xdist's name of this process, or ``main``."""
-        return os.environ.get("PYTEST_XDIST_WORKER", "main")
+    _opened: ExitStack = field(default_factory=ExitStack, init=False, repr=False)
 
     @property
     def folder(self) -> Path:
-        """Where the campaign's state lives."""
-        return self.root / ".autoresearch" / self.plan.tag
+        """Folder of the campaign's state."""
+        return self.root / ".autoresearch" / self.tag
 
-    @property
-    def ledger(self) -> Any:
-        """The campaign's ledger, opened when first needed."""
-        if self._ledger is None:
-            from ..ledger.store import Ledger
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The campaign's ledger."""
+        ledger = Ledger.open(self.root, self.tag)
+        self._opened.callback(ledger.close)
+        return ledger
 
-            self._ledger = Ledger.open(self.root, self.plan.tag)
-        return self._ledger
+    @cached_property
+    def researcher(self) -> Researcher:
+        """The proposer of this process with its notes and papers."""
+        researcher = Researcher(
+            self.root, self.ledger.path, self.settings, self.experiment, self.say
+        )
+        self._opened.callback(researcher.close)
+        return researcher
 
     def join(self) -> int:
-        """Register this process with the campaign; the lock of the driver is the first.
+        """Register this process with the campaign; the first one takes the campaign's lock.
 
         Raises:
-            pytest.UsageError: Somebody else works on it, or it cannot be written.
+            UsageError: Another session works on the campaign, or its ledger cannot be written.
         """
-        from ..ledger.store import CampaignBusy, LedgerUnavailable
-
         if self.session_id is None:
             config = {
                 name: value if isinstance(value, int | float | str | None) else str(value)
-                for name, value in vars(self.options).items()
+                for name, value in self.config.items()
             }
             try:
                 self.session_id = self.ledger.begin_session(
-                    driver=self.plan.driver, worker=self.worker, config=config
+                    driver=self.driver, worker=self.worker, config=config
                 )
             except (CampaignBusy, LedgerUnavailable) as error:
-                raise pytest.UsageError(str(error)) from None
+                raise UsageError(str(error)) from None
         return self.session_id
 
     def workers(self) -> list[int]:
-        """Return the processes of this pytest run that have joined and live, but this one."""
-        from ..core.processes import is_alive
-
+        """Return the ids of the other live processes of this pytest run."""
         return [
             one.pid
             for one in self.ledger.sessions()
-            if one.driver == self.plan.driver
+            if one.driver == self.driver
             and one.id != self.session_id
             and one.ended is None
             and one.host == platform.node()
             and is_alive(one.host, one.boot_id, one.pid, one.pid_start)
         ]
 
-    def researcher(self, experiment: Experiment) -> Researcher:
-        """Who proposes in this process."""
-        from .researcher import Researcher
-
-        if self._researcher is None:
-            self._researcher = Researcher(
-                self.root, self.ledger.path, self.options, experiment, self.say
-            )
-        return self._researcher
-
-    def open(self, experiment: Experiment) -> Campaign:
-        """Return this process's hands on the campaign, made with the first attempt.
+    def open(self) -> Campaign:
+        """Return the campaign; the first call leases a device and starts the fork server.
 
         Raises:
-            InfrastructureFailure: There is no device for it.
+            InfrastructureFailure: No device is free.
         """
         if self.campaign is None:
-            self.campaign = self._open(experiment)
+            self.campaign = self._open()
         return self.campaign
 
-    def _open(self, experiment: Experiment) -> Campaign:
-        from ..core.errors import InfrastructureFailure
-        from ..forkserver.launch import Launcher
-        from ..judge.verdicts import Judge
-        from ..ledger.git import Repository
-        from ..training.devices import Lease
-        from ..training.executor import Executor
-        from .attempt import Rules
-        from .loop import Campaign
-        from .runs import Runner
-
-        session_id, plan, options = self.join(), self.plan, self.options
-        self._lease = Lease()
+    def _open(self) -> Campaign:
+        session_id, sandbox = self.join(), self.settings.sandbox
+        lease = Lease()
+        self._opened.callback(lease.release)
         try:
-            device = self._lease.take()
+            device = lease.take()
         except RuntimeError as error:
             raise InfrastructureFailure(str(error)) from None
         if device.kind == "cuda":
             os.environ["CUDA_VISIBLE_DEVICES"] = device.index
-        self._launcher = Launcher()
-        rules = Rules(
-            tag=plan.tag,
-            base_commit=plan.base_commit,
-            budget=Budget.parse(plan.budget),
-            seed=self.ledger.meta("campaign")["seed"],
-            calibrate=plan.calibrate,
-            sandbox=options.sandbox,
-            threads=options.threads,
-            concurrency=plan.concurrency,
-            parents=options.parents,
-            max_noise=options.max_noise,
-        )
+        launcher = Launcher()
+        self._opened.callback(launcher.close)
         runner = Runner(
             root=self.root,
-            experiment=experiment,
-            rules=rules,
+            experiment=self.experiment,
+            facts=self.facts,
+            settings=self.settings,
             ledger=self.ledger,
             repository=Repository.open(self.root),
             device=device,
             executor=Executor(
-                self._launcher,
+                launcher,
                 self.folder / "runs",
-                sandbox_mode=options.sandbox,
+                sandbox_mode=sandbox,
                 on_progress=self.on_progress,
             ),
             should_stop=self.should_stop,
         )
-        return Campaign(
+        campaign = Campaign(
             runner=runner,
-            judge=Judge(options.judge, experiment.metric.direction),
-            proposer=self.researcher(experiment).proposer,
+            judge=Judge(self.settings.judge, self.experiment.metric.direction),
+            proposer=self.researcher.proposer,
             session_id=session_id,
             worker=self.worker,
-            night=self.night,
+            pauses=self.pauses,
         )
+        self._opened.callback(campaign.close)
+        return campaign
 
     def close(self) -> None:
-        """Release everything, also where releasing one thing fails; safe to call twice.
+        """Release everything in reverse order, even if one step fails; safe to call twice.
 
         Raises:
-            Exception: Whatever a proposer of one's own raised, after all is released.
+            Exception: What a user's own proposer raised, after everything is released.
         """
-        with ExitStack() as held:  # the last one first
-            if self._ledger is not None:
-                held.callback(self._ledger.close)
-            if self._lease is not None:
-                held.callback(self._lease.release)
-            for one in (self._launcher, self._researcher, self.campaign):
-                if one is not None:
-                    held.callback(one.close)
-            self.campaign = None
-
-
-FAILURES = (
-    pytest.UsageError, CampaignBusy, InfrastructureFailure, LedgerUnavailable, RepositoryError,
-    RuntimeError, OSError, KeyboardInterrupt,
-)  # fmt: skip
-"""What ends a command with one line: nothing of it is a verdict."""
+        self.campaign = None
+        self.__dict__.pop("researcher", None)
+        self.__dict__.pop("ledger", None)
+        self._opened.close()
 
 
 @contextmanager
-def opened(root: Path, tag: str | None, command: str) -> Iterator[Campaign]:
-    """Join a campaign that exists, alone, and leave it in order.
+def open_campaign(root: Path, tag: str | None, command: str) -> Iterator[Campaign]:
+    """Join an existing campaign for one command, under the settings of its last pytest session.
 
     Args:
-        root: The project.
-        tag: Of the campaign; None: the name of the current git branch.
-        command: Who joins; shown to others who find the campaign busy.
+        root: Folder of the project.
+        tag: Name of the campaign; None for the name of the current git branch.
+        command: Shown to other sessions that find the campaign busy.
 
     Raises:
-        pytest.UsageError: No such campaign, or the project is not in order.
-        ledger.CampaignBusy: Somebody else works on it.
+        UsageError: No such campaign, another session works on it, or the project is not ready.
     """
     experiment = experiment_at(root)
-    repository = check(root, experiment)
-    tag = tag or default_tag(repository)
+    tag = tag or default_tag(check(root, experiment))
     if not Ledger.exists(root, tag):
-        raise pytest.UsageError(f"no campaign {tag!r} in {root}; give --tag")
-    ledger = Ledger.open(root, tag)
-    facts, asked = ledger.meta("campaign"), _asked(ledger)
-    _check_same(ledger, facts, experiment, root, tag)
-    session = ledger.begin_session(driver=command, worker=command)
-    lease = Lease()
-    try:
-        rules = Rules(
-            tag=tag,
-            base_commit=facts["base_commit"],
-            budget=Budget.parse(facts["budget"]),
-            seed=facts["seed"],
-            calibrate=facts["calibrate"],
-            sandbox=asked.get("sandbox", "auto"),
-            threads=asked.get("threads", 1),
+        raise UsageError(f"no campaign {tag!r} in {root}; give --tag")
+    with closing(Ledger.open(root, tag)) as ledger:
+        facts = CampaignFacts.load(ledger)
+        if facts is None:
+            raise UsageError(f"campaign {tag!r} ended before it began; give another --tag")
+        facts.check_comparable(experiment, tag)
+        check_data_identity(root, experiment, ledger, tag)
+        configs = [session.config for session in ledger.sessions() if session.config]
+        settings = SessionSettings.select(configs[-1] if configs else {})
+        resources = CampaignResources(
+            root,
+            tag,
+            experiment,
+            facts,
+            replace(settings, proposer="ratchet", price=None),
+            driver=command,
+            worker=command,
         )
-        device = lease.take()
-        if device.kind == "cuda":
-            os.environ["CUDA_VISIBLE_DEVICES"] = device.index  # without it trials see no GPU
-        with Launcher() as launcher:
-            runner = Runner(
-                root=root,
-                experiment=experiment,
-                rules=rules,
-                ledger=ledger,
-                repository=repository,
-                device=device,
-                executor=Executor(
-                    launcher,
-                    root / ".autoresearch" / tag / "runs",
-                    sandbox_mode=asked.get("sandbox", "auto"),
-                ),
-            )
-            campaign = Campaign(
-                runner=runner,
-                judge=Judge("sequential", experiment.metric.direction),
-                proposer=lambda: create("ratchet", experiment=experiment, root=root),
-                session_id=session,
-                worker=command,
-            )
-            try:
-                yield campaign
-            finally:
-                campaign.close()
-    finally:
-        lease.release()
-        ledger.end_session(session, None)
-        ledger.close()
-
-
-def _asked(ledger: Ledger) -> Mapping[str, Any]:
-    """What the last pytest session was asked for: its trials are what is compared with."""
-    asked = [session.config for session in ledger.sessions() if session.config]
-    return asked[-1] if asked else {}
-
-
-def _check_same(
-    ledger: Ledger, facts: Mapping[str, Any] | None, experiment: Experiment, root: Path, tag: str
-) -> None:
-    """See that scores measured now can be compared with the campaign's.
-
-    Raises:
-        pytest.UsageError: They cannot, and why.
-    """
-    if facts is None:
-        raise pytest.UsageError(f"campaign {tag!r} ended before it began; give another --tag")
-    metric, files = asdict(experiment.metric), list(experiment.files)
-    if facts["metric"] != metric or facts["files"] != files:
-        raise pytest.UsageError(
-            f"campaign {tag!r} was started with another metric or other editable files than "
-            "conftest.py declares now"
-        )
-    known = ledger.meta("data_sha256")
-    if experiment.run is not None or experiment.data is None or known is None:
-        return
-    from ..data.dataset import Dataset
-
-    if Dataset.open(root / experiment.data).sha256 != known:
-        raise pytest.UsageError(
-            f"{experiment.data} is other data than campaign {tag!r} was scored on; prepare the old "
-            "data again"
-        )
+        session = resources.join()
+        with ExitStack() as stack:
+            stack.callback(ledger.end_session, session, None)
+            stack.callback(resources.close)
+            yield resources.open()

@@ -1,4 +1,4 @@
-"""A night goes on although a provider or a device is away for a while: it pauses."""
+"""Pause a session while an LLM provider or a device is temporarily unavailable."""
 
 from __future__ import annotations
 
@@ -9,57 +9,53 @@ from dataclasses import dataclass
 from ..core.proposal import ProposerExhausted
 
 LONGEST_S = 12 * 3600.0
-"""Seconds that one attempt waits for a provider; a night without a deadline must end, too."""
+"""Longest total pause of one attempt, in seconds; bounds sessions without a deadline."""
 
 SHORT_S = 600.0
-"""Seconds at the end of a night that may be lost without its being called a failure."""
+"""Seconds before the deadline in which an unavailable provider counts as a normal end."""
 
 TICK_S = 2.0
-"""How often a pause looks whether the night is over; a look reads the ledger (0.1 s for 1,000
-attempts)."""
+"""Seconds between two looks at the stop conditions, each of which reads the ledger."""
 
 
 class PastDeadline(ProposerExhausted):
-    """What is away comes back too late for this night: it ends, and not in order."""
-
-
-def _nothing(line: str) -> None:
-    pass
+    """The provider or device becomes available only after the deadline: the session failed."""
 
 
 @dataclass(frozen=True)
-class Night:
-    """What a pause heeds, and who hears of it.
+class PauseControl:
+    """Pauses that end early when the session has to stop.
 
     Attributes:
-        over: Says why nothing more should begin (deadline, STOP file, …), or ''.
-        ends: Unix seconds of the deadline, or None.
-        say: Shows a person a line.
-        paused: Hears the same when a pause begins, and '' when it is over.
+        stop_reason: Returns why no further attempt may start (deadline, STOP file, …), or ''.
+        deadline: Unix seconds, or None.
+        say: Prints a line.
+        on_pause: Called with that line when a pause begins, and with '' when it ends.
     """
 
-    over: Callable[[], str] = lambda: ""
-    ends: float | None = None
-    say: Callable[[str], None] = _nothing
-    paused: Callable[[str], None] = _nothing
+    stop_reason: Callable[[], str] = lambda: ""
+    deadline: float | None = None
+    say: Callable[[str], object] = lambda line: None
+    on_pause: Callable[[str], object] = lambda line: None
 
-    def pause(self, seconds: float, why: str) -> None:
-        """Wait; Ctrl-C is heard at once.
+    def pause(self, seconds: float, reason: str) -> None:
+        """Sleep, interruptible by Ctrl-C.
 
         Raises:
-            PastDeadline: It would be longer than the night; nothing was waited for.
-            ProposerExhausted: The night is over, or as good as over.
+            PastDeadline: The pause would end after a deadline that is more than `SHORT_S` away.
+            ProposerExhausted: The session has to stop, or a nearer deadline comes first.
         """
         until = time.time() + seconds
         at = time.strftime("%a %H:%M:%S", time.localtime(until))
-        if self.ends is not None and until >= self.ends:
-            lost = self.ends - time.time() > SHORT_S
-            end = PastDeadline if lost else ProposerExhausted
-            raise end(f"{why}; {at} is after the deadline")
-        self.say(line := f"paused until {at}: {why}")
-        self.paused(line)
+        if self.deadline is not None and until >= self.deadline:
+            early = self.deadline - time.time() > SHORT_S
+            error = PastDeadline if early else ProposerExhausted
+            raise error(f"{reason}; {at} is after the deadline")
+        line = f"paused until {at}: {reason}"
+        self.say(line)
+        self.on_pause(line)
         while (left := until - time.time()) > 0:
-            if over := self.over():
-                raise ProposerExhausted(over)
+            if stop := self.stop_reason():
+                raise ProposerExhausted(stop)
             time.sleep(min(left, TICK_S))
-        self.paused("")
+        self.on_pause("")

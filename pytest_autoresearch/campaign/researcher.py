@@ -1,4 +1,4 @@
-"""Who proposes in a session, and what that one is told beside the ledger."""
+"""The proposer of a session with its settings, its notes and its papers."""
 
 from __future__ import annotations
 
@@ -13,115 +13,107 @@ from typing import Any
 from ..core.experiment import Experiment
 from ..core.proposal import Proposer
 from ..ledger.spend import CostBudget
-from ..options import MAX_ATTEMPTS, Options
+from ..proposers.draft import WithNotes
+from ..proposers.llm.forecast import first_context, forecast
+from ..proposers.memory import Notebook
+from ..proposers.papers import ARXIV, Library
 from ..proposers.registry import Settings, create, default, with_settings
+from ..source.brief import knobs
+from .facts import SessionSettings
 
 LITERATURE = "literature"
-"""Folder of a person's own notes, beside the program."""
+"""Folder of the user's own notes, beside the program."""
 
 PAPERS = "papers.json"
 
 MIRROR = "AUTORESEARCH_ARXIV"
-"""Variable that names another address of arXiv's API."""
+"""Environment variable with another address of arXiv's API."""
 
 
 @dataclass
 class Researcher:
-    """The proposer of one process, its notebook and its library.
+    """The proposer of one process, its notes and its papers.
 
     Attributes:
-        root: Of the project.
-        ledger: File of the campaign; notes lie beside it.
-        options: What the user asked for.
+        root: Folder of the project.
+        ledger: File of the campaign's ledger; notes are stored beside it.
+        settings: What the session chooses.
         experiment: The declaration.
-        say: Shows a person a line.
+        say: Prints a line.
     """
 
     root: Path
     ledger: Path
-    options: Options
+    settings: SessionSettings
     experiment: Experiment
     say: Callable[[str], None] = lambda line: None
 
     @cached_property
     def main(self) -> Proposer:
-        """The proposer that was asked for, without a control arm."""
-        name = self.options.proposer or default()
+        """The chosen proposer without a control arm."""
+        name = self.settings.proposer or default()
         return create(name, experiment=self.experiment, root=self.root)
 
     @property
     def slow(self) -> bool:
-        """Whether proposals come from a model or an agent."""
+        """Whether proposals come from a language model or an agent."""
         return self.main.slow
 
     def proposer(self) -> Proposer:
-        """Return it with its settings, its control arm, and what it is told."""
-        options = self.options
-        cost_budget = CostBudget(self.ledger, options.max_cost)
-        settings = Settings(
-            options.model,
-            options.effort,
-            options.client,
-            options.control,
-            cost_budget,
-            options.sandbox,
-            options.price,
+        """Return the proposer with settings, control arm, notes and papers."""
+        chosen = self.settings
+        proposer = with_settings(
+            self.main,
+            Settings(
+                chosen.model,
+                chosen.effort,
+                chosen.client,
+                chosen.control,
+                CostBudget(self.ledger, chosen.max_cost),
+                chosen.sandbox,
+                chosen.price,
+            ),
         )
-        made = with_settings(self.main, settings)
-        if not self.slow:
-            return made
-        from ..proposers.draft import WithNotes
-
-        return WithNotes(made, self._notebook, self._library)
+        return WithNotes(proposer, self._notebook, self._library) if self.slow else proposer
 
     @cached_property
-    def _notebook(self) -> Any:
-        from ..proposers.memory import Notebook
-
+    def _notebook(self) -> Notebook:
         return Notebook(self.ledger.parent)
 
     @cached_property
-    def _library(self) -> Any:
-        from ..proposers.papers import ARXIV, Library
-
+    def _library(self) -> Library:
         return Library(
             self.ledger.with_name(PAPERS),
-            self.options.papers or "",
+            self.settings.papers or "",
             self.root / LITERATURE,
             os.environ.get(MIRROR, ARXIV),
             say=self.say,
         )
 
-    # ------------------------------------------------------------------ before and after
-
-    def prepare(self, first: int, attempts: int, known: int) -> list[str]:
-        """See before anything is spent that proposals can be had, and what they will cost.
+    def prepare(self, first: int, attempts: int, past: int) -> list[str]:
+        """Check that the proposer works, and forecast its cost, before anything is spent.
 
         Args:
             first: Number of the session's first attempt.
-            attempts: Of the session.
-            known: Attempts that the campaign's history holds.
+            attempts: Number of attempts to forecast.
+            past: Number of attempts in the campaign's history.
 
         Returns:
-            Lines for a person.
+            Lines to print.
 
         Raises:
-            ProposerUnavailable: None can be had.
+            ProposerUnavailable: The proposer cannot be reached.
             ValueError: The program's front matter cannot be read.
         """
-        from ..source.brief import knobs
-
+        experiment = self.experiment
         with contextlib.suppress(OSError):
-            knobs((self.root / self.experiment.program).read_text("utf-8", "replace"))
+            knobs((self.root / experiment.program).read_text("utf-8", "replace"))
         self.proposer()
         warning = self.main.check()
+        lines = [warning] if warning else []
         if not self.slow:
-            return [warning] if warning else []
-        from ..proposers.draft import WithNotes
-        from ..proposers.llm.forecast import first_context, forecast
-
+            return lines
         self._library.papers(first, again=True)
-        experiment = self.experiment
         texts = {
             name: path.read_text(encoding="utf-8", errors="replace")
             for name in (experiment.program, *experiment.files, *experiment.context)
@@ -130,18 +122,16 @@ class Researcher:
         program = texts.pop(experiment.program, "")
         files = {name: texts.pop(name, "") for name in experiment.files}
         context = first_context(experiment, program, files, texts)
-        count = 100 if attempts >= MAX_ATTEMPTS else attempts
         context = WithNotes(self.main, self._notebook, self._library).with_notes(context)
-        line = forecast(self.main, context, count, self.options.control, known)
-        return [line, *([warning] if warning else [])]
+        return [forecast(self.main, context, attempts, self.settings.control, past), *lines]
 
     def close(self) -> None:
-        """Release the proposer, if there is one; safe to call twice."""
+        """Close the proposer if it was created; safe to call twice."""
         if "main" in self.__dict__:
             self.main.close()
 
     def note(self, meta: Mapping[str, Any], name: str) -> None:
-        """Add what a proposal says beside its edits to the campaign's notes."""
+        """Add the ideas and lessons of a proposal to the campaign's notes; ignore a full disk."""
         if self.slow:
-            with contextlib.suppress(OSError):  # notes are worth no attempt
+            with contextlib.suppress(OSError):
                 self._notebook.note(meta, name)

@@ -1,41 +1,41 @@
-"""Trials of one campaign: what each is given, how long it may take, and its row in the ledger."""
+"""Runs trainings and records each in the ledger."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from ..core.errors import InfrastructureFailure, Interrupted
-from ..core.experiment import Experiment
+from ..core.experiment import Budget, Experiment
+from ..core.run import Run, RunSpec
 from ..judge.noise import noise_of
-from .attempt import Rules, WorkingAttempt
+from ..source.fingerprint import Shape, shape
+from ..training.devices import Device, memory_bytes
+from .attempt import WorkingAttempt
+from .facts import CampaignFacts, SessionSettings
 
 if TYPE_CHECKING:
-    from ..core.records import Champion
-    from ..core.run import Run, RunSpec
+    from ..core.records import Attempt, Champion
     from ..judge.verdicts import Noise
     from ..ledger.git import Repository
     from ..ledger.store import Ledger
-    from ..source.fingerprint import Shape
-    from ..training.devices import Device
     from ..training.executor import Executor
 
 MEMORY_SHARE = 0.9
-"""Share of the memory that the trials of this machine may take together."""
+"""Share of this machine's memory that all concurrent runs may take together."""
 
 TICK_S = 0.25
-"""How often a waiting step looks at the stop flag and at the ledger."""
+"""Seconds between two looks of a waiting step at the stop flag and the ledger."""
 
 
 class Runner:
-    """One process's hands on the device and the ledger's rows of trials.
+    """Runs trainings on this process's device and records each in the ledger.
 
     Attributes:
-        running: Attempt and purpose of the last trial that was started, or None.
+        running: Attempt and purpose of the last run that was started, or None.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class Runner:
         *,
         root: Path,
         experiment: Experiment,
-        rules: Rules,
+        facts: CampaignFacts,
+        settings: SessionSettings,
         ledger: Ledger,
         repository: Repository,
         device: Device,
@@ -52,7 +53,8 @@ class Runner:
     ) -> None:
         self.root = root
         self.experiment = experiment
-        self.rules = rules
+        self.facts = facts
+        self.settings = settings
         self.ledger = ledger
         self.repository = repository
         self.device = device
@@ -60,6 +62,7 @@ class Runner:
         self.running: tuple[WorkingAttempt, str] | None = None
         self._should_stop = should_stop
         self._shapes: dict[str, Shape] = {}
+        self._calibration: tuple[Run, ...] | None = None
 
     def run(
         self,
@@ -67,41 +70,82 @@ class Runner:
         code: Mapping[str, str],
         seed: int,
         purpose: str,
-        **changes: Any,
+        *,
+        phase: Literal["full", "smoke", "audit", "rescore", "downstream", "check"] = "full",
+        split: Literal["val", "holdout"] = "val",
+        audit: int = 512,
+        checkpoint: Path | None = None,
+        budget: Budget | None = None,
     ) -> Run:
-        """Train and score once; the row is written before and after.
+        """Run once; the row is written before and after.
 
         Args:
-            attempt: Attempt it is done for.
+            attempt: Attempt that the run belongs to.
             code: The editable files.
-            seed: Of the trial.
-            purpose: What it is for.
-            changes: Fields of the `RunSpec` that differ from an ordinary trial's.
+            seed: Given to the candidate.
+            purpose: Recorded with the run.
+            phase: What is run; see `RunSpec`. ``"check"`` runs the experiment's checks.
+            split: Part of the data that is scored.
+            audit: Audited positions.
+            checkpoint: Of an earlier run, for the phases that do not train.
+            budget: Instead of the campaign's; the limits calibrated for that one are relaxed.
 
         Raises:
-            InfrastructureFailure: The trial could not be run.
+            InfrastructureFailure: The run failed for a reason that is not the candidate's.
             Interrupted: The session was asked to stop.
         """
-        from ..core.run import Run
-
-        spec = replace(self._spec(attempt, code, seed, purpose), **changes)
+        experiment, settings, checks = self.experiment, self.settings, phase == "check"
+        calibration = self.calibration()
+        wall_limit = self.wall_limit()
+        if budget is not None:
+            wall_limit *= 2 * max(1.0, budget.amount / self.facts.budget.amount)
+        comparable = budget is None and split == "val"
+        reference = None
+        if self.facts.budget.kind == "equal":
+            reference = _encoded(self.read(self.facts.base_commit))
+        files: dict[str, bytes] = {}
+        if experiment.run is not None or checks:
+            files.update(self.repository.export(attempt.parent_commit or self.facts.base_commit))
+        files.update(_encoded(code))
+        spec = RunSpec(
+            run_id=(
+                checkpoint.parent.name
+                if checkpoint is not None
+                else f"{attempt.record.id:05d}-{purpose}-{seed}"
+            ),
+            files=files,
+            entry=experiment.files[0],
+            seed=seed,
+            budget=budget or self.facts.budget,
+            data=self.root / experiment.data if experiment.data else None,
+            command=("sh", "-c", experiment.checks or "") if checks else experiment.run,
+            metric=experiment.metric.name,
+            phase=phase,
+            split=split,
+            audit=audit,
+            device=self.device.kind,
+            threads=settings.threads,
+            wall_limit_s=wall_limit,
+            memory_limit_bytes=self.memory_bound(),
+            startup_limit_s=_startup_limit(calibration),
+            champion_losses=self._champion_losses() if comparable else None,
+            scoring_cpu_limit_s=_scoring_limit(calibration) if budget is None else None,
+            reference_files=reference,
+        )
         run_id = self.ledger.start_run(
             attempt.record.id,
             seed=seed,
             purpose=purpose,
             device=self.device.name,
-            concurrency=self.rules.concurrency,
+            concurrency=settings.concurrency,
             budget=str(spec.budget),
         )
         self.running = (attempt, purpose)
         try:
             result = self.executor.run(spec, self._should_stop)
         except BaseException as error:
-            with contextlib.suppress(
-                Exception
-            ):  # a finished attempt's trial is ended by nobody else
-                ended = Run("interrupted", reason=type(error).__name__)
-                self.ledger.finish_run(run_id, ended)
+            with contextlib.suppress(Exception):  # recovery ends only the runs of open attempts
+                self.ledger.finish_run(run_id, Run("interrupted", reason=type(error).__name__))
             raise
         self.ledger.finish_run(run_id, result)
         if result.status == "interrupted":
@@ -110,85 +154,46 @@ class Runner:
             raise InfrastructureFailure(result.reason)
         return result
 
-    def _spec(
-        self, attempt: WorkingAttempt, files: Mapping[str, str], seed: int, purpose: str
-    ) -> RunSpec:
-        from ..core.run import RunSpec
-
-        experiment = self.experiment
-        copy = (
-            dict(self.repository.export(attempt.parent_commit or self.rules.base_commit))
-            if (experiment.run)
-            else {}
-        )
-        copy.update({name: text.encode() for name, text in files.items()})
-        reference = None
-        if self.rules.budget.kind == "equal":
-            base = self.read(self.rules.base_commit)
-            reference = {name: text.encode() for name, text in base.items()}
-        return RunSpec(
-            run_id=f"{attempt.record.id:05d}-{purpose}-{seed}",
-            files=copy,
-            entry=experiment.files[0],
-            seed=seed,
-            budget=self.rules.budget,
-            data=self.root / experiment.data if experiment.data else None,
-            command=experiment.run,
-            metric=experiment.metric.name,
-            device=self.device.kind,
-            threads=self.rules.threads,
-            wall_limit_s=self.wall_limit(),
-            memory_limit_bytes=self.memory_bound(),
-            startup_limit_s=self._startup_limit(),
-            champion_losses=self._champion_losses(),
-            scoring_cpu_limit_s=self._scoring_limit(),
-            reference_files=reference,
-        )
-
     def memory_bound(self) -> int:
-        """Bytes that one trial may take of what all on this machine share."""
-        from ..training.devices import memory_bytes
-
-        return int(MEMORY_SHARE * memory_bytes() / self.rules.concurrency)
+        """Return the memory limit of one run in bytes."""
+        return int(MEMORY_SHARE * memory_bytes() / self.settings.concurrency)
 
     def wall_limit(self) -> float:
-        """Twice the budget and the calibrated start-up; before calibration, generously more.
+        """Return the time limit of one run in seconds.
 
-        Work is done at the machine's pace of the moment, so where the budget is not in seconds
-        the baseline's own wall time, tripled for a busier hour, stands for it.
+        For a budget in seconds: twice the budget and the overhead of the slowest baseline run.
+        Otherwise work proceeds at the current speed of the machine: three times the slowest
+        baseline run. Before calibration: generous defaults.
         """
-        measured = self.calibration()
-        if self.rules.budget.kind == "wall":
-            overhead = max((t.total_seconds - t.train_seconds for t in measured), default=300.0)
-            return 2 * self.rules.budget.amount + 2 * overhead + 30
-        if not measured:
+        calibration = self.calibration()
+        if self.facts.budget.kind == "wall":
+            overhead = max(
+                (run.total_seconds - run.train_seconds for run in calibration), default=300.0
+            )
+            return 2 * self.facts.budget.amount + 2 * overhead + 30
+        if not calibration:
             return 1800.0
-        return 3 * max(t.total_seconds for t in measured) + 60
+        return 3 * max(run.total_seconds for run in calibration) + 60
 
     def _champion_losses(self) -> Path | None:
-        """Per-token losses of the champion, which direct half of an audit to suspicious gains."""
+        """Return the champion's per-token losses, which direct half of an audit."""
         champion = self.ledger.champion()
         if champion is None:
             return None
         runs = self.ledger.attempt(champion.attempt_id).runs
-        kept = [run.losses for run in runs if run.losses is not None]
-        return next((path for path in kept if path.is_file()), None)
-
-    def _scoring_limit(self) -> float | None:
-        """CPU seconds of scoring: twice what the slowest baseline took, so none trains on there."""
-        measured = [run.evidence.get("scoring_cpu_s") for run in self.calibration()]
-        seconds = [sum(m.values()) if isinstance(m, dict) else m for m in measured if m]
-        return 2 * max(seconds) + 5 if seconds else None
-
-    def _startup_limit(self) -> float:
-        measured = [t.causes.get("start", 0.0) for t in self.calibration()]
-        return max(20.0, 5 * max(measured)) if measured else 120.0
+        return next((run.losses for run in runs if run.losses and run.losses.is_file()), None)
 
     def calibration(self) -> Sequence[Run]:
-        """Return the baseline's trials that have a score."""
-        return [
+        """Return the baseline's runs that have a score; they are final once there is a champion."""
+        if self._calibration is not None:
+            return self._calibration
+        calibrated = self.ledger.champion() is not None
+        runs = tuple(
             run for run in self.ledger.runs() if run.purpose == "calibrate" and run.status == "ok"
-        ]
+        )
+        if calibrated:
+            self._calibration = runs
+        return runs
 
     def read(self, commit: str) -> dict[str, str]:
         """Return the editable files of `commit`."""
@@ -196,34 +201,34 @@ class Runner:
 
     def shape(self, commit: str) -> Shape:
         """Return the shape of the editable files of `commit`."""
-        from ..source.fingerprint import shape
-
         if commit not in self._shapes:
             self._shapes[commit] = shape(self.read(commit))
         return self._shapes[commit]
 
     def checkpoint(self, run: Run) -> Path | None:
-        """Where a trial's checkpoint is now, wherever the project was then; None if it is gone."""
+        """Return a run's checkpoint, also after the project was moved; None if it is gone."""
         if run.checkpoint is None:
             return None
-        runs = self.root / ".autoresearch" / self.rules.tag / "runs"
-        here = runs / run.checkpoint.parent.name / run.checkpoint.name
-        return here if here.is_file() else None
+        folder = self.ledger.path.parent / "runs" / run.checkpoint.parent.name
+        path = folder / run.checkpoint.name
+        return path if path.is_file() else None
 
     def champion(self) -> Champion:
-        """The champion now.
+        """Return the current champion.
 
         Raises:
-            InfrastructureFailure: There is none yet.
+            InfrastructureFailure: The baseline is not measured yet.
         """
         champion = self.ledger.champion()
         if champion is None:
             raise InfrastructureFailure("the campaign has no measured baseline yet")
         return champion
 
-    def noise(self) -> Noise:
+    def noise(self, attempts: Sequence[Attempt] | None = None) -> Noise:
         """Return the noise of paired differences, pooled over the campaign."""
-        return noise_of(self.ledger.attempts(), self.ledger.champions(), self.experiment.metric)
+        if attempts is None:
+            attempts = self.ledger.attempts()
+        return noise_of(attempts, self.ledger.champions(), self.experiment.metric)
 
     def wait(self, what: str) -> None:
         """Sleep a moment, then free what dead workers held.
@@ -235,3 +240,19 @@ class Runner:
             raise Interrupted(f"stopped {what}")
         time.sleep(TICK_S)
         self.ledger.recover()
+
+
+def _encoded(files: Mapping[str, str]) -> dict[str, bytes]:
+    return {name: text.encode() for name, text in files.items()}
+
+
+def _scoring_limit(calibration: Sequence[Run]) -> float | None:
+    """Return the CPU limit of a scoring pass in seconds, which leaves no time to train in it."""
+    measured = [run.evidence.get("scoring_cpu_s") for run in calibration]
+    seconds = [sum(m.values()) if isinstance(m, dict) else m for m in measured if m]
+    return 2 * max(seconds) + 5 if seconds else None
+
+
+def _startup_limit(calibration: Sequence[Run]) -> float:
+    measured = [run.causes.get("start", 0.0) for run in calibration]
+    return max(20.0, 5 * max(measured)) if measured else 120.0

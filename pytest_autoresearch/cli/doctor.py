@@ -15,6 +15,8 @@ from typing import Literal
 
 import pytest
 
+from ..core.errors import UsageError
+
 State = Literal["ok", "warn", "fix"]
 
 MIN_FREE_BYTES = 2 * 2**30
@@ -127,7 +129,7 @@ def _project(root: Path) -> Iterator[Finding]:
     try:
         experiment = experiment_at(root)
         repository = check(root, experiment)
-    except pytest.UsageError as error:
+    except UsageError as error:
         yield Finding("project", "fix", str(error))
         return
     except Exception as error:

@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from ..campaign.project import check, default_tag, experiment_at
+from ..core.errors import UsageError
 from ..core.experiment import Experiment, Metric
 from ..core.files import write_atomic
 from ..core.proposal import EditError
@@ -59,7 +58,7 @@ def finalize(
     """
     try:
         _finalize(root, tag, branch, groups, squash)
-    except (pytest.UsageError, RepositoryError, CampaignBusy, LedgerUnavailable) as error:
+    except (UsageError, RepositoryError, CampaignBusy, LedgerUnavailable) as error:
         print(error, file=sys.stderr)
         return 4
     except OSError as error:
@@ -76,9 +75,9 @@ def _finalize(
     tag = tag or default_tag(repository)
     branch = branch or f"research/{tag}"
     if not Ledger.exists(root, tag):
-        raise pytest.UsageError(f"no campaign {tag!r} in {root}; give --tag")
+        raise UsageError(f"no campaign {tag!r} in {root}; give --tag")
     if dirty := repository.changes():
-        raise pytest.UsageError(
+        raise UsageError(
             f"the working tree has changes ({', '.join(dirty[:3])}); commit or stash them first"
         )
     ledger = Ledger.open(root, tag)
@@ -87,7 +86,7 @@ def _finalize(
         facts, confirmation = ledger.meta("campaign"), ledger.meta("confirmation") or {}
         champions = ledger.champions()
         if len(champions) < 2:
-            raise pytest.UsageError("nothing was kept, so there is nothing to finalize")
+            raise UsageError("nothing was kept, so there is nothing to finalize")
         repository.check_branch(tag, [champion.commit for champion in champions])
         last = champions[-1]
         if confirmation.get("champion") != last.version:  # what was measured of an earlier champion
@@ -100,11 +99,9 @@ def _finalize(
         tip = build(repository, facts["base_commit"], steps, experiment.metric, confirmation)
         wanted = repository.read(last.commit, experiment.files)
         if repository.read(tip, experiment.files) != wanted:
-            raise pytest.UsageError(
-                "the commits do not add up to the champion; nothing was created"
-            )
+            raise UsageError("the commits do not add up to the champion; nothing was created")
         if ledger.champion() != last:
-            raise pytest.UsageError("the champion moved meanwhile; run it again")
+            raise UsageError("the champion moved meanwhile; run it again")
         page = root / ".autoresearch" / tag / "pull-request.md"
         write_atomic(page, pull_request(tag, steps, experiment.metric, confirmation))
         repository.create_branch(branch, tip)  # last, so that a failure leaves no branch behind
@@ -162,21 +159,21 @@ def group(steps: Sequence[Step], groups: Sequence[Sequence[str]]) -> list[Step]:
     """Join neighbours.
 
     Raises:
-        pytest.UsageError: A name is no keep, or the keeps of a group are not neighbours.
+        UsageError: A name is no keep, or the keeps of a group are not neighbours.
     """
     names = [step.attempts[0].name for step in steps]
     joined = list(steps)
     for wanted in groups:
         unknown = [name for name in wanted if name not in names]
         if unknown:
-            raise pytest.UsageError(
+            raise UsageError(
                 f"--group {','.join(wanted)}: {unknown[0]} is no keep; there are {', '.join(names)}"
             )
         places = sorted(
             i for i, step in enumerate(joined) if any(s.name in wanted for s in step.attempts)
         )
         if places != list(range(places[0], places[-1] + 1)):
-            raise pytest.UsageError(
+            raise UsageError(
                 f"--group {','.join(wanted)}: only neighbours can be one commit; their order is "
                 + ", ".join(names)
             )

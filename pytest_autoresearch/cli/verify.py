@@ -1,50 +1,43 @@
-"""Does what was kept stand? One score scored once more, or a whole campaign on fresh seeds."""
+"""Verify one score by scoring it again, or a whole campaign on fresh seeds."""
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from ..campaign.confirm import close
+from ..campaign.confirm import confirm
 from ..campaign.loop import Campaign
-from ..campaign.open import FAILURES, opened
+from ..core.errors import UsageError
 from ..core.records import Attempt
 from ..judge.confirmation import lines
 from ..ledger.store import Ledger
+from .command import run_command
 
 AGREES = 1e-4
-"""Share by which a score from the same checkpoint may differ: the audits draw other positions."""
-
-STANDS, FALLS, NOT_TRIED = 0, 1, 4
+"""Relative difference allowed between scores of one checkpoint, whose audits draw new positions."""
 
 
 def verify_commit(root: Path, tag: str | None, commit: str) -> int:
-    """Score a commit of a campaign again and say whether it stands.
+    """Score a commit of a campaign again.
 
     Returns:
-        Exit code: 0 if it stands, 1 if it does not, 4 if it could not be tried.
+        Exit code: 0 if the score is reproduced, 1 if not, 4 if it could not be tried.
     """
-
-    def work(campaign: Campaign) -> bool:
-        return _score_again(campaign, _find(campaign.ledger, commit))
-
-    return _command(root, tag, "verify", work)
+    return run_command(
+        root, tag, "verify", lambda campaign: _score_again(campaign, _find(campaign.ledger, commit))
+    )
 
 
 def verify_campaign(root: Path, tag: str | None, seeds: int) -> int:
-    """Train every champion on fresh seeds and say which keeps hold.
+    """Train every champion on fresh seeds and print which keeps hold.
 
     Returns:
-        Exit code: 0 if the confirmed gain is positive or nothing was kept, 1 if it is not, 4 if it
-        could not be tried.
+        Exit code: 0 if the confirmed gain is positive or nothing was kept, 1 if not, 4 if it could
+        not be tried.
     """
 
     def work(campaign: Campaign) -> bool:
-        confirmation = close(
+        confirmation = confirm(
             campaign, seeds, everyone=True, say=lambda line: print(line, flush=True)
         )
         if confirmation is None:
@@ -54,16 +47,7 @@ def verify_campaign(root: Path, tag: str | None, seeds: int) -> int:
             print(line)
         return confirmation.confirmed is not None and confirmation.confirmed.gain > 0
 
-    return _command(root, tag, "verify", work)
-
-
-def _command(root: Path, tag: str | None, name: str, work: Callable[[Campaign], bool]) -> int:
-    try:
-        with opened(root, tag, name) as campaign:
-            return STANDS if work(campaign) else FALLS
-    except FAILURES as error:
-        print(str(error) or "interrupted; run it again to go on", file=sys.stderr)
-        return NOT_TRIED
+    return run_command(root, tag, "verify", work)
 
 
 def _find(ledger: Ledger, commit: str) -> Attempt:
@@ -71,26 +55,26 @@ def _find(ledger: Ledger, commit: str) -> Attempt:
         named = record.name == commit or (len(commit) >= 6 and record.commit.startswith(commit))
         if named and record.score is not None:
             return record
-    raise pytest.UsageError(
-        f"{commit!r} is no scored attempt of this campaign; give a commit of its branch or a name "
-        "such as mutation-0007"
+    raise UsageError(
+        f"{commit!r} has no score in this campaign; give a commit of its branch or a name such as "
+        "mutation-0007"
     )
 
 
 def _score_again(campaign: Campaign, record: Attempt) -> bool:
     name = campaign.experiment.metric.name
     print(f"{record.name} {record.title} ({record.commit[:10]})")
-    stands, found = True, campaign.measurement.verify(record)
-    if not found:
-        raise pytest.UsageError(f"none of the runs of {record.name} is known, so none is repeated")
-    for seed, before, result in found:
-        again = result.train_seconds > 0  # a command counts no steps
-        how = "trained again" if again else "from its checkpoint"
-        if result.score is None or before is None:
+    results, stands = campaign.measurement.verify(record), True
+    if not results:
+        raise UsageError(f"no run of {record.name} is recorded, so none can be repeated")
+    for seed, before, result in results:
+        trained = result.train_seconds > 0
+        how = "trained again" if trained else "from its checkpoint"
+        if result.score is None:
             print(f"  seed {seed}: {result.status}: {result.reason} ({how})")
             stands = False
             continue
-        allowed = 4 * campaign.runner.noise().sigma if again else AGREES * abs(before)
+        allowed = 4 * campaign.runner.noise().sigma if trained else AGREES * abs(before)
         agrees = math.isclose(before, result.score, rel_tol=0.0, abs_tol=allowed)
         stands = stands and agrees
         print(

@@ -7,7 +7,7 @@ class UsageError(Exception):
     """A mistake in the options, the files or the project.
 
     The message is one line that names the option or file, its value and the remedy. A pytest
-    session turns it into `pytest.UsageError`; the commands print it and exit with status 2.
+    session turns it into `pytest.UsageError`; the commands print it and exit with status 4.
     """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Required, TypedDict
 
 from .proposal import Edit, Origin, Usage
 from .run import Run
@@ -103,6 +103,25 @@ class Attempt:
     def made_from(self, kind: Literal["retest", "merge", "ablation"]) -> tuple[int, ...]:
         """Return the attempts that it retests, merges or leaves out; () for any other."""
         return self.origin.attempts if self.origin and self.origin.kind == kind else ()
+
+
+class Outcome(TypedDict, total=False):
+    """Columns of an attempt's row that its verdict sets; see `Attempt`."""
+
+    verdict: Required[str]
+    reason: str
+    score: float | None
+    n: int
+    bar: float | None
+    gain: float | None
+    gain_sigma: float | None
+    fingerprint: str
+    lines_added: int
+    lines_removed: int
+    parent: int
+    champion_before: int | None
+    champion_after: int | None
+    commit: str
 
 
 @dataclass(frozen=True)

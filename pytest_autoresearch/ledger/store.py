@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ..core.processes import boot_id, is_alive, process_start
 from ..core.proposal import Proposal, Usage
-from ..core.records import ABLATION, Attempt, Champion, CheckNote, SessionRecord
+from ..core.records import ABLATION, Attempt, Champion, CheckNote, Outcome, SessionRecord
 from ..core.run import Run
 from .codec import attempt_of, body_of, champion_of, proposal_of, run_of, scores_of
 
@@ -444,26 +444,22 @@ class Ledger:
                 return None
         return self.attempt(row["id"])
 
-    def finish_attempt(self, attempt_id: int, *, verdict: str, **outcome: object) -> None:
+    def finish_attempt(self, attempt_id: int, **outcome: Unpack[Outcome]) -> None:
         """Give an attempt its one verdict.
 
         Raises:
             ValueError: It has one already.
         """
         with self._write() as db:
-            self._finish(db, attempt_id, {"verdict": verdict, **outcome})
+            self._finish(db, attempt_id, outcome)
 
-    def _finish(
-        self, db: sqlite3.Connection, attempt_id: int, outcome: Mapping[str, object]
-    ) -> None:
+    def _finish(self, db: sqlite3.Connection, attempt_id: int, outcome: Outcome) -> None:
         row = db.execute(
             "SELECT state, verdict FROM attempts WHERE id = ?", (attempt_id,)
         ).fetchone()
         if row is None or row["state"] != "running":
             raise ValueError(f"attempt {attempt_id} is not running")
         columns = {"state": "done", "finished": time.time(), **outcome}
-        if columns.get("parent") is None:
-            columns.pop("parent", None)
         assignments = ", ".join(f'"{name}" = ?' for name in columns)
         db.execute(
             f"UPDATE attempts SET {assignments} WHERE id = ?", (*columns.values(), attempt_id)
@@ -596,7 +592,7 @@ class Ledger:
         attempt_id: int,
         commit: str,
         scores: Mapping[int, float],
-        outcome: Mapping[str, object] | None = None,
+        outcome: Outcome | None = None,
     ) -> Champion:
         """Make an attempt the champion: its outcome and the champion row in one transaction.
 

@@ -19,7 +19,7 @@ def experiment(request: pytest.FixtureRequest) -> Experiment:
 @pytest.fixture
 def proposal(request: pytest.FixtureRequest, experiment: Experiment) -> WorkingAttempt:
     """Return the attempt with its mutation, newly proposed or requeued."""
-    return request.config.stash[SESSION].propose(request.node, experiment)
+    return request.config.stash[SESSION].propose(request.node)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ class ProgramFile(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         """Yield the missing baseline items, then the mutations of the session."""
         plan = self.config.stash[PLAN]
-        body = mutation if plan.metric == "val_bpb" else other_metric
+        body = mutation if plan.facts.metric.name == "val_bpb" else other_metric
         for number in plan.baselines:
             yield AttemptItem.from_parent(
                 self, name=f"baseline-{number}", callobj=baseline, kind="baseline", number=number

@@ -145,7 +145,7 @@ class LiveView:
         self._out: TextIO | None = None
         self._painted = 0
         self._finished = 0
-        self._budget = Budget.parse(plan.budget)
+        self._budget = plan.facts.budget
         self._began = time.monotonic()
 
     @property

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ..campaign.project import DEFAULT_DATA, _declared
+from ..campaign.project import DEFAULT_DATA, declared_in
+from ..core.errors import UsageError
 from ..core.experiment import Experiment
 from ..options import expanded
 
 if TYPE_CHECKING:
     from ..options import Options
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn a `UsageError` into pytest's, which prints its message without a traceback."""
+    try:
+        yield
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def find_experiment(config: pytest.Config) -> Experiment:
@@ -30,7 +42,8 @@ def find_experiment(config: pytest.Config) -> Experiment:
     for plugin in config.pluginmanager.get_plugins():
         path = getattr(plugin, "__file__", None)
         if path and Path(path).name == "conftest.py":
-            declared = _declared(plugin, path)
+            with usage_errors():
+                declared = declared_in(plugin, path)
             if declared is not None:
                 return declared
     return Experiment(data=DEFAULT_DATA)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..campaign.open import Holdings
-from ..campaign.pause import Night, PastDeadline
+from ..campaign.facts import SessionSettings
+from ..campaign.open import CampaignResources
+from ..campaign.pause import PastDeadline, PauseControl
 from ..campaign.project import check
 from ..core.experiment import Experiment
 from ..core.outcome import NoScore, Score, Trial
 from ..core.text import one_line
-from ..ledger.store import ChampionMoved, LedgerUnavailable
+from ..ledger.store import ChampionMoved, Ledger, LedgerUnavailable
 from ..options import Options
 from ..report.terminal import SessionView
 from ..sandbox.launch import survey
@@ -60,14 +60,15 @@ def start(config: pytest.Config) -> Session:
         config.args[:] = [str(root / experiment.program)]
     given = getattr(config, "workerinput", {}).get("autoresearch")
     if given is not None:
-        plan = Plan(**{**json.loads(given), "baselines": tuple(json.loads(given)["baselines"])})
+        plan = Plan.from_json(given)
         return Session(config, options, experiment, plan, is_driver=False)
     preflight.check_installed(experiment)
-    repository = check(root, experiment)
-    _check_proposer(options, root)
-    if not (config.option.collectonly or config.option.setupplan):
-        preflight.check_outputs(config, options)
-    plan = make(config, options, experiment, repository)
+    with preflight.usage_errors():
+        repository = check(root, experiment)
+        _check_proposer(options, root)
+        if not (config.option.collectonly or config.option.setupplan):
+            preflight.check_outputs(config, options)
+        plan = make(config, options, experiment, repository)
     if getattr(config.option, "maxschedchunk", 0) is None:
         config.option.maxschedchunk = 1
     return Session(config, options, experiment, plan, is_driver=True)
@@ -124,14 +125,19 @@ class Session:
                 lambda: self.ledger,
                 lambda: self.session_id,
             )
-        self.holdings = Holdings(
+        settings = SessionSettings.select(vars(self.options))
+        self.resources = CampaignResources(
             self.config.rootpath,
-            self.options,
-            self.plan,
+            self.plan.tag,
+            self.experiment,
+            self.plan.facts,
+            replace(settings, concurrency=self.plan.concurrency),
+            driver=self.plan.driver,
+            config=vars(self.options),
             say=self._say,
             on_progress=self._progress,
             should_stop=lambda: self.stopping == INTERRUPTED,
-            night=Night(self._over, self.plan.deadline, self._say, self._paused),
+            pauses=PauseControl(self._over, self.plan.deadline, self._say, self._paused),
         )
 
     # ------------------------------------------------------------------ campaign
@@ -139,21 +145,21 @@ class Session:
     @property
     def folder(self) -> Path:
         """Return the folder of the campaign."""
-        return self.holdings.folder
+        return self.resources.folder
 
     @property
-    def ledger(self) -> Any:
+    def ledger(self) -> Ledger:
         """Return the ledger of the campaign."""
-        return self.holdings.ledger
+        return self.resources.ledger
 
     @property
     def session_id(self) -> int | None:
         """Return the ledger row of this process, or None before it has joined."""
-        return self.holdings.session_id
+        return self.resources.session_id
 
-    def campaign(self, experiment: Experiment | None = None) -> Campaign:
+    def campaign(self) -> Campaign:
         """Return the campaign of this process, opened when the first attempt runs."""
-        return self.holdings.open(experiment or self.experiment)
+        return self.resources.open()
 
     @property
     def proposer(self) -> str:
@@ -181,7 +187,7 @@ class Session:
             resumed=plan.first > 1 or not plan.baselines,
             proposer=self.proposer,
             rule=options.judge,
-            budget=plan.budget,
+            budget=str(plan.facts.budget),
             device=f"{len(gpus)} GPU(s)" if gpus else cpu_name(),
             score=score,
             contract=contract,
@@ -230,8 +236,8 @@ class Session:
 
         plan = self.plan
         try:
-            researcher = self.holdings.researcher(self.experiment)
-            lines = researcher.prepare(plan.first, plan.attempts, plan.first - 1)
+            researcher = self.resources.researcher
+            lines = researcher.prepare(plan.first, self.options.iterations or 100, plan.first - 1)
             missing = [name for name in PROPOSER if not hasattr(researcher.main, name)]
             if missing:
                 raise ValueError(f"it lacks {' and '.join(missing)}; see docs/proposers.md")
@@ -244,12 +250,12 @@ class Session:
 
     # ------------------------------------------------------------------ fixtures
 
-    def propose(self, item: AttemptItem, experiment: Experiment) -> WorkingAttempt:
+    def propose(self, item: AttemptItem) -> WorkingAttempt:
         """Open the attempt of an item and fetch its proposal."""
         from ..core.proposal import ProposerExhausted
         from ..core.run import Progress
 
-        campaign = self.campaign(experiment)
+        campaign = self.campaign()
         attempt = campaign.begin(item.name, item.kind, item.number)
         self._attempts[item.nodeid] = attempt
         if item.kind == "mutation":
@@ -262,7 +268,7 @@ class Session:
                     raise
                 pytest.skip(self.stopping)
             if attempt.proposal is not None:
-                self.holdings.researcher(experiment).note(attempt.proposal.meta, attempt.name)
+                self.resources.researcher.note(attempt.proposal.meta, attempt.name)
         return attempt
 
     def train(self, item: AttemptItem, attempt: WorkingAttempt) -> Trial:
@@ -330,7 +336,7 @@ class Session:
             return
         from ..report.junit import properties
 
-        record = self.campaign().settle(attempt, trial, verdict, reason)
+        record = self.campaign().record_verdict(attempt, trial, verdict, reason)
         self._attempts.pop(item.nodeid, None)
         self.idle()
         names = {one.id: one.name for one in self.campaign().ledger.attempts()}
@@ -359,12 +365,12 @@ class Session:
                 report.autoresearch = verdict  # type: ignore[attr-defined]
             return
         attempt = self._attempts.pop(item.nodeid, None)
-        if attempt is not None and self.holdings.campaign is not None:
+        if attempt is not None and self.resources.campaign is not None:
             interrupted = call.excinfo.errisinstance((KeyboardInterrupt, pytest.skip.Exception))
             with contextlib.suppress(Exception):
                 state = "interrupted" if interrupted else "infra"
                 reason = testreports.words(call.excinfo.value)
-                self.holdings.campaign.requeue(attempt, state, reason)
+                self.resources.campaign.requeue(attempt, state, reason)
         elif verdict:
             self._shape_verdict(item, call.excinfo.value, report, verdict)
             return
@@ -402,7 +408,7 @@ class Session:
 
     def for_worker(self) -> str:
         """Return the plan as text for xdist."""
-        return json.dumps(asdict(self.plan))
+        return self.plan.to_json()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
@@ -411,13 +417,14 @@ class Session:
             return
         if self.reporter is not None:
             self._prepare()
-            self.holdings.join()
+            with preflight.usage_errors():
+                self.resources.join()
         self._signals.listen()
         if self.reporter is not None:
             self.reporter.start()
 
     def _progress(self, run_id: str, progress: Progress) -> None:
-        campaign = self.holdings.campaign
+        campaign = self.resources.campaign
         if campaign is not None and campaign.runner.running is not None:
             self._show(*campaign.runner.running, progress)
 
@@ -426,7 +433,7 @@ class Session:
 
         write_status(
             self.folder,
-            self.holdings.worker,
+            self.resources.worker,
             attempt.name,
             purpose,
             progress,
@@ -438,7 +445,7 @@ class Session:
         """Clear this process's line of the live view."""
         from ..ledger.status import clear_status
 
-        clear_status(self.folder, self.holdings.worker)
+        clear_status(self.folder, self.resources.worker)
 
     def stop_reason(self) -> str:
         """Return the reason why no further attempt should start, or ''."""
@@ -488,7 +495,7 @@ class Session:
         self.stopping = INTERRUPTED
         if self.reporter is not None:  # a signal to the driver alone is meant for its workers too
             with self._optional("not every worker was ended"):
-                terminate(self.holdings.workers())
+                terminate(self.resources.workers())
 
     def requeue(self) -> None:
         """Requeue the proposals of unfinished attempts, before the results are reported."""
@@ -510,18 +517,18 @@ class Session:
     def confirm(self) -> None:
         """Ablate the keeps if asked to, then confirm the champion on fresh seeds."""
         from ..campaign.ablate import ablate
-        from ..campaign.confirm import close, forgiving
+        from ..campaign.confirm import confirm, tolerate_failure
 
         tried = self.counts["keep"] + self.counts["discard"] > 0
         if not tried or self.session_id is None or self.stopping == INTERRUPTED:
             return
-        with forgiving(self._say):
+        with tolerate_failure(self._say):
             if self.options.ablate:
                 ablate(self.campaign(), self._say)
             champion, last = self.ledger.champion(), self.ledger.meta("confirmation") or {}
             new = champion is not None and last.get("champion") != champion.version
             if self.options.confirm and new:
-                close(self.campaign(), self.options.confirm, say=self._say)
+                confirm(self.campaign(), self.options.confirm, say=self._say)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -539,9 +546,9 @@ class Session:
         self.idle()
         if self._dry:
             return
-        if self.holdings.campaign is not None:
+        if self.resources.campaign is not None:
             with self._optional("the campaign's branch and refs are not up to date"):
-                self.holdings.campaign.project()
+                self.resources.campaign.project()
         if self.session_id is not None:
             self.requeue()
             with self._optional("the end of this session is not recorded"):
@@ -561,7 +568,7 @@ class Session:
     def pytest_unconfigure(self) -> None:
         """Release locks and child processes, whatever happened; safe to call twice."""
         with self._optional("not every resource was released"):
-            self.holdings.close()
+            self.resources.close()
         self._signals.restore()
 
     @property

@@ -84,9 +84,9 @@ def keep(number: int, commit: str, before: int, edit: tuple[str, str]) -> Attemp
 def campaign_of(*keeps: Attempt) -> Any:
     attempts = {0: keep(0, "base", 0, ("", "")), **{attempt.id: attempt for attempt in keeps}}
     return SimpleNamespace(
-        runs=SimpleNamespace(read=lambda commit: {"t": FILES[commit]}),
+        runner=SimpleNamespace(read=lambda commit: {"t": FILES[commit]}),
         ledger=SimpleNamespace(attempt=attempts.get),
-        rules=SimpleNamespace(base_commit="base"),
+        facts=SimpleNamespace(base_commit="base"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.project import Project
 
-from pytest_autoresearch.campaign.confirm import forgiving
+from pytest_autoresearch.campaign.confirm import tolerate_failure
+from pytest_autoresearch.core.experiment import Metric
 from pytest_autoresearch.judge.confirmation import paired_gain
+from pytest_autoresearch.judge.noise import noise_of
 from pytest_autoresearch.judge.verdicts import Noise
 from pytest_autoresearch.ledger.store import LedgerUnavailable
 
@@ -32,6 +35,40 @@ def command(project: Project, *args: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "pytest_autoresearch", *args],
         cwd=project.path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
+
+
+NOISY = """\
+import os
+SCORE = 1.0
+# ideas go here
+seed = int(os.environ["AUTORESEARCH_SEED"])
+print("METRIC:", SCORE + (seed * 7919 + int(SCORE * 1e6)) * 2654435761 % 997 * 0.000004)
+"""
+
+
+def test_session_page_and_verify_print_the_same_interval(make_project) -> None:
+    project: Project = make_project(train=NOISY)
+    project.propose(0.99, 0.9885, 0.9882, 0.9879)
+    session = project.run("--iterations=4", "-n2", timeout=300)
+    ledger = project.ledger()
+    noise = noise_of(ledger.attempts(), ledger.champions(), Metric())
+    assert noise.freedom > 2, "replicates count beside the calibration's two degrees of freedom"
+    runs = len(ledger.runs())
+    page = (project.path / ".autoresearch/report.html").read_text()
+    verified = command(project, "verify")
+    assert verified.returncode == 0, verified.stderr
+    fresh = [run for run in ledger.runs()[runs:] if run.purpose == "confirm"]
+    assert {run.attempt_id for run in fresh}.isdisjoint(
+        {ledger.champions()[0].attempt_id, ledger.champions()[-1].attempt_id}
+    )
+    ledger.close()
+    interval = r"([+-]\d\.\d+ \[[+-]\d\.\d+, [+-]\d\.\d+\])"
+    printed = [
+        re.search(f"gain +{interval}", text)
+        for text in (session.stdout.str(), verified.stdout, page)
+    ]
+    assert all(printed)
+    assert len({match[1] for match in printed if match}) == 1
 
 
 def test_a_real_gain_is_confirmed_on_fresh_seeds(project: Project) -> None:
@@ -106,7 +143,7 @@ def test_a_kept_score_that_repeats_stands(project: Project) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["verify", "mutation-0099"], "no scored attempt"),
+        (["verify", "mutation-0099"], "has no score in this campaign"),
         (["verify", "--tag=other"], "no campaign 'other'"),
         (["verify", "mutation-0001", "--campaign"], "not both"),
         (["verify", "--seeds=0"], "must be 1 or more"),
@@ -164,12 +201,12 @@ def test_a_simplification_that_is_still_equal_holds(project: Project) -> None:
 def test_whatever_ends_a_closing_leaves_the_night_alone() -> None:
     said: list[str] = []
     for error in (LedgerUnavailable("disk full"), KeyboardInterrupt(), OSError(28, "No space")):
-        with forgiving(said.append):
+        with tolerate_failure(said.append):
             raise error
     assert [line.partition(";")[0] for line in said] == [
-        "closing not finished: disk full",
-        "closing not finished: interrupted",
-        "closing not finished: [Errno 28] No space",
+        "confirmation not finished: disk full",
+        "confirmation not finished: interrupted",
+        "confirmation not finished: [Errno 28] No space",
     ]
 
 
@@ -192,10 +229,10 @@ def test_a_score_of_which_no_run_is_known_does_not_stand(project: Project) -> No
     project.run("--iterations=1", "--autoresearch-confirm=0")
     ledger = project.ledger()
     with ledger._write() as db:
-        db.execute("DELETE FROM trials WHERE purpose != 'calibrate'")
+        db.execute("DELETE FROM runs WHERE purpose != 'calibrate'")
     ledger.close()
     done = command(project, "verify", "mutation-0001")
-    assert (done.returncode, "none of the runs" in done.stderr) == (4, True)
+    assert (done.returncode, "no run of" in done.stderr) == (4, True)
 
 
 def test_a_campaign_that_never_began_is_named(project: Project) -> None:

@@ -19,16 +19,16 @@ from pytest_autoresearch.ledger.store import Ledger
 
 BASE = {"train.py": "LR = 1\n"}
 MUTANT = {"train.py": "LR = 2\n"}
-Run = Callable[[Mapping[str, str], int, str], Run]
+Answer = Callable[[Mapping[str, str], int, str], Run]
 
 
 class Bench:
     """A measurement whose trials are answered by a function."""
 
-    def __init__(self, path: Path, run: Run, number: int = 1, guards: tuple[Guard, ...] = ()):
+    def __init__(self, path: Path, answer: Answer, number: int = 1, guards: tuple[Guard, ...] = ()):
         self.ledger = Ledger.open(path, "t")
         session = self.ledger.begin_session(driver="d")
-        self._run, self.path, self.asked = run, path, cast(list[tuple[str, int]], [])
+        self._answer, self.path, self.asked = answer, path, cast(list[tuple[str, int]], [])
         for name, kind in (("baseline-1", "baseline"), (f"mutation-{number:04d}", "mutation")):
             record = self.ledger.start_attempt(
                 session_id=session, worker="main", name=name, kind=kind, number=number
@@ -41,8 +41,7 @@ class Bench:
         self.measurement.experiment = Experiment(guards=guards)
 
     experiment = Experiment()
-    rules = SimpleNamespace(budget=Budget("work", 1000.0), concurrency=1, base_commit="base")
-    repository = SimpleNamespace(export=lambda commit: {})
+    facts = SimpleNamespace(budget=Budget("work", 1000.0), base_commit="base")
     device = SimpleNamespace(kind="cpu", name="cpu")
 
     def champion(self) -> Any:
@@ -54,7 +53,7 @@ class Bench:
     def memory_bound(self) -> None:
         return None
 
-    def noise(self) -> Noise:
+    def noise(self, attempts: object = None) -> Noise:
         return Noise(0.01, 8.0)
 
     def read(self, commit: str) -> dict[str, str]:
@@ -77,7 +76,7 @@ class Bench:
             concurrency=1,
             budget="1ktok",
         )
-        result = self._run(code, seed, purpose)
+        result = self._answer(code, seed, purpose)
         self.ledger.finish_run(run, result)
         return result
 
@@ -96,10 +95,10 @@ def test_a_discard_that_breaks_a_downstream_bound_is_not_kept(tmp_path: Path, an
         return answer if purpose == "downstream" else scored(0.999)
 
     bench = Bench(tmp_path, run, 10, (Guard("cloze_accuracy", at_least=0.5),))
-    run = bench.measurement.measure(bench.attempt)
+    trial = bench.measurement.measure(bench.attempt)
     assert ("downstream", 1) in bench.asked
-    assert run.value == pytest.approx(0.999)
-    assert not run.score < bench.measurement.bar(bench.attempt)  # 0.1 sigma is no gain
+    assert trial.value == pytest.approx(0.999)
+    assert not trial.score < bench.measurement.bar(bench.attempt)  # 0.1 sigma is no gain
     assert "luck explains" in bench.measurement.bar(bench.attempt).explanation
 
 
@@ -110,9 +109,9 @@ def test_refusing_the_downstream_task_is_no_way_around_its_bound(tmp_path: Path)
         return scored(0.5)
 
     bench = Bench(tmp_path / "a", run, 1, (Guard("cloze_accuracy", at_least=0.5),))
-    run = bench.measurement.measure(bench.attempt)
-    assert (run.value, run.verdict) == (None, "guard")
-    assert run.reason == "cloze_accuracy could not be measured: logits() failed"
+    trial = bench.measurement.measure(bench.attempt)
+    assert (trial.value, trial.verdict) == (None, "guard")
+    assert trial.reason == "cloze_accuracy could not be measured: logits() failed"
     bench = Bench(tmp_path / "b", run)
     assert bench.measurement.measure(bench.attempt).value == 0.5
 
@@ -124,8 +123,8 @@ def test_a_champion_that_fails_on_one_seed_is_compared_on_another(tmp_path: Path
         return scored(0.983)  # 1.7 sigma: replicated on every seed there is, and on a third
 
     bench = Bench(tmp_path, run)
-    run = bench.measurement.measure(bench.attempt)
-    assert run.value == pytest.approx(0.983)
+    trial = bench.measurement.measure(bench.attempt)
+    assert trial.value == pytest.approx(0.983)
     assert set(bench.attempt.scores) <= set(bench.champion().scores)
     assert ("champion", 3) in bench.asked
     assert set(bench.attempt.scores) == {1, 2, 4}
@@ -150,9 +149,9 @@ def test_checks_that_hang_are_a_guard_and_the_score_stays(tmp_path: Path) -> Non
 
     bench = Bench(tmp_path, run)
     bench.measurement.experiment = Experiment(checks="sleep 9999")
-    run = bench.measurement.measure(bench.attempt)
-    assert (run.value, run.verdict) == (None, "guard")
-    assert run.reason == "the experiment's checks: over its limit of 630 s in all\none"
+    trial = bench.measurement.measure(bench.attempt)
+    assert (trial.value, trial.verdict) == (None, "guard")
+    assert trial.reason == "the experiment's checks: over its limit of 630 s in all\none"
 
 
 def test_a_bound_that_a_replicate_breaks_is_noted(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from support.project import Project
 from support.runs import write_dataset
 
-from pytest_autoresearch.campaign.open import opened
+from pytest_autoresearch.campaign.open import open_campaign
+from pytest_autoresearch.core.errors import UsageError
 from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.training.devices import Device, Lease
 
@@ -34,15 +35,15 @@ def night(project: Project) -> Project:
 
 
 def test_runs_get_the_threads_that_the_campaigns_had(night: Project) -> None:
-    with opened(night.path, None, "verify") as campaign:
-        assert campaign.rules.threads == 2
-        assert campaign.rules.sandbox == "auto"
+    with open_campaign(night.path, None, "verify") as campaign:
+        assert campaign.settings.threads == 2
+        assert campaign.settings.sandbox == "auto"
 
 
 def test_runs_see_the_gpu_that_is_leased(night: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr(Lease, "take", lambda self: Device("cuda", "1", "cuda:1"))
-    with opened(night.path, None, "verify"):
+    with open_campaign(night.path, None, "verify"):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
 
 
@@ -53,8 +54,8 @@ def test_other_data_than_the_campaigns_is_refused(night: Project) -> None:
     ledger.set_meta("data_sha256", "0" * 64)
     ledger.close()
     with (
-        pytest.raises(pytest.UsageError, match="is other data than campaign 'main'"),
-        opened(night.path, None, "verify"),
+        pytest.raises(UsageError, match="is other data than campaign 'main'"),
+        open_campaign(night.path, None, "verify"),
     ):
         pass
 
@@ -62,7 +63,7 @@ def test_other_data_than_the_campaigns_is_refused(night: Project) -> None:
 def test_a_checkpoint_is_found_where_the_project_is_now(night: Project, tmp_path: Path) -> None:
     name = Path("runs/00004-first-1/checkpoint.safetensors")
     run = Run("ok", checkpoint=Path("/elsewhere") / name)
-    with opened(night.path, None, "verify") as campaign:
+    with open_campaign(night.path, None, "verify") as campaign:
         assert campaign.runner.checkpoint(run) is None
         here = night.path / ".autoresearch/main" / name
         here.parent.mkdir(parents=True, exist_ok=True)

@@ -147,8 +147,8 @@ def test_money_that_was_spent_meanwhile_ends_a_pause(project: Project, serve) ->
 
 BROKEN = """
 import pathlib, threading
-from pytest_autoresearch import campaign
-campaign.RETRY_S = (2.0, 2.0)
+from pytest_autoresearch.campaign import loop
+loop.RETRY_S = (2.0, 2.0)
 
 def pytest_runtest_setup(item):
     runs = pathlib.Path(".autoresearch/main/runs")
