@@ -71,20 +71,15 @@ class RunContext:
         except DatasetError as error:
             raise LaunchFailed(one_line(error)) from None
 
-    @property
-    def hidden_files(self) -> tuple[str, ...]:
-        """Files that no candidate may read."""
-        return tuple(map(str, self.dataset.hidden_paths()))
-
     def job(self, phase: Literal["train", "score"], checkpoint: Path, writable: Path) -> Job:
         """Describe a confined process that trains or scores the candidate."""
         spec, dataset = self.spec, self.dataset
         return Job(
             phase, self.copy, spec.entry, checkpoint, writable, discard=phase == "score",
             seed=spec.seed, threads=spec.threads, device=spec.device,
-            vocab_size=dataset.vocab_size, seq_len=dataset.seq_len, hide=self.hidden_files,
-            sandbox=self.sandbox_mode, memory_limit_bytes=spec.memory_limit_bytes,
-            capture=phase == "train",
+            vocab_size=dataset.vocab_size, seq_len=dataset.seq_len,
+            hide=tuple(map(str, dataset.hidden_paths())), sandbox=self.sandbox_mode,
+            memory_limit_bytes=spec.memory_limit_bytes, capture=phase == "train",
         )  # fmt: skip
 
     def start_scorer(self) -> Child:
@@ -105,7 +100,7 @@ class RunContext:
 
     @property
     def scoring_wall_s(self) -> float:
-        """Wall seconds that a scoring may take which starts now."""
+        """Wall seconds left for scoring."""
         return max(1.0, self.limits.left_s)
 
     def enter_phase(self, phase: str) -> None:

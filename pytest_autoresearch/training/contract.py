@@ -19,7 +19,7 @@ from .clock import Burst, Clock, EqualWorkClock, StepClock, WallClock, WorkClock
 from .context import CHECKPOINT, LOSSES, RunContext, refused, write_files
 from .dataloader import DataLoader
 from .limits import Ended
-from .protocol import Training
+from .protocol import TrainingProcess
 from .reference import Reference
 
 SMOKE_STEPS = 2
@@ -58,7 +58,7 @@ class TrainingRun:
         """Train in `child` and end it; return the declared bytes of its model."""
         context, spec = self.context, self.spec
         context.result = replace(context.result, sandbox=dict(child.report))
-        training = Training(
+        training = TrainingProcess(
             child, self.limits, spec.startup_limit_s, wall_budget=spec.budget.kind == "wall"
         )
         clock: Clock | None = None
@@ -86,7 +86,7 @@ class TrainingRun:
             self._end(child, training)
         return training.declared_bytes
 
-    def _end(self, child: Child, training: Training) -> None:
+    def _end(self, child: Child, training: TrainingProcess) -> None:
         """Kill the remaining training processes; store their output and memory."""
         with self.limits.cause("other"):
             ended = child.kill()

@@ -87,11 +87,7 @@ class RunLimits:
         self.causes[name] = self.causes.get(name, 0.0) + seconds
 
     def enter(self, phase: str, fraction: float = 0.0) -> None:
-        """Begin a phase.
-
-        Raises:
-            Ended: As `check`.
-        """
+        """Begin a phase; check the limits and report the progress."""
         self._phase, self._phase_began, self._shown = phase, time.monotonic(), 0.0
         self.check()
         self.show(fraction)

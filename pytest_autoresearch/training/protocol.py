@@ -37,13 +37,13 @@ _CURVE_POINTS = 512
 _MAX_METRICS = 64
 
 
-class Training:
+class TrainingProcess:
     """One training process from its first message to its last.
 
     Args:
         child: The process, just started.
         limits: Limits of the whole run.
-        startup_limit_s: CPU seconds until the first batch request.
+        startup_limit_s: CPU seconds allowed before the first batch request.
         wall_budget: Whether the budget is wall time, so that saving is limited in it too.
 
     Attributes:

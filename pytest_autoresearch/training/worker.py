@@ -127,9 +127,7 @@ def train(channel: Channel, module: ModuleType, job: Mapping[str, Any]) -> None:
     metrics = {"loss": batches.last_loss} if math.isfinite(batches.last_loss) else {}
     if job["device"] == "cuda":
         metrics["device_memory_bytes"] = torch.cuda.max_memory_allocated()
-    channel.send(
-        {"type": "done", "checkpoint_bytes": checkpoint.stat().st_size, "metrics": metrics}
-    )
+    channel.send({"type": "done", "metrics": metrics})
 
 
 class Batches:
