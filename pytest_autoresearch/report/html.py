@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -124,6 +125,9 @@ def _environment() -> Environment:
         "sigma": lambda v: "" if v is None else f"{v:+.1f}",
         "span": span,
         "moment": moment,
+        "options": lambda config: json.dumps(
+            {name: value for name, value in config.items() if value not in (None, "", False)}
+        ),
         "money": lambda v: "" if v is None else f"${v:,.2f}",
     }
     return environment

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..core.experiment import Metric
@@ -81,13 +80,3 @@ def sparkline(attempts: Sequence[Attempt], metric: Metric, width: int = 100) -> 
         else BARS[round(abs(attempt.score - worst) / span * (len(BARS) - 1))]
         for attempt in shown
     )
-
-
-def append(path: Path, text: str) -> None:
-    """Append the summary to a file that other CI steps write, too.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text + "\n")

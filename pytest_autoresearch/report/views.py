@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -305,19 +304,3 @@ class Report:
             layers = [f"{name}: {state}" for name, state in last.sandbox.items()]
             facts.append(("sandbox of the last score", "; ".join(layers)))
         return [(name, value) for name, value in facts if value]
-
-    def sessions(self) -> list[dict[str, Any]]:
-        """Return the processes that worked on the campaign, oldest first."""
-        return [
-            {
-                "host": session.host,
-                "worker": session.worker,
-                "started": session.started,
-                "ended": session.ended,
-                "exit": "" if session.exit is None else session.exit,
-                "options": json.dumps(
-                    {k: v for k, v in session.config.items() if v not in (None, "", False)}
-                ),
-            }
-            for session in self.facts.get("sessions", ())
-        ]

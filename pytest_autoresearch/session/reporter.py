@@ -199,7 +199,8 @@ class Reporter:
             self.metric,
             ledger.meta("confirmation"),
         )
-        markdown.append(path, text)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
 
 
 PAGE_SHARE = 0.02
