@@ -109,5 +109,5 @@ def _try(
     else:
         bar = campaign.measurement.bar(attempt)
         verdict, reason = ("keep", "") if trial.score < bar else ("discard", bar.explanation)
-    campaign.record_verdict(attempt, trial, verdict, reason)
+    campaign.recorder.record_verdict(attempt, trial, verdict, reason)
     return verdict

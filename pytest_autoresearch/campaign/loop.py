@@ -1,4 +1,4 @@
-"""One attempt of a campaign: propose, mutate, check, measure, record.
+"""One attempt of a campaign: propose, mutate, check and measure.
 
 The only module that knows this order. Every step is addressed by a ledger row, so the next session
 finds a step that was cut off.
@@ -7,11 +7,9 @@ finds a step that was cut off.
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from ..core.errors import InfrastructureFailure
@@ -27,19 +25,20 @@ from ..core.proposal import (
     ProposerUnavailable,
     Usage,
 )
-from ..core.records import CheckNote, Outcome
-from ..judge.parents import NextStep, built_on, next_step, stack
+from ..core.records import CheckNote
+from ..judge.parents import NextStep, next_step
 from ..judge.verdicts import Judge, too_noisy
 from ..ledger.store import AttemptTaken, ChampionMoved
-from ..ledger.trailers import ANCHOR, describe, of_attempt
+from ..ledger.trailers import describe
 from ..proposers.draft import Draft
 from ..source.checks import run_checks
-from ..source.edits import apply, changed_lines
+from ..source.edits import apply
 from ..source.fingerprint import fingerprint, shape
 from .attempt import WorkingAttempt
 from .context import ContextBuilder
 from .measure import Measurement
 from .pause import LONGEST_S, PauseControl
+from .record import Recorder
 from .runs import Runner
 
 if TYPE_CHECKING:
@@ -64,6 +63,7 @@ class Campaign:
     Attributes:
         runner: Runs trainings and knows the champion.
         measurement: Makes scores and bars of them.
+        recorder: Writes verdicts to the ledger and to git.
     """
 
     def __init__(
@@ -78,9 +78,10 @@ class Campaign:
     ) -> None:
         self.runner = runner
         self.measurement = Measurement(runner, judge)
+        self.recorder = Recorder(runner)
         self.experiment = runner.experiment
         self.facts, self.settings = runner.facts, runner.settings
-        self.ledger, self.repository = runner.ledger, runner.repository
+        self.ledger = runner.ledger
         self.session_id = session_id
         self.worker = worker
         self.pauses = pauses
@@ -352,7 +353,7 @@ class Campaign:
         attempt = self.begin(f"baseline-{number}", "baseline", number)
         trial = self.measurement.measure(attempt)
         verdict = "baseline" if trial.value is not None else trial.verdict
-        self.record_verdict(attempt, trial, verdict, trial.reason)
+        self.recorder.record_verdict(attempt, trial, verdict, trial.reason)
         if trial.value is None:
             raise InfrastructureFailure(
                 f"the baseline itself failed ({trial.verdict}): {trial.reason}; "
@@ -369,132 +370,12 @@ class Campaign:
             self.ledger.promote(0, scored[0].id, self.facts.base_commit, scores)
         except ChampionMoved:
             return
-        describe(self.repository, self.ledger)
-        self.project()
-
-    # ------------------------------------------------------------------ record
-
-    def record_verdict(
-        self, attempt: WorkingAttempt, trial: Trial, verdict: str, reason: str
-    ) -> Attempt:
-        """Write the verdict: commit object, one transaction, then refs as its projection.
-
-        Raises:
-            ledger.ChampionMoved: Another mutation was kept since this keep's bar was computed.
-        """
-        if attempt.record.state == "done":
-            return attempt.record
-        # Counted against the champion, as the gain is, whatever the attempt was built on.
-        before = self.runner.read(attempt.champion.commit) if attempt.champion else attempt.before
-        added, removed = changed_lines(before, attempt.files) if attempt.files else (0, 0)
-        decision, score = attempt.decision, trial.value
-        outcome: Outcome = {
-            "verdict": verdict,
-            "reason": reason,
-            "score": fmean(attempt.scores.values())
-            if verdict == "guard" and attempt.scores
-            else score,
-            "n": len(attempt.scores) or (1 if score is not None else 0),
-            "bar": decision.bar if decision else None,
-            "gain": decision.gain if decision else None,
-            "gain_sigma": decision.gain_sigma if decision else None,
-            "fingerprint": attempt.fingerprint,
-            "lines_added": added,
-            "lines_removed": removed,
-            "champion_before": attempt.champion.attempt_id if attempt.champion else None,
-        }
-        if attempt.parent is not None:
-            outcome["parent"] = attempt.parent.id
-        commit = outcome["commit"] = self._commit(attempt, trial, verdict, reason, outcome)
-        if verdict == "keep":
-            assert attempt.champion is not None
-            self.ledger.promote(
-                attempt.champion.version, attempt.record.id, commit, attempt.scores, outcome=outcome
-            )
-        else:
-            self.ledger.finish_attempt(attempt.record.id, **outcome)
-        self.project()
-        record = self.ledger.attempt(attempt.record.id)
-        if verdict not in ("keep", "baseline"):
-            for run in record.runs:  # checkpoints of what is not kept would fill the disk
-                if run.checkpoint is not None:
-                    shutil.rmtree(run.checkpoint.parent, ignore_errors=True)
-        return record
+        describe(self.runner.repository, self.ledger)
+        self.recorder.project()
 
     def requeue(self, attempt: WorkingAttempt, state: str, reason: str) -> None:
         """End an attempt without a verdict; its proposal waits for the next attempt."""
         self.ledger.abandon_attempt(attempt.record.id, state, reason)
-
-    def _commit(
-        self,
-        attempt: WorkingAttempt,
-        trial: Trial,
-        verdict: str,
-        reason: str,
-        outcome: Outcome,
-    ) -> str:
-        if not attempt.files or attempt.proposal is None:
-            return self.facts.base_commit if attempt.record.kind == "baseline" else ""
-        metric = self.experiment.metric
-        lines = []
-        if trial.value is not None:
-            lines.append(f"{metric.name} {trial.value:.6f} over {len(attempt.scores)} seed(s)")
-        if attempt.decision is not None:
-            lines.append(attempt.decision.explanation)
-        if reason and verdict != "keep":
-            lines.append(reason)
-        if attempt.proposal.hypothesis:
-            lines += ["", attempt.proposal.hypothesis]
-        if below := self._below(attempt):
-            lines += ["", built_on(below)]
-        parent = (
-            attempt.champion.commit
-            if verdict == "keep" and attempt.champion
-            else attempt.parent_commit
-        )
-        return self.repository.commit(
-            parent,
-            attempt.files,
-            subject=attempt.proposal.title or attempt.name,
-            body="\n".join(lines),
-            trailers={
-                "Attempt": attempt.name,
-                "Verdict": verdict,
-                "Metric": f"{metric.name} {metric.direction}",
-                "Score": "" if trial.value is None else repr(trial.value),
-                "Seeds": " ".join(f"{seed}={score!r}" for seed, score in attempt.scores.items()),
-                "Parent": attempt.parent_commit,
-                "Proposer": attempt.proposal.proposer,
-                "Data": self._data_hash(),
-                "Ledger-Row": str(attempt.record.id),
-                **of_attempt(self.ledger, attempt.record.id, outcome, attempt.champion),
-            },
-        )
-
-    def _below(self, attempt: WorkingAttempt) -> list[Attempt]:
-        """Return the discards that a mutation was built on and has in it."""
-        made = {champion.attempt_id for champion in self.ledger.champions()}
-        if attempt.parent is None or attempt.parent.id in made:
-            return []
-        by_id = {record.id: record for record in self.ledger.attempts()}
-        return stack(attempt.parent, by_id, made)
-
-    def _data_hash(self) -> str:
-        return str(self.ledger.meta("data_sha256") or "")
-
-    def project(self) -> None:
-        """Update the branch and the refs from the ledger; repeatable at any time."""
-        champion = self.ledger.champion()
-        if champion is None:
-            return
-        commits = {
-            one.name: one.commit
-            for one in self.ledger.attempts()
-            if one.kind != "baseline" and one.commit
-        }
-        if anchor := self.ledger.meta("anchor"):
-            commits[ANCHOR] = anchor
-        self.repository.project(self.ledger.path.parent.name, champion.commit, commits)
 
     def close(self) -> None:
         """Stop runs and helpers; a finished draft waits in the ledger."""

@@ -1,4 +1,4 @@
-"""Is this machine, this project and this campaign in order? Each answer with its remedy."""
+"""Check machine, project and campaign, and print a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from typing import Literal
 
 import pytest
 
+from ..campaign.project import check, default_tag, experiment_at
 from ..core.errors import UsageError
+from ..ledger.store import Ledger, LedgerUnavailable
+from ..proposers.registry import CREDENTIALS, default
+from ..sandbox.launch import survey
+from ..training.devices import cpu_name, default_budget, memory_bytes, visible_gpus
 
 State = Literal["ok", "warn", "fix"]
 
@@ -26,12 +31,12 @@ MIN_PYTHON = (3, 11)
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer.
+    """Result of one check.
 
     Attributes:
-        name: What was looked at.
-        state: ``ok``; ``warn``: it works, with less; ``fix``: it does not work.
-        detail: What was found and, unless ok, the remedy.
+        name: What was checked.
+        state: ``ok``; ``warn``: it works with restrictions; ``fix``: it does not work.
+        detail: Details and, unless ok, the remedy.
     """
 
     name: str
@@ -40,7 +45,7 @@ class Finding:
 
 
 def doctor(root: Path, say: Callable[[str], object] = print) -> int:
-    """Look at everything that a night needs.
+    """Check everything that a session needs.
 
     Returns:
         Exit code: 1 if something must be fixed, else 0.
@@ -53,25 +58,25 @@ def doctor(root: Path, say: Callable[[str], object] = print) -> int:
 
 
 def examine(root: Path) -> Iterator[Finding]:
-    """Yield every finding, the machine's first."""
-    for check in (_python, _torch, _device, _clock, _disk, _sandbox):
-        yield _careful(check, root)
+    """Yield all findings: machine, project, campaign, API keys."""
+    for one in (_python, _torch, _device, _clock, _disk, _sandbox):
+        yield _careful(one, root)
     yield from _project(root)
     yield _keys()
 
 
-def _careful(check: Callable[[Path], Finding], root: Path) -> Finding:
+def _careful(one: Callable[[Path], Finding], root: Path) -> Finding:
     try:
-        return check(root)
+        return one(root)
     except Exception as error:
-        return Finding(check.__name__.strip("_"), "fix", f"{type(error).__name__}: {error}")
+        return Finding(one.__name__.strip("_"), "fix", f"{type(error).__name__}: {error}")
 
 
 def _python(root: Path) -> Finding:
-    found = platform.python_version()
+    running = platform.python_version()
     if sys.version_info < MIN_PYTHON:
-        return Finding("python", "fix", f"{found}; use 3.11 or newer")
-    return Finding("python", "ok", f"{found}, pytest {pytest.__version__}")
+        return Finding("python", "fix", f"{running}; use 3.11 or newer")
+    return Finding("python", "ok", f"{running}, pytest {pytest.__version__}")
 
 
 def _torch(root: Path) -> Finding:
@@ -82,8 +87,6 @@ def _torch(root: Path) -> Finding:
 
 
 def _device(root: Path) -> Finding:
-    from ..training.devices import cpu_name, default_budget, memory_bytes, visible_gpus
-
     memory = f"{memory_bytes() / 2**30:.0f} GiB"
     if gpus := visible_gpus():
         return Finding("device", "ok", f"{len(gpus)} GPU(s), {memory}; {default_budget('cuda')}")
@@ -106,13 +109,11 @@ def _clock(root: Path) -> Finding:
 def _disk(root: Path) -> Finding:
     free = shutil.disk_usage(root).free
     if free < MIN_FREE_BYTES:
-        return Finding("disk", "warn", f"{free / 2**30:.1f} GiB free; kept weights need room")
+        return Finding("disk", "warn", f"{free / 2**30:.1f} GiB free; kept checkpoints need room")
     return Finding("disk", "ok", f"{free / 2**30:.0f} GiB free")
 
 
 def _sandbox(root: Path) -> Finding:
-    from ..sandbox.launch import survey
-
     report = survey()
     missing = [f"{name}: {state}" for name, state in report.layers.items() if "fail" in state]
     if not report.verified:
@@ -124,8 +125,6 @@ def _sandbox(root: Path) -> Finding:
 
 
 def _project(root: Path) -> Iterator[Finding]:
-    from ..campaign.project import check, default_tag, experiment_at
-
     try:
         experiment = experiment_at(root)
         repository = check(root, experiment)
@@ -154,10 +153,8 @@ def _data(folder: Path) -> Finding:
 
 
 def _campaign(root: Path, tag: str) -> Finding:
-    from ..ledger.store import Ledger, LedgerUnavailable
-
     if not Ledger.exists(root, tag):
-        return Finding("campaign", "ok", f"{tag} is not begun")
+        return Finding("campaign", "ok", f"{tag} is not started yet")
     try:
         ledger = Ledger.open(root, tag)
         attempts, champion = ledger.attempts(), ledger.champion()
@@ -169,8 +166,6 @@ def _campaign(root: Path, tag: str) -> Finding:
 
 
 def _keys() -> Finding:
-    from ..proposers.registry import CREDENTIALS, default
-
     present = [name for name in (*CREDENTIALS, "OPENAI_API_KEY") if os.environ.get(name)]
     if not present:
         return Finding("keys", "ok", f"none; {default()} proposes")

@@ -1,8 +1,8 @@
-"""From a campaign's branch to history that a person can review.
+"""Turn a campaign's branch into history to review.
 
-A new branch starts where the campaign did and has one commit a keep, each with its own measured
-gain, without keeps that were taken out again. Nothing is created before the last commit is seen to
-hold exactly the champion's files; the working tree is never touched.
+A new branch starts where the campaign did and has one commit per keep, each with its measured gain,
+without ablated keeps. It is created only if its last commit holds exactly the champion's files; the
+working tree is not touched.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..campaign.facts import CampaignFacts
 from ..campaign.project import check, default_tag, experiment_at
 from ..core.errors import UsageError
 from ..core.experiment import Experiment, Metric
@@ -30,7 +31,7 @@ from ..source.edits import apply
 
 @dataclass(frozen=True)
 class Step:
-    """One commit to be.
+    """One commit of the new branch.
 
     Attributes:
         attempts: Keeps that it holds, in order.
@@ -44,17 +45,17 @@ class Step:
 def finalize(
     root: Path, tag: str | None, branch: str | None, groups: Sequence[Sequence[str]], squash: bool
 ) -> int:
-    """Make the branch and say what to do with it.
+    """Create the branch and print how to use it.
 
     Args:
-        root: The project.
-        tag: Of the campaign; None: the name of the current git branch.
-        branch: To be created; None: ``research/<tag>``.
-        groups: Names of keeps that become one commit each; neighbours only.
-        squash: All keeps become one commit.
+        root: Folder of the project.
+        tag: Of the campaign; None for the name of the current git branch.
+        branch: Branch to create; None for ``research/<tag>``.
+        groups: Names of adjacent keeps that become one commit each.
+        squash: Whether all keeps become one commit.
 
     Returns:
-        Exit code: 0, or 4 if it was refused; then nothing was created.
+        Exit code: 0, or 4 if it was refused and nothing was created.
     """
     try:
         _finalize(root, tag, branch, groups, squash)
@@ -83,25 +84,26 @@ def _finalize(
     ledger = Ledger.open(root, tag)
     session = ledger.begin_session(driver="finalize", worker="finalize")
     try:
-        facts, confirmation = ledger.meta("campaign"), ledger.meta("confirmation") or {}
+        facts, confirmation = CampaignFacts.load(ledger), ledger.meta("confirmation") or {}
         champions = ledger.champions()
-        if len(champions) < 2:
+        if facts is None or len(champions) < 2:
             raise UsageError("nothing was kept, so there is nothing to finalize")
+        base = facts.base_commit
         repository.check_branch(tag, [champion.commit for champion in champions])
         last = champions[-1]
-        if confirmation.get("champion") != last.version:  # what was measured of an earlier champion
+        if confirmation.get("champion") != last.version:  # measured of an earlier champion
             confirmation = {"keeps": confirmation.get("keeps", ())}
-        by_id, made = {s.id: s for s in ledger.attempts()}, {c.attempt_id for c in champions}
-        attempts = [_whole(stack(by_id[c.attempt_id], by_id, made)) for c in champions[1:]]
-        keeps = plan(repository, experiment, facts["base_commit"], attempts)
-        steps = group(keeps, [[attempt.name for step in keeps for attempt in step.attempts]] if squash
-                      else groups)  # fmt: skip
-        tip = build(repository, facts["base_commit"], steps, experiment.metric, confirmation)
+        by_id, promoted = {s.id: s for s in ledger.attempts()}, {c.attempt_id for c in champions}
+        attempts = [_whole(stack(by_id[c.attempt_id], by_id, promoted)) for c in champions[1:]]
+        keeps = plan(repository, experiment, base, attempts)
+        everything = [[attempt.name for step in keeps for attempt in step.attempts]]
+        steps = group(keeps, everything if squash else groups)
+        tip = build(repository, base, steps, experiment.metric, confirmation)
         wanted = repository.read(last.commit, experiment.files)
         if repository.read(tip, experiment.files) != wanted:
             raise UsageError("the commits do not add up to the champion; nothing was created")
         if ledger.champion() != last:
-            raise UsageError("the champion moved meanwhile; run it again")
+            raise UsageError("the champion changed meanwhile; run it again")
         page = root / ".autoresearch" / tag / "pull-request.md"
         write_atomic(page, pull_request(tag, steps, experiment.metric, confirmation))
         repository.create_branch(branch, tip)  # last, so that a failure leaves no branch behind
@@ -110,15 +112,15 @@ def _finalize(
         ledger.close()
     for number, step in enumerate(steps, 1):
         print(f"{number}. {subject(step)}")
-    base, title = facts["base_commit"][:10], subject(steps[-1])
+    title = subject(steps[-1])
     create = ["gh", "pr", "create", "--head", branch, "--title", title, "--body-file", str(page)]
-    print(f"\nbranch {branch} holds the champion's files: git log -p {base}..{branch}")
+    print(f"\nbranch {branch} holds the champion's files: git log -p {base[:10]}..{branch}")
     print(f"push it:       {shlex.join(['git', 'push', '-u', 'origin', branch])}")
-    print(f"pull request:  {shlex.join(create)}")  # titles are a model's words: quoted for a shell
+    print(f"pull request:  {shlex.join(create)}")  # a model wrote the title: quoted
 
 
 def _whole(parts: Sequence[Attempt]) -> Attempt:
-    """Return a keep as one change: with the edits of what it was built on, which it names."""
+    """Return a keep with the edits of what it was built on, named in its hypothesis."""
     *below, keep = parts
     if not below:
         return keep
@@ -129,13 +131,13 @@ def _whole(parts: Sequence[Attempt]) -> Attempt:
 def plan(
     repository: Repository, experiment: Experiment, base: str, attempts: Sequence[Attempt]
 ) -> list[Step]:
-    """Return one step a keep, without keeps that were taken out again where that adds up.
+    """Return one step per keep, without ablated keeps if the rest adds up to the champion.
 
     Args:
         repository: Of the project.
-        experiment: Its editable files are what changes.
+        experiment: Declares the editable files.
         base: Commit that the campaign began at.
-        attempts: The champion's line, oldest first, removals included.
+        attempts: Keeps and ablations of the champion, oldest first.
     """
     gone = {row for attempt in attempts for row in attempt.made_from("ablation")}
     alive = [attempt for attempt in attempts if attempt.kind != ABLATION and attempt.id not in gone]
@@ -156,10 +158,10 @@ def plan(
 
 
 def group(steps: Sequence[Step], groups: Sequence[Sequence[str]]) -> list[Step]:
-    """Join neighbours.
+    """Join adjacent steps.
 
     Raises:
-        UsageError: A name is no keep, or the keeps of a group are not neighbours.
+        UsageError: A name is not a keep, or the keeps of a group are not adjacent.
     """
     names = [step.attempts[0].name for step in steps]
     joined = list(steps)
@@ -167,15 +169,16 @@ def group(steps: Sequence[Step], groups: Sequence[Sequence[str]]) -> list[Step]:
         unknown = [name for name in wanted if name not in names]
         if unknown:
             raise UsageError(
-                f"--group {','.join(wanted)}: {unknown[0]} is no keep; there are {', '.join(names)}"
+                f"--group {','.join(wanted)}: {unknown[0]} is not a keep; there are "
+                + ", ".join(names)
             )
         places = sorted(
             i for i, step in enumerate(joined) if any(s.name in wanted for s in step.attempts)
         )
         if places != list(range(places[0], places[-1] + 1)):
             raise UsageError(
-                f"--group {','.join(wanted)}: only neighbours can be one commit; their order is "
-                + ", ".join(names)
+                f"--group {','.join(wanted)}: only adjacent keeps can become one commit; their "
+                "order is " + ", ".join(names)
             )
         parts = joined[places[0] : places[-1] + 1]
         whole = Step(tuple(attempt for part in parts for attempt in part.attempts), parts[-1].files)
@@ -190,7 +193,7 @@ def build(
     metric: Metric,
     confirmation: Mapping[str, Any],
 ) -> str:
-    """Create the commit objects; no ref points at them yet. Returns the last one's id."""
+    """Create the commit objects without a ref; return the id of the last one."""
     tip = base
     for step in steps:
         tip = repository.commit(
@@ -207,18 +210,18 @@ def build(
 
 
 def subject(step: Step) -> str:
-    """Return a commit's first line."""
+    """Return the subject of a commit."""
     first = step.attempts[0].title or step.attempts[0].name
     return first if len(step.attempts) == 1 else f"{len(step.attempts)} steps: {first}, …"[:72]
 
 
 def describe(attempt: Attempt, metric: Metric, confirmation: Mapping[str, Any]) -> str:
-    """Return what is known of one keep."""
+    """Return the measurements and the hypothesis of one keep."""
     lines = [f"{attempt.name}: {attempt.title}"]
     if attempt.gain is not None and attempt.score is not None:
         lines.append(
-            f"{metric.name} {attempt.score:.6f}, gain {attempt.gain:+.6f} ({attempt.gain_sigma or 0:+.1f} "
-            f"sigma) over {attempt.n} paired seed(s)"
+            f"{metric.name} {attempt.score:.6f}, gain {attempt.gain:+.6f} "
+            f"({attempt.gain_sigma or 0:+.1f} sigma) over {attempt.n} paired seed(s)"
         )
     for keep in confirmation.get("keeps", ()):
         if keep["attempt"] == attempt.id and keep["gain"] is not None:
@@ -234,9 +237,9 @@ def pull_request(
 ) -> str:
     """Return the text of a pull request."""
     lines = [f"Research campaign `{tag}`: {metric.name}", ""]
-    for name, said in (("confirmed", "on fresh seeds"), ("holdout", "on the holdout")):
+    for name, where in (("confirmed", "on fresh seeds"), ("holdout", "on the holdout")):
         if gain := confirmation.get(name):
-            lines.append(f"- gain {said}: {format_interval(gain)}")
+            lines.append(f"- gain {where}: {format_interval(gain)}")
     if not confirmation.get("confirmed"):
         lines.append("- not confirmed on fresh seeds")
     lines.append("")

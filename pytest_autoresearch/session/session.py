@@ -336,7 +336,7 @@ class Session:
             return
         from ..report.junit import properties
 
-        record = self.campaign().record_verdict(attempt, trial, verdict, reason)
+        record = self.campaign().recorder.record_verdict(attempt, trial, verdict, reason)
         self._attempts.pop(item.nodeid, None)
         self.idle()
         names = {one.id: one.name for one in self.campaign().ledger.attempts()}
@@ -548,7 +548,7 @@ class Session:
             return
         if self.resources.campaign is not None:
             with self._optional("the campaign's branch and refs are not up to date"):
-                self.resources.campaign.project()
+                self.resources.campaign.recorder.project()
         if self.session_id is not None:
             self.requeue()
             with self._optional("the end of this session is not recorded"):

@@ -37,7 +37,7 @@ def test_a_project_in_order_is_told_so(project: Project) -> None:
         "keys",
     ):
         assert line(done.stdout, name).split()[0] in ("ok", "warn")
-    assert "main is not begun" in line(done.stdout, "campaign")
+    assert "main is not started yet" in line(done.stdout, "campaign")
 
 
 def test_keys_are_named_and_never_shown(project: Project) -> None:

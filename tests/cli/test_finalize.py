@@ -107,8 +107,8 @@ def foreign(project: Project) -> None:
         (taken, (), "branch research/main exists"),
         (foreign, (), "is not this campaign's"),
         (lambda p: None, ("--tag=other",), "no campaign 'other'"),
-        (lambda p: None, ("--group=mutation-0001,mutation-0003",), "only neighbours"),
-        (lambda p: None, ("--group=mutation-0001,mutation-0009",), "mutation-0009 is no keep"),
+        (lambda p: None, ("--group=mutation-0001,mutation-0003",), "only adjacent keeps"),
+        (lambda p: None, ("--group=mutation-0001,mutation-0009",), "mutation-0009 is not a keep"),
         (lambda p: None, ("--branch=bad..name",), "bad..name"),
     ],
 )

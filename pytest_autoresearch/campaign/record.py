@@ -1,0 +1,148 @@
+"""Record verdicts in the ledger and project them to git."""
+
+from __future__ import annotations
+
+import shutil
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from ..core.outcome import Trial
+from ..core.records import Outcome
+from ..judge.parents import built_on, stack
+from ..ledger.trailers import ANCHOR, of_attempt
+from ..source.edits import changed_lines
+from .attempt import WorkingAttempt
+from .runs import Runner
+
+if TYPE_CHECKING:
+    from ..core.records import Attempt
+
+
+class Recorder:
+    """Writes the verdicts of a campaign.
+
+    Args:
+        runner: Of the campaign.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner, self.experiment, self.facts = runner, runner.experiment, runner.facts
+        self.ledger, self.repository = runner.ledger, runner.repository
+
+    def record_verdict(
+        self, attempt: WorkingAttempt, trial: Trial, verdict: str, reason: str
+    ) -> Attempt:
+        """Write the verdict: commit object, one transaction, then refs as its projection.
+
+        Raises:
+            ledger.ChampionMoved: Another mutation was kept since this keep's bar was computed.
+        """
+        if attempt.record.state == "done":
+            return attempt.record
+        # Counted against the champion, as the gain is, whatever the attempt was built on.
+        before = self.runner.read(attempt.champion.commit) if attempt.champion else attempt.before
+        added, removed = changed_lines(before, attempt.files) if attempt.files else (0, 0)
+        decision, score = attempt.decision, trial.value
+        outcome: Outcome = {
+            "verdict": verdict,
+            "reason": reason,
+            "score": fmean(attempt.scores.values())
+            if verdict == "guard" and attempt.scores
+            else score,
+            "n": len(attempt.scores) or (1 if score is not None else 0),
+            "bar": decision.bar if decision else None,
+            "gain": decision.gain if decision else None,
+            "gain_sigma": decision.gain_sigma if decision else None,
+            "fingerprint": attempt.fingerprint,
+            "lines_added": added,
+            "lines_removed": removed,
+            "champion_before": attempt.champion.attempt_id if attempt.champion else None,
+        }
+        if attempt.parent is not None:
+            outcome["parent"] = attempt.parent.id
+        commit = outcome["commit"] = self._commit(attempt, trial, verdict, reason, outcome)
+        if verdict == "keep":
+            assert attempt.champion is not None
+            self.ledger.promote(
+                attempt.champion.version, attempt.record.id, commit, attempt.scores, outcome=outcome
+            )
+        else:
+            self.ledger.finish_attempt(attempt.record.id, **outcome)
+        self.project()
+        record = self.ledger.attempt(attempt.record.id)
+        if verdict not in ("keep", "baseline"):
+            for run in record.runs:  # checkpoints of what is not kept would fill the disk
+                if run.checkpoint is not None:
+                    shutil.rmtree(run.checkpoint.parent, ignore_errors=True)
+        return record
+
+    def _commit(
+        self,
+        attempt: WorkingAttempt,
+        trial: Trial,
+        verdict: str,
+        reason: str,
+        outcome: Outcome,
+    ) -> str:
+        if not attempt.files or attempt.proposal is None:
+            return self.facts.base_commit if attempt.record.kind == "baseline" else ""
+        metric = self.experiment.metric
+        lines = []
+        if trial.value is not None:
+            lines.append(f"{metric.name} {trial.value:.6f} over {len(attempt.scores)} seed(s)")
+        if attempt.decision is not None:
+            lines.append(attempt.decision.explanation)
+        if reason and verdict != "keep":
+            lines.append(reason)
+        if attempt.proposal.hypothesis:
+            lines += ["", attempt.proposal.hypothesis]
+        if below := self._below(attempt):
+            lines += ["", built_on(below)]
+        parent = (
+            attempt.champion.commit
+            if verdict == "keep" and attempt.champion
+            else attempt.parent_commit
+        )
+        return self.repository.commit(
+            parent,
+            attempt.files,
+            subject=attempt.proposal.title or attempt.name,
+            body="\n".join(lines),
+            trailers={
+                "Attempt": attempt.name,
+                "Verdict": verdict,
+                "Metric": f"{metric.name} {metric.direction}",
+                "Score": "" if trial.value is None else repr(trial.value),
+                "Seeds": " ".join(f"{seed}={score!r}" for seed, score in attempt.scores.items()),
+                "Parent": attempt.parent_commit,
+                "Proposer": attempt.proposal.proposer,
+                "Data": self._data_hash(),
+                "Ledger-Row": str(attempt.record.id),
+                **of_attempt(self.ledger, attempt.record.id, outcome, attempt.champion),
+            },
+        )
+
+    def _below(self, attempt: WorkingAttempt) -> list[Attempt]:
+        """Return the discards that a mutation was built on and has in it."""
+        made = {champion.attempt_id for champion in self.ledger.champions()}
+        if attempt.parent is None or attempt.parent.id in made:
+            return []
+        by_id = {record.id: record for record in self.ledger.attempts()}
+        return stack(attempt.parent, by_id, made)
+
+    def _data_hash(self) -> str:
+        return str(self.ledger.meta("data_sha256") or "")
+
+    def project(self) -> None:
+        """Update the branch and the refs from the ledger; repeatable at any time."""
+        champion = self.ledger.champion()
+        if champion is None:
+            return
+        commits = {
+            one.name: one.commit
+            for one in self.ledger.attempts()
+            if one.kind != "baseline" and one.commit
+        }
+        if anchor := self.ledger.meta("anchor"):
+            commits[ANCHOR] = anchor
+        self.repository.project(self.ledger.path.parent.name, champion.commit, commits)
