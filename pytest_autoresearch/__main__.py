@@ -42,14 +42,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         metavar="FILE",
         help="write NAME.jsonl (attempts with their runs), NAME.csv (attempts) or NAME-runs.csv",
     )
-    report.add_argument(
-        "--rebuild",
-        action="store_true",
-        help="first make the ledger again from the commits' trailers",
-    )
-    restore = commands.add_parser("import", help="fill an empty ledger from a junit log")
-    restore.add_argument("log", type=Path, help="a file that --junitxml wrote")
-    restore.add_argument("--tag", help="campaign to fill; default: the name it had")
+    restore = commands.add_parser("restore", help="restore a ledger from its copy in git")
+    restore.add_argument("--tag", help="campaign; default: the name of the current git branch")
     verify = commands.add_parser("verify", help="does a kept score, or a campaign's gain, stand?")
     verify.add_argument(
         "commit", nargs="?", help="score this commit or attempt (mutation-0007) once more"
@@ -85,10 +79,10 @@ def _main(arguments: Sequence[str] | None) -> int:
         return _try(options.idea, rest)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if options.command == "import":
-        from .cli.restore import import_log
+    if options.command == "restore":
+        from .cli.restore import restore as run_restore
 
-        return import_log(Path.cwd(), options.tag, options.log)
+        return run_restore(Path.cwd(), options.tag)
     if options.command == "finalize":
         from .cli.finalize import finalize
 
@@ -146,16 +140,10 @@ def _report(options: argparse.Namespace) -> int:
     from .core.experiment import Metric
     from .core.files import write_atomic
     from .ledger.git import Repository, RepositoryError
-    from .ledger.snapshot import take
     from .ledger.store import Ledger
     from .report import exports, junit
 
     root = Path.cwd()
-    if options.rebuild:
-        from .cli.restore import rebuild
-
-        if code := rebuild(root, options.tag):
-            return code
     try:
         tag = options.tag or default_tag(Repository.open(root))
     except RepositoryError as error:
@@ -171,7 +159,7 @@ def _report(options: argparse.Namespace) -> int:
     try:
         if options.junit:
             shown = junit.facts_of(ledger, attempts, ledger.champions(), metric)
-            junit.write(options.junit, attempts, metric, shown, known=take(ledger))
+            junit.write(options.junit, attempts, metric, shown, champions=ledger.champions())
         if options.tsv:
             write_atomic(options.tsv, exports.tsv(attempts))
         for path in options.export:

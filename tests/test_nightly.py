@@ -1,4 +1,4 @@
-"""Two nights on two machines: the workflow's own steps carry a campaign from one to the other."""
+"""Two sessions on two machines: the steps of the workflow carry a campaign from one to the other."""
 
 from __future__ import annotations
 
@@ -52,25 +52,25 @@ def refs(folder: Path, pattern: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_second_night_goes_on_in_a_fresh_clone(project: Project, tmp_path: Path) -> None:
+def test_the_second_session_continues_in_a_fresh_clone(project: Project, tmp_path: Path) -> None:
     project.propose(1.5, 0.5, 0.4, 1.6)
     origin = tmp_path / "origin.git"
     subprocess.run(["git", "clone", "-q", "--bare", str(project.path), str(origin)], check=True)
     one, two = clone(origin, tmp_path / "one"), clone(origin, tmp_path / "two")
-    run(script("Yesterday's attempts"), one)
+    run(script("Fetch yesterday's attempts"), one)
     summary = research(one, project.path / "ideas")
     assert "2 attempts" in summary
-    run(script("Push what was tried"), one)
+    run(script("Push the attempts"), one)
     pushed = refs(one, "refs/autoresearch/")
     assert pushed == refs(origin, "refs/autoresearch/")
 
     shutil.copytree(one / ".autoresearch", two / ".autoresearch")  # what the cache does
-    run(script("Yesterday's attempts"), two)
+    run(script("Fetch yesterday's attempts"), two)
     assert refs(two, "refs/autoresearch/") == pushed
     summary = research(two, project.path / "ideas")
     assert "4 attempts" in summary
     assert "| mutation-0003 |" in summary
-    run(script("Push what was tried"), two)
+    run(script("Push the attempts"), two)
     [tip] = refs(origin, "refs/heads/autoresearch/")
     assert tip in refs(two, "refs/heads/autoresearch/")
     assert git(two, "log", "--format=%s", f"main..{tip.split()[1]}").splitlines() == [
@@ -79,7 +79,7 @@ def test_the_second_night_goes_on_in_a_fresh_clone(project: Project, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_night_without_the_cache_goes_on_from_the_commits(
+def test_a_session_without_the_cache_restores_the_ledger(
     project: Project, tmp_path: Path
 ) -> None:
     project.propose(0.5, 1.6, 0.4, 0.3)
@@ -87,11 +87,11 @@ def test_a_night_without_the_cache_goes_on_from_the_commits(
     subprocess.run(["git", "clone", "-q", "--bare", str(project.path), str(origin)], check=True)
     for night, attempts in (("one", 2), ("two", 4)):
         folder = clone(origin, tmp_path / night)
-        run(script("Yesterday's attempts"), folder)
-        again = script("Go on without the cache").replace(".venv/bin/python", sys.executable)
+        run(script("Fetch yesterday's attempts"), folder)
+        again = script("Restore the ledger if the cache is gone").replace(".venv/bin/python", sys.executable)
         run(again, folder)
         assert f"{attempts} attempts" in research(folder, project.path / "ideas")
-        run(script("Push what was tried"), folder)
+        run(script("Push the attempts"), folder)
     assert git(origin, "log", "--format=%s", "main..autoresearch/nightly").splitlines() == [
         "score 0.3", "score 0.4", "score 0.5",
     ]  # fmt: skip

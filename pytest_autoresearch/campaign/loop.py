@@ -29,7 +29,6 @@ from ..core.records import CheckNote
 from ..judge.parents import NextStep, next_step
 from ..judge.verdicts import Judge, too_noisy
 from ..ledger.store import AttemptTaken, ChampionMoved
-from ..ledger.trailers import describe
 from ..proposers.draft import Draft
 from ..source.checks import run_checks
 from ..source.edits import apply
@@ -78,7 +77,7 @@ class Campaign:
     ) -> None:
         self.runner = runner
         self.measurement = Measurement(runner, judge)
-        self.recorder = Recorder(runner)
+        self.recorder = Recorder(runner, pauses.say)
         self.experiment = runner.experiment
         self.facts, self.settings = runner.facts, runner.settings
         self.ledger = runner.ledger
@@ -370,7 +369,6 @@ class Campaign:
             self.ledger.promote(0, scored[0].id, self.facts.base_commit, scores)
         except ChampionMoved:
             return
-        describe(self.runner.repository, self.ledger)
         self.recorder.project()
 
     def requeue(self, attempt: WorkingAttempt, state: str, reason: str) -> None:

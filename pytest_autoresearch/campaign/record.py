@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from ..core.outcome import Trial
 from ..core.records import Outcome
 from ..judge.parents import built_on, stack
-from ..ledger.trailers import ANCHOR, of_attempt
+from ..ledger import copy
+from ..ledger.git import RepositoryError
 from ..source.edits import changed_lines
 from .attempt import WorkingAttempt
 from .runs import Runner
@@ -23,9 +25,11 @@ class Recorder:
 
     Args:
         runner: Of the campaign.
+        say: Prints a warning.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, say: Callable[[str], object]) -> None:
+        self._say = say
         self.runner, self.experiment, self.facts = runner, runner.experiment, runner.facts
         self.ledger, self.repository = runner.ledger, runner.repository
 
@@ -60,7 +64,7 @@ class Recorder:
         }
         if attempt.parent is not None:
             outcome["parent"] = attempt.parent.id
-        commit = outcome["commit"] = self._commit(attempt, trial, verdict, reason, outcome)
+        commit = outcome["commit"] = self._commit(attempt, trial, verdict, reason)
         if verdict == "keep":
             assert attempt.champion is not None
             self.ledger.promote(
@@ -69,6 +73,8 @@ class Recorder:
         else:
             self.ledger.finish_attempt(attempt.record.id, **outcome)
         self.project()
+        if verdict == "keep":
+            self.save_ledger()
         record = self.ledger.attempt(attempt.record.id)
         if verdict not in ("keep", "baseline"):
             for run in record.runs:  # checkpoints of what is not kept would fill the disk
@@ -76,14 +82,7 @@ class Recorder:
                     shutil.rmtree(run.checkpoint.parent, ignore_errors=True)
         return record
 
-    def _commit(
-        self,
-        attempt: WorkingAttempt,
-        trial: Trial,
-        verdict: str,
-        reason: str,
-        outcome: Outcome,
-    ) -> str:
+    def _commit(self, attempt: WorkingAttempt, trial: Trial, verdict: str, reason: str) -> str:
         if not attempt.files or attempt.proposal is None:
             return self.facts.base_commit if attempt.record.kind == "baseline" else ""
         metric = self.experiment.metric
@@ -117,8 +116,6 @@ class Recorder:
                 "Parent": attempt.parent_commit,
                 "Proposer": attempt.proposal.proposer,
                 "Data": self._data_hash(),
-                "Ledger-Row": str(attempt.record.id),
-                **of_attempt(self.ledger, attempt.record.id, outcome, attempt.champion),
             },
         )
 
@@ -138,11 +135,12 @@ class Recorder:
         champion = self.ledger.champion()
         if champion is None:
             return
-        commits = {
-            one.name: one.commit
-            for one in self.ledger.attempts()
-            if one.kind != "baseline" and one.commit
-        }
-        if anchor := self.ledger.meta("anchor"):
-            commits[ANCHOR] = anchor
-        self.repository.project(self.ledger.path.parent.name, champion.commit, commits)
+        tag = self.ledger.path.parent.name
+        self.repository.project(tag, champion.commit, self.ledger.commits())
+
+    def save_ledger(self) -> None:
+        """Copy the ledger to git; a failure is one warning, and the next copy has everything."""
+        try:
+            copy.save(self.repository, self.ledger)
+        except (RepositoryError, OSError) as error:
+            self._say(f"warning: the ledger is not copied to git: {error}")

@@ -47,35 +47,30 @@ _ATTEMPT_COLUMNS = {field.name for field in fields(Attempt)}
 _RUN_FIELDS = {field.name for field in fields(Run)}
 
 
-def attempt_of(row: sqlite3.Row, runs: tuple[Run, ...], others: Sequence[Usage]) -> Attempt:
-    """Return an attempt from its row, which is joined with its proposal.
+def attempt_of(row: sqlite3.Row) -> Attempt:
+    """Return an attempt without its runs from its row.
 
     Args:
-        row: Of the attempt, with the proposal's ``body``, and its ``owner``: the attempt that pays.
-        runs: Its runs.
-        others: What else was paid in its name.
+        row: Of the attempt, with the ``body`` of its proposal and the proposal's ``owner``: the
+            attempt that pays for it.
     """
     values = {k: row[k] for k in row.keys() if k in _ATTEMPT_COLUMNS}  # noqa: SIM118
     values["check_notes"] = tuple(CheckNote(**note) for note in json.loads(row["check_notes"]))
-    paid = [*others]
     if row["body"]:
         proposal = proposal_of(row["body"])
         if row["owner"] == row["id"]:
-            paid.append(proposal.usage)
+            values["usage"] = proposal.usage
         values |= {
-            "title": proposal.title,
-            "hypothesis": proposal.hypothesis,
-            "proposer": proposal.proposer,
-            "edits": proposal.edits,
-            "meta": proposal.meta,
-            "origin": proposal.origin,
+            name: getattr(proposal, name)
+            for name in ("title", "hypothesis", "proposer", "edits", "meta", "origin")
         }
     elif row["kind"] == "baseline":
         values["title"] = "baseline"
-    return Attempt(runs=runs, usage=_total(paid), **values)
+    return Attempt(**values)
 
 
-def _total(paid: Sequence[Usage]) -> Usage:
+def total(paid: Sequence[Usage]) -> Usage:
+    """Return the sum of several usages."""
     return reduce(add, [usage for usage in paid if usage != Usage()], Usage())
 
 

@@ -1,7 +1,7 @@
-"""Git as the ledger's projection, made with plumbing: the user's tree is never touched.
+"""Git as a projection of the ledger, by plumbing commands: the user's tree is never touched.
 
-No checkout, no index of the user's, no hooks, no signing. Commits are objects first; refs follow
-the ledger afterwards and can be projected again at any time.
+No checkout, no use of the user's index, no hooks, no signing. Commits are written as objects first;
+refs follow the ledger and can be projected again at any time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +23,20 @@ TRAILER = "Autoresearch-"
 
 _IDENTITY = ("pytest-autoresearch", "autoresearch@localhost")
 
+LEDGER = "ledger"
+"""Name of the ref under ``refs/autoresearch/<tag>/`` that holds the copy of the ledger."""
 
-def _text(said: str) -> str:
-    """A message that git takes and any terminal can show: no NUL, no half characters."""
-    return harmless(said.replace("\r\n", "\n"), keep="\n\t\xa0")
+EXPORTS = 4
+"""Exported commits that are cached: a champion, a parent and the baseline."""
+
+
+def _text(message: str) -> str:
+    """Return a message that git accepts and any terminal can show."""
+    return harmless(message.replace("\r\n", "\n"), keep="\n\t\xa0")
 
 
 class RepositoryError(Exception):
-    """The repository cannot be worked with; one line with the remedy."""
+    """The repository cannot be used; one line with the remedy."""
 
 
 class Repository:
@@ -42,6 +49,7 @@ class Repository:
     def __init__(self, repo: Repo, root: Path) -> None:
         self._repo = repo
         self.root = root
+        self._exports: dict[str, Mapping[str, bytes]] = {}
         top = Path(repo.working_tree_dir or repo.git_dir).resolve()
         prefix = root.resolve().relative_to(top).as_posix()
         self._prefix = "" if prefix == "." else prefix + "/"
@@ -82,7 +90,7 @@ class Repository:
         return self._git("symbolic-ref", "--quiet", "--short", "HEAD", check=False)
 
     def dirty(self, names: Iterable[str]) -> list[str]:
-        """Return those of `names` whose file differs from the commit checked out."""
+        """Return the names of files that differ from the commit checked out."""
         head = self.read_bytes("HEAD", names, missing_ok=True)
         return [
             name
@@ -92,7 +100,7 @@ class Repository:
         ]
 
     def _smudged(self, name: str, head: Mapping[str, bytes]) -> bytes:
-        """The file as a checkout would write it (line endings and filters applied)."""
+        """Return a file as a checkout writes it, with line endings and filters applied."""
         return self._git_bytes("cat-file", "--filters", f"HEAD:{self._prefix}{name}")
 
     def read_bytes(
@@ -103,16 +111,36 @@ class Repository:
         Raises:
             RepositoryError: The commit lacks one of them.
         """
-        found = {}
-        for name in names:
-            try:
-                found[name] = self._git_bytes("cat-file", "blob", f"{commit}:{self._prefix}{name}")
-            except RepositoryError:
-                if not missing_ok:
-                    raise RepositoryError(
-                        f"{name} is not in commit {commit[:10]}; run: git add {name} && git commit"
-                    ) from None
-        return found
+        names = list(names)
+        blobs = self._blobs([f"{commit}:{self._prefix}{name}" for name in names])
+        files = {name: data for name, data in zip(names, blobs, strict=True) if data is not None}
+        if not missing_ok and (missing := [name for name in names if name not in files]):
+            raise RepositoryError(
+                f"{missing[0]} is not in commit {commit[:10]}; "
+                f"run: git add {missing[0]} && git commit"
+            )
+        return files
+
+    def _blobs(self, objects: Sequence[str]) -> list[bytes | None]:
+        """Return the contents of objects, by one git process; None for those that are missing."""
+        if not objects:
+            return []
+        output = self._git_bytes(
+            "cat-file", "--batch", stdin="".join(f"{one}\n" for one in objects).encode()
+        )
+        contents: list[bytes | None] = []
+        at = 0
+        for _ in objects:
+            end = output.index(b"\n", at)
+            header = output[at:end].split(b" ")
+            at = end + 1
+            if len(header) == 3 and header[1] == b"blob":
+                size = int(header[2])
+                contents.append(output[at : at + size])
+                at += size + 1
+            else:
+                contents.append(None)
+        return contents
 
     def read(self, commit: str, names: Iterable[str]) -> dict[str, str]:
         """Return text files of a commit.
@@ -128,18 +156,28 @@ class Repository:
                 raise RepositoryError(f"{name} is not UTF-8 text; save it as UTF-8") from None
         return texts
 
-    def export(self, commit: str) -> dict[str, bytes]:
-        """Return every tracked file below the root, path to contents."""
-        listing = self._git_bytes("ls-tree", "-r", "-z", f"{commit}:{self._prefix}".rstrip("/"))
-        files = {}
-        for entry in listing.split(b"\0"):
-            if not entry:
-                continue
-            header, _, name = entry.partition(b"\t")
-            _mode, kind, sha = header.split()
-            if kind == b"blob":
-                files[os.fsdecode(name)] = self._git_bytes("cat-file", "blob", sha.decode())
-        return files
+    def export(self, commit: str) -> Mapping[str, bytes]:
+        """Return every tracked file below the root, path to contents; the latest are cached."""
+        if commit not in self._exports:
+            tree = f"{commit}:{self._prefix}".rstrip("/")
+            entries = self._git_bytes("ls-tree", "-r", "-z", tree).split(b"\0")
+            blobs = {}
+            for entry in filter(None, entries):
+                header, _, name = entry.partition(b"\t")
+                _, kind, sha = header.split()
+                if kind == b"blob":
+                    blobs[os.fsdecode(name)] = sha.decode()
+            contents = self._blobs(list(blobs.values()))
+            while len(self._exports) >= EXPORTS:
+                del self._exports[next(iter(self._exports))]
+            self._exports[commit] = {
+                name: data for name, data in zip(blobs, contents, strict=True) if data is not None
+            }
+        return self._exports[commit]
+
+    def has(self, commit: str) -> bool:
+        """Return whether the repository has a commit."""
+        return bool(self._git("rev-parse", "--verify", "-q", f"{commit}^{{commit}}", check=False))
 
     def diff(self, old: str, new: str) -> str:
         """Return the unified diff between two commits below the root."""
@@ -177,32 +215,55 @@ class Repository:
         Returns:
             The commit's id.
         """
+        paths = {self._prefix + name: text for name, text in files.items()}
         with tempfile.TemporaryDirectory(prefix="autoresearch-") as folder:
             index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
             self._git("read-tree", parent, env=index)
-            for name, text in files.items():
-                blob = self._hash_object(text.encode("utf-8"))
-                path = self._prefix + name
-                staged = self._git("ls-files", "--stage", "--", f":(top,literal){path}", env=index)
-                mode = staged.split()[0] if staged else "100644"
-                self._git(
-                    "update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=index
+            if paths:
+                literal = [f":(top,literal){path}" for path in paths]
+                staged = self._git_bytes("ls-files", "-s", "-z", "--", *literal, env=index)
+                modes = {
+                    os.fsdecode(entry.partition(b"\t")[2]): entry[:6].decode()
+                    for entry in filter(None, staged.split(b"\0"))
+                }
+                entries = "".join(
+                    f"{modes.get(path, '100644')} {self._hash_object(text.encode())}\t{path}\0"
+                    for path, text in paths.items()
                 )
+                self._git("update-index", "-z", "--index-info", stdin=entries.encode(), env=index)
             tree = self._git("write-tree", env=index)
         first = " ".join(subject.split())[:100] or "mutation"
         lines = "\n".join(
-            f"{TRAILER}{key}: {' '.join(str(value).split())}" for key, value in trailers.items()
+            f"{TRAILER}{key}: {' '.join(str(value).split())}"
+            for key, value in trailers.items()
+            if value
         )
         message = _text(f"{first}\n\n{body.strip()}\n\n{lines}\n").encode()
+        return self._commit_tree(tree, message, "-p", parent)
+
+    def _commit_tree(self, tree: str, message: bytes, *parents: str) -> str:
         return self._git(
-            "commit-tree", "--no-gpg-sign", tree, "-p", parent, "-F", "-", stdin=message
-        )
+            "commit-tree", "--no-gpg-sign", tree, *parents, "-F", "-",
+            stdin=message, env=self._identity,
+        )  # fmt: skip
 
     def _hash_object(self, data: bytes) -> str:
         return self._git("hash-object", "-w", "--stdin", stdin=data)
 
+    def store_ledger(self, tag: str, data: bytes) -> None:
+        """Make the campaign's ledger ref hold `data`, in a commit without a parent."""
+        entry = f"100644 blob {self._hash_object(data)}\t{LEDGER}\0"
+        tree = self._git("mktree", "-z", stdin=entry.encode())
+        commit = self._commit_tree(tree, f"Ledger of campaign {tag}\n".encode())
+        self._git("update-ref", f"refs/autoresearch/{tag}/{LEDGER}", commit)
+
+    def load_ledger(self, tag: str) -> bytes | None:
+        """Return what `store_ledger` stored, or None."""
+        [data] = self._blobs([f"refs/autoresearch/{tag}/{LEDGER}:{LEDGER}"])
+        return data
+
     def project(self, tag: str, champion: str, tried: Mapping[str, str]) -> None:
-        """Make the campaign's refs say what the ledger says.
+        """Set the campaign's refs from the ledger.
 
         Args:
             tag: ``refs/heads/autoresearch/<tag>`` becomes the champion's commit,
@@ -227,14 +288,14 @@ class Repository:
         return dict(line.split(" ", 1) for line in listing.splitlines())
 
     def check_branch(self, tag: str, ours: Sequence[str]) -> None:
-        """See that the campaign's branch is ours to move.
+        """Check that the campaign's branch may be moved.
 
         Args:
             tag: Of the campaign.
-            ours: Every commit the ledger knows as a champion; empty for a new campaign.
+            ours: Commits of every champion in the ledger; empty for a new campaign.
 
         Raises:
-            RepositoryError: It is checked out somewhere, or holds a commit that is not ours.
+            RepositoryError: It is checked out somewhere, or holds a foreign commit.
         """
         ref = self.branch_ref(tag)
         short = ref.removeprefix("refs/heads/")
@@ -247,14 +308,16 @@ class Repository:
         tip = self._refs(ref).get(ref)
         if tip is not None and tip not in ours:
             raise RepositoryError(
-                f"branch {short} holds commit {tip[:10]}, which is not this campaign's; rename it "
+                f"branch {short} holds commit {tip[:10]}, which does not belong to this campaign; rename it "
                 f"(git branch -m {short} {short}-old) or give another --autoresearch-tag"
             )
 
     def tried(self, tag: str) -> dict[str, str]:
-        """Return attempt name to commit of everything under a campaign's refs."""
+        """Return attempt name to commit of every attempt under a campaign's refs."""
         prefix = f"refs/autoresearch/{tag}/"
-        return {ref.removeprefix(prefix): sha for ref, sha in self._refs(prefix).items()}
+        names = {ref.removeprefix(prefix): sha for ref, sha in self._refs(prefix).items()}
+        names.pop(LEDGER, None)
+        return names
 
     def changes(self) -> list[str]:
         """Return tracked files that differ from the commit checked out, staged or not."""
@@ -288,6 +351,12 @@ class Repository:
         env["GIT_CONFIG_COUNT"] = str(len(config))
         for i, (key, value) in enumerate(config.items()):
             env[f"GIT_CONFIG_KEY_{i}"], env[f"GIT_CONFIG_VALUE_{i}"] = key, value
+        return env
+
+    @cached_property
+    def _identity(self) -> dict[str, str]:
+        """Author and committer of our commits, where the user has configured none."""
+        env = {}
         for role in ("AUTHOR", "COMMITTER"):
             for part, fallback in zip(("name", "email"), _IDENTITY, strict=True):
                 variable = f"GIT_{role}_{part.upper()}"

@@ -11,10 +11,8 @@ import json
 import os
 import platform
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Unpack
@@ -23,11 +21,10 @@ from ..core.processes import boot_id, is_alive, process_start
 from ..core.proposal import Proposal, Usage
 from ..core.records import ABLATION, Attempt, Champion, CheckNote, Outcome, SessionRecord
 from ..core.run import Run
-from .codec import attempt_of, body_of, champion_of, proposal_of, run_of, scores_of
-
-SCHEMA_VERSION = 1
-
-BUSY_TIMEOUT_S = 30.0
+from .cache import RecordCache
+from .codec import body_of, champion_of, proposal_of, scores_of
+from .database import Database
+from .database import LedgerUnavailable as LedgerUnavailable
 
 ROW_FIELDS = frozenset(
     ("id", "attempt_id", "seed", "purpose", "state", "device", "concurrency", "budget", "started",
@@ -39,34 +36,6 @@ RETRIES = 3
 """Attempts of one session in which a proposal may meet a failure of the infrastructure: one that
 brings it about itself must not take every attempt of every night."""
 
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE sessions (
-    id INTEGER PRIMARY KEY, host TEXT, boot_id TEXT, pid INTEGER, pid_start TEXT, driver TEXT,
-    worker TEXT, config TEXT, started REAL, ended REAL, exit INTEGER);
-CREATE TABLE attempts (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, number INTEGER NOT NULL,
-    session_id INTEGER NOT NULL REFERENCES sessions, worker TEXT, state TEXT NOT NULL,
-    started REAL NOT NULL, finished REAL, verdict TEXT, reason TEXT DEFAULT '',
-    proposal_id INTEGER, parent INTEGER, champion_before INTEGER, champion_after INTEGER,
-    fingerprint TEXT DEFAULT '', bar REAL, score REAL, n INTEGER DEFAULT 0, gain REAL,
-    gain_sigma REAL, lines_added INTEGER DEFAULT 0, lines_removed INTEGER DEFAULT 0,
-    "commit" TEXT DEFAULT '', check_notes TEXT DEFAULT '[]');
-CREATE INDEX attempts_fingerprint ON attempts (fingerprint);
-CREATE TABLE proposals (
-    id INTEGER PRIMARY KEY, state TEXT NOT NULL, attempt_id INTEGER, parent INTEGER,
-    body TEXT NOT NULL, created REAL NOT NULL);
-CREATE TABLE runs (
-    id INTEGER PRIMARY KEY, attempt_id INTEGER NOT NULL REFERENCES attempts, seed INTEGER NOT NULL,
-    purpose TEXT NOT NULL, state TEXT NOT NULL, device TEXT, concurrency INTEGER, budget TEXT,
-    started REAL NOT NULL, finished REAL, score REAL, result TEXT NOT NULL DEFAULT '{}');
-CREATE INDEX runs_attempt ON runs (attempt_id);
-CREATE TABLE champions (
-    version INTEGER PRIMARY KEY, attempt_id INTEGER NOT NULL, "commit" TEXT NOT NULL,
-    scores TEXT NOT NULL, at REAL NOT NULL);
-CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, body TEXT);
-"""
-
 _WAITING = """
 SELECT * FROM proposals p WHERE (state = 'drafted' OR state = 'ahead' AND EXISTS
     (SELECT 1 FROM attempts s JOIN sessions x ON x.id = s.session_id
@@ -74,17 +43,6 @@ SELECT * FROM proposals p WHERE (state = 'drafted' OR state = 'ahead' AND EXISTS
     WHERE proposal_id = p.id AND state = 'infra' AND session_id =
     (SELECT session_id FROM attempts WHERE id = ?)) < ? ORDER BY id LIMIT 1
 """
-
-_OTHERS = """
-SELECT p.attempt_id, p.body FROM proposals p JOIN attempts s ON s.id = p.attempt_id
-    JOIN sessions x ON x.id = s.session_id
-    WHERE s.proposal_id IS NOT p.id AND (p.state != 'ahead' OR x.ended IS NOT NULL) ORDER BY p.id
-"""
-"""Proposals that count for an attempt besides its own: made during it, and not another's (yet)."""
-
-
-class LedgerUnavailable(Exception):
-    """The file cannot be read or written (full disk, permissions): infrastructure."""
 
 
 class CampaignBusy(Exception):
@@ -107,117 +65,15 @@ class ChampionMoved(Exception):
     """Another mutation was kept since the champion was read."""
 
 
-class Ledger:
+class Ledger(Database):
     """One campaign's ledger; safe to share between threads of a process."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = threading.RLock()
-        self._connection: sqlite3.Connection | None = None
-        self._owner = 0
+        super().__init__(path)
+        self._cache = RecordCache()
 
-    # ------------------------------------------------------------------ opening
-
-    @classmethod
-    def open(cls, root: Path, tag: str) -> Ledger:
-        """Open or create the ledger of campaign `tag` under ``root/.autoresearch``.
-
-        Raises:
-            LedgerUnavailable: It cannot be written, or a newer version wrote it.
-        """
-        folder = root / ".autoresearch" / tag
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            ignore = root / ".autoresearch" / ".gitignore"
-            if not ignore.exists():
-                ignore.write_text("*\n")
-        except OSError as error:
-            raise LedgerUnavailable(f"{folder}: {error.strerror}; make it writable") from None
-        ledger = cls(folder / "ledger.sqlite")
-        ledger._prepare()
-        return ledger
-
-    @staticmethod
-    def exists(root: Path, tag: str) -> bool:
-        """Whether campaign `tag` has a ledger."""
-        return (root / ".autoresearch" / tag / "ledger.sqlite").is_file()
-
-    def _prepare(self) -> None:
-        with self._write() as db:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                raise LedgerUnavailable(
-                    f"{self.path} has schema {version}, this version reads {SCHEMA_VERSION}; "
-                    "update pytest-autoresearch or start a new --autoresearch-tag"
-                )
-
-    def _db(self) -> sqlite3.Connection:
-        if self._connection is None or self._owner != os.getpid():
-            connection = sqlite3.connect(
-                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            self._connection, self._owner = connection, os.getpid()
-        return self._connection
-
-    @contextmanager
-    def _guarded(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with self._lock:
-                yield self._db()
-        except sqlite3.Error as error:
-            raise LedgerUnavailable(f"{self.path}: {error}; nothing was recorded") from error
-
-    @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._guarded() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-
-    def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
-        with self._guarded() as db:
-            return db.execute(sql, values).fetchall()
-
-    def close(self) -> None:
-        """Close the file; the ledger reopens by itself if used again."""
-        with self._lock:
-            if self._connection is not None and self._owner == os.getpid():
-                self._connection.close()
-            self._connection = None
-
-    # ------------------------------------------------------------------ facts of the campaign
-
-    def meta(self, key: str) -> Any:
-        """Return a fact of the campaign, or None."""
-        rows = self._rows("SELECT value FROM meta WHERE key = ?", key)
-        return json.loads(rows[0]["value"]) if rows else None
-
-    def set_meta(self, key: str, value: object) -> None:
-        """Set a fact of the campaign."""
-        with self._write() as db:
-            db.execute("REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
-
-    def event(self, kind: str, **body: object) -> None:
-        """Append to the journal."""
-        with self._write() as db:
-            _event(db, kind, body)
-
-    def events(self) -> list[tuple[float, str, dict[str, Any]]]:
-        """Return the journal, oldest first, as (unix seconds, kind, body)."""
-        rows = self._rows("SELECT at, kind, body FROM events ORDER BY id")
-        return [(row["at"], row["kind"], json.loads(row["body"])) for row in rows]
+    def _forget(self) -> None:
+        self._cache = RecordCache()
 
     # ------------------------------------------------------------------ sessions
 
@@ -298,6 +154,12 @@ class Ledger:
             self._close_dead_session(db, session_id)
             db.execute("UPDATE sessions SET exit = ? WHERE id = ?", (exit_code, session_id))
 
+    def close_all_sessions(self) -> None:
+        """Close every open session of a restored ledger: its processes ran elsewhere."""
+        with self._write() as db:
+            for row in db.execute("SELECT id FROM sessions WHERE ended IS NULL").fetchall():
+                self._close_dead_session(db, row["id"])
+
     def sessions(self) -> list[SessionRecord]:
         """Return every session, oldest first."""
         names = {field.name for field in fields(SessionRecord)}
@@ -339,8 +201,12 @@ class Ledger:
                 " VALUES (?, ?, ?, ?, ?, 'running', ?)",
                 (name, kind, number, session_id, worker, time.time()),
             )
-            _event(db, "attempt", {"id": _id(cursor), "name": name})
             return self.attempt(_id(cursor))
+
+    def commits(self) -> dict[str, str]:
+        """Return attempt name to commit of every mutation that has one."""
+        rows = self._rows("SELECT name, \"commit\" FROM attempts WHERE kind != 'baseline'")
+        return {row["name"]: row["commit"] for row in rows if row["commit"]}
 
     def save_proposal(self, attempt_id: int, proposal: Proposal, parent: int | None) -> int:
         """Write down an attempt's proposal before anything is done with it."""
@@ -468,7 +334,6 @@ class Ledger:
             "UPDATE proposals SET state = 'spent' WHERE attempt_id = ? AND state = 'leased'",
             (attempt_id,),
         )
-        _event(db, "verdict", {"id": attempt_id, "verdict": outcome["verdict"]})
 
     def abandon_attempt(self, attempt_id: int, state: str, reason: str) -> None:
         """End an attempt without a verdict (``interrupted`` or ``infra``) and free its proposal."""
@@ -495,7 +360,6 @@ class Ledger:
             "UPDATE runs SET state = ?, finished = ? WHERE attempt_id = ? AND state = 'running'",
             (state, now, attempt_id),
         )
-        _event(db, state, {"id": attempt_id, "reason": reason})
 
     def attempt(self, attempt_id: int) -> Attempt:
         """Return one attempt.
@@ -503,37 +367,18 @@ class Ledger:
         Raises:
             KeyError: There is none of that id.
         """
-        found = self._attempts("WHERE s.id = ?", attempt_id)
-        if not found:
+        with self._guarded() as db:
+            found = self._cache.attempt(db, attempt_id)
+        if found is None:
             raise KeyError(attempt_id)
-        return found[0]
+        return found
 
     def attempts(self) -> list[Attempt]:
         """Return every attempt of the campaign, oldest first."""
-        return self._attempts("")
+        with self._guarded() as db:
+            return self._cache.attempts(db)
 
-    def _attempts(self, where: str, *values: object) -> list[Attempt]:
-        rows = self._rows(
-            "SELECT s.*, p.body AS body, p.attempt_id AS owner FROM attempts s"
-            f" LEFT JOIN proposals p ON p.id = s.proposal_id {where} ORDER BY s.id",
-            *values,
-        )
-        others: dict[int, list[Usage]] = {}
-        for row in self._rows(_OTHERS):
-            others.setdefault(row["attempt_id"], []).append(proposal_of(row["body"]).usage)
-        runs: dict[int, list[Run]] = {}
-        if len(rows) == 1:
-            found = self._runs("WHERE attempt_id = ?", rows[0]["id"])
-        else:
-            found = self._runs("") if rows else []
-        for run in found:
-            runs.setdefault(run.attempt_id, []).append(run)
-        return [
-            attempt_of(row, tuple(runs.get(row["id"], ())), others.get(row["id"], ()))
-            for row in rows
-        ]
-
-    # ------------------------------------------------------------------ trials
+    # ------------------------------------------------------------------ runs
 
     def start_run(
         self,
@@ -569,11 +414,8 @@ class Ledger:
 
     def runs(self) -> list[Run]:
         """Return every run of the campaign, oldest first."""
-        return self._runs("")
-
-    def _runs(self, where: str, *values: object) -> list[Run]:
-        found = self._rows(f"SELECT * FROM runs {where} ORDER BY id", *values)
-        return [run_of(row) for row in found]
+        with self._guarded() as db:
+            return self._cache.runs(db)
 
     # ------------------------------------------------------------------ the champion
 
@@ -616,7 +458,6 @@ class Ledger:
                 "INSERT INTO champions VALUES (?, ?, ?, ?, ?)",
                 (top + 1, attempt_id, commit, json.dumps(dict(scores)), time.time()),
             )
-            _event(db, "crown", {"version": top + 1, "attempt": attempt_id, "commit": commit})
         champion = self.champion()
         assert champion is not None
         return champion
@@ -642,11 +483,4 @@ def _charge(db: sqlite3.Connection, attempt_id: int, usage: Usage) -> None:
     db.execute(
         "INSERT INTO proposals (state, attempt_id, body, created) VALUES ('spent', ?, ?, ?)",
         (attempt_id, body_of(Proposal("came to nothing", (), usage=usage)), time.time()),
-    )
-
-
-def _event(db: sqlite3.Connection, kind: str, body: Mapping[str, object]) -> None:
-    db.execute(
-        "INSERT INTO events (at, kind, body) VALUES (?, ?, ?)",
-        (time.time(), kind, json.dumps(body)),
     )

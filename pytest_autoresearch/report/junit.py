@@ -9,7 +9,6 @@ ones also in messages, since several viewers show no properties; edits and the l
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -24,18 +23,10 @@ from ..core.figures import figures
 from ..core.files import write_atomic
 from ..core.records import Attempt, Champion
 from ..core.text import harmless
-from ..ledger import snapshot
-from ..ledger.snapshot import Snapshot, SnapshotError
 from ..source.blocks import format_blocks
 
 if TYPE_CHECKING:
     from ..ledger.store import Ledger
-
-RECORD = "autoresearch-record: "
-"""Begins the last line of a testcase's ``system-out``: the attempt's rows as JSON."""
-
-CAMPAIGN = "autoresearch-campaign"
-"""Property of the suite that holds what belongs to the campaign as a whole, as JSON."""
 
 LOG_CHARACTERS = 8_000
 """Of the end of a run's output, in ``system-out``."""
@@ -93,7 +84,7 @@ def render(
     metric: Metric,
     facts: Mapping[str, str],
     *,
-    known: Snapshot | None = None,
+    champions: Sequence[Champion] = (),
     first_session: int = 0,
 ) -> bytes:
     """Return the report of a whole campaign.
@@ -105,12 +96,11 @@ def render(
         attempts: Every attempt of the campaign, oldest first.
         metric: Of the experiment.
         facts: Properties of the suite.
-        known: The ledger's rows; without them the file cannot be read back.
+        champions: All champions of the campaign, for the mean that an attempt was compared with.
         first_session: Ledger row of this run's first session; attempts before it are marked.
     """
     names = {attempt.id: attempt.name for attempt in attempts}
-    rows = {} if known is None else {entry.attempt["id"]: entry for entry in known.attempts}
-    means = {} if known is None else {c["attempt_id"]: _mean(c["scores"]) for c in known.champions}
+    means = {champion.attempt_id: champion.mean for champion in champions}
     cases = []
     for attempt in attempts:
         shown = properties(attempt, metric, names)
@@ -119,10 +109,7 @@ def render(
                 shown.append((f"champion_{name}_mean", repr(means[row])))
         if earlier := attempt.session_id < first_session:
             shown.append(("earlier_session", "true"))
-        record = (
-            snapshot.line(snapshot.attempt_data(rows[attempt.id])) if attempt.id in rows else ""
-        )
-        cases.append(_case(attempt, metric, shown, earlier, record))
+        cases.append(_case(attempt, metric, shown, earlier))
     started = min((attempt.started for attempt in attempts), default=0.0)
     suite = ElementTree.Element(
         "testsuite",
@@ -138,9 +125,6 @@ def render(
     holder = ElementTree.SubElement(suite, "properties")
     for key, value in {**versions(), **facts, **totals(attempts)}.items():
         ElementTree.SubElement(holder, "property", name=key, value=clean(value))
-    if known is not None:
-        data = snapshot.line(snapshot.campaign_data(known))
-        ElementTree.SubElement(holder, "property", name=CAMPAIGN, value=data)
     suite.extend(cases)
     root = ElementTree.Element("testsuites", name="pytest tests")
     root.append(suite)
@@ -178,16 +162,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _mean(scores: Mapping[str, float]) -> float:
-    return sum(scores.values()) / len(scores)
-
-
 def _case(
     attempt: Attempt,
     metric: Metric,
     shown: Sequence[tuple[str, str]],
     earlier: bool,
-    record: str,
 ) -> ElementTree.Element:
     seconds = (attempt.finished or attempt.started) - attempt.started
     case = ElementTree.Element(
@@ -207,9 +186,7 @@ def _case(
             ElementTree.SubElement(case, "skipped", type="pytest.xfail", message=message)
     before = f"from session {attempt.session_id}, before this one\n" if earlier else ""
     output = clean(before + "\n\n".join(_output(attempt, message)))
-    ElementTree.SubElement(case, "system-out").text = (
-        f"{output}\n\n{RECORD}{record}\n" if record else output
-    )
+    ElementTree.SubElement(case, "system-out").text = output
     return case
 
 
@@ -229,7 +206,7 @@ def write(
     metric: Metric,
     facts: Mapping[str, str],
     *,
-    known: Snapshot | None = None,
+    champions: Sequence[Champion] = (),
     first_session: int = 0,
 ) -> None:
     """Write the report in one step; see `render`.
@@ -237,7 +214,8 @@ def write(
     Raises:
         OSError: It cannot be written; the ledger still holds everything.
     """
-    write_atomic(path, render(attempts, metric, facts, known=known, first_session=first_session))
+    content = render(attempts, metric, facts, champions=champions, first_session=first_session)
+    write_atomic(path, content)
 
 
 def facts_of(
@@ -269,39 +247,3 @@ def facts_of(
 
 
 # ---------------------------------------------------------------------- reading it back
-
-
-def read(path: Path) -> Snapshot:
-    """Return the campaign that a file of `write` holds.
-
-    Raises:
-        SnapshotError: It cannot be read, is not whole, or holds no campaign.
-    """
-    try:
-        root = ElementTree.parse(path).getroot()
-    except OSError as error:
-        raise SnapshotError(f"{path}: {error.strerror}; name a junit log") from None
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise SnapshotError(f"{path} is no whole XML file ({error})") from None
-    campaigns = [
-        found.get("value", "") for found in root.iter("property") if found.get("name") == CAMPAIGN
-    ]
-    if len(campaigns) != 1:
-        raise SnapshotError(
-            f"{path} holds {len(campaigns)} campaigns where one is wanted; only a log that "
-            "pytest --autoresearch wrote can be imported"
-        )
-    try:
-        campaign = json.loads(campaigns[0])
-        attempts = [json.loads(_record(case)) for case in root.iter("testcase")]
-    except ValueError as error:
-        raise SnapshotError(f"{path} has a damaged record ({error})") from None
-    return snapshot.read(campaign, attempts)
-
-
-def _record(case: ElementTree.Element) -> str:
-    text = (case.findtext("system-out") or "").rstrip("\n")
-    last = text.rpartition("\n")[2]
-    if not last.startswith(RECORD):
-        raise SnapshotError(f"{case.get('name')} has no record on its last line of output")
-    return last.removeprefix(RECORD)

@@ -328,8 +328,6 @@ class Logs:
             self.warn(f"{file} is not written", error)
 
     def _write(self) -> None:
-        from ..ledger import snapshot
-
         with self._optional("results.tsv"):
             exports.write(self.root / "results.tsv", self.ledger.attempts())
         if self.junit is not None:
@@ -340,6 +338,6 @@ class Logs:
                     attempts,
                     self.metric,
                     junit.facts_of(self.ledger, attempts, champions, self.metric),
-                    known=snapshot.take(self.ledger),
+                    champions=champions,
                     first_session=self.first_session,
                 )

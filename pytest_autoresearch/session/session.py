@@ -19,6 +19,8 @@ from ..campaign.project import check
 from ..core.experiment import Experiment
 from ..core.outcome import NoScore, Score, Trial
 from ..core.text import one_line
+from ..ledger import copy
+from ..ledger.git import Repository
 from ..ledger.store import ChampionMoved, Ledger, LedgerUnavailable
 from ..options import Options
 from ..report.terminal import SessionView
@@ -555,6 +557,9 @@ class Session:
                 self.ledger.end_session(self.session_id, status)
             if self.reporter is not None:
                 self.reporter.write_logs(last=True)
+                with self._optional("the ledger is not copied to git"):
+                    if self.ledger.champion() is not None:
+                        copy.save(Repository.open(self.config.rootpath), self.ledger)
 
     def pytest_report_header(self) -> list[str]:
         """Return the lines of the header."""

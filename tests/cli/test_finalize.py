@@ -105,7 +105,7 @@ def foreign(project: Project) -> None:
     [
         (dirty, (), "the working tree has changes (conftest.py)"),
         (taken, (), "branch research/main exists"),
-        (foreign, (), "is not this campaign's"),
+        (foreign, (), "does not belong to this campaign"),
         (lambda p: None, ("--tag=other",), "no campaign 'other'"),
         (lambda p: None, ("--group=mutation-0001,mutation-0003",), "only adjacent keeps"),
         (lambda p: None, ("--group=mutation-0001,mutation-0009",), "mutation-0009 is not a keep"),

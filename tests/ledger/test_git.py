@@ -107,7 +107,7 @@ def test_the_branch_must_be_ours_and_nowhere_checked_out(root: Path, tmp_path: P
     sha = keep(repository, train_py="A = 2\n")
     repository.project("t", sha, {})
     repository.check_branch("t", [sha])
-    with pytest.raises(RepositoryError, match="is not this campaign's; rename it"):
+    with pytest.raises(RepositoryError, match="does not belong to this campaign; rename it"):
         repository.check_branch("t", ["0" * 40])
     git(root, "worktree", "add", "-q", str(tmp_path / "elsewhere"), "autoresearch/t")
     with pytest.raises(RepositoryError, match="is checked out"):
@@ -123,3 +123,24 @@ def test_a_bare_repository_is_refused(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", "--bare", str(tmp_path)], check=True)
     with pytest.raises(RepositoryError, match="bare"):
         Repository.open(tmp_path)
+
+
+def test_an_export_of_many_files_needs_two_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "init", "-q")
+    for n in range(500):
+        (tmp_path / f"file {n}.txt").write_text(str(n))
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "many")
+    repository = Repository.open(tmp_path)
+    head, calls = repository.head(), []
+    run = Repository._git_bytes
+    monkeypatch.setattr(
+        Repository, "_git_bytes", lambda self, *a, **k: calls.append(a) or run(self, *a, **k)
+    )
+    files = repository.export(head)
+    assert files["file 7.txt"] == b"7"
+    assert len(files) == 500
+    assert repository.export(head) is files
+    assert len(calls) == 2

@@ -20,8 +20,8 @@ WORKER = """
 import sys
 from pathlib import Path
 from pytest_autoresearch.core.proposal import ProposerExhausted
-from pytest_autoresearch.ledger.spend import Purse
-purse, bought = Purse(Path(sys.argv[1]), 1.0), 0
+from pytest_autoresearch.ledger.spend import CostBudget
+purse, bought = CostBudget(Path(sys.argv[1]), 1.0), 0
 try:
     while True:
         purse.settle(purse.reserve("m", 0.1), 0.05)

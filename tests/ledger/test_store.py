@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sqlite3
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -258,17 +257,6 @@ def test_a_full_or_broken_file_is_infrastructure(tmp_path: Path) -> None:
 def test_the_folder_ignores_itself(tmp_path: Path) -> None:
     Ledger.open(tmp_path, "t")
     assert (tmp_path / ".autoresearch/.gitignore").read_text() == "*\n"
-
-
-def test_events_are_kept_in_order(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path, "t")
-    before = time.time()
-    ledger.event("note", text="a")
-    attempt = begin(ledger)
-    ledger.finish_attempt(attempt, verdict="crash")
-    events = ledger.events()
-    assert [kind for _, kind, _ in events] == ["note", "attempt", "verdict"]
-    assert all(at >= before for at, _, _ in events)
 
 
 class Life(RuleBasedStateMachine):

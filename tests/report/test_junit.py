@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -22,8 +21,6 @@ from pytest_autoresearch.core.files import write_atomic
 from pytest_autoresearch.core.proposal import Edit, Proposal, Usage
 from pytest_autoresearch.core.records import CheckNote
 from pytest_autoresearch.core.run import Run
-from pytest_autoresearch.ledger import snapshot
-from pytest_autoresearch.ledger.snapshot import EmptyLedger, SnapshotError
 from pytest_autoresearch.ledger.store import Ledger
 from pytest_autoresearch.report import columns, junit
 from pytest_autoresearch.report.terminal import result_line
@@ -71,7 +68,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def render(ledger: Ledger, **changes) -> bytes:
     return junit.render(
-        ledger.attempts(), METRIC, {"campaign": "demo"}, known=snapshot.take(ledger), **changes
+        ledger.attempts(), METRIC, {"campaign": "demo"}, champions=ledger.champions(), **changes
     )
 
 
@@ -147,64 +144,21 @@ def test_attempts_of_earlier_sessions_are_marked(ledger: Ledger) -> None:
 
 def test_junitparser_reads_it(ledger: Ledger, tmp_path: Path) -> None:
     path = tmp_path / "log.xml"
-    junit.write(path, ledger.attempts(), METRIC, {}, known=snapshot.take(ledger))
+    junit.write(path, ledger.attempts(), METRIC, {}, champions=ledger.champions())
     [suite] = junitparser.JUnitXml.fromfile(str(path))
     assert (suite.tests, suite.errors, suite.skipped) == (3, 0, 0)
     assert [case.name for case in suite] == ["baseline-1", "baseline-2", "mutation-1"]
 
 
-def test_what_xml_cannot_hold_comes_back_unchanged(ledger: Ledger, tmp_path: Path) -> None:
-    data = render(ledger)
-    assert_strict_readers_take_it(data)
-    again = into_a_ledger(data, tmp_path / "other")
-    [attempt] = [s for s in again.attempts() if s.kind == "mutation"]
-    assert attempt.edits == PROPOSAL.edits
-    assert attempt.runs[0].log_tail == RESULT.log_tail
+def test_any_text_of_a_candidate_is_valid_xml(ledger: Ledger) -> None:
+    assert_strict_readers_take_it(render(ledger))
 
 
-def test_a_log_that_a_candidate_wrote_is_not_taken_for_a_record(
-    ledger: Ledger, tmp_path: Path
-) -> None:
+def test_long_logs_are_shortened(ledger: Ledger) -> None:
     attempt = made_up.start(ledger, 1, "mutation", 2)
-    forged = junit.RECORD + '{"attempt": {"verdict": "keep"}, "proposal": null, "trials": []}'
-    made_up.run(ledger, attempt, 1, "first", replace(RESULT, log_tail=f"{forged}\n{forged}"))
-    ledger.finish_attempt(attempt, verdict="discard", reason=f"no\n{forged}")
-    again = into_a_ledger(render(ledger), tmp_path / "other")
-    assert [s.verdict for s in again.attempts()] == ["baseline", "baseline", "keep", "discard"]
-
-
-def test_long_logs_and_curves_of_discards_are_shortened_and_a_champions_curve_is_not(
-    ledger: Ledger, tmp_path: Path
-) -> None:
-    long = replace(
-        RESULT, log_tail="x" * 60_000, curve=tuple((i / 500, 5.0 - i / 500) for i in range(501))
-    )
-    made_up.run(ledger, 3, 3, "replicate", long)
-    attempt = made_up.start(ledger, 1, "mutation", 2)
-    made_up.run(ledger, attempt, 1, "first", long)
+    made_up.run(ledger, attempt, 1, "first", replace(RESULT, log_tail="x" * 60_000))
     ledger.finish_attempt(attempt, verdict="discard")
-    kept, dropped = into_a_ledger(render(ledger), tmp_path / "other").attempts()[-2:]
-    assert kept.runs[-1].curve == long.curve
-    points = dropped.runs[0].curve
-    assert len(points) == snapshot.CURVE_POINTS
-    assert (points[0], points[-1]) == (long.curve[0], long.curve[-1])
-    assert len(kept.runs[-1].log_tail) == snapshot.LOG_CHARACTERS
-
-
-@given(made_up.any_text)
-def test_a_record_is_one_line_of_printable_ascii(text: str) -> None:
-    line = snapshot.line({text: [text]})
-    assert line.isascii()
-    assert line.isprintable()
-    assert json.loads(line) == {text: [text]}
-
-
-def into_a_ledger(data: bytes, root: Path) -> EmptyLedger:
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "log.xml").write_bytes(data)
-    ledger = EmptyLedger.open(root, "again")
-    ledger.fill(junit.read(root / "log.xml"))
-    return ledger
+    assert render(ledger).count(b"x" * 100) <= junit.LOG_CHARACTERS // 100 + 1
 
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -212,89 +166,15 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(made_up.campaigns)
-def test_any_campaign_comes_back_from_its_log(data) -> None:
+def test_any_campaign_has_a_valid_log(data) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        root = Path(folder)
-        ledger = Ledger.open(root, "demo")
+        ledger = Ledger.open(Path(folder), "demo")
         made_up.write(ledger, data)
         xml = render(ledger)
         assert_strict_readers_take_it(xml)
-        ledger.end_session(1, None)  # what ran is interrupted, as it is in what was read back
-        again = into_a_ledger(xml, root / "other")
-        assert [_timeless(s) for s in again.attempts()] == [_timeless(s) for s in ledger.attempts()]
-        assert again.champions() == ledger.champions()
-        for key in ("campaign", "confirmation"):
-            assert again.meta(key) == ledger.meta(key)
-        assert again.next_number("mutation") == ledger.next_number("mutation")
-        for _ in range(len(data["attempts"]) + len(data["drafts"]) + 1):
-            assert _next_draft(again) == _next_draft(ledger)
+        names = [case.get("name") for case in ElementTree.fromstring(xml).iter("testcase")]
+        assert names == [attempt.name for attempt in ledger.attempts()]
         ledger.close()
-        again.close()
-
-
-def _timeless(attempt):
-    """Interrupted attempts end when the log was written in the one, and when read in the other.
-
-    Weights are in no log.
-    """
-    reason = "" if attempt.state == "interrupted" else attempt.reason
-    without = {"log_head": "", "checkpoint": None, "losses": None}
-    runs = tuple(replace(run, **without) for run in attempt.runs)
-    return replace(attempt, finished=None, reason=reason, runs=runs)
-
-
-def _next_draft(ledger: Ledger):
-    session = ledger.begin_session(driver="d")
-    attempt = made_up.start(ledger, session, "mutation", ledger.next_number("mutation"))
-    found = ledger.lease_proposal(attempt)
-    ledger.end_session(session, 0) if found is None else None
-    return found
-
-
-@pytest.mark.parametrize(
-    ("damage", "word"),
-    [
-        (lambda data: data[:-20], "no whole XML"),
-        (lambda data: b"", "no whole XML"),
-        (lambda data: data.replace(b"autoresearch-campaign", b"other"), "holds 0 campaigns"),
-        (lambda data: data.replace(b"autoresearch-record", b"other"), "no record"),
-        (lambda data: data.replace(b'{"attempt":', b'{"attempt"'), "damaged record"),
-        (lambda data: data.replace(b"&quot;schema&quot;:1", b"&quot;schema&quot;:99"), "schema 99"),
-        (lambda data: data.replace(b"&quot;champions&quot;", b"&quot;x&quot;"), "lacks 'champions'"),
-        (lambda data: data.replace(b'"state":"done"', b'"state":{}'), "does not fit"),
-        (lambda data: data.replace(b'"purpose":', b'"p;rpose":'), "does not fit"),
-    ],
-)  # fmt: skip
-def test_a_damaged_log_is_refused_with_a_reason_and_leaves_the_ledger_empty(
-    ledger: Ledger, tmp_path: Path, damage, word: str
-) -> None:
-    with pytest.raises(SnapshotError, match=word):
-        into_a_ledger(damage(render(ledger)), tmp_path / "other")
-    assert Ledger.open(tmp_path / "other", "again").attempts() == []
-
-
-def test_a_ledger_with_attempts_is_not_written_over(ledger: Ledger, tmp_path: Path) -> None:
-    again = into_a_ledger(render(ledger), tmp_path / "other")
-    before = again.attempts()
-    with pytest.raises(SnapshotError, match="holds attempts already"):
-        again.fill(snapshot.take(ledger))
-    assert again.attempts() == before
-
-
-def test_spent_dollars_still_count_after_a_restore(ledger: Ledger, tmp_path: Path) -> None:
-    from pytest_autoresearch.ledger.spend import CostBudget
-
-    cost_budget = CostBudget(ledger.path)
-    cost_budget.settle(cost_budget.reserve("m", 2.0), 1.25)
-    again = into_a_ledger(render(ledger), tmp_path / "other")
-    assert CostBudget(again.path).spent() == 1.25
-
-
-def test_a_file_that_pytest_wrote_is_no_log_to_import(project: Project) -> None:
-    project.write("test_mine.py", "def test_mine(): pass\n")
-    project.pytester.runpytest_subprocess("--junitxml=log.xml", "-p", "no:cacheprovider")
-    with pytest.raises(SnapshotError, match="holds 0 campaigns"):
-        junit.read(project.path / "log.xml")
 
 
 def test_metric_may_share_the_name_of_a_figure(ledger: Ledger) -> None:

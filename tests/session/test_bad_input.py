@@ -86,7 +86,7 @@ def test_a_checked_out_campaign_branch_is_refused(project: Project) -> None:
 def test_a_foreign_commit_on_the_campaign_branch_is_refused(project: Project) -> None:
     project.propose(0.5)
     git(project.path, "branch", "autoresearch/main")
-    refused(project, says="is not this campaign's; rename it*")
+    refused(project, says="does not belong to this campaign; rename it*")
 
 
 def test_a_second_session_on_a_running_campaign_is_refused(project: Project) -> None:

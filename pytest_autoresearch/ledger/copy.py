@@ -1,0 +1,120 @@
+"""The copy of a campaign's ledger in git: ``refs/autoresearch/<tag>/ledger``.
+
+Only the latest copy is reachable, and it travels with the campaign's other refs. It is the one way to
+restore a campaign elsewhere: numbering, champion, noise, logs, curves and money are all in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import zlib
+from pathlib import Path
+
+from .database import FILE
+from .git import Repository, RepositoryError
+from .store import Ledger
+
+LIMIT_BYTES = 20 << 20
+"""Size of a compressed copy above which logs of attempts that were not kept are left out."""
+
+_WITHOUT_LOGS = """
+UPDATE runs SET result = json_remove(result, '$.log_head', '$.log_tail', '$.curve')
+    WHERE attempt_id IN (SELECT id FROM attempts WHERE verdict IS NOT 'keep')
+"""
+
+
+class RestoreError(Exception):
+    """The campaign cannot be restored here; one line with the remedy."""
+
+
+def save(repository: Repository, ledger: Ledger) -> None:
+    """Write the present ledger to the campaign's ledger ref.
+
+    Raises:
+        RepositoryError: git cannot store it.
+        LedgerUnavailable: The ledger cannot be read.
+        OSError: There is no room for the temporary copy.
+    """
+    with tempfile.TemporaryDirectory(prefix="autoresearch-") as folder:
+        path = Path(folder) / FILE
+        ledger.copy_to(path)
+        data = zlib.compress(path.read_bytes())
+        if len(data) > LIMIT_BYTES:
+            with sqlite3.connect(path) as db:
+                db.execute(_WITHOUT_LOGS)
+            db.execute("VACUUM")
+            db.close()
+            data = zlib.compress(path.read_bytes())
+    repository.store_ledger(ledger.path.parent.name, data)
+
+
+def restore(repository: Repository, tag: str) -> Ledger:
+    """Make the ledger of a campaign from its copy in git, and set the campaign's refs.
+
+    Args:
+        repository: A clone with the refs ``refs/autoresearch/<tag>/*``.
+        tag: Campaign to restore.
+
+    Raises:
+        RestoreError: The ledger exists, there is no copy, or the copy is damaged.
+        RepositoryError: A commit is missing, or the campaign's branch holds foreign commits.
+        LedgerUnavailable: The ledger cannot be written.
+    """
+    root = repository.root
+    if Ledger.exists(root, tag):
+        raise RestoreError(
+            f"campaign {tag!r} has a ledger already; move {root / '.autoresearch' / tag} away first"
+        )
+    data = repository.load_ledger(tag)
+    if data is None:
+        raise RestoreError(
+            f"refs/autoresearch/{tag}/ledger is missing; run: git fetch origin "
+            f"'+refs/autoresearch/{tag}/*:refs/autoresearch/{tag}/*', or give another --tag"
+        )
+    folder = root / ".autoresearch" / tag
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{FILE}.{os.getpid()}.tmp"
+    try:
+        temporary.write_bytes(zlib.decompress(data))
+        _check(temporary)
+        _check_commits(repository, Ledger(temporary), tag)
+        os.replace(temporary, folder / FILE)
+    except (zlib.error, sqlite3.Error) as error:
+        raise RestoreError(f"the copy of campaign {tag!r} in git is damaged: {error}") from None
+    finally:
+        for name in folder.glob(f"{temporary.name}*"):
+            name.unlink()
+    ledger = Ledger.open(root, tag)
+    ledger.close_all_sessions()
+    champion = ledger.champion()
+    if champion is not None:
+        repository.project(tag, champion.commit, ledger.commits())
+    return ledger
+
+
+def _check(path: Path) -> None:
+    db = sqlite3.connect(path)
+    try:
+        [(answer,)] = db.execute("PRAGMA quick_check").fetchall()
+    finally:
+        db.close()
+    if answer != "ok":
+        raise sqlite3.DatabaseError(answer)
+
+
+def _check_commits(repository: Repository, ledger: Ledger, tag: str) -> None:
+    """Check that git has the commits of the champions.
+
+    Raises:
+        RepositoryError: One is missing; names the command that fetches it.
+    """
+    champions = [champion.commit for champion in ledger.champions()]
+    ledger.close()
+    if missing := [commit for commit in champions if not repository.has(commit)]:
+        raise RepositoryError(
+            f"commit {missing[0][:10]} of campaign {tag!r} is not in this clone; run: git fetch "
+            f"--unshallow, or git fetch origin '+refs/autoresearch/{tag}/*:refs/autoresearch/{tag}/*'"
+        )
+    repository.check_branch(tag, champions)
