@@ -31,7 +31,7 @@ def setting(name: str, value: float, old: float = 0.0) -> str:
     )
 
 
-def test_a_keep_that_a_later_one_made_useless_is_removed(make_project) -> None:
+def test_keep_made_useless_by_a_later_one_is_removed(make_project) -> None:
     project: Project = make_project(train=BRANCHY)
     project.propose(setting("BONUS", 0.1), setting("OTHER", 0.3))
     result = project.run("--iterations=2", "--autoresearch-ablate", "--autoresearch-confirm=1")
@@ -44,7 +44,7 @@ def test_a_keep_that_a_later_one_made_useless_is_removed(make_project) -> None:
     assert "OTHER = 0.3" in branch
 
 
-def test_a_keep_that_is_needed_stays(make_project) -> None:
+def test_needed_keep_stays(make_project) -> None:
     project: Project = make_project(train=BRANCHY.replace("max(BONUS, OTHER)", "(BONUS + OTHER)"))
     project.propose(setting("BONUS", 0.1), setting("OTHER", 0.3))
     project.run("--iterations=2", "--autoresearch-ablate", "--autoresearch-confirm=0")
@@ -55,7 +55,7 @@ def test_a_keep_that_is_needed_stays(make_project) -> None:
     assert "OTHER = 0.3" in branch
 
 
-def test_less_code_that_is_as_good_is_kept(project: Project) -> None:
+def test_equal_score_with_less_code_is_kept(project: Project) -> None:
     project.propose(
         "Title: no sleep\n\ntrain.py\n<<<<<<< SEARCH\ntime.sleep(SLEEP)\n=======\n>>>>>>> REPLACE\n",
         "Title: no rate\n\ntrain.py\n<<<<<<< SEARCH\nLR = 0.5\n=======\nLR = 0.25\n>>>>>>> REPLACE\n",
@@ -90,7 +90,7 @@ def campaign_of(*keeps: Attempt) -> Any:
     )
 
 
-def test_only_the_keep_itself_is_left_out_where_another_began_elsewhere() -> None:
+def test_ablation_reverts_one_keep_if_edits_do_not_add_up() -> None:
     # the second keep was a change of a near-miss that had C = 2, and holds its B = 3 alone
     keeps = [keep(1, "one", 0, ("A = 0", "A = 1")), keep(2, "three", 1, ("B = 0", "B = 3"))]
     campaign = cast(Any, campaign_of(*keeps))
@@ -99,12 +99,12 @@ def test_only_the_keep_itself_is_left_out_where_another_began_elsewhere() -> Non
     assert without(campaign, keeps, keeps[1], {"t": FILES["three"]}) == {"t": FILES["one"]}
 
 
-def test_what_a_later_keep_has_replaced_cannot_be_left_out() -> None:
+def test_keep_replaced_by_a_later_one_cannot_be_left_out() -> None:
     keeps = [keep(1, "one", 0, ("A = 0", "A = 1")), keep(2, "base", 1, ("A = 0", "A = 0"))]
     assert without(campaign_of(*keeps), keeps, keeps[0], {"t": "B = 0\n"}) is None
 
 
-def test_a_removal_that_was_cut_off_is_not_tried_as_a_mutation(tmp_path) -> None:
+def test_interrupted_ablation_is_not_requeued_as_a_mutation(tmp_path) -> None:
     ledger = Ledger.open(tmp_path, "t")
     proposal = Proposal("without it", (Edit("t", "a", "b"),), "why", proposer=ABLATION)
     for kind, waits in ((ABLATION, False), ("mutation", True)):

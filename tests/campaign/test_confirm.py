@@ -1,4 +1,4 @@
-"""A campaign's end: what was kept is confirmed on seeds that nobody chose by."""
+"""Confirmation of a campaign on fresh seeds, and the verify command."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_real_gain_is_confirmed_on_fresh_seeds(project: Project) -> None:
     assert confirmation["confirmed"]["low"] < 0.2 < confirmation["confirmed"]["high"]
 
 
-def test_a_gain_that_only_the_chosen_seeds_show_falls(project: Project) -> None:
+def test_gain_on_the_selected_seeds_only_is_not_confirmed(project: Project) -> None:
     project.propose(idea(LUCKY))
     result = project.run("--iterations=1")
     assert project.verdicts() == ["keep"]
@@ -102,7 +102,7 @@ def test_confirming_changes_neither_champion_nor_its_scores(project: Project) ->
     assert all(seed < 400 for seed in champion.scores)
 
 
-def test_what_is_confirmed_is_not_trained_again(project: Project) -> None:
+def test_confirmed_champion_is_not_trained_again(project: Project) -> None:
     project.propose(0.9, 1.2)
     project.run("--iterations=1")
     runs = len(project.ledger().runs())
@@ -122,7 +122,7 @@ def test_verify_examines_every_keep(project: Project) -> None:
     assert "FALLS  mutation-0002" in done.stdout
 
 
-def test_verify_of_a_campaign_without_keeps_says_so(project: Project) -> None:
+def test_verify_without_keeps_has_nothing_to_confirm(project: Project) -> None:
     project.propose(1.5)
     project.run("--iterations=1")
     done = command(project, "verify")
@@ -132,7 +132,7 @@ def test_verify_of_a_campaign_without_keeps_says_so(project: Project) -> None:
     )
 
 
-def test_a_kept_score_that_repeats_stands(project: Project) -> None:
+def test_reproduced_score_stands(project: Project) -> None:
     project.propose(0.5)
     project.run("--iterations=1")
     done = command(project, "verify", "mutation-0001")
@@ -149,7 +149,7 @@ def test_a_kept_score_that_repeats_stands(project: Project) -> None:
         (["verify", "--seeds=0"], "must be 1 or more"),
     ],
 )
-def test_what_cannot_be_verified_is_named(project: Project, args: list[str], said: str) -> None:
+def test_verify_names_invalid_arguments(project: Project, args: list[str], said: str) -> None:
     project.propose(1.5)
     project.run("--iterations=1")
     done = command(project, *args)
@@ -163,7 +163,7 @@ def test_what_cannot_be_verified_is_named(project: Project, args: list[str], sai
     st.floats(1e-6, 1),
     st.floats(2, 200),
 )
-def test_the_interval_holds_the_mean_and_narrows_with_pairs(gains, sigma, freedom) -> None:
+def test_interval_contains_the_mean_and_narrows_with_pairs(gains, sigma, freedom) -> None:
     noise = Noise(sigma, freedom)
     once, twice = paired_gain(gains, noise), paired_gain(gains * 2, noise)
     assert once is not None
@@ -173,11 +173,11 @@ def test_the_interval_holds_the_mean_and_narrows_with_pairs(gains, sigma, freedo
     assert twice.gain == pytest.approx(once.gain, abs=1e-9)
 
 
-def test_there_is_no_gain_without_pairs() -> None:
+def test_paired_gain_without_pairs_is_none() -> None:
     assert paired_gain([], Noise(0.1, 8)) is None
 
 
-def test_pairs_that_scatter_more_than_the_campaigns_widen_the_interval() -> None:
+def test_scattered_pairs_widen_the_interval() -> None:
     calm = paired_gain([0.1, 0.1, 0.1, 0.1], Noise(0.01, 8))
     wild = paired_gain([0.3, -0.1, 0.3, -0.1], Noise(0.01, 8))
     assert calm is not None
@@ -186,7 +186,7 @@ def test_pairs_that_scatter_more_than_the_campaigns_widen_the_interval() -> None
     assert wild.low < 0 < calm.low
 
 
-def test_a_simplification_that_is_still_equal_holds(project: Project) -> None:
+def test_simplification_with_an_equal_score_holds(project: Project) -> None:
     # it is behind by 0.000001 on every seed, and simpler by a statement
     worse = (
         "Title: no sleep\n\ntrain.py\n<<<<<<< SEARCH\nSCORE = 1.0\n=======\nSCORE = 1.000001\n"
@@ -198,7 +198,7 @@ def test_a_simplification_that_is_still_equal_holds(project: Project) -> None:
     result.stdout.fnmatch_lines(["*holds  mutation-0001 no sleep: kept with -0.000001*"])
 
 
-def test_whatever_ends_a_closing_leaves_the_night_alone() -> None:
+def test_failed_confirmation_is_one_line() -> None:
     said: list[str] = []
     for error in (LedgerUnavailable("disk full"), KeyboardInterrupt(), OSError(28, "No space")):
         with tolerate_failure(said.append):
@@ -210,7 +210,7 @@ def test_whatever_ends_a_closing_leaves_the_night_alone() -> None:
     ]
 
 
-def test_a_command_that_is_run_again_may_differ_as_runs_do(make_project) -> None:
+def test_retrained_score_may_differ_within_the_noise(make_project) -> None:
     noisy = (
         "import os, time\nSCORE = 1.0\n# ideas go here\n"
         'print("METRIC:", SCORE + (int(os.environ["AUTORESEARCH_SEED"]) + time.time_ns() % 97)'
@@ -224,7 +224,7 @@ def test_a_command_that_is_run_again_may_differ_as_runs_do(make_project) -> None
     assert "now (trained again): stands" in done.stdout
 
 
-def test_a_score_of_which_no_run_is_known_does_not_stand(project: Project) -> None:
+def test_score_without_recorded_runs_cannot_be_verified(project: Project) -> None:
     project.propose(0.5)
     project.run("--iterations=1", "--autoresearch-confirm=0")
     ledger = project.ledger()
@@ -235,14 +235,14 @@ def test_a_score_of_which_no_run_is_known_does_not_stand(project: Project) -> No
     assert (done.returncode, "no run of" in done.stderr) == (4, True)
 
 
-def test_a_campaign_that_never_began_is_named(project: Project) -> None:
+def test_verify_names_a_campaign_that_never_began(project: Project) -> None:
     project.ledger().close()
     done = command(project, "verify")
     assert (done.returncode, "ended before it began" in done.stderr) == (4, True)
     assert "Traceback" not in done.stderr
 
 
-def test_other_files_or_another_metric_are_not_compared(project: Project) -> None:
+def test_verify_refuses_a_changed_metric(project: Project) -> None:
     project.propose(0.5)
     project.run("--iterations=1", "--autoresearch-confirm=0")
     declared = (project.path / "conftest.py").read_text()
@@ -251,7 +251,7 @@ def test_other_files_or_another_metric_are_not_compared(project: Project) -> Non
     assert (done.returncode, "another metric" in done.stderr) == (4, True)
 
 
-def test_a_verification_that_is_interrupted_says_so_and_goes_on(project: Project) -> None:
+def test_interrupted_verification_resumes(project: Project) -> None:
     slow = 'SLEEP = 60.0 if int(os.environ["AUTORESEARCH_SEED"]) == 501 and not os.path.exists(FLAG) else 0.0'
     project.propose(idea(f"FLAG = {str(project.path / 'go')!r}\n{slow}\nSCORE = 0.5"))
     project.run("--iterations=1", "--autoresearch-confirm=0")

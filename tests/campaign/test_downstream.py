@@ -21,7 +21,7 @@ def logits(model, x):
 """
 
 
-def test_accuracy_is_what_one_computes_in_process(arena: Arena) -> None:
+def test_accuracy_equals_the_one_computed_in_process(arena: Arena) -> None:
     import torch
     from safetensors.torch import load_model
 
@@ -46,7 +46,7 @@ def test_accuracy_is_what_one_computes_in_process(arena: Arena) -> None:
     assert len(found.sample) > len(PROMPT)
 
 
-def test_a_model_that_repeats_the_last_token_is_seen_for_what_it_is(arena: Arena) -> None:
+def test_model_that_repeats_the_last_token_scores_low(arena: Arena) -> None:
     found = downstream(arena.start({"train.py": ECHO}, "echo"), arena.dataset)
     assert found is not None
     assert found.accuracy < 0.2
@@ -55,7 +55,7 @@ def test_a_model_that_repeats_the_last_token_is_seen_for_what_it_is(arena: Arena
     assert found.sample.endswith(encoding.decode([tail] * SAMPLE_TOKENS))
 
 
-def test_the_slice_is_neither_trained_on_nor_scored(arena: Arena) -> None:
+def test_downstream_slice_is_neither_trained_on_nor_scored(arena: Arena) -> None:
     dataset = arena.dataset
     trained, reserved = dataset.training_tokens(), dataset.reserved_tokens()
     assert len(reserved) > dataset.seq_len

@@ -1,9 +1,9 @@
-"""A campaign proposed over the wire, faults included: nothing lost, nothing charged twice."""
+"""Campaigns with a language model over a loopback server with faults."""
 
 from __future__ import annotations
 
 import pytest
-from support.llm_campaign import ANSWER, idea, night
+from support.llm_campaign import ANSWER, idea, run_session
 from support.project import Project
 
 from pytest_autoresearch.ledger.spend import CostBudget
@@ -12,7 +12,7 @@ BROKEN = 0.0103 + 7 * 10e-6
 """Of one that broke off: its prompt, and an upper estimate of the 18 letters that had come."""
 
 
-def test_proposals_repairs_refusals_and_storms_in_one_night(project: Project, wire) -> None:
+def test_proposals_repairs_refusals_and_overloads_in_one_session(project: Project, wire) -> None:
     busy = {"status": 529, "type": "overloaded_error", "headers": {"retry-after": "0.1"}}
     server = wire(
         {"text": idea(0.9)},
@@ -29,7 +29,9 @@ def test_proposals_repairs_refusals_and_storms_in_one_night(project: Project, wi
         {"text": "Sorry."},
         {"text": idea(0.7)},
     )  # fmt: skip
-    result = night(project, "--iterations=7", "--junitxml=log.xml", "--autoresearch-max-cost=5usd")
+    result = run_session(
+        project, "--iterations=7", "--junitxml=log.xml", "--autoresearch-max-cost=5usd"
+    )
     assert result.ret == 0
     verdicts = project.verdicts()
     assert verdicts == ["keep", "keep", "invalid", "discard", "discard", "invalid", "keep"]
@@ -44,11 +46,9 @@ def test_proposals_repairs_refusals_and_storms_in_one_night(project: Project, wi
 
 
 @pytest.mark.slow
-def test_a_provider_that_is_down_charges_no_attempt_and_ends_the_night(
-    project: Project, wire
-) -> None:
+def test_unavailable_provider_ends_the_session_without_a_verdict(project: Project, wire) -> None:
     wire({"status": 401, "type": "authentication_error", "message": "invalid x-api-key"})
-    result = night(project, "--iterations=5", "--autoresearch-max-failures=2")
+    result = run_session(project, "--iterations=5", "--autoresearch-max-failures=2")
     assert result.ret == 1
     attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
     assert [(s.state, s.verdict) for s in attempts] == [("infra", None)] * 2
@@ -56,15 +56,15 @@ def test_a_provider_that_is_down_charges_no_attempt_and_ends_the_night(
 
 
 @pytest.mark.slow
-def test_the_money_ends_the_night_in_order(project: Project, wire) -> None:
+def test_cost_limit_ends_the_session_with_exit_code_0(project: Project, wire) -> None:
     wire({"text": idea(0.9)})
-    result = night(project, "--iterations=5", "--autoresearch-max-cost=0.01usd")
+    result = run_session(project, "--iterations=5", "--autoresearch-max-cost=0.01usd")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*stopped: $0.00 of $0.01 are spent*--autoresearch-max-cost*"])
 
 
 @pytest.mark.slow
-def test_every_kth_attempt_is_the_searchs(project: Project, wire) -> None:
+def test_every_kth_attempt_goes_to_the_search_proposer(project: Project, wire) -> None:
     wire(*({"text": idea(1 + n / 10)} for n in range(1, 5)))
     result = project.pytester.runpytest_subprocess(
         "--autoresearch", "--autoresearch-control=2", "--iterations=2", "-p", "no:cacheprovider",
@@ -86,25 +86,25 @@ def paid_by_attempts(project: Project) -> float:
     return sum(s.usage.cost_usd or 0.0 for s in project.ledger().attempts())
 
 
-def test_a_draft_that_a_session_leaves_is_the_next_ones_and_paid_once(
+def test_draft_left_by_a_session_is_used_by_the_next_and_charged_once(
     project: Project, wire
 ) -> None:
     server = wire({"text": slowly(idea(0.9))}, {"text": idea(0.8)})
-    assert night(project, "--iterations=3", "--autoresearch-target=0.95").ret == 0
+    assert run_session(project, "--iterations=3", "--autoresearch-target=0.95").ret == 0
     assert project.verdicts() == ["keep"]
     assert paid_by_attempts(project) == pytest.approx(2 * ANSWER)
-    assert night(project, "--iterations=1").ret == 0
+    assert run_session(project, "--iterations=1").ret == 0
     attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
     assert [s.title for s in attempts] == ["score 0.9", "score 0.8"]
     assert [s.usage.cost_usd for s in attempts] == pytest.approx([ANSWER, ANSWER])
     assert len(server.requests) == 2
 
 
-def test_what_came_to_nothing_is_in_the_price_of_a_attempt(project: Project, wire) -> None:
+def test_failed_calls_are_charged_to_the_attempt(project: Project, wire) -> None:
     unusable = idea(0.8).replace("# ideas go here\n===", "# ideas went there\n===")
     down = {"status": 401, "type": "authentication_error"}
     wire({"text": slowly(idea(0.9))}, down, {"text": unusable}, down)
-    result = night(project, "--iterations=2", "--autoresearch-max-failures=1")
+    result = run_session(project, "--iterations=2", "--autoresearch-max-failures=1")
     assert result.ret == 1
     keep, infra = (s for s in project.ledger().attempts() if s.kind == "mutation")
     assert (keep.verdict, infra.state) == ("keep", "infra")
@@ -112,24 +112,24 @@ def test_what_came_to_nothing_is_in_the_price_of_a_attempt(project: Project, wir
     assert CostBudget(project.ledger().path).spent() == pytest.approx(2 * ANSWER)
 
 
-def test_a_call_that_the_end_of_a_session_cut_off_is_in_the_price_of_its_last_attempt(
+def test_call_interrupted_by_the_end_of_a_session_is_charged_to_its_last_attempt(
     project: Project, wire
 ) -> None:
     wire({"text": slowly(idea(0.9))}, {"fault": "stall"})
-    assert night(project, "--iterations=3", "--autoresearch-target=0.95").ret == 0
+    assert run_session(project, "--iterations=3", "--autoresearch-target=0.95").ret == 0
     spent = CostBudget(project.ledger().path).spent()
     assert spent > 2 * ANSWER  # nobody knows how far it got
     assert paid_by_attempts(project) == pytest.approx(spent)
 
 
-def test_a_cap_on_what_has_no_price_is_bad_usage(project: Project, wire) -> None:
+def test_cost_limit_with_an_unpriced_model_is_a_usage_error(project: Project, wire) -> None:
     server = wire({"text": idea(0.9)})
     unknown = ("--autoresearch-model=a-gateways-own", "--autoresearch-max-cost=5usd")
-    result = night(project, "--iterations=1", *unknown)
+    result = run_session(project, "--iterations=1", *unknown)
     assert result.ret == 4
     result.stderr.fnmatch_lines(["*the price of 'a-gateways-own'*--autoresearch-price IN/OUT*"])
     assert server.requests == []
-    result = night(project, "--iterations=1", *unknown, "--autoresearch-price=2/10")
+    result = run_session(project, "--iterations=1", *unknown, "--autoresearch-price=2/10")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*proposals: 1 attempts, about *(a-gateways-own, your price; *"])
     assert CostBudget(project.ledger().path).spent() == pytest.approx((6000 * 2 + 400 * 10) / 1e6)

@@ -14,7 +14,7 @@ import pytest
 from support.project import Project, git
 
 
-def test_a_night_keeps_what_helps_and_remembers_the_rest(project: Project) -> None:
+def test_session_keeps_gains_and_records_the_rest(project: Project) -> None:
     project.propose(1.2, 0.5, "no edits here\n", 0.7)
     result = project.run("--iterations=4", "--junitxml=log.xml")
     assert result.ret == 0
@@ -30,7 +30,7 @@ def test_a_night_keeps_what_helps_and_remembers_the_rest(project: Project) -> No
     assert git(project.path, "show", "refs/autoresearch/main/mutation-0001:train.py").count("1.2")
 
 
-def test_result_lines_and_summary_say_what_happened(project: Project) -> None:
+def test_result_lines_and_summary_show_every_verdict(project: Project) -> None:
     project.propose(0.5, 1.5)
     result = project.run("--iterations=2")
     result.stdout.fnmatch_lines(
@@ -46,7 +46,7 @@ def test_result_lines_and_summary_say_what_happened(project: Project) -> None:
     )
 
 
-def test_discards_leave_the_exit_code_zero_and_strict_makes_them_failures(project: Project) -> None:
+def test_discards_exit_with_0_unless_strict(project: Project) -> None:
     project.propose(1.5, 1.6, 1.7)
     assert project.run("--iterations=1").ret == 0
     assert project.run("--iterations=1", "--autoresearch-strict").ret == 1
@@ -59,7 +59,7 @@ def test_runxfail_reports_a_discard_as_a_failure(project: Project) -> None:
     result.stdout.fnmatch_lines(["*discard: 1.50*is not better than*"])
 
 
-def test_all_crashed_is_a_failed_night(project: Project) -> None:
+def test_session_fails_if_every_attempt_crashed(project: Project) -> None:
     project.propose("undefined_name")
     assert project.run("--iterations=1").ret == 1
     assert project.verdicts() == ["crash"]
@@ -67,7 +67,7 @@ def test_all_crashed_is_a_failed_night(project: Project) -> None:
     assert "undefined_name" in attempt.reason
 
 
-def test_a_broken_baseline_stops_the_night_before_anything_is_proposed(project: Project) -> None:
+def test_broken_baseline_stops_the_session_before_any_proposal(project: Project) -> None:
     project.write("train.py", "raise SystemExit('no data')\n")
     project.commit("broken")
     project.propose(0.5)
@@ -77,7 +77,7 @@ def test_a_broken_baseline_stops_the_night_before_anything_is_proposed(project: 
 
 
 @pytest.mark.parametrize("bad", ["nan", "float('inf')", "None"])
-def test_a_score_that_is_no_number_is_a_crash(project: Project, bad: str) -> None:
+def test_score_that_is_not_a_number_is_a_crash(project: Project, bad: str) -> None:
     project.propose(f"0.1\nSCORE = {bad}" if "\n" in bad else bad)
     project.run("--iterations=1")
     assert project.verdicts() == ["crash"]
@@ -90,7 +90,7 @@ def test_scores_compare_by_direction(make_project) -> None:
     assert project.verdicts() == ["discard", "keep"]
 
 
-def test_the_second_night_goes_on_where_the_first_ended(project: Project) -> None:
+def test_second_session_resumes_after_the_last_attempt(project: Project) -> None:
     project.propose(0.9, 0.8, 0.7)
     project.run("--iterations=1")
     result = project.run("--iterations=1", "--junitxml=log.xml")
@@ -102,7 +102,7 @@ def test_the_second_night_goes_on_where_the_first_ended(project: Project) -> Non
     assert "mutation-0001" in project.cases()
 
 
-def test_the_same_program_is_not_trained_twice(project: Project) -> None:
+def test_duplicate_program_is_not_trained(project: Project) -> None:
     hidden = (
         "Title: the same in other words\n\ntrain.py\n<<<<<<< SEARCH\n# ideas go here\n=======\n"
         "SCORE = 3.0 * 0.5  # again\n>>>>>>> REPLACE\n"
@@ -115,7 +115,7 @@ def test_the_same_program_is_not_trained_twice(project: Project) -> None:
     assert "mutation-0001" in attempts[1].reason
 
 
-def test_a_change_of_comments_only_is_refused(project: Project) -> None:
+def test_mutation_of_comments_only_is_refused(project: Project) -> None:
     project.propose(
         "Title: nothing\n\ntrain.py\n<<<<<<< SEARCH\nSCORE = 1.0\n=======\n"
         "SCORE = 1.0  # better\n>>>>>>> REPLACE\n"
@@ -165,7 +165,7 @@ def test_user_hooks_and_signing_do_not_run(project: Project) -> None:
     assert not (project.path / "hook-ran").exists()
 
 
-def test_junit_holds_one_testcase_a_attempt_and_validates(project: Project) -> None:
+def test_junit_has_one_valid_testcase_per_attempt(project: Project) -> None:
     import xmlschema
 
     project.propose(0.5, 1.5, "not python (")
@@ -206,7 +206,7 @@ def test_without_the_flag_nothing_is_collected(project: Project) -> None:
     assert not (project.path / ".autoresearch").exists()
 
 
-def test_collecting_and_planning_spend_nothing(project: Project) -> None:
+def test_collect_only_and_setup_plan_write_nothing(project: Project) -> None:
     project.propose(0.5)
     for option in ("--collect-only", "--setup-plan"):
         result = project.run("--iterations=2", option)
@@ -223,14 +223,14 @@ def test_one_attempt_can_be_picked_by_name(project: Project) -> None:
     assert sum(s.kind == "baseline" for s in attempts) == 3
 
 
-def test_the_end_of_the_recorded_ideas_ends_the_night(project: Project) -> None:
+def test_exhausted_replay_ends_the_session(project: Project) -> None:
     project.propose(1.5)
     result = project.run("--iterations=0")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*all 1 recorded proposals are used*"])
 
 
-def test_a_stop_file_ends_the_night(project: Project) -> None:
+def test_stop_file_ends_the_session(project: Project) -> None:
     project.propose(1.5, 1.6, 1.7)
     (project.path / ".autoresearch/main").mkdir(parents=True)
     (project.path / ".autoresearch/main/STOP").touch()
@@ -239,7 +239,7 @@ def test_a_stop_file_ends_the_night(project: Project) -> None:
     assert project.verdicts() == []
 
 
-def test_two_workers_share_one_campaign_whatever_the_testpaths(project: Project) -> None:
+def test_two_workers_share_one_campaign_with_any_testpaths(project: Project) -> None:
     project.write("pytest.ini", "[pytest]\ntestpaths = tests\n")
     project.write("tests/test_other.py", "def test_other(): raise AssertionError\n")
     project.propose(0.9, 1.5, 0.8, 1.6, 0.7, 1.7)
@@ -256,7 +256,7 @@ def test_two_workers_share_one_campaign_whatever_the_testpaths(project: Project)
     }
 
 
-def test_workers_that_keep_at_the_same_time_are_compared_again_and_lose_nothing(
+def test_concurrent_keeps_are_judged_again_against_the_new_champion(
     project: Project,
 ) -> None:
     project.propose(*(round(0.95 - 0.05 * i, 2) for i in range(12)))
@@ -321,7 +321,7 @@ def _running(project: Project) -> bool:
     return bool(runs) and runs[-1].state == "running" and runs[-1].purpose == "first"
 
 
-def test_after_kill_9_nothing_finished_is_lost_and_the_next_run_goes_on(project: Project) -> None:
+def test_session_resumes_after_kill_9_without_losing_finished_attempts(project: Project) -> None:
     project.propose(0.9, SLOW, 0.8)
     process = _start(project, "--iterations=3")
     _wait_for(lambda: _running(project) and len(project.verdicts()) == 2)
@@ -337,7 +337,7 @@ def test_after_kill_9_nothing_finished_is_lost_and_the_next_run_goes_on(project:
     assert attempts[2].verdict == "discard"
 
 
-def test_ctrl_c_gives_the_proposal_back_and_leaves_no_process(project: Project) -> None:
+def test_ctrl_c_requeues_the_proposal_and_leaves_no_process(project: Project) -> None:
     project.propose(SLOW)
     process = _start(project, "--iterations=1")
     _wait_for(lambda: _running(project))
@@ -349,9 +349,7 @@ def test_ctrl_c_gives_the_proposal_back_and_leaves_no_process(project: Project) 
 
 
 @pytest.mark.parametrize("signals", ["HUP", "INT TERM TERM"])
-def test_a_closed_terminal_and_an_impatient_runner_end_it_in_order(
-    project: Project, signals: str
-) -> None:
+def test_sighup_and_sigterm_end_the_session_in_order(project: Project, signals: str) -> None:
     project.propose(SLOW)
     process = _start(project, "--iterations=1")
     _wait_for(lambda: _running(project))
@@ -365,7 +363,7 @@ def test_a_closed_terminal_and_an_impatient_runner_end_it_in_order(
     assert "the campaign is running" not in page
 
 
-def test_a_campaign_outlives_what_it_is_shown_on(project: Project) -> None:
+def test_session_survives_a_closed_output(project: Project) -> None:
     project.propose(SLOW.replace("8.0", "1.5"), 0.9)
     master, terminal = pty.openpty()
     process = _start(project, "--iterations=2", "--autoresearch-confirm=0", stdout=terminal)
@@ -377,7 +375,7 @@ def test_a_campaign_outlives_what_it_is_shown_on(project: Project) -> None:
     assert project.ledger().sessions()[0].exit == 0
 
 
-def test_text_that_neither_files_nor_commits_hold_ends_in_a_verdict(project: Project) -> None:
+def test_text_that_cannot_be_stored_gets_a_verdict(project: Project) -> None:
     project.write(
         "mine.py",
         """

@@ -1,4 +1,4 @@
-"""What an attempt is trained, looked at and held against, without a training process."""
+"""Measurement of an attempt, with runs answered by a function."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def cloze(accuracy: float) -> Run:
 
 
 @pytest.mark.parametrize("answer", [cloze(0.0), Run("crash", reason="boom")])
-def test_a_discard_that_breaks_a_downstream_bound_is_not_kept(tmp_path: Path, answer: Run) -> None:
+def test_discard_that_breaks_a_downstream_bound_is_not_kept(tmp_path: Path, answer: Run) -> None:
     def run(code: Mapping[str, str], seed: int, purpose: str) -> Run:
         return answer if purpose == "downstream" else scored(0.999)
 
@@ -102,7 +102,7 @@ def test_a_discard_that_breaks_a_downstream_bound_is_not_kept(tmp_path: Path, an
     assert "luck explains" in bench.measurement.bar(bench.attempt).explanation
 
 
-def test_refusing_the_downstream_task_is_no_way_around_its_bound(tmp_path: Path) -> None:
+def test_model_that_refuses_the_downstream_task_breaks_its_bound(tmp_path: Path) -> None:
     def run(code: Mapping[str, str], seed: int, purpose: str) -> Run:
         if purpose == "downstream":
             return Run("crash", reason="logits() failed")
@@ -116,7 +116,7 @@ def test_refusing_the_downstream_task_is_no_way_around_its_bound(tmp_path: Path)
     assert bench.measurement.measure(bench.attempt).value == 0.5
 
 
-def test_a_champion_that_fails_on_one_seed_is_compared_on_another(tmp_path: Path) -> None:
+def test_champion_that_fails_on_one_seed_is_compared_on_another(tmp_path: Path) -> None:
     def run(code: Mapping[str, str], seed: int, purpose: str) -> Run:
         if purpose == "champion":
             return Run("crash", reason="nan") if seed == 3 else scored(1.0)
@@ -130,7 +130,7 @@ def test_a_champion_that_fails_on_one_seed_is_compared_on_another(tmp_path: Path
     assert set(bench.attempt.scores) == {1, 2, 4}
 
 
-def test_a_champion_that_always_fails_is_no_verdict(tmp_path: Path) -> None:
+def test_champion_that_always_fails_is_an_infrastructure_failure(tmp_path: Path) -> None:
     def run(code: Mapping[str, str], seed: int, purpose: str) -> Run:
         if purpose == "champion":
             return Run("crash", reason="nan")
@@ -141,7 +141,7 @@ def test_a_champion_that_always_fails_is_no_verdict(tmp_path: Path) -> None:
         bench.measurement.measure(bench.attempt)
 
 
-def test_checks_that_hang_are_a_guard_and_the_score_stays(tmp_path: Path) -> None:
+def test_checks_that_time_out_are_a_guard_verdict_with_a_score(tmp_path: Path) -> None:
     def run(code: Mapping[str, str], seed: int, purpose: str) -> Run:
         if purpose == "check":
             return Run("timeout", reason="over its limit of 630 s in all", log_head="one\n")
@@ -154,7 +154,7 @@ def test_checks_that_hang_are_a_guard_and_the_score_stays(tmp_path: Path) -> Non
     assert trial.reason == "the experiment's checks: over its limit of 630 s in all\none"
 
 
-def test_a_bound_that_a_replicate_breaks_is_noted(tmp_path: Path) -> None:
+def test_bound_broken_by_a_replicate_is_noted(tmp_path: Path) -> None:
     def run(code: Mapping[str, str], seed: int, purpose: str) -> Run:
         latency = 9.0 if purpose == "replicate" else 1.0
         return Run("ok", score=0.98, metrics={"latency": latency})

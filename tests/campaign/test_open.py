@@ -1,4 +1,4 @@
-"""Commands outside of pytest measure under the campaign's own conditions, or not at all."""
+"""Commands measure under the settings of the campaign's last session."""
 
 from __future__ import annotations
 
@@ -28,57 +28,61 @@ def experiment():
 
 
 @pytest.fixture
-def night(project: Project) -> Project:
+def campaign_project(project: Project) -> Project:
     project.propose(0.5)
     project.run("--iterations=1", "--autoresearch-confirm=0", "--autoresearch-threads=2")
     return project
 
 
-def test_runs_get_the_threads_that_the_campaigns_had(night: Project) -> None:
-    with open_campaign(night.path, None, "verify") as campaign:
+def test_command_uses_the_settings_of_the_last_session(campaign_project: Project) -> None:
+    with open_campaign(campaign_project.path, None, "verify") as campaign:
         assert campaign.settings.threads == 2
         assert campaign.settings.sandbox == "auto"
 
 
-def test_runs_see_the_gpu_that_is_leased(night: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_exports_the_leased_gpu(
+    campaign_project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr(Lease, "take", lambda self: Device("cuda", "1", "cuda:1"))
-    with open_campaign(night.path, None, "verify"):
+    with open_campaign(campaign_project.path, None, "verify"):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
 
 
-def test_other_data_than_the_campaigns_is_refused(night: Project) -> None:
-    night.write("conftest.py", TRAINED)
-    write_dataset(night.path / "ideas/data")
-    ledger = night.ledger()
+def test_command_refuses_changed_data(campaign_project: Project) -> None:
+    campaign_project.write("conftest.py", TRAINED)
+    write_dataset(campaign_project.path / "ideas/data")
+    ledger = campaign_project.ledger()
     ledger.set_meta("data_sha256", "0" * 64)
     ledger.close()
     with (
         pytest.raises(UsageError, match="is other data than campaign 'main'"),
-        open_campaign(night.path, None, "verify"),
+        open_campaign(campaign_project.path, None, "verify"),
     ):
         pass
 
 
-def test_a_checkpoint_is_found_where_the_project_is_now(night: Project, tmp_path: Path) -> None:
+def test_checkpoint_is_found_after_the_project_moved(
+    campaign_project: Project, tmp_path: Path
+) -> None:
     name = Path("runs/00004-first-1/checkpoint.safetensors")
     run = Run("ok", checkpoint=Path("/elsewhere") / name)
-    with open_campaign(night.path, None, "verify") as campaign:
+    with open_campaign(campaign_project.path, None, "verify") as campaign:
         assert campaign.runner.checkpoint(run) is None
-        here = night.path / ".autoresearch/main" / name
+        here = campaign_project.path / ".autoresearch/main" / name
         here.parent.mkdir(parents=True, exist_ok=True)
         here.touch()
         assert campaign.runner.checkpoint(run) == here
 
 
-def test_a_commit_that_is_gone_is_one_line(night: Project) -> None:
-    ledger = night.ledger()
+def test_missing_commit_is_a_one_line_error(campaign_project: Project) -> None:
+    ledger = campaign_project.ledger()
     with ledger._write() as db:
         db.execute('UPDATE champions SET "commit" = ? WHERE version = 2', ("d" * 40,))
     ledger.close()
     done = subprocess.run(
         [sys.executable, "-m", "pytest_autoresearch", "verify"],
-        cwd=night.path, capture_output=True, text=True, timeout=120,
+        cwd=campaign_project.path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 4
     assert "is not in commit dddddddddd" in done.stderr

@@ -1,4 +1,4 @@
-"""What is away for a while pauses the night: it fails no attempt, and whoever stops it is heard."""
+"""Pauses for temporarily unavailable providers and devices."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def serve(project: Project, wire: Callable[..., Wire]) -> Callable[..., Wire]:
 
 
 @contextmanager
-def night(project: Project, *args: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A night that runs beside the test, and what it prints."""
+def session(project: Project, *args: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run a session beside the test; yield its process and the file of its output."""
     printed = project.path / "ideas" / "printed.txt"
     printed.parent.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "pytest", *OPTIONS, *args]
@@ -65,7 +65,7 @@ def wait_for(what: str, printed: Path) -> None:
     raise AssertionError(f"no {what!r} in {printed.read_text()}")
 
 
-def test_a_provider_that_asks_to_wait_pauses_the_night(project: Project, serve) -> None:
+def test_retry_after_pauses_the_session(project: Project, serve) -> None:
     server = serve({"text": idea(0.9)}, busy(2), busy(2), busy(1), {"text": idea(0.8)})
     began = time.monotonic()
     result = project.pytester.runpytest_subprocess(*OPTIONS, "--iterations=2", timeout=120)
@@ -79,7 +79,7 @@ def test_a_provider_that_asks_to_wait_pauses_the_night(project: Project, serve) 
     assert len(server.requests) == 5
 
 
-def test_a_storm_is_waited_out_however_long_it_is(project: Project, serve) -> None:
+def test_overloaded_provider_is_retried_until_it_answers(project: Project, serve) -> None:
     server = serve(*[{"status": 529, "type": "overloaded_error"}] * 20, {"text": idea(0.9)})
     result = project.pytester.runpytest_subprocess(
         *OPTIONS, "--iterations=1", "--autoresearch-max-failures=1", timeout=120
@@ -91,11 +91,11 @@ def test_a_storm_is_waited_out_however_long_it_is(project: Project, serve) -> No
 
 
 @pytest.mark.parametrize(("how", "code"), [("STOP", 0), ("Ctrl-C", 2), ("SIGTERM", 2)])
-def test_whoever_stops_a_pause_is_heard_at_once(
+def test_stop_during_a_pause_takes_effect_at_once(
     project: Project, serve, how: str, code: int
 ) -> None:
     serve(busy(3600))
-    with night(project, "--iterations=3") as (process, printed):
+    with session(project, "--iterations=3") as (process, printed):
         wait_for("paused until", printed)
         if how == "STOP":
             (project.path / ".autoresearch/main/STOP").touch()
@@ -109,7 +109,7 @@ def test_whoever_stops_a_pause_is_heard_at_once(
 @pytest.mark.parametrize(
     ("deadline", "code", "state"), [("1h", 1, "infra"), ("5min", 0, "interrupted")]
 )
-def test_a_pause_beyond_the_deadline_ends_the_night_at_once(
+def test_pause_beyond_the_deadline_ends_the_session_at_once(
     project: Project, serve, deadline: str, code: int, state: str
 ) -> None:
     server = serve({"text": idea(0.9)}, busy(7200))
@@ -124,7 +124,7 @@ def test_a_pause_beyond_the_deadline_ends_the_night_at_once(
     assert len(server.requests) == 3  # the draft, and once more when its turn came
 
 
-def test_who_asks_for_more_than_half_a_day_fails_the_attempt(project: Project, serve) -> None:
+def test_retry_after_above_12_hours_fails_the_attempt(project: Project, serve) -> None:
     serve(busy(100_000))
     result = project.pytester.runpytest_subprocess(
         *OPTIONS, "--iterations=5", "--autoresearch-max-failures=2", timeout=120
@@ -134,9 +134,9 @@ def test_who_asks_for_more_than_half_a_day_fails_the_attempt(project: Project, s
     result.stdout.fnmatch_lines(["*stopped: 2 attempts in a row came to nothing*100000 s*"])
 
 
-def test_money_that_was_spent_meanwhile_ends_a_pause(project: Project, serve) -> None:
+def test_cost_limit_reached_during_a_pause_ends_it(project: Project, serve) -> None:
     serve(busy(5), {"text": idea(0.9)})
-    with night(project, "--iterations=3", "--autoresearch-max-cost=1usd") as (process, printed):
+    with session(project, "--iterations=3", "--autoresearch-max-cost=1usd") as (process, printed):
         wait_for("paused until", printed)
         cost_budget = CostBudget(project.ledger().path)
         cost_budget.settle(cost_budget.reserve("another worker's", 1.0), 1.0)
@@ -162,7 +162,7 @@ def pytest_runtest_setup(item):
 @pytest.mark.parametrize(
     ("seconds", "verdicts"), [(2.5, ["keep", "keep"]), (7.0, ["infra", "keep"])]
 )
-def test_what_the_infrastructure_failed_is_trained_again_in_its_attempt(
+def test_run_failed_by_infrastructure_is_retried_in_its_attempt(
     project: Project, seconds: float, verdicts: list[str]
 ) -> None:
     conftest = (project.path / "conftest.py").read_text()
@@ -179,9 +179,7 @@ def test_what_the_infrastructure_failed_is_trained_again_in_its_attempt(
 
 
 @pytest.mark.slow
-def test_a_workers_pause_is_told_by_the_process_that_a_person_started(
-    project: Project, serve
-) -> None:
+def test_driver_prints_the_pause_of_a_worker(project: Project, serve) -> None:
     serve(busy(2), {"text": idea(0.9)}, {"text": idea(0.8)})
     result = project.pytester.runpytest_subprocess(*OPTIONS, "-n1", "--iterations=2", timeout=120)
     assert result.ret == 0

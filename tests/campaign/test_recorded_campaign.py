@@ -1,4 +1,4 @@
-"""A recorded researcher over the wire, judged by real training: nothing lost, nothing overcharged."""
+"""A recorded language model over a loopback server, judged by real training."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def result(conversation: Conversation) -> dict[str, str]:
 # ---------------------------------------------------------------- the recordings do not rot
 
 
-def test_there_are_enough_of_them_and_each_file_is_used_once() -> None:
+def test_every_recording_is_used_once() -> None:
     assert len(ALL) >= 32
     assert len(BY_NAME) == len(ALL)
     scenario = (RECORDINGS / "campaign.yaml").read_text()
@@ -59,7 +59,7 @@ def test_there_are_enough_of_them_and_each_file_is_used_once() -> None:
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_a_recording_applies_to_the_shipped_file_when_it_says_so_and_not_before(name: str) -> None:
+def test_recording_applies_to_the_shipped_file_only_as_it_declares(name: str) -> None:
     conversation = BY_NAME[name]
     *before, last = conversation.answers
     if conversation.outcome in ("refused", "invalid"):
@@ -76,7 +76,7 @@ def test_a_recording_applies_to_the_shipped_file_when_it_says_so_and_not_before(
         assert usable(result(BY_NAME[conversation.on]), before[0]) is not None
 
 
-def test_only_those_that_say_so_repeat_an_earlier_one() -> None:
+def test_only_declared_recordings_repeat_an_earlier_one() -> None:
     seen: set[str] = set()
     for conversation in ALL:
         if conversation.outcome in ("refused", "invalid"):
@@ -125,7 +125,7 @@ def run(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.slow
-def test_a_campaign_over_the_wire_loses_nothing_and_its_costs_add_up(clone: Path, wire) -> None:
+def test_recorded_campaign_is_complete_and_its_costs_add_up(clone: Path, wire) -> None:
     server = wire(
         "halve-the-batch", "matrix-rate", "flash-attention", "refusal", "tight-softcap",
         "tight-softcap-again", "hostile-title",
@@ -168,7 +168,7 @@ def test_a_campaign_over_the_wire_loses_nothing_and_its_costs_add_up(clone: Path
 
 
 @pytest.mark.slow
-def test_the_benchmark_runs_as_a_stranger_would() -> None:
+def test_benchmark_runs_from_the_command_line() -> None:
     if not (ROOT / ".autoresearch/data/stdlib/manifest.json").exists():
         assert run(ROOT, "prepare.py").returncode == 0
     done = run(ROOT, "benchmarks/recorded.py", "--budget", "20ktok")

@@ -1,4 +1,4 @@
-"""A researcher with a memory, over the wire: ideas, literature, a person who steers, and a bill."""
+"""Notes, papers, steering and cost forecast of a language model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.arxiv import Server, nowhere
-from support.llm_campaign import ANSWER, idea, night
+from support.llm_campaign import ANSWER, idea, run_session
 from support.project import PYTHON, Project
 from support.prompts import context
 from support.wire.server import Wire
@@ -62,14 +62,16 @@ def asked(wire: Wire) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-def test_ideas_come_and_go_papers_are_read_and_a_person_steers(
+def test_prompt_contains_ideas_papers_and_the_edited_brief(
     project: Project, steered: Steered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arxiv = Server()
     monkeypatch.setenv("AUTORESEARCH_ARXIV", arxiv.url)
     project.write(".autoresearch/main/ideas.md", "# Ideas\n\n- [ ] my own idea\n")
     project.write("literature/notes.md", "smaller batches generalise\n")
-    result = night(project, "--iterations=3", "--autoresearch-papers=muon", "--junitxml=log.xml")
+    result = run_session(
+        project, "--iterations=3", "--autoresearch-papers=muon", "--junitxml=log.xml"
+    )
     arxiv.close()
     assert result.ret == 0
 
@@ -140,7 +142,7 @@ def test_workers_share_notes_papers_and_the_brief(
     arxiv = Server()
     monkeypatch.setenv("AUTORESEARCH_ARXIV", arxiv.url)
     steered.script = [{"text": idea(1 + n / 10) + "Idea: tie the weights\n"} for n in range(1, 9)]
-    result = night(project, "--iterations=4", "--autoresearch-papers=muon", "-n2")
+    result = run_session(project, "--iterations=4", "--autoresearch-papers=muon", "-n2")
     arxiv.close()
     assert result.ret == 0
     assert len(arxiv.asked) == 1
@@ -151,18 +153,18 @@ def test_workers_share_notes_papers_and_the_brief(
     assert ideas.count("tie the weights") == 1
 
 
-def test_a_model_that_does_not_exist_ends_the_session_before_the_baseline(
+def test_unknown_model_ends_the_session_before_the_baseline(
     project: Project, steered: Steered
 ) -> None:
     steered.model = {"status": 404, "type": "not_found_error", "message": "no such model"}
-    result = night(project, "--iterations=3")
+    result = run_session(project, "--iterations=3")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["ERROR: --autoresearch-proposer=anthropic: not found*"])
     assert not steered.requests
     assert not project.ledger().attempts()
 
 
-def test_who_does_not_think_is_looked_at_before_the_baseline_too(project: Project) -> None:
+def test_fast_proposer_is_checked_before_the_baseline(project: Project) -> None:
     project.write(
         "absent.py",
         "from pytest_autoresearch.core.proposal import ProposerUnavailable\n"
@@ -182,11 +184,11 @@ def test_who_does_not_think_is_looked_at_before_the_baseline_too(project: Projec
 
 
 @pytest.mark.slow
-def test_a_session_begins_with_what_it_will_cost_and_with_what_it_must_do_without(
+def test_session_prints_cost_forecast_and_warnings_first(
     project: Project, steered: Steered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTORESEARCH_ARXIV", nowhere())
-    result = night(project, "--iterations=1", "--autoresearch-papers=muon")
+    result = run_session(project, "--iterations=1", "--autoresearch-papers=muon")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         ["no new papers:*refused*", "proposals: 1 attempts, about $0.0*claude-sonnet-5-5, genai-*"]
@@ -201,7 +203,7 @@ def cost(line: str) -> float:
     return float(line.split("about $")[1].split()[0])
 
 
-def test_the_preview_grows_with_attempts_history_and_prices() -> None:
+def test_cost_forecast_grows_with_attempts_history_and_prices() -> None:
     sonnet, opus = AnthropicProposer("claude-sonnet-5-5"), AnthropicProposer("claude-opus-5-5")
     line = forecast(sonnet, context(), 100)
     assert line.startswith("proposals: 100 attempts, about $")
@@ -217,7 +219,7 @@ def test_the_preview_grows_with_attempts_history_and_prices() -> None:
 SOURCE = "LR = 0.02\n"
 
 
-def test_a_control_arm_that_would_take_every_attempt_is_refused() -> None:
+def test_control_arm_of_every_attempt_is_refused() -> None:
     parse = {option.field: option.parse for option in OPTIONS}["control"]
     assert [parse(text) for text in ("0", "2", "4")] == [0, 2, 4]
     for text in ("1", "-1", "often"):
@@ -232,7 +234,7 @@ def test_a_control_arm_that_would_take_every_attempt_is_refused() -> None:
         (LiteralSearch("ratchet", ratchet), "unknown price (ratchet)"),
     ],
 )
-def test_who_has_no_list_price_is_said_to_have_none(proposer, says: str) -> None:
+def test_forecast_without_a_list_price_says_so(proposer, says: str) -> None:
     assert says in forecast(proposer, context(), 10)
     assert "$" not in forecast(proposer, context(), MAX_ATTEMPTS)
 
@@ -251,7 +253,7 @@ def pytest_runtest_setup(item):
 """
 
 
-def test_a_brief_that_cannot_be_read_for_a_while_takes_no_attempt(project: Project) -> None:
+def test_temporarily_unreadable_brief_costs_no_attempt(project: Project) -> None:
     conftest = (project.path / "conftest.py").read_text()
     project.write("conftest.py", conftest + HALF_EDITED)
     project.commit("somebody edits")
@@ -266,7 +268,7 @@ def test_a_brief_that_cannot_be_read_for_a_while_takes_no_attempt(project: Proje
     assert printed.count("No such file or directory: '") == 1
 
 
-def test_a_brief_that_cannot_be_read_at_the_start_is_bad_usage(project: Project) -> None:
+def test_unreadable_brief_at_the_start_is_a_usage_error(project: Project) -> None:
     project.write("program.md", "---\nknobs: {LR: 3}\n---\n")
     project.commit("half a brief")
     result = project.run("--autoresearch-proposer=ratchet", "--iterations=4")

@@ -1,4 +1,4 @@
-"""The doctor names what is wrong and what to do, and shows no key."""
+"""The doctor command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def line(output: str, name: str) -> str:
     return next(row for row in output.splitlines() if row.split()[1] == name)
 
 
-def test_a_project_in_order_is_told_so(project: Project) -> None:
+def test_doctor_passes_on_a_valid_project(project: Project) -> None:
     done = examine(project)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in (
@@ -40,13 +40,13 @@ def test_a_project_in_order_is_told_so(project: Project) -> None:
     assert "main is not started yet" in line(done.stdout, "campaign")
 
 
-def test_keys_are_named_and_never_shown(project: Project) -> None:
+def test_doctor_names_keys_without_values(project: Project) -> None:
     done = examine(project, ANTHROPIC_API_KEY="sk-secret-value")
     assert "ANTHROPIC_API_KEY" in line(done.stdout, "keys")
     assert "secret-value" not in done.stdout + done.stderr
 
 
-def test_a_campaign_is_described(project: Project) -> None:
+def test_doctor_describes_the_campaign(project: Project) -> None:
     project.propose(0.9)
     project.run("--iterations=1", "--autoresearch-confirm=0")
     assert "main: 4 attempts, champion 0.9" in line(examine(project).stdout, "campaign")
@@ -61,7 +61,9 @@ def test_a_campaign_is_described(project: Project) -> None:
         (lambda p: (p / "conftest.py").write_text("1/0\n"), "ZeroDivisionError"),
     ],
 )
-def test_what_is_broken_is_named_and_fails(project: Project, damage, said: str) -> None:
+def test_doctor_names_a_broken_project_and_exits_with_1(
+    project: Project, damage, said: str
+) -> None:
     damage(project.path)
     done = examine(project)
     assert done.returncode == 1
@@ -70,7 +72,7 @@ def test_what_is_broken_is_named_and_fails(project: Project, damage, said: str) 
 
 
 @pytest.mark.parametrize("command", ["doctor", "report", "finalize", "verify", "transfer"])
-def test_a_ledger_of_a_newer_version_is_one_line(project: Project, command: str) -> None:
+def test_ledger_of_a_newer_version_is_a_one_line_error(project: Project, command: str) -> None:
     ledger = project.ledger()
     with ledger._write() as db:
         db.execute("PRAGMA user_version = 99")

@@ -1,4 +1,4 @@
-"""A campaign's branch becomes history to review; every refusal leaves nothing behind."""
+"""The finalize command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def finalize(project: Project, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def night(make_project) -> Project:
+def campaign_project(make_project) -> Project:
     project: Project = make_project(train=TRAIN)
     project.propose(setting("A", 0.1), setting("B", 0.3), setting("C", 0.2))
     project.run("--iterations=3", "--autoresearch-confirm=1")
@@ -45,20 +45,20 @@ def subjects(project: Project, branch: str = "research/main") -> list[str]:
     return git(project.path, "log", "--format=%s", "--reverse", f"main..{branch}").splitlines()
 
 
-def test_every_keep_is_a_commit_with_its_own_gain(night: Project) -> None:
-    done = finalize(night)
+def test_each_keep_becomes_a_commit_with_its_gain(campaign_project: Project) -> None:
+    done = finalize(campaign_project)
     assert done.returncode == 0, done.stderr
-    assert subjects(night) == ["A to 0.1", "B to 0.3", "C to 0.2"]
-    message = git(night.path, "log", "-1", "--format=%B", "research/main")
+    assert subjects(campaign_project) == ["A to 0.1", "B to 0.3", "C to 0.2"]
+    message = git(campaign_project.path, "log", "-1", "--format=%B", "research/main")
     assert "gain +0.200000" in message
     assert "because" in message
-    assert git(night.path, "diff", "autoresearch/main", "research/main") == ""
+    assert git(campaign_project.path, "diff", "autoresearch/main", "research/main") == ""
     assert "git push -u origin research/main" in done.stdout
-    body = (night.path / ".autoresearch/main/pull-request.md").read_text()
+    body = (campaign_project.path / ".autoresearch/main/pull-request.md").read_text()
     assert "gain on fresh seeds: +0.5" in body
 
 
-def test_keeps_that_were_taken_out_again_are_not_in_the_history(make_project) -> None:
+def test_ablated_keeps_are_not_in_the_history(make_project) -> None:
     project: Project = make_project(train=TRAIN)
     project.propose(setting("A", 0.1), setting("B", 0.3))
     project.run("--iterations=2", "--autoresearch-ablate", "--autoresearch-confirm=0")
@@ -67,22 +67,22 @@ def test_keeps_that_were_taken_out_again_are_not_in_the_history(make_project) ->
     assert git(project.path, "diff", "autoresearch/main", "research/main") == ""
 
 
-def test_keeps_are_grouped_and_squashed(night: Project) -> None:
-    assert finalize(night, "--group=mutation-0001,mutation-0002").returncode == 0
-    assert subjects(night) == ["2 steps: A to 0.1, …", "C to 0.2"]
-    assert finalize(night, "--squash", "--branch=one").returncode == 0
-    assert subjects(night, "one") == ["3 steps: A to 0.1, …"]
-    assert git(night.path, "diff", "research/main", "one") == ""
+def test_keeps_are_grouped_and_squashed(campaign_project: Project) -> None:
+    assert finalize(campaign_project, "--group=mutation-0001,mutation-0002").returncode == 0
+    assert subjects(campaign_project) == ["2 steps: A to 0.1, …", "C to 0.2"]
+    assert finalize(campaign_project, "--squash", "--branch=one").returncode == 0
+    assert subjects(campaign_project, "one") == ["3 steps: A to 0.1, …"]
+    assert git(campaign_project.path, "diff", "research/main", "one") == ""
 
 
-def test_the_working_tree_is_not_touched(night: Project) -> None:
-    (night.path / "untracked.txt").write_text("mine")
-    before = git(night.path, "rev-parse", "HEAD")
-    assert finalize(night).returncode == 0
-    assert git(night.path, "rev-parse", "HEAD") == before
-    assert git(night.path, "symbolic-ref", "--short", "HEAD") == "main"
-    assert (night.path / "untracked.txt").read_text() == "mine"
-    assert (night.path / "train.py").read_text() == TRAIN.replace("METRIC", "val_bpb")
+def test_the_working_tree_is_not_touched(campaign_project: Project) -> None:
+    (campaign_project.path / "untracked.txt").write_text("mine")
+    before = git(campaign_project.path, "rev-parse", "HEAD")
+    assert finalize(campaign_project).returncode == 0
+    assert git(campaign_project.path, "rev-parse", "HEAD") == before
+    assert git(campaign_project.path, "symbolic-ref", "--short", "HEAD") == "main"
+    assert (campaign_project.path / "untracked.txt").read_text() == "mine"
+    assert (campaign_project.path / "train.py").read_text() == TRAIN.replace("METRIC", "val_bpb")
 
 
 def dirty(project: Project) -> None:
@@ -112,14 +112,16 @@ def foreign(project: Project) -> None:
         (lambda p: None, ("--branch=bad..name",), "bad..name"),
     ],
 )
-def test_refusals_say_why_and_create_nothing(night: Project, damage, args, said: str) -> None:
-    damage(night)
-    before = git(night.path, "for-each-ref", "--format=%(refname) %(objectname)")
-    done = finalize(night, *args)
+def test_refusal_names_the_reason_and_creates_nothing(
+    campaign_project: Project, damage, args, said: str
+) -> None:
+    damage(campaign_project)
+    before = git(campaign_project.path, "for-each-ref", "--format=%(refname) %(objectname)")
+    done = finalize(campaign_project, *args)
     assert done.returncode == 4
     assert said in done.stderr
     assert "Traceback" not in done.stderr
-    assert git(night.path, "for-each-ref", "--format=%(refname) %(objectname)") == before
+    assert git(campaign_project.path, "for-each-ref", "--format=%(refname) %(objectname)") == before
 
 
 def test_a_campaign_without_keeps_has_nothing_to_finalize(project: Project) -> None:
@@ -129,7 +131,7 @@ def test_a_campaign_without_keeps_has_nothing_to_finalize(project: Project) -> N
     assert (done.returncode, "nothing was kept" in done.stderr) == (4, True)
 
 
-def test_a_hostile_title_is_one_word_to_the_shell_and_text_on_the_page(make_project) -> None:
+def test_hostile_title_is_quoted_for_shell_and_page(make_project) -> None:
     project: Project = make_project(train=TRAIN)
     title = "it's $(touch pwned) `touch pwned` <img src=x> fixes"
     project.propose(setting("A", 0.1).replace("A to 0.1", title))
@@ -146,16 +148,16 @@ def test_a_hostile_title_is_one_word_to_the_shell_and_text_on_the_page(make_proj
     assert "<img" not in (project.path / ".autoresearch/main/pull-request.md").read_text()
 
 
-def test_a_failure_leaves_no_branch(night: Project) -> None:
-    (night.path / ".autoresearch/main/pull-request.md").mkdir()
-    before = git(night.path, "for-each-ref")
-    done = finalize(night)
+def test_failure_leaves_no_branch(campaign_project: Project) -> None:
+    (campaign_project.path / ".autoresearch/main/pull-request.md").mkdir()
+    before = git(campaign_project.path, "for-each-ref")
+    done = finalize(campaign_project)
     assert done.returncode == 4
     assert "pull-request.md: Is a directory; nothing was created" in done.stderr
-    assert git(night.path, "for-each-ref") == before
+    assert git(campaign_project.path, "for-each-ref") == before
 
 
-def test_a_gain_that_was_confirmed_of_an_earlier_champion_is_not_claimed(make_project) -> None:
+def test_confirmation_of_an_earlier_champion_is_not_claimed(make_project) -> None:
     project: Project = make_project(train=TRAIN)
     project.propose(setting("A", 0.1), setting("C", 0.2))
     project.run("--iterations=1", "--autoresearch-confirm=1")

@@ -17,7 +17,7 @@ def transfer(project: Project, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def night(project: Project) -> Project:
+def campaign_project(project: Project) -> Project:
     project.propose(
         "Title: better\n\ntrain.py\n<<<<<<< SEARCH\nSCORE = 1.0\n=======\nSCORE = 0.9\n>>>>>>> REPLACE\n"
     )
@@ -26,23 +26,23 @@ def night(project: Project) -> Project:
     return project
 
 
-def test_a_gain_that_scales_transfers(night: Project) -> None:
-    done = transfer(night, "--budget=4", "--scale=SCORE=2")
+def test_gain_at_a_larger_scale_transfers(campaign_project: Project) -> None:
+    done = transfer(campaign_project, "--budget=4", "--scale=SCORE=2")
     assert done.returncode == 0, done.stderr
     assert "budget 1200s, SCORE x 2" in done.stdout
     assert "transfers: +0.200000 val_bpb over 2 seed(s)" in done.stdout
-    ledger = night.ledger()
+    ledger = campaign_project.ledger()
     (told,) = ledger.meta("transfers")
     assert (told["where"], told["champion"], told["n"]) == ("budget 1200s, SCORE x 2", 2, 2)
     ledger.close()
 
 
-def test_a_gain_that_reverses_does_not(night: Project) -> None:
-    assert transfer(night, "--scale=SCORE=-1").returncode == 1
+def test_reversed_gain_does_not_transfer(campaign_project: Project) -> None:
+    assert transfer(campaign_project, "--scale=SCORE=-1").returncode == 1
 
 
-def test_what_cannot_be_scaled_is_named_with_what_can(night: Project) -> None:
-    done = transfer(night, "--scale=WIDTH=2")
+def test_unknown_constant_is_named_with_the_known_ones(campaign_project: Project) -> None:
+    done = transfer(campaign_project, "--scale=WIDTH=2")
     assert done.returncode == 4
     assert "LR, SLEEP, SCORE" in done.stderr
     assert "Traceback" not in done.stderr
@@ -58,19 +58,19 @@ def test_without_a_keep_there_is_nothing_to_transfer(project: Project) -> None:
 @pytest.mark.parametrize(
     "args", [["--budget=nan"], ["--budget=inf"], ["--scale=SCORE=nan"], ["--scale=SCORE=inf"]]
 )
-def test_numbers_that_are_none_are_refused(project: Project, args: list[str]) -> None:
+def test_invalid_numbers_are_refused(project: Project, args: list[str]) -> None:
     done = transfer(project, *args)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
 
-def test_more_seeds_than_the_calibration_had_are_trained(night: Project) -> None:
-    done = transfer(night, "--budget=1", "--seeds=4")
+def test_more_seeds_than_the_calibration_are_trained(campaign_project: Project) -> None:
+    done = transfer(campaign_project, "--budget=1", "--seeds=4")
     assert done.returncode == 0, done.stderr
     assert "over 4 seed(s)" in done.stdout
 
 
-def test_where_the_baseline_fails_nothing_is_compared(make_project) -> None:
+def test_failing_baseline_is_not_compared(make_project) -> None:
     train = "import os\nWIDTH = 8\nSCORE = 1.0\nprint('METRIC:', SCORE / (WIDTH < 9))\n"
     project: Project = make_project(train=train)
     project.propose(

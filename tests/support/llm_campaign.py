@@ -15,7 +15,7 @@ def idea(score: float) -> str:
     )
 
 
-def night(project: Project, *args: str):
+def run_session(project: Project, *args: str):
     return project.pytester.runpytest_subprocess(
         "--autoresearch", "--autoresearch-model=claude-sonnet-5-5", "--autoresearch-control=0",
         "--autoresearch-confirm=0", "-p", "no:cacheprovider", *args, timeout=300,
