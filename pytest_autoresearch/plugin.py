@@ -37,7 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("autoresearch"):
         return
     from .session import fixtures
-    from .session.session import SESSION, start
+    from .session.session import SESSION
+    from .session.start import start
 
     session = config.stash[SESSION] = start(config)
     plugins = config.pluginmanager

@@ -1,4 +1,4 @@
-"""Between the ledger's rows and the records that every other room reads."""
+"""Conversion between rows of the ledger and records."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def champion_of(row: sqlite3.Row) -> Champion:
 
 
 def body_of(proposal: Proposal) -> str:
-    """Return a proposal as it is stored: its title is one line of plain text, whoever shows it."""
+    """Return a proposal as stored JSON; its title becomes one line of plain text."""
     return json.dumps(asdict(replace(proposal, title=one_line(proposal.title) or "untitled")))
 
 

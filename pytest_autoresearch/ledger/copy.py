@@ -1,7 +1,7 @@
 """The copy of a campaign's ledger in git: ``refs/autoresearch/<tag>/ledger``.
 
-Only the latest copy is reachable, and it travels with the campaign's other refs. It is the one way to
-restore a campaign elsewhere: numbering, champion, noise, logs, curves and money are all in the file.
+Only the latest copy is reachable. It is pushed with the other refs of the campaign and restores
+numbering, champion, noise, logs, curves and money in another clone.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ def _check_commits(repository: Repository, ledger: Ledger, tag: str) -> None:
     if missing := [commit for commit in champions if not repository.has(commit)]:
         raise RepositoryError(
             f"commit {missing[0][:10]} of campaign {tag!r} is not in this clone; run: git fetch "
-            f"--unshallow, or git fetch origin '+refs/autoresearch/{tag}/*:refs/autoresearch/{tag}/*'"
+            f"--unshallow, or git fetch origin '+refs/autoresearch/{tag}/*:"
+            f"refs/autoresearch/{tag}/*'"
         )
     repository.check_branch(tag, champions)

@@ -188,3 +188,9 @@ def _rename_confirmed_keeps(db: sqlite3.Connection) -> None:
     for keep in (confirmation or {}).get("keeps", ()):
         keep["attempt"] = keep.pop("slot")
     db.execute("UPDATE meta SET value = ? WHERE key = 'confirmation'", (json.dumps(confirmation),))
+
+
+def row_id(cursor: sqlite3.Cursor) -> int:
+    """Return the id of the row that a statement inserted."""
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid

@@ -308,8 +308,8 @@ class Repository:
         tip = self._refs(ref).get(ref)
         if tip is not None and tip not in ours:
             raise RepositoryError(
-                f"branch {short} holds commit {tip[:10]}, which does not belong to this campaign; rename it "
-                f"(git branch -m {short} {short}-old) or give another --autoresearch-tag"
+                f"branch {short} holds commit {tip[:10]}, which does not belong to this campaign; "
+                f"rename it (git branch -m {short} {short}-old) or give another --autoresearch-tag"
             )
 
     def tried(self, tag: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Everything that ever happened in a campaign: one SQLite file, the truth.
+"""The ledger: everything that happened in a campaign, in one SQLite file.
 
 Git refs, junit, tsv and HTML are projections of it and can be rebuilt. Several processes write
 at once (WAL, ``BEGIN IMMEDIATE``); the champion row is the only compare-and-swap. A lease belongs
@@ -18,31 +18,20 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from ..core.processes import boot_id, is_alive, process_start
-from ..core.proposal import Proposal, Usage
+from ..core.proposal import Usage
 from ..core.records import ABLATION, Attempt, Champion, CheckNote, Outcome, SessionRecord
 from ..core.run import Run
 from .cache import RecordCache
-from .codec import body_of, champion_of, proposal_of, scores_of
-from .database import Database
+from .codec import champion_of, scores_of
 from .database import LedgerUnavailable as LedgerUnavailable
+from .database import row_id
+from .proposals import ProposalStore, charge
 
 ROW_FIELDS = frozenset(
     ("id", "attempt_id", "seed", "purpose", "state", "device", "concurrency", "budget", "started",
      "finished")
 )  # fmt: skip
 """Fields of a `Run` that are columns of its row; the others are stored as JSON."""
-
-RETRIES = 3
-"""Attempts of one session in which a proposal may meet a failure of the infrastructure: one that
-brings it about itself must not take every attempt of every night."""
-
-_WAITING = """
-SELECT * FROM proposals p WHERE (state = 'drafted' OR state = 'ahead' AND EXISTS
-    (SELECT 1 FROM attempts s JOIN sessions x ON x.id = s.session_id
-    WHERE s.id = p.attempt_id AND x.ended IS NOT NULL)) AND (SELECT count(*) FROM attempts
-    WHERE proposal_id = p.id AND state = 'infra' AND session_id =
-    (SELECT session_id FROM attempts WHERE id = ?)) < ? ORDER BY id LIMIT 1
-"""
 
 
 class CampaignBusy(Exception):
@@ -65,7 +54,7 @@ class ChampionMoved(Exception):
     """Another mutation was kept since the champion was read."""
 
 
-class Ledger(Database):
+class Ledger(ProposalStore):
     """One campaign's ledger; safe to share between threads of a process."""
 
     def __init__(self, path: Path) -> None:
@@ -80,21 +69,19 @@ class Ledger(Database):
     def begin_session(
         self, *, driver: str, worker: str = "main", config: Mapping[str, object] | None = None
     ) -> int:
-        """Register this process and recover what dead sessions left; return the session's id.
+        """Register this process, close dead sessions, and return the session's id.
 
         Args:
             driver: Token shared by the processes of one pytest run.
             worker: xdist worker name, or ``main``.
-            config: What was asked for.
+            config: Options of the session.
 
         Raises:
             CampaignBusy: A live process of another driver works on this campaign.
         """
         with self._write() as db:
-            for row in db.execute("SELECT * FROM sessions WHERE ended IS NULL").fetchall():
-                if not is_alive(row["host"], row["boot_id"], row["pid"], row["pid_start"]):
-                    self._close_dead_session(db, row["id"])
-                elif row["driver"] != driver:
+            for row in self._close_dead_sessions(db):
+                if row["driver"] != driver:
                     raise CampaignBusy(
                         f"campaign {self.path.parent.name!r} is being worked on by process "
                         f"{row['pid']} on {row['host']}; wait for it, or give another "
@@ -114,16 +101,24 @@ class Ledger(Database):
                     time.time(),
                 ),
             )
-            return _id(cursor)
+            return row_id(cursor)
 
     def recover(self) -> None:
-        """Take over what dead sessions left, e.g. a replaced worker's attempt."""
+        """Close the sessions of dead processes, e.g. of a replaced worker."""
         with self._write() as db:
-            for row in db.execute("SELECT * FROM sessions WHERE ended IS NULL").fetchall():
-                if not is_alive(row["host"], row["boot_id"], row["pid"], row["pid_start"]):
-                    self._close_dead_session(db, row["id"])
+            self._close_dead_sessions(db)
 
-    def _close_dead_session(self, db: sqlite3.Connection, session_id: int) -> None:
+    def _close_dead_sessions(self, db: sqlite3.Connection) -> list[sqlite3.Row]:
+        """Close the sessions of dead processes; return the live ones."""
+        live = []
+        for row in db.execute("SELECT * FROM sessions WHERE ended IS NULL").fetchall():
+            if is_alive(row["host"], row["boot_id"], row["pid"], row["pid_start"]):
+                live.append(row)
+            else:
+                self._close_session(db, row["id"])
+        return live
+
+    def _close_session(self, db: sqlite3.Connection, session_id: int) -> None:
         now = time.time()
         db.execute("UPDATE sessions SET ended = ? WHERE id = ?", (now, session_id))
         for row in db.execute(
@@ -131,13 +126,13 @@ class Ledger(Database):
         ).fetchall():
             self._abandon(db, row["id"], "interrupted", "the process died")
         if not db.execute("SELECT 1 FROM sessions WHERE ended IS NULL").fetchone():
-            self._balance(db)
+            self._attribute_unbilled_cost(db)
 
     @staticmethod
-    def _balance(db: sqlite3.Connection) -> None:
-        """Charge the last attempt with what was spent and is in no proposal: calls that were cut off.
+    def _attribute_unbilled_cost(db: sqlite3.Connection) -> None:
+        """Attribute the cost of interrupted LLM calls to the last attempt.
 
-        So what the attempts cost adds up to what was spent.
+        Costs per attempt then sum to the total that was spent.
         """
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'spend'").fetchone():
             return
@@ -146,19 +141,19 @@ class Ledger(Database):
         known = sum(json.loads(row["body"])["usage"].get("cost_usd") or 0.0 for row in rows)
         [(last,)] = db.execute("SELECT max(id) FROM attempts WHERE kind = 'mutation'").fetchall()
         if last is not None and (spent or 0.0) - known > 1e-6:
-            _charge(db, last, Usage(cost_usd=spent - known))
+            charge(db, last, Usage(cost_usd=spent - known))
 
     def end_session(self, session_id: int, exit_code: int | None) -> None:
-        """Note that a session ended in order."""
+        """Record the end of a session and its exit code."""
         with self._write() as db:
-            self._close_dead_session(db, session_id)
+            self._close_session(db, session_id)
             db.execute("UPDATE sessions SET exit = ? WHERE id = ?", (exit_code, session_id))
 
     def close_all_sessions(self) -> None:
-        """Close every open session of a restored ledger: its processes ran elsewhere."""
+        """Close every open session, of a restored ledger whose processes ran elsewhere."""
         with self._write() as db:
             for row in db.execute("SELECT id FROM sessions WHERE ended IS NULL").fetchall():
-                self._close_dead_session(db, row["id"])
+                self._close_session(db, row["id"])
 
     def sessions(self) -> list[SessionRecord]:
         """Return every session, oldest first."""
@@ -182,10 +177,10 @@ class Ledger(Database):
     def start_attempt(
         self, *, session_id: int, worker: str, name: str, kind: str, number: int
     ) -> Attempt:
-        """Open an attempt's row.
+        """Insert the row of an attempt that starts.
 
         Raises:
-            SlotTaken: A baseline of that number is running or has its score.
+            AttemptTaken: A baseline of that number is running or has its score.
         """
         with self._write() as db:
             if kind == "baseline":
@@ -201,89 +196,15 @@ class Ledger(Database):
                 " VALUES (?, ?, ?, ?, ?, 'running', ?)",
                 (name, kind, number, session_id, worker, time.time()),
             )
-            return self.attempt(_id(cursor))
+            return self.attempt(row_id(cursor))
 
     def commits(self) -> dict[str, str]:
         """Return attempt name to commit of every mutation that has one."""
         rows = self._rows("SELECT name, \"commit\" FROM attempts WHERE kind != 'baseline'")
         return {row["name"]: row["commit"] for row in rows if row["commit"]}
 
-    def save_proposal(self, attempt_id: int, proposal: Proposal, parent: int | None) -> int:
-        """Write down an attempt's proposal before anything is done with it."""
-        with self._write() as db:
-            cursor = db.execute(
-                "INSERT INTO proposals (state, attempt_id, parent, body, created)"
-                " VALUES ('leased', ?, ?, ?, ?)",
-                (attempt_id, parent, body_of(proposal), time.time()),
-            )
-            db.execute(
-                "UPDATE attempts SET proposal_id = ?, parent = ? WHERE id = ?",
-                (_id(cursor), parent, attempt_id),
-            )
-            return _id(cursor)
-
-    def add_draft(self, proposal: Proposal, parent: int, ahead_of: int | None = None) -> int:
-        """Keep a proposal that was made ahead.
-
-        Args:
-            proposal: What was proposed.
-            parent: Attempt whose files it was made for.
-            ahead_of: Attempt during which it was made: it belongs to that attempt's session, and waits
-                for any attempt when that has ended, or died. None: it waits for any attempt now.
-
-        Returns:
-            Its row.
-        """
-        with self._write() as db:
-            cursor = db.execute(
-                "INSERT INTO proposals (state, attempt_id, parent, body, created)"
-                " VALUES (?, ?, ?, ?, ?)",
-                ("drafted" if ahead_of is None else "ahead", ahead_of, parent, body_of(proposal),
-                 time.time()),
-            )  # fmt: skip
-            return _id(cursor)
-
-    def drop_draft(self, row: int, taken: bool) -> None:
-        """Forget a proposal that was made ahead: an attempt has it now, or else nobody wants it.
-
-        What was paid for one that nobody wants stays with the attempt during which it was made.
-        """
-        drop = "DELETE FROM proposals" if taken else "UPDATE proposals SET state = 'spent'"
-        with self._write() as db:
-            db.execute(f"{drop} WHERE id = ? AND state = 'ahead'", (row,))
-
-    def charge(self, attempt_id: int, usage: Usage) -> None:
-        """Add what was paid for nothing to an attempt."""
-        with self._write() as db:
-            _charge(db, attempt_id, usage)
-
-    def lease_proposal(self, attempt_id: int) -> tuple[Proposal, int | None] | None:
-        """Give the oldest proposal that waits for an attempt to this one.
-
-        Returns:
-            The proposal and the attempt whose files it was made for; None if none waits. One with
-            which the infrastructure failed `RETRIES` times waits for the next session.
-        """
-        with self._write() as db:
-            row = db.execute(_WAITING, (attempt_id, RETRIES)).fetchone()
-            if row is None:
-                return None
-            db.execute(
-                "UPDATE proposals SET state = 'leased', attempt_id = ? WHERE id = ?",
-                (attempt_id, row["id"]),
-            )
-            db.execute(
-                "UPDATE attempts SET proposal_id = ?, parent = ? WHERE id = ?",
-                (row["id"], row["parent"], attempt_id),
-            )
-            return proposal_of(row["body"]), row["parent"]
-
-    def proposal_waits(self, attempt_id: int) -> bool:
-        """Whether `lease_proposal` would find one for an attempt of the same session."""
-        return bool(self._rows(_WAITING, attempt_id, RETRIES))
-
     def add_check_notes(self, attempt_id: int, notes: Sequence[CheckNote]) -> None:
-        """Add what gates and guards said."""
+        """Append notes of checks and constraints."""
         with self._write() as db:
             (before,) = db.execute(
                 "SELECT check_notes FROM attempts WHERE id = ?", (attempt_id,)
@@ -311,10 +232,10 @@ class Ledger(Database):
         return self.attempt(row["id"])
 
     def finish_attempt(self, attempt_id: int, **outcome: Unpack[Outcome]) -> None:
-        """Give an attempt its one verdict.
+        """Record the verdict of a running attempt.
 
         Raises:
-            ValueError: It has one already.
+            ValueError: The attempt is not running.
         """
         with self._write() as db:
             self._finish(db, attempt_id, outcome)
@@ -350,11 +271,7 @@ class Ledger(Database):
         db.execute(
             "UPDATE proposals SET state = CASE WHEN EXISTS (SELECT 1 FROM attempts WHERE id = ? AND"
             " kind = ?) THEN 'spent' ELSE 'drafted' END WHERE attempt_id = ? AND state = 'leased'",
-            (
-                attempt_id,
-                ABLATION,
-                attempt_id,
-            ),  # what to leave out is asked anew, and is no mutation
+            (attempt_id, ABLATION, attempt_id),  # ablations are never requeued
         )
         db.execute(
             "UPDATE runs SET state = ?, finished = ? WHERE attempt_id = ? AND state = 'running'",
@@ -397,7 +314,7 @@ class Ledger(Database):
                 " started) VALUES (?, ?, ?, 'running', ?, ?, ?, ?)",
                 (attempt_id, seed, purpose, device, concurrency, budget, time.time()),
             )
-            return _id(cursor)
+            return row_id(cursor)
 
     def finish_run(self, run_id: int, result: Any) -> None:
         """Write a `run.Run` down."""
@@ -425,7 +342,7 @@ class Ledger(Database):
         return champion_of(rows[0]) if rows else None
 
     def champions(self) -> list[Champion]:
-        """Return every champion there was, the baseline first."""
+        """Return every champion, the baseline first."""
         return [champion_of(row) for row in self._rows("SELECT * FROM champions ORDER BY version")]
 
     def promote(
@@ -472,15 +389,3 @@ class Ledger(Database):
             db.execute(
                 "UPDATE champions SET scores = ? WHERE version = ?", (json.dumps(merged), version)
             )
-
-
-def _id(cursor: sqlite3.Cursor) -> int:
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
-
-
-def _charge(db: sqlite3.Connection, attempt_id: int, usage: Usage) -> None:
-    db.execute(
-        "INSERT INTO proposals (state, attempt_id, body, created) VALUES ('spent', ?, ?, ?)",
-        (attempt_id, body_of(Proposal("came to nothing", (), usage=usage)), time.time()),
-    )

@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ..campaign.open import CampaignResources
 from ..campaign.project import DEFAULT_DATA, declared_in
 from ..core.errors import UsageError
 from ..core.experiment import Experiment
+from ..core.proposal import ProposerUnavailable
+from ..core.text import one_line
 from ..options import expanded
+from . import testreports
 
 if TYPE_CHECKING:
     from ..options import Options
@@ -28,6 +32,10 @@ def usage_errors() -> Iterator[None]:
         yield
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+PROPOSER = ("name", "propose", "close")
+"""Members that every proposer must have; see `core.proposal.Proposer`."""
 
 
 def find_experiment(config: pytest.Config) -> Experiment:
@@ -95,3 +103,30 @@ def _check_output(option: str, path: Path) -> None:
         raise pytest.UsageError(
             f"{option}: {path} cannot be written ({error.strerror}); choose another place"
         ) from None
+
+
+def prepare_proposer(
+    resources: CampaignResources, name: str, first: int, attempts: int
+) -> list[str]:
+    """Check the proposer before the baseline is measured; return lines on model and cost.
+
+    Args:
+        resources: Resources of the campaign.
+        name: Name of the proposer.
+        first: Number of the first attempt.
+        attempts: Attempts of this session.
+
+    Raises:
+        pytest.UsageError: The proposer cannot propose.
+    """
+    try:
+        researcher = resources.researcher
+        lines = researcher.prepare(first, attempts, first - 1)
+        missing = [member for member in PROPOSER if not hasattr(researcher.main, member)]
+        if missing:
+            raise ValueError(f"it lacks {' and '.join(missing)}; see docs/proposers.md")
+    except Exception as error:  # a user's factory may raise anything
+        expected = isinstance(error, ProposerUnavailable | ValueError)
+        reason = one_line(error, 1000) if expected else testreports.words(error)
+        raise pytest.UsageError(f"--autoresearch-proposer={name}: {reason}") from None
+    return lines

@@ -8,34 +8,34 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from ..campaign.attempt import WorkingAttempt
 from ..campaign.facts import SessionSettings
+from ..campaign.loop import Campaign
 from ..campaign.open import CampaignResources
 from ..campaign.pause import PastDeadline, PauseControl
-from ..campaign.project import check
 from ..core.experiment import Experiment
 from ..core.outcome import NoScore, Score, Trial
+from ..core.proposal import ProposerExhausted
+from ..core.run import Progress
 from ..core.text import one_line
 from ..ledger import copy
 from ..ledger.git import Repository
+from ..ledger.status import clear_status, write_status
 from ..ledger.store import ChampionMoved, Ledger, LedgerUnavailable
 from ..options import Options
+from ..proposers.registry import default
+from ..report.junit import properties
 from ..report.terminal import SessionView
-from ..sandbox.launch import survey
-from ..training.devices import cpu_name, visible_gpus
 from . import preflight, testreports
 from .items import PLAN, AttemptItem
-from .plan import Plan, make
+from .plan import Plan
 from .reporter import Reporter
 from .stopping import Signals, exit_code, stop_condition, terminate
-
-if TYPE_CHECKING:
-    from ..campaign.attempt import WorkingAttempt
-    from ..campaign.loop import Campaign
-    from ..core.run import Progress
+from .view import view
 
 SESSION = pytest.StashKey["Session"]()
 
@@ -43,46 +43,6 @@ INTERRUPTED = "interrupted"
 
 OURS = "autoresearch: "
 """Prefix of the reason when the plugin itself stops; xdist carries it from a worker."""
-
-PROPOSER = ("name", "propose", "close")
-"""Members that every proposer must have; see `core.proposal.Proposer`."""
-
-
-def start(config: pytest.Config) -> Session:
-    """Check the project, open or resume the campaign and plan the session.
-
-    Raises:
-        pytest.UsageError: Something is not in order; raised before anything is spent.
-    """
-    options = Options.from_pytest(config)
-    root = config.rootpath
-    experiment = preflight.find_experiment(config)
-    if config.args_source is not pytest.Config.ArgsSource.ARGS:
-        # In xdist workers as well, because they read the project's testpaths again.
-        config.args[:] = [str(root / experiment.program)]
-    given = getattr(config, "workerinput", {}).get("autoresearch")
-    if given is not None:
-        plan = Plan.from_json(given)
-        return Session(config, options, experiment, plan, is_driver=False)
-    preflight.check_installed(experiment)
-    with preflight.usage_errors():
-        repository = check(root, experiment)
-        _check_proposer(options, root)
-        if not (config.option.collectonly or config.option.setupplan):
-            preflight.check_outputs(config, options)
-        plan = make(config, options, experiment, repository)
-    if getattr(config.option, "maxschedchunk", 0) is None:
-        config.option.maxschedchunk = 1
-    return Session(config, options, experiment, plan, is_driver=True)
-
-
-def _check_proposer(options: Options, root: Path) -> None:
-    from ..proposers.registry import check, default
-
-    try:
-        check(options.proposer or default(), root)
-    except ValueError as error:
-        raise pytest.UsageError(f"--autoresearch-proposer: {error}") from None
 
 
 @dataclass(eq=False)
@@ -166,40 +126,14 @@ class Session:
     @property
     def proposer(self) -> str:
         """Return the name of the proposer."""
-        from ..proposers.registry import default
-
         return self.options.proposer or default()
 
     def view(self) -> SessionView:
         """Return what the terminal shows of this session."""
-        plan, options = self.plan, self.options
-        contract = self.experiment.run is None
-        if not contract:
-            score = "score: self-reported by the command"
-        elif options.sandbox == "off":
-            score = "sandbox: off; score: unverified"
-        else:
-            report = survey()
-            trust = "trusted" if report.verified else "unverified"
-            score = f"sandbox: {report.headline()}; score: {trust}"
-        gpus = visible_gpus()
-        return SessionView(
-            tag=plan.tag,
-            first=plan.first,
-            resumed=plan.first > 1 or not plan.baselines,
-            proposer=self.proposer,
-            rule=options.judge,
-            budget=str(plan.facts.budget),
-            device=f"{len(gpus)} GPU(s)" if gpus else cpu_name(),
-            score=score,
-            contract=contract,
-            metric=self.experiment.metric,
-            iterations=options.iterations,
-            planned=plan.attempts,
-            html=options.html,
-            stopping=self.stopping,
-            open_ledger=lambda: self.ledger,
-        )
+        return view(
+            self.plan, self.options, self.experiment, self.proposer, self.stopping,
+            lambda: self.ledger,
+        )  # fmt: skip
 
     def _say(self, line: str) -> None:
         """Print a line; lines of workers and threads travel with the next report."""
@@ -221,42 +155,15 @@ class Session:
 
     def _paused(self, line: str) -> None:
         """Show a pause in the live view, in workers with its reason; '' ends it."""
-        from ..core.run import Progress
-
         shown = line if self.reporter is None else line.partition(": ")[0]
         for attempt in self._attempts.values():
             phase = shown or ("start" if attempt.proposal else "propose")
             self._show(attempt, "", Progress(phase))
 
-    def _prepare(self) -> None:
-        """Check the proposer before the baseline is measured.
-
-        Raises:
-            pytest.UsageError: It cannot propose.
-        """
-        from ..core.proposal import ProposerUnavailable
-
-        plan = self.plan
-        try:
-            researcher = self.resources.researcher
-            lines = researcher.prepare(plan.first, self.options.iterations or 100, plan.first - 1)
-            missing = [name for name in PROPOSER if not hasattr(researcher.main, name)]
-            if missing:
-                raise ValueError(f"it lacks {' and '.join(missing)}; see docs/proposers.md")
-        except Exception as error:  # a user's factory may raise anything
-            expected = isinstance(error, ProposerUnavailable | ValueError)
-            reason = one_line(error, 1000) if expected else testreports.words(error)
-            raise pytest.UsageError(f"--autoresearch-proposer={self.proposer}: {reason}") from None
-        for line in lines:
-            self._say(line)
-
     # ------------------------------------------------------------------ fixtures
 
     def propose(self, item: AttemptItem) -> WorkingAttempt:
         """Open the attempt of an item and fetch its proposal."""
-        from ..core.proposal import ProposerExhausted
-        from ..core.run import Progress
-
         campaign = self.campaign()
         attempt = campaign.begin(item.name, item.kind, item.number)
         self._attempts[item.nodeid] = attempt
@@ -336,8 +243,6 @@ class Session:
     ) -> None:
         if attempt is None or not isinstance(trial, Trial):
             return
-        from ..report.junit import properties
-
         record = self.campaign().recorder.record_verdict(attempt, trial, verdict, reason)
         self._attempts.pop(item.nodeid, None)
         self.idle()
@@ -418,7 +323,11 @@ class Session:
         if self._dry:
             return
         if self.reporter is not None:
-            self._prepare()
+            attempts = self.options.iterations or 100
+            for line in preflight.prepare_proposer(
+                self.resources, self.proposer, self.plan.first, attempts
+            ):
+                self._say(line)
             with preflight.usage_errors():
                 self.resources.join()
         self._signals.listen()
@@ -431,8 +340,6 @@ class Session:
             self._show(*campaign.runner.running, progress)
 
     def _show(self, attempt: WorkingAttempt, purpose: str, progress: Progress) -> None:
-        from ..ledger.status import write_status
-
         write_status(
             self.folder,
             self.resources.worker,
@@ -445,8 +352,6 @@ class Session:
 
     def idle(self) -> None:
         """Clear this process's line of the live view."""
-        from ..ledger.status import clear_status
-
         clear_status(self.folder, self.resources.worker)
 
     def stop_reason(self) -> str:

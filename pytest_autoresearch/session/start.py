@@ -1,0 +1,50 @@
+"""Start of a session: checks, campaign and plan, before anything is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ..campaign.project import check
+from ..options import Options
+from ..proposers.registry import check as check_proposer
+from ..proposers.registry import default
+from . import preflight
+from .plan import Plan, make
+from .session import Session
+
+
+def start(config: pytest.Config) -> Session:
+    """Check the project, open or resume the campaign and plan the session.
+
+    Raises:
+        pytest.UsageError: Something is not in order; raised before anything is spent.
+    """
+    options = Options.from_pytest(config)
+    root = config.rootpath
+    experiment = preflight.find_experiment(config)
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        # In xdist workers as well, because they read the project's testpaths again.
+        config.args[:] = [str(root / experiment.program)]
+    given = getattr(config, "workerinput", {}).get("autoresearch")
+    if given is not None:
+        plan = Plan.from_json(given)
+        return Session(config, options, experiment, plan, is_driver=False)
+    preflight.check_installed(experiment)
+    with preflight.usage_errors():
+        repository = check(root, experiment)
+        _check_proposer(options, root)
+        if not (config.option.collectonly or config.option.setupplan):
+            preflight.check_outputs(config, options)
+        plan = make(config, options, experiment, repository)
+    if getattr(config.option, "maxschedchunk", 0) is None:
+        config.option.maxschedchunk = 1
+    return Session(config, options, experiment, plan, is_driver=True)
+
+
+def _check_proposer(options: Options, root: Path) -> None:
+    try:
+        check_proposer(options.proposer or default(), root)
+    except ValueError as error:
+        raise pytest.UsageError(f"--autoresearch-proposer: {error}") from None
