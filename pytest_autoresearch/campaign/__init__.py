@@ -1,1 +1,1 @@
-"""TODO campaign."""
+"""The loop of a campaign, in order; independent of pytest."""

@@ -264,7 +264,7 @@ def test_temporarily_unreadable_brief_costs_no_attempt(project: Project) -> None
     briefs = [s.meta["brief"] for s in attempts]
     assert briefs[0] == briefs[1] == briefs[2] != briefs[3]
     printed = result.stdout.str()
-    assert printed.count("program.md line 2: the front matter is not YAML; until") == 1
+    assert printed.count("program.md line 2: the front matter is not YAML; proposals use") == 1
     assert printed.count("No such file or directory: '") == 1
 
 
