@@ -3,9 +3,9 @@
     python benchmarks/known.py [--quick] [--seeds 5]
 
 Runs a replayed campaign of the shipped experiment in a scratch clone; then trains every mutation
-and the champion it was judged against on seeds that the campaign never used, in pairs, and sets
-the verdict beside the gain found there. Needs the data of ``python prepare.py``. About 50 trials
-of 30 seconds; ``--quick`` has a tenth of the budget and shows the mechanics only.
+and the champion it was judged against on seeds that the campaign never used, in pairs, and prints
+the verdict beside the gain measured there. Needs the data of ``python prepare.py``. About 50 runs
+of 30 seconds; ``--quick`` has a tenth of the budget and only checks that it works.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def report(campaign: Campaign, seeds: range) -> list[dict[str, object]]:
-    """Print the table as it is measured."""
+    """Print one line per mutation as it is measured."""
     sigma = campaign.runner.noise().sigma
     print(f"sigma of one paired difference {sigma:.4f}; truth over {len(seeds)} fresh seeds")
     print(f"{'verdict':10}{'judged gain':>12}{'n':>3}{'true gain':>12}{'± se':>9}  mutation")

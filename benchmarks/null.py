@@ -2,11 +2,10 @@
 
     python benchmarks/null.py [--quick] [--real RESULTS.jsonl]
 
-Simulated: 2,000 campaigns of 100 null mutations per rule and per true noise, sigma estimated
-inside the simulation as production does. With ``--real``, additionally campaigns of real trainings
-of the shipped experiment, null mutations all of them, judged attempt by attempt as a campaign would, and
-the noise of a pair at several budgets; what is measured is appended to the file, and what is in it
-is not trained again.
+Simulated: 2,000 campaigns of 100 null mutations per rule and true noise; sigma is estimated as in
+production. With ``--real``, also campaigns of real trainings of the shipped experiment with null
+mutations only, judged as in a campaign, and the noise of a pair at several budgets. Scores are
+appended to the file and not measured again.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from simulation import night
+from simulation import simulate_campaign
 
 from pytest_autoresearch import Budget
 from pytest_autoresearch.judge.verdicts import Judge, Prior, Rule, estimate_noise
@@ -33,10 +32,10 @@ REAL_BUDGET = "100ktok"
 NOISE_BUDGETS = ("50ktok", "100ktok", "300ktok", "600ktok")
 NOISE_RUNS = 16
 SHARES = (1 / 3, 0.5, 1.0, 1.5, 2.0)
-"""True noise of a pair over the prior's; a campaign does not know it."""
+"""True sigma over the prior's; a campaign does not know it."""
 
 
-def simulated(nights: int, attempts: int) -> dict[Rule, dict[float, float]]:
+def simulated(campaigns: int, attempts: int) -> dict[Rule, dict[float, float]]:
     """False keeps per campaign, by rule and true sigma over the prior's."""
     table: dict[Rule, dict[float, float]] = {}
     for rule in get_args(Rule):
@@ -44,10 +43,11 @@ def simulated(nights: int, attempts: int) -> dict[Rule, dict[float, float]]:
         for share in SHARES:
             sigma = share * Prior().sigma
             found = [
-                night(
-                    Judge(rule), random.Random(n), sigma=sigma, effect=lambda *_: 0.0, attempts=attempts
+                simulate_campaign(
+                    Judge(rule), random.Random(n), sigma=sigma, effect=lambda *_: 0.0,
+                    attempts=attempts,
                 )
-                for n in range(nights)
+                for n in range(campaigns)
             ]  # fmt: skip
             table[rule][share] = statistics.fmean(one.keeps for one in found)
     return table
@@ -99,19 +99,19 @@ class Pool:
         return result.score
 
     def close(self) -> None:
-        """End the trials' processes."""
+        """End the processes of the runs."""
         if self._launcher is not None:
             self._launcher.close()
 
 
 @dataclass(frozen=True)
 class Real:
-    """What came of a campaign of real null mutations.
+    """The result of a campaign of real null mutations.
 
     Attributes:
         keeps: Mutations kept.
-        claimed: Gain that the last champion seems to have, summed over keeps.
-        sigma: Of a pair, as the judge believed in the end.
+        claimed: Apparent gain of the last champion, summed over keeps.
+        sigma: Final estimate of the judge, of one pair.
     """
 
     keeps: int
@@ -158,9 +158,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--real", type=Path, metavar="RESULTS.jsonl")
     options = parser.parse_args()
-    nights = 100 if options.quick else 2000
-    table = simulated(nights, 100)
-    print(f"false keeps per campaign of 100 null mutations; {nights} campaigns each")
+    campaigns = 100 if options.quick else 2000
+    table = simulated(campaigns, 100)
+    print(f"false keeps per campaign of 100 null mutations; {campaigns} campaigns each")
     print(f"{'true sigma':12}" + "".join(f"{share * Prior().sigma:9.4f}" for share in SHARES))
     for rule, row in table.items():
         print(f"{rule:12}" + "".join(f"{value:9.3f}" for value in row.values()))

@@ -32,8 +32,8 @@ LIMITS = {500: 2.5, 1000: 5.0}
 
 CURVE_POINTS, LOG_CHARS = 580, 1500
 REASON = (
-    "1.970979 is not better than 1.956699: champion 1.972077 on the same 2 seeds, less 0.015378 "
-    "that luck explains (sigma 0.006242, 11 degrees of freedom)"
+    "1.970979 is not better than 1.956699: champion 1.972077 on the same 2 seeds, and a margin of "
+    "0.015378 for noise (sigma 0.006242, 11 degrees of freedom)"
 )
 CHECKS = ("parses", "stays_small", "changes_something", "advisory_scan", "smoke")
 

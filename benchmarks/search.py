@@ -1,13 +1,13 @@
-"""How much of a reachable gain the proposers without a key find, on a surrogate of a trainer.
+"""Share of the reachable gain that the search proposers find on a surrogate of a trainer.
 
-    python benchmarks/search.py [--quick] [--proposers NAME ...] [--policies NAME ...]
+    python benchmarks/search.py [--quick] [--proposers NAME ...] [--parents NAME ...]
 
-The real proposers edit a real file of constants. Its "score" is a made-up smooth function of them,
-in the shape of what knobs do to a small trainer: most do nearly nothing, a few help when moved in
-one direction, most hurt when moved far, two interact, one crashes beyond a limit. Verdicts are the
-production judge's and parents the production policy's: scores of one seed share that seed's luck,
-close calls are replicated. It compares proposers and policies, at equal attempts and at equal
-trainings; it says nothing of any trainer's true optimum.
+The real proposers edit a real file of constants. Its "score" is a simulated smooth function of them
+with the typical effects of hyperparameters on a small trainer: most have almost no effect, a few
+help in one direction, most hurt when moved far, two interact, one crashes beyond a limit. Judge and
+parent selection are the production ones: scores of one seed share that seed's noise, close calls
+are replicated. It compares proposers and parent selections at equal attempts and equal trainings;
+it does not predict the optimum of a real trainer.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SEEDS = (1, 2, 3)
 
 
 def loss(v: dict[str, object], optimum: dict[str, float]) -> float | None:
-    """Score without noise, or None for a crash; `optimum` says where each knob is best."""
+    """Return the score without noise, or None for a crash; `optimum` holds the best values."""
     n = {name: float(value) for name, value in v.items() if not isinstance(value, str)}
     if n["MATRIX_LR"] > 0.035 or n["EMBEDDING_LR"] > 0.39 or n["MLP_RATIO"] <= 0:
         return None
@@ -76,7 +76,7 @@ def loss(v: dict[str, object], optimum: dict[str, float]) -> float | None:
 
 
 def landscape(rng: random.Random) -> dict[str, float]:
-    """Where the knobs are best: near where they stand, a few of them worth moving."""
+    """Draw an optimum near the current values, with a few hyperparameters worth moving."""
     values = {knob.name: knob.value for knob in find(SOURCE)}
     near: dict[str, float] = {}
     for name, value in values.items():
@@ -93,10 +93,10 @@ def landscape(rng: random.Random) -> dict[str, float]:
 def campaign(
     proposer: str, attempts: int, seed: int, selection: ParentSelection
 ) -> list[tuple[float, int]]:
-    """After each attempt: share of the reachable gain that the champion holds, trainings so far."""
+    """Return after each attempt the champion's share of the reachable gain, and the trainings."""
     rng = random.Random(seed)
     optimum = landscape(rng)
-    luck = {s: rng.gauss(0, SEED_SD) for s in range(1, 40)}
+    seed_noise = {s: rng.gauss(0, SEED_SD) for s in range(1, 40)}
     judge, groups, trainings = Judge(), [], 0
     experiment = Experiment()
 
@@ -107,7 +107,7 @@ def campaign(
         nonlocal trainings
         trainings += 1
         true = truth(text)
-        return None if true is None else true + luck[s] + rng.gauss(0, PAIR_SD / math.sqrt(2))
+        return None if true is None else true + seed_noise[s] + rng.gauss(0, PAIR_SD / math.sqrt(2))
 
     def applies(edits: Sequence[Edit]) -> bool:
         before = {"train.py": texts[champions[-1].attempt_id]}
@@ -195,27 +195,27 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--proposers", nargs="+", default=["random", "ratchet", "gp"])
     parser.add_argument(
-        "--policies",
+        "--parents",
         nargs="+",
         default=get_args(ParentSelection),
         choices=get_args(ParentSelection),
     )
     options = parser.parse_args()
-    attempts, nights = (20, 4) if options.quick else (100, 24)
+    attempts, landscapes = (20, 4) if options.quick else (100, 24)
     shown = [n for n in (20, 50, 100) if n <= attempts]
     result: dict[str, dict[str, float]] = {}
-    print(f"share of the reachable gain, mean of {nights} landscapes, and trainings")
+    print(f"share of the reachable gain, mean of {landscapes} landscapes, and trainings")
     print(f"{'':18}" + "".join(f"{f'{n} attempts':>16}" for n in shown))
     with ProcessPoolExecutor() as pool:
-        for name, selection in itertools.product(options.proposers, options.policies):
-            jobs = [(name, attempts, seed, selection) for seed in range(nights)]
+        for name, selection in itertools.product(options.proposers, options.parents):
+            jobs = [(name, attempts, seed, selection) for seed in range(landscapes)]
             runs = list(pool.map(simulate, jobs))
             row = {n: statistics.fmean(run[n - 1][0] for run in runs) for n in shown}
             cost = {n: statistics.fmean(run[n - 1][1] for run in runs) for n in shown}
             cells = "".join(f"{f'{row[n]:.1%} ({cost[n]:.0f})':>16}" for n in shown)
             print(f"{f'{name}, {selection}':18}{cells}", flush=True)
             result[f"{name}, {selection}"] = {str(n): round(row[n], 4) for n in shown}
-    print(json.dumps({"share_of_gain": result, "landscapes": nights}))
+    print(json.dumps({"share_of_gain": result, "landscapes": landscapes}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Simulated campaigns under the production judge and selection, shared by null.py and progress.py.
+"""Simulated campaigns with the production judge and parent selection, for null.py and progress.py.
 
-A score is (true level of the code) + (luck of the seed, shared by all code) + (luck of this code
-on this seed), and what mutations gain adds up. Verdicts come from `judge.Judge.decide`, sigma from
-`judge.estimate_noise` with the shipped prior, parents, retests and merges from `policy.course`, all
-called as a campaign calls them; only training is made up.
+A score is (true level of the code) + (noise of the seed, shared by all code) + (noise of this code
+on this seed); gains of mutations add up. Verdicts come from `Judge.decide`, sigma from
+`estimate_noise` with the shipped prior, parents, retests and merges from `next_step`, called as in
+a campaign; only the training is simulated.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from pytest_autoresearch.judge.parents import ParentSelection, next_step
 from pytest_autoresearch.judge.verdicts import Judge, Prior, estimate_noise
 
 SEED_SD = 0.010
-"""Between seeds; cancels in pairs, and is here so that a judge that forgets to pair is caught."""
+"""Between seeds; cancels in pairs, and would expose a judge that does not pair."""
 
 Effect = Callable[[random.Random, int], float]
 """Draws the true gain of an attempt's mutation over its parent, positive is better."""
 
 
 @dataclass(frozen=True)
-class Gates:
-    """What an attempt costs besides its trainings, in trainings.
+class Checks:
+    """Costs of an attempt besides its trainings, in trainings.
 
     Attributes:
-        smoke: Of the smoke run, every attempt.
-        duplicates: Share of proposals that repeat an earlier one and are trained all the same.
+        smoke: Cost of the smoke run, for every attempt.
+        duplicates: Share of proposals that repeat an earlier one and are still trained.
     """
 
     smoke: float = 0.0
@@ -40,8 +40,8 @@ class Gates:
 
 
 @dataclass
-class Night:
-    """What came of one simulated campaign.
+class Outcome:
+    """The result of one simulated campaign.
 
     Attributes:
         attempts: Mutations tried.
@@ -49,11 +49,11 @@ class Night:
         keeps: Mutations kept.
         not_real: Keeps whose true gain over the champion before them is not positive;
             simplifications are not counted here.
-        simplified: Keeps that only a simpler program gets.
-        carried: Keeps of which the newest mutation gains nothing itself.
+        simplified: Keeps of equal but simpler programs.
+        carried: Keeps whose newest mutation gains nothing by itself.
         true_gain: Of the last champion over the baseline.
         claimed_gain: The same by the scores they were kept with.
-        lost: True loss that simplifications added up to.
+        lost: True loss summed over simplifications.
     """
 
     attempts: int = 0
@@ -67,7 +67,7 @@ class Night:
     lost: float = 0.0
 
 
-def night(
+def simulate_campaign(
     judge: Judge,
     rng: random.Random,
     *,
@@ -77,46 +77,46 @@ def night(
     cost: float = math.inf,
     calibrate: int = 3,
     prior: Prior | None = None,
-    check_notes: Gates | None = None,
+    checks: Checks | None = None,
     seeds: int = 1,
     simpler: float = 0.0,
     selection: ParentSelection = "archive",
-) -> Night:
+) -> Outcome:
     """Simulate one campaign.
 
     Args:
         judge: The rule.
-        rng: Source of all luck.
+        rng: Source of all randomness.
         sigma: True standard deviation of one paired difference.
-        effect: Of every mutation.
-        attempts: How many mutations at most.
-        cost: How many trainings at most; the attempt that exceeds it is finished.
+        effect: True gain of each mutation.
+        attempts: Maximum number of mutations.
+        cost: Maximum number of trainings; the attempt that exceeds it is finished.
         calibrate: Seeds of the baseline.
-        prior: What is believed of sigma at the start.
-        check_notes: What they cost and save.
+        prior: Noise assumed at the start.
+        checks: Costs besides training.
         seeds: A new champion is trained until it has so many.
         simpler: Share of mutations that are the simpler program.
-        selection: Whose files the next mutation changes.
+        selection: Parent selection.
     """
-    own, prior, check_notes = sigma / math.sqrt(2), prior or Prior(), check_notes or Gates()
-    ideas = random.Random(rng.getrandbits(64))  # the same ones whatever a rule spends its luck on
-    seed_luck: dict[int, float] = {}
+    own, prior, checks = sigma / math.sqrt(2), prior or Prior(), checks or Checks()
+    ideas = random.Random(rng.getrandbits(64))  # the same ones for every rule
+    seed_noise: dict[int, float] = {}
 
     def train(level: float, seed: int) -> float:
         result.cost += 1
-        if seed not in seed_luck:
-            seed_luck[seed] = rng.gauss(0, SEED_SD)
-        return level + seed_luck[seed] + rng.gauss(0, own)
+        if seed not in seed_noise:
+            seed_noise[seed] = rng.gauss(0, SEED_SD)
+        return level + seed_noise[seed] + rng.gauss(0, own)
 
-    result = Night()
+    result = Outcome()
     champion = {seed: train(0.0, seed) for seed in range(1, calibrate + 1)}
     lineage, groups = _Lineage(), list[dict[int, float]]()
     while result.attempts < attempts and result.cost < cost:
-        if check_notes.duplicates and rng.random() < check_notes.duplicates:
+        if checks.duplicates and rng.random() < checks.duplicates:
             result.cost += 1
             continue
         result.attempts += 1
-        result.cost += check_notes.smoke
+        result.cost += checks.smoke
         at, (parent, fresh, parts) = lineage.level(), lineage.next(selection, result.attempts)
         less = False
         if fresh:
@@ -126,11 +126,11 @@ def night(
         ordered = sorted(champion)
         seed = ordered[result.attempts % len(ordered)]
         candidate: dict[int, float] = {}
-        earns_wealth = result.keeps - result.simplified
+        gainful = result.keeps - result.simplified
         while True:
             candidate[seed] = train(-at - gain, seed)
             noise = estimate_noise(groups, prior)
-            decision = judge.decide(candidate, champion, noise, result.attempts, less, earns_wealth)
+            decision = judge.decide(candidate, champion, noise, result.attempts, less, gainful)
             if decision.action != "replicate":
                 break
             assert decision.seed is not None
@@ -140,7 +140,7 @@ def night(
         if len(candidate) > 1:
             groups.append({s: candidate[s] - champion[s] for s in candidate if s in champion})
         kept = decision.action == "keep"
-        lineage.settle(parent, parts, kept, decision.gain_sigma)
+        lineage.record(parent, parts, kept, decision.gain_sigma)
         if kept:
             equal = decision.simplification
             result.keeps += 1
@@ -158,9 +158,9 @@ def night(
 
 
 class _Lineage:
-    """Which mutations a version of the code consists of, in the records that the selection reads.
+    """The mutations in each version of the code, as records that the parent selection reads.
 
-    A mutation is one edit that is named after it, and applies where it is not applied yet.
+    A mutation is one edit, named after it, that applies where it is not applied yet.
 
     Attributes:
         gains: Mutation to its true gain.
@@ -181,7 +181,7 @@ class _Lineage:
         return math.fsum(self.gains[one] for one in parts)
 
     def next(self, selection: ParentSelection, number: int) -> tuple[int, int, frozenset[int]]:
-        """Return the parent, the new mutation (0: an old idea comes first), and what is tried."""
+        """Return the parent, the new mutation (0: a retest or merge), and the mutations to try."""
         best = self._parts[self._champions[-1].attempt_id]
         chosen = next_step(
             selection, self._attempts, self._champions, number, 0,
@@ -194,7 +194,7 @@ class _Lineage:
         self._origin, self._edits = chosen.proposal.origin, chosen.proposal.edits
         return chosen.parent, 0, best | {int(edit.search) for edit in self._edits}
 
-    def settle(self, parent: int, parts: frozenset[int], kept: bool, sigmas: float) -> None:
+    def record(self, parent: int, parts: frozenset[int], kept: bool, sigmas: float) -> None:
         """Write the attempt's record."""
         number = len(self._attempts) + 2
         self._parts[number] = parts
@@ -202,7 +202,7 @@ class _Lineage:
             Attempt(
                 number, "", "mutation", number - 1, 1, "", "done", 0.0, parent=parent,
                 verdict="keep" if kept else "discard", gain_sigma=sigmas, commit="made",
-                champion_before=self._champions[-1].attempt_id, edits=self._edits, 
+                champion_before=self._champions[-1].attempt_id, edits=self._edits,
                 origin=self._origin,
             )
         )  # fmt: skip

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..core.records import CONFIRM, HOLDOUT, OWN
-from ..judge.confirmation import Confirmation, Gain, Survival, _holds, kept_gain, paired_gain
+from ..judge.confirmation import Confirmation, Gain, Survival, kept_gain, paired_gain, still_holds
 from .attempt import WorkingAttempt
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def confirm(
                 attempt.title,
                 attempt.gain or 0.0,
                 again.gain if again else None,
-                again is not None and _holds(attempt, again, noise, metric),
+                again is not None and still_holds(attempt, again, noise, metric),
             )
         )
     confirmation = Confirmation(

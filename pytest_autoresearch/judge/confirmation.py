@@ -1,21 +1,19 @@
-"""TODO judge.confirmation."""
+"""Confirmation of a campaign's gain on fresh seeds and on the holdout."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
 from ..core.experiment import Metric
-from ..core.records import ABLATION
+from ..core.records import ABLATION, Attempt, Champion
 from .verdicts import SIMPLER, Noise, Prior, estimate_noise
 
-if TYPE_CHECKING:
-    from ..core.records import Attempt, Champion
-
 NORMAL_95 = 1.959964
-"""Two-sided 95 % in standard deviations of a normal law; turned into a t-quantile by the noise."""
+"""Two-sided 95 % quantile of the normal distribution; `Noise.bar` turns it into a t-quantile."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +34,14 @@ class Gain:
 
 @dataclass(frozen=True)
 class Survival:
-    """Whether a keep is still one on fresh seeds.
+    """The result of one keep on fresh seeds.
 
     Attributes:
         attempt: Ledger row of the kept attempt.
         name, title: Of the attempt.
         claimed: Gain it was kept with.
         gain: Mean gain over the champion before it, on fresh seeds; None if it has no score there.
-        held: Whether that gain is positive; of what was kept for being equal and simpler, whether
-            it is not behind by more than what counted as equal.
+        held: Whether that gain is positive or, for a simplification, still counts as equal.
     """
 
     attempt: int
@@ -57,16 +54,17 @@ class Survival:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What is left of a campaign's gain; stored as the ledger's fact ``closing``.
+    """The gain of a campaign, measured again; stored as the ledger's fact ``confirmation``.
 
     Attributes:
         champion: Version of the last champion.
         seeds: The fresh seeds.
-        kept: Gain of the last over the first champion by the pairs that its keeps were judged by.
-        confirmed: The same on the fresh seeds; None if either has no score there.
-        holdout: The same from the saved checkpoints on the holdout; None without one.
-        keeps: Of every keep that was examined.
-        trouble: Why something could not be measured, one line each.
+        kept: Sum of the paired gains of the last champion's keeps.
+        confirmed: Gain of the last over the first champion on the fresh seeds; None if either has
+            no score there.
+        holdout: The same for the saved checkpoints on the holdout; None without one.
+        keeps: One entry per examined keep.
+        trouble: One line per measurement that failed.
     """
 
     champion: int
@@ -75,64 +73,60 @@ class Confirmation:
     confirmed: Gain | None = None
     holdout: Gain | None = None
     keeps: tuple[Survival, ...] = ()
-    trouble: tuple[str, ...] = field(default=())
+    trouble: tuple[str, ...] = ()
 
 
 def paired_gain(differences: Sequence[float], noise: Noise) -> Gain | None:
-    """Mean of paired gains with its 95 % interval.
+    """Return the mean of paired gains with its 95 % interval, or None without differences.
 
-    The campaign's noise was pooled from mutations that differ a little from their champion. What
-    the first and the last one differ by may scatter more, so these pairs are pooled with it.
+    The scatter of these pairs is pooled into the campaign's noise: that was estimated from
+    mutations close to their champion, while the first and the last champion may differ a lot.
 
     Args:
         differences: Gains seed by seed, positive is better.
-        noise: Standard deviation of one of them, as the campaign knows it.
-
-    Returns:
-        None without differences.
+        noise: Of one difference, as estimated by the campaign.
     """
     if not differences:
         return None
-    n = len(differences)
-    mean = math.fsum(differences) / n
+    n, mean = len(differences), fmean(differences)
     noise = estimate_noise([dict(enumerate(differences))], Prior(noise.sigma, noise.freedom))
     half = noise.bar(NORMAL_95) * noise.sigma / math.sqrt(n)
     return Gain(mean, mean - half, mean + half, n)
 
 
-def _holds(attempt: Attempt, again: Gain, noise: Noise, metric: Metric) -> bool:
-    """Whether a keep is still what it was kept for: better, or equal and simpler."""
+def still_holds(attempt: Attempt, fresh: Gain, noise: Noise, metric: Metric) -> bool:
+    """Return whether a keep is still better, or still equal if it was kept as a simplification."""
     equal = attempt.kind == ABLATION
     if attempt.score is not None and attempt.bar is not None and attempt.gain is not None:
-        # such a bar lies behind the champion's score
+        # the bar of a simplification is worse than the champion's score
         equal |= metric.gain(attempt.score, attempt.bar) > attempt.gain + 1e-9 * abs(attempt.score)
-    return again.gain > (SIMPLER * noise.sigma / math.sqrt(again.n) if equal else 0.0)
+    return fresh.gain > (SIMPLER * noise.sigma / math.sqrt(fresh.n) if equal else 0.0)
 
 
 def kept_gain(attempts: Sequence[Attempt], champions: Sequence[Champion]) -> float:
-    """Return the sum of the paired gains that the champion's keeps were kept with."""
+    """Return the sum of the paired gains of the champion's keeps."""
     kept = {champion.attempt_id for champion in champions[1:]}
     return math.fsum(attempt.gain or 0.0 for attempt in attempts if attempt.id in kept)
 
 
 def lines(facts: dict[str, Any], metric: str) -> Iterator[str]:
-    """Say what the ledger's fact ``closing`` holds, for people."""
+    """Format the ledger's fact ``confirmation`` for people."""
     if confirmed := facts.get("confirmed"):
         yield (
-            f"confirmed gain  {format_interval(confirmed)} {metric} on {confirmed['n']} fresh seed(s); "
-            f"it was kept with {facts['kept']:+.6f}"
+            f"confirmed gain  {format_interval(confirmed)} {metric} on {confirmed['n']} fresh "
+            f"seed(s); it was kept with {facts['kept']:+.6f}"
         )
     if holdout := facts.get("holdout"):
-        yield f"holdout gain    {format_interval(holdout)} {metric} on text that no trial has seen"
+        yield f"holdout gain    {format_interval(holdout)} {metric} on text that no run has used"
     keeps = facts.get("keeps", ())
     if keeps:
         held = sum(bool(keep["held"]) for keep in keeps)
         yield f"keeps that hold on fresh seeds: {held} of {len(keeps)}"
         for keep in keeps:
-            again = "no score" if keep["gain"] is None else f"{keep['gain']:+.6f}"
+            fresh = "no score" if keep["gain"] is None else f"{keep['gain']:+.6f}"
             yield (
                 f"  {'holds' if keep['held'] else 'FALLS'}  {keep['name']} {keep['title']}: "
-                f"kept with {keep['claimed']:+.6f}, now {again}"
+                f"kept with {keep['claimed']:+.6f}, now {fresh}"
             )
     yield from facts.get("trouble", ())
 

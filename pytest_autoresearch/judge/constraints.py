@@ -1,54 +1,52 @@
-"""Bounds on what a gain may cost: checked on a finished trial, before anything is kept."""
+"""Constraints: bounds on secondary metrics of a finished run, checked before a keep."""
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
+from statistics import fmean
 
 from ..core.experiment import Budget, Experiment, Guard
 from ..core.records import CheckNote
 from ..core.run import Run
 
 TIMES_BASELINE = 2.0
-"""Times the baseline's seconds that a trial may take, everything included."""
+"""Bound on the seconds of a run, as a multiple of the baseline's."""
 
 SLACK_S = 20.0
-"""Seconds beyond that, so that a short command on a busy machine breaks no bound."""
+"""Seconds added to that bound, so that short commands pass it on a busy machine."""
 
 FIELDS = ("total_seconds", "train_seconds", "cpu_seconds", "steps", "work", "parameters",
           "peak_memory_bytes")  # fmt: skip
-"""Fields of a trial that the harness measures; 0 where it could not."""
+"""Fields of a run that the harness measures; 0 where it could not."""
 
 MEASURED = (*FIELDS, "tokens_per_second", "scoring_cpu_seconds")
-"""Every figure that is measured from outside."""
+"""All figures that the harness measures."""
 
 LAST_LINES = 80
-"""Lines of a failed check's output that are worth showing."""
-
-Measured = Run | Run
+"""Lines of a failed check's output that are shown."""
 
 
-def figure(run: Measured, name: str) -> float | None:
-    """Return a figure of a trial, or None where it is not known.
+def figure(run: Run, name: str) -> float | None:
+    """Return a figure of a run, or None where it is unknown.
 
-    What is in `MEASURED` comes from outside. Every other name is looked up among the metrics that
-    the candidate reported of itself, and so is what could not be measured (a command's steps).
+    Figures in `MEASURED` come from the harness. All others, and those that the harness could not
+    measure (the steps of a command), come from the metrics that the candidate reported.
     """
-    known: float | None = None
+    value: float | None = None
     if name in FIELDS:
-        known = float(getattr(run, name))
+        value = float(getattr(run, name))
     elif name == "tokens_per_second" and run.train_seconds:
-        known = run.work / run.train_seconds
+        value = run.work / run.train_seconds
     elif name == "scoring_cpu_seconds":
-        known = scoring_seconds(run)
-    return known or run.metrics.get(name)
+        value = scoring_seconds(run)
+    return value or run.metrics.get(name)
 
 
-def scoring_seconds(run: Measured) -> float | None:
-    """CPU seconds of loading and scoring, all passes together; None where they are unknown."""
-    spent = run.evidence.get("scoring_cpu_s")
-    return float(spent) if isinstance(spent, int | float) else None
+def scoring_seconds(run: Run) -> float | None:
+    """Return the CPU seconds of loading and scoring in all passes, or None where unknown."""
+    seconds = run.evidence.get("scoring_cpu_s")
+    return float(seconds) if isinstance(seconds, int | float) else None
 
 
 def built_in(
@@ -57,19 +55,17 @@ def built_in(
     baseline: Sequence[Run],
     memory_bound_bytes: int | None = None,
 ) -> tuple[Guard, ...]:
-    """Guards that every experiment has.
+    """Return the constraints that every experiment has.
 
-    Where the budget is a time of the outside clock, the whole trial is bounded by it too. Where it
-    is counted work, wall seconds belong to whoever shares the machine, so CPU seconds are bounded
-    instead: those of scoring, and, where nothing but tokens is counted, those of training.
+    A wall budget also bounds the wall time of the whole run. With budgets of counted work, wall
+    time depends on the load of the machine, so CPU seconds are bounded instead: those of scoring
+    and, where only tokens are counted, those of training.
 
     Args:
-        experiment: A command has no scoring of its own.
+        experiment: Scoring is bounded unless it is a command.
         wall_budget: Whether the budget is wall time.
-        baseline: The calibration's trials.
-        memory_bound_bytes: Nine tenths of the device's memory, shared among the trials on it.
-            While a trial runs, its memory is looked at a few times a second; this is held against
-            the peak that was found at its end.
+        baseline: Runs of the calibration.
+        memory_bound_bytes: Bound on the peak memory of a run, or None.
     """
     names = []
     if wall_budget:
@@ -78,70 +74,65 @@ def built_in(
         names.append("cpu_seconds")
     if not wall_budget and experiment.run is None:
         names.append("scoring_cpu_seconds")
-    found = []
-    for name in names:
-        if usual := _usual(baseline, name):
-            found.append(Guard(name, at_most=TIMES_BASELINE * usual + SLACK_S))
+    guards = [
+        Guard(name, at_most=TIMES_BASELINE * usual + SLACK_S)
+        for name in names
+        if (usual := _baseline_mean(baseline, name))
+    ]
     if memory_bound_bytes:
-        found.append(Guard("peak_memory_bytes", at_most=memory_bound_bytes))
-    return tuple(found)
+        guards.append(Guard("peak_memory_bytes", at_most=memory_bound_bytes))
+    return tuple(guards)
 
 
-def check(run: Measured, baseline: Sequence[Run], guards: Sequence[Guard]) -> list[CheckNote]:
-    """Hold a trial against every guard.
+def check(run: Run, baseline: Sequence[Run], guards: Sequence[Guard]) -> list[CheckNote]:
+    """Check a run against every constraint.
 
     Args:
         run: Finished, with a score.
-        baseline: The calibration's trials, for bounds that are multiples of theirs.
+        baseline: Runs of the calibration, for bounds that are multiples of theirs.
         guards: Built-in ones and the user's.
 
     Returns:
-        One note a guard; a note that is not ok names the figure, its value and its bound. A figure
-        that the candidate should have reported breaks its bound, or saying nothing would be a way
-        around it; one that the harness could not measure does not.
+        One note per constraint; a note that is not ok names the figure, its value and its bound. A
+        figure that the candidate does not report violates its bound, or omitting it would evade the
+        constraint; a figure that the harness could not measure does not.
     """
     return [_check(run, baseline, guard) for guard in guards]
 
 
-def _check(run: Measured, baseline: Sequence[Run], guard: Guard) -> CheckNote:
+def _check(run: Run, baseline: Sequence[Run], guard: Guard) -> CheckNote:
     metric, times = guard.metric, guard.at_most_times_baseline
     name, value = f"guard {metric}", figure(run, metric)
-    usual = None if times is None else _usual(baseline, metric)
     if value is None:
         absolute = guard.at_most is not None or guard.at_least is not None
-        printed = any(metric in known.metrics for known in baseline)
-        if printed or (absolute and metric not in MEASURED):
+        reported = any(metric in known.metrics for known in baseline)
+        if reported or (absolute and metric not in MEASURED):
             return CheckNote(name, False, f"{metric} was not reported, and is bounded")
-        return CheckNote(name, True, f"{metric} is not known")
-    said = f"{metric} {_text(metric, value)}"
+        return CheckNote(name, True, f"{metric} is unknown")
+    shown = f"{metric} {_text(metric, value)}"
     if not math.isfinite(value):
-        return CheckNote(name, False, f"{said} is no figure")
+        return CheckNote(name, False, f"{shown} is not finite")
     if guard.at_most is not None and value > guard.at_most:
-        return CheckNote(name, False, f"{said} is above its bound {_text(metric, guard.at_most)}")
+        return CheckNote(name, False, f"{shown} is above its bound {_text(metric, guard.at_most)}")
     if guard.at_least is not None and value < guard.at_least:
-        return CheckNote(name, False, f"{said} is below its bound {_text(metric, guard.at_least)}")
+        return CheckNote(name, False, f"{shown} is below its bound {_text(metric, guard.at_least)}")
+    usual = None if times is None else _baseline_mean(baseline, metric)
     if times is not None and usual is not None and value > times * usual:
         bound, base = _text(metric, times * usual), _text(metric, usual)
         return CheckNote(
-            name, False, f"{said} is above its bound {bound} ({times:g} x the baseline's {base})"
+            name, False, f"{shown} is above its bound {bound} ({times:g} x the baseline's {base})"
         )
-    return CheckNote(name, True, said)
+    return CheckNote(name, True, shown)
 
 
-def last_lines(run: Measured, count: int = LAST_LINES) -> str:
-    """The end of what a trial, or a check, printed.
-
-    Args:
-        run: Its output is kept as a head and a tail; a short one is all head.
-        count: Lines at most.
-    """
-    joined = f"{run.log_head}{run.log_tail}".rstrip()
-    return "\n".join(joined.splitlines()[-count:])
+def last_lines(run: Run, count: int = LAST_LINES) -> str:
+    """Return the last `count` lines that a run, or a check, printed."""
+    return "\n".join(f"{run.log_head}{run.log_tail}".rstrip().splitlines()[-count:])
 
 
-def _usual(baseline: Sequence[Run], name: str) -> float | None:
-    known = [value for run in baseline if (value := figure(run, name)) is not None]
-    return statistics.fmean(known) if known else None
+def _baseline_mean(baseline: Sequence[Run], name: str) -> float | None:
+    values = [value for run in baseline if (value := figure(run, name)) is not None]
+    return fmean(values) if values else None
 
 
 def _text(metric: str, value: float) -> str:

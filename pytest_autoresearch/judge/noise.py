@@ -1,7 +1,7 @@
 """Estimate the noise of a campaign from its records.
 
-Terminal, report page, `verify`, `transfer` and confirmation all call `noise_of`, so the same records
-give the same interval everywhere.
+Terminal, report page, `verify`, `transfer` and confirmation all call `noise_of`, so equal records
+give equal intervals everywhere.
 """
 
 from __future__ import annotations
@@ -15,19 +15,16 @@ from .verdicts import CUDA_PRIOR, Noise, Prior, estimate_noise, prior_from
 
 
 def noise_of(attempts: Sequence[Attempt], champions: Sequence[Champion], metric: Metric) -> Noise:
-    """Pool the scatter of paired differences over everything that was replicated.
+    """Pool the scatter of paired differences over all replicated attempts.
 
-    Only runs on the device of the first run count: seconds of another device are another
-    experiment. Runs side by side count like runs alone, since a campaign is judged as a whole.
+    Only runs on the device of the first run count, since time budgets on another device are not
+    comparable. Concurrent runs count like any other: a campaign is judged as a whole.
 
     Args:
         attempts: All attempts of the campaign.
         champions: All champions of the campaign, the baseline first.
         metric: With the name ``val_bpb`` and scores that the harness computed, the shipped prior
             applies; otherwise the calibration's scatter is the prior.
-
-    Returns:
-        The standard deviation of one paired difference, and its degrees of freedom.
     """
     runs = [run for attempt in attempts for run in attempt.runs]
     device = runs[0].device if runs else ""
@@ -44,10 +41,10 @@ def noise_of(attempts: Sequence[Attempt], champions: Sequence[Champion], metric:
         )
     shipped = metric.name == "val_bpb" and all(run.score_kind != "self-reported" for run in runs)
     if champions and not shipped:
-        # Three seeds are worth two degrees of freedom: counted as eight, 0.55 of 100 mutations
-        # without effect were kept instead of 0.25 (benchmarks/null.py).
+        # Three seeds count as two degrees of freedom: counted as eight, 0.55 of 100 null
+        # mutations were kept instead of 0.25 (benchmarks/null.py).
         first = champions[0].scores.values()
-        return estimate_noise(
-            differences, replace(prior_from(first), freedom=max(1, len(first) - 1))
-        )
-    return estimate_noise(differences, CUDA_PRIOR if device.startswith("cuda") else Prior())
+        prior = replace(prior_from(first), freedom=max(1, len(first) - 1))
+    else:
+        prior = CUDA_PRIOR if device.startswith("cuda") else Prior()
+    return estimate_noise(differences, prior)

@@ -52,7 +52,7 @@ def test_unavailable_provider_ends_the_session_without_a_verdict(project: Projec
     assert result.ret == 1
     attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
     assert [(s.state, s.verdict) for s in attempts] == [("infra", None)] * 2
-    result.stdout.fnmatch_lines(["*stopped: 2 attempts in a row came to nothing*"])
+    result.stdout.fnmatch_lines(["*stopped: 2 attempts in a row failed*"])
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ def test_retry_after_above_12_hours_fails_the_attempt(project: Project, serve) -
     )
     assert result.ret == 1
     assert project.verdicts() == ["infra", "infra"]
-    result.stdout.fnmatch_lines(["*stopped: 2 attempts in a row came to nothing*100000 s*"])
+    result.stdout.fnmatch_lines(["*stopped: 2 attempts in a row failed*100000 s*"])
 
 
 def test_cost_limit_reached_during_a_pause_ends_it(project: Project, serve) -> None:

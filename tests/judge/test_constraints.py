@@ -1,4 +1,4 @@
-"""Bounds on what a gain may cost."""
+"""Constraints on secondary metrics."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def idea(lines: str) -> str:
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
-def test_a_bound_is_broken_exactly_above_it(value: float, bound: float) -> None:
+def test_a_bound_is_inclusive(value: float, bound: float) -> None:
     [note] = check(run(latency=value), [], [Guard("latency", at_most=bound)])
     assert note.ok == (value <= bound)
     [note] = check(run(latency=value), [], [Guard("latency", at_least=bound)])
     assert note.ok == (value >= bound)
 
 
-def test_a_guard_says_its_name_its_figure_and_its_bound() -> None:
+def test_a_violated_guard_names_figure_and_bound() -> None:
     baseline = [run(total_seconds=10.0), run(total_seconds=12.0)]
     [note] = check(
         run(total_seconds=30.0), baseline, [Guard("total_seconds", at_most_times_baseline=2)]
@@ -56,29 +56,29 @@ def test_a_guard_says_its_name_its_figure_and_its_bound() -> None:
     assert note.detail == "total_seconds 30 is above its bound 22 (2 x the baseline's 11)"
 
 
-def test_a_bounded_figure_that_is_not_reported_breaks_its_bound() -> None:
+def test_an_unreported_figure_violates_its_bound() -> None:
     [note] = check(run(), [], [Guard("latency", at_most=1)])
     assert (note.ok, "not reported" in note.detail) == (False, True)
 
 
-def test_saying_nothing_is_no_way_around_a_multiple_of_the_baselines_figure() -> None:
+def test_an_unreported_figure_violates_a_multiple_of_the_baseline() -> None:
     bound = [Guard("latency", at_most_times_baseline=2)]
     assert not check(run(), [run(latency=1.0)], bound)[0].ok
     assert check(run(), [run()], bound)[0].ok
 
 
-def test_what_the_harness_could_not_measure_breaks_no_bound() -> None:
+def test_an_unmeasured_figure_violates_no_bound() -> None:
     [note] = check(run(), [run()], [Guard("peak_memory_bytes", at_most=1)])
-    assert (note.ok, note.detail) == (True, "peak_memory_bytes is not known")
+    assert (note.ok, note.detail) == (True, "peak_memory_bytes is unknown")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_what_is_no_figure_is_within_no_bound(value: float) -> None:
+def test_non_finite_figures_violate_every_bound(value: float) -> None:
     assert not check(run(latency=value), [], [Guard("latency", at_most=1e300)])[0].ok
     assert not check(run(latency=value), [], [Guard("latency", at_least=-1e300)])[0].ok
 
 
-def test_what_is_measured_outweighs_what_is_printed() -> None:
+def test_measured_figures_take_precedence_over_reported_ones() -> None:
     lying = Run("ok", parameters=50, metrics={"parameters": 1.0})
     assert figure(lying, "parameters") == 50
     command = Run("ok", metrics={"parameters": 7.0})
@@ -86,7 +86,7 @@ def test_what_is_measured_outweighs_what_is_printed() -> None:
     assert figure(command, "steps") is None
 
 
-def test_speed_is_tokens_by_training_seconds() -> None:
+def test_tokens_per_second_counts_training_seconds_only() -> None:
     fast = run(work=6000.0, train_seconds=2.0, total_seconds=60.0)
     assert figure(fast, "tokens_per_second") == 3000
     assert figure(run(), "tokens_per_second") is None
@@ -100,7 +100,7 @@ def test_speed_is_tokens_by_training_seconds() -> None:
     st.floats(0.1, 10),
     st.lists(st.floats(1, 1e3), min_size=1),
 )
-def test_more_is_never_better_than_less_under_an_upper_bound(
+def test_an_upper_bound_is_monotonic(
     one: float, two: float, times: float, usual: list[float]
 ) -> None:
     baseline = [run(latency=value) for value in usual]
@@ -113,7 +113,7 @@ def budgeted(budget: str, **figures: float) -> Run:
     return replace(run(**figures), budget=budget, evidence={"scoring_cpu_s": 5.0})
 
 
-def test_only_a_budget_of_the_outside_clock_bounds_the_whole_run() -> None:
+def test_only_a_wall_budget_bounds_the_whole_run() -> None:
     wall = budgeted("300s", total_seconds=300.0, cpu_seconds=30.0)
     assert built_in(Experiment(), True, [wall]) == (Guard("total_seconds", at_most=620.0),)
     equal, work = (replace(wall, budget=b) for b in ("equal:600ktok", "600ktok"))
@@ -128,14 +128,14 @@ def test_only_a_budget_of_the_outside_clock_bounds_the_whole_run() -> None:
     assert built_in(Experiment(), True, []) == ()
 
 
-def test_memory_is_bounded_and_said_in_units_for_people() -> None:
+def test_memory_is_bounded_and_shown_in_mebibytes() -> None:
     bounds = built_in(Experiment(), True, [], 9 << 30)
     [note] = check(run(peak_memory_bytes=10 << 30), [], bounds)
     assert note.detail == "peak_memory_bytes 10240 MiB is above its bound 9216 MiB"
     assert check(run(peak_memory_bytes=8 << 30), [], bounds)[0].ok
 
 
-def test_the_last_lines_come_from_wherever_the_output_was_kept() -> None:
+def test_last_lines_join_head_and_tail() -> None:
     short = replace(run(), log_head="".join(f"{i}\n" for i in range(100)))
     assert last_lines(short) == "\n".join(map(str, range(20, 100)))
     long = replace(run(), log_head="first\n", log_tail="second\nthird\n")
@@ -153,7 +153,7 @@ def bounded(project: Project) -> Project:
     return with_
 
 
-def test_a_broken_bound_is_the_verdict_guard(bounded) -> None:
+def test_a_violated_bound_gives_the_verdict_guard(bounded) -> None:
     project = bounded('guards=(Guard("params", at_most=10),)')
     text = (project.path / "train.py").read_text()
     text = text.replace("# ideas", "PARAMS = 7\n# ideas") + 'print("params:", PARAMS)\n'
@@ -182,17 +182,17 @@ def test_checks_run_in_the_mutated_copy_before_a_keep(bounded) -> None:
 @pytest.mark.parametrize(
     "bounds", [{}, {"at_most": "40"}, {"at_least": float("nan")}, {"at_most": True}]
 )
-def test_a_bound_that_bounds_nothing_is_refused(bounds: dict[str, Any]) -> None:
+def test_a_guard_without_bounds_is_refused(bounds: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="bounds nothing"):
         Guard("latency", **bounds)
 
 
-def test_the_metric_itself_has_no_guard() -> None:
+def test_a_guard_on_the_metric_is_refused() -> None:
     with pytest.raises(ValueError, match="val_bpb is the metric"):
         Experiment(guards=(Guard("val_bpb", at_most=1),))
 
 
-def test_a_bounded_figure_that_the_baseline_does_not_report_costs_no_night(bounded) -> None:
+def test_a_guard_on_a_figure_missing_from_the_baseline_stops_the_session(bounded) -> None:
     project = bounded('guards=(Guard("latencey_ms", at_most=10),)')
     project.propose(0.5)
     result = project.run("--iterations=1")
@@ -203,7 +203,7 @@ def test_a_bounded_figure_that_the_baseline_does_not_report_costs_no_night(bound
     assert not any(s.verdict == "guard" for s in project.ledger().attempts())
 
 
-def test_checks_that_are_a_script_can_be_run(bounded) -> None:
+def test_checks_may_be_an_executable_script(bounded) -> None:
     project = bounded('checks="./check.sh"')
     project.write("check.sh", "#!/bin/sh\ngrep -q SCORE train.py\n")
     (project.path / "check.sh").chmod(0o755)
@@ -213,7 +213,7 @@ def test_checks_that_are_a_script_can_be_run(bounded) -> None:
     assert project.verdicts() == ["keep"]
 
 
-def test_checks_that_the_unchanged_code_does_not_pass_cost_no_night(bounded) -> None:
+def test_checks_that_fail_on_the_baseline_stop_the_session(bounded) -> None:
     project = bounded('checks="echo no such tool; exit 127"')
     project.propose(0.5)
     result = project.run("--iterations=1")

@@ -1,4 +1,4 @@
-"""How well the noise is known before anything was replicated."""
+"""The prior of the noise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def baseline(*scores: float) -> list[Champion]:
 
 
 @pytest.mark.parametrize("scores", [(1.0, 3.0), (1.0, 2.0, 3.0), (1.0, 1.5, 2.0, 2.5, 3.0)])
-def test_a_scale_from_a_few_seeds_is_known_no_better_than_they_tell(
+def test_a_prior_from_the_calibration_has_its_degrees_of_freedom(
     scores: tuple[float, ...],
 ) -> None:
     noise = noise_of([], baseline(*scores), Metric("seconds"))
@@ -27,6 +27,6 @@ def test_a_scale_from_a_few_seeds_is_known_no_better_than_they_tell(
     assert noise.freedom == len(scores) - 1
 
 
-def test_the_shipped_prior_is_of_the_shipped_metric_alone() -> None:
+def test_the_shipped_prior_applies_to_val_bpb_only() -> None:
     noise = noise_of([], baseline(1.0, 2.0, 3.0), Metric("val_bpb"))
     assert (noise.sigma, noise.freedom) == pytest.approx((Prior().sigma, Prior().freedom))

@@ -1,4 +1,4 @@
-"""Which parent, which old idea, and when to stop."""
+"""Parent selection, retests, merges and stop conditions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def attempt(
                       started=0.0, verdict=verdict, **values)  # fmt: skip
 
 
-def test_near_misses_are_better_but_not_surely_so_best_first() -> None:
+def test_near_misses_are_sorted_best_first() -> None:
     attempts = [
         attempt(2, "discard", 1.7),
         attempt(3, "discard", 2.1),
@@ -58,14 +58,14 @@ def test_near_misses_are_better_but_not_surely_so_best_first() -> None:
 
 
 @given(st.integers(0, 5), st.integers(1, 400))
-def test_greedy_always_starts_from_the_champion(seed: int, number: int) -> None:
+def test_champion_selection_always_starts_from_the_champion(seed: int, number: int) -> None:
     attempts = [attempt(n, "discard", 1.6) for n in range(2, 30)]
     assert next_step("champion", attempts, [BASE], number, seed).parent == 1
     assert next_step("champion", attempts, [BASE], number, seed).proposal is None
 
 
 def shares(attempts: list[Attempt], champions: list[Champion]) -> dict[int, float]:
-    """How often each attempt is the parent, where no old idea comes first."""
+    """Return the share of attempts for which each one is the parent."""
     chosen = [next_step("archive", attempts, champions, n, 3) for n in range(1, 2001, 2)]
     assert chosen == [next_step("archive", attempts, champions, n, 3) for n in range(1, 2001, 2)]
     return {p: sum(c.parent == p for c in chosen) / len(chosen) for p in {c.parent for c in chosen}}
@@ -92,7 +92,7 @@ def test_most_attempts_build_on_one_of_the_best_discards_of_this_champion() -> N
         assert found[number] == pytest.approx(STACKED / BEST, abs=0.05)
 
 
-def test_only_in_a_drought_a_attempt_may_start_from_a_former_champion() -> None:
+def test_a_former_champion_is_a_parent_only_after_many_attempts_without_a_keep() -> None:
     attempts = [
         attempt(5, "keep", 4.0),
         *(attempt(n, "discard", champion=5) for n in range(6, 6 + PATIENCE)),
@@ -103,7 +103,7 @@ def test_only_in_a_drought_a_attempt_may_start_from_a_former_champion() -> None:
     assert found[1] == pytest.approx(FORMER, abs=0.025)
 
 
-def test_a_mutation_consists_of_the_discards_it_was_built_on_and_itself() -> None:
+def test_stack_returns_the_discards_below_a_mutation_and_itself() -> None:
     attempts = [
         attempt(2, "discard", 1.0),
         attempt(3, "discard", 1.5, parent=2),
@@ -127,7 +127,7 @@ def test_a_near_miss_is_retested_once_when_the_champion_moved() -> None:
     assert next_step("archive", attempts, [BASE, BETTER], 8, 0).proposal is None
 
 
-def test_a_retest_takes_along_what_it_was_built_on_but_not_what_was_kept() -> None:
+def test_a_retest_includes_its_stack_without_the_parts_that_were_kept() -> None:
     attempts = [
         attempt(2, "discard", 0.5),
         attempt(3, "discard", 1.2, parent=2),
@@ -144,7 +144,7 @@ def test_a_retest_takes_along_what_it_was_built_on_but_not_what_was_kept() -> No
     assert tried == [["s6"], ["s2", "s3"]]
 
 
-def test_what_was_kept_as_a_merge_or_a_retest_is_not_tried_again() -> None:
+def test_merged_and_retested_attempts_in_the_champion_are_not_retested() -> None:
     attempts = [
         attempt(2, "discard", 1.2),
         attempt(3, "discard", 1.3),
@@ -159,7 +159,7 @@ def test_what_was_kept_as_a_merge_or_a_retest_is_not_tried_again() -> None:
     assert next_step("archive", attempts, champions, 100, 0).proposal is None
 
 
-def test_what_no_longer_applies_is_passed_over() -> None:
+def test_edits_that_do_not_apply_are_skipped() -> None:
     attempts = [attempt(2, "discard", 1.2), attempt(3, "discard", 1.1), attempt(5, "keep", 3.0)]
     first = attempts[0].edits
     again = next_step(
@@ -173,12 +173,12 @@ def test_what_no_longer_applies_is_passed_over() -> None:
 
 
 def dry(*sigmas: float) -> list[Attempt]:
-    """A drought: discards with these gains, and others that lost."""
+    """Return `PATIENCE` discards: these gains first, then losses."""
     gains = [*sigmas, *[-1.0] * (PATIENCE - len(sigmas))]
     return [attempt(n, "discard", gain) for n, gain in enumerate(gains, 2)]
 
 
-def test_in_a_drought_near_misses_are_merged_and_structure_is_asked_for() -> None:
+def test_after_patience_near_misses_are_merged_and_a_structural_change_is_requested() -> None:
     attempts = dry(1.6, 1.6)
     assert next_step("archive", attempts[:-1], [BASE], 101, 0).proposal is None
     assert next_step("archive", attempts[:-1], [BASE], 101, 0).hint == ""
@@ -191,7 +191,7 @@ def test_in_a_drought_near_misses_are_merged_and_structure_is_asked_for() -> Non
     assert (after.proposal, after.hint) == (None, STRUCTURAL)
 
 
-def test_merges_come_once_for_each_stretch_of_patience_and_end() -> None:
+def test_one_pair_is_merged_per_patience_and_each_pair_once() -> None:
     attempts, seen = dry(*(1.6 + 1.0 / n for n in range(2, 10))), []
     for number in range(101, 101 + 20 * PATIENCE):
         chosen = next_step("archive", attempts, [BASE], number, 0)
@@ -205,7 +205,7 @@ def test_merges_come_once_for_each_stretch_of_patience_and_end() -> None:
     assert seen == list(itertools.combinations(range(2, 2 + MERGED), 2))
 
 
-def test_a_near_miss_is_not_merged_with_what_it_was_built_on() -> None:
+def test_a_near_miss_is_not_merged_with_its_own_stack() -> None:
     attempts = [
         attempt(2, "discard", 1.5),
         attempt(3, "discard", 1.7, parent=2),
@@ -218,7 +218,7 @@ def test_a_near_miss_is_not_merged_with_what_it_was_built_on() -> None:
     assert [edit.search for edit in merged.edits] == ["s2", "s3", "s4"]
 
 
-def test_two_ideas_are_merged_in_the_order_in_which_they_fit() -> None:
+def test_merges_use_the_order_in_which_the_edits_apply() -> None:
     attempts = dry(1.6, 1.6)
     other_way = (*attempts[1].edits, *attempts[0].edits)
     merged = next_step("archive", attempts, [BASE], 101, 0, lambda edits: tuple(edits) == other_way)
@@ -235,7 +235,7 @@ verdicts = st.sampled_from(["keep", "discard", "crash", "invalid", "duplicate", 
     st.integers(1, 60),
     st.integers(0, 5),
 )
-def test_whatever_happened_the_next_step_is_known_and_the_same_again(
+def test_next_step_is_deterministic_and_its_parent_is_eligible(
     past: list[tuple[str | None, float]], number: int, seed: int
 ) -> None:
     attempts = [attempt(n, verdict, sigma) for n, (verdict, sigma) in enumerate(past, 2)]
@@ -250,7 +250,7 @@ def test_whatever_happened_the_next_step_is_known_and_the_same_again(
         assert chosen.proposal.edits
 
 
-def test_stops_are_named() -> None:
+def test_stop_returns_the_reason() -> None:
     metric = Metric()
     dull = [attempt(n, "discard") for n in range(2, 6)]
     assert stop(dull, [BASE], metric) == ""
@@ -260,42 +260,31 @@ def test_stops_are_named() -> None:
     assert stop(dull, [BASE, BETTER], metric, target=0.85) == ""
     assert "target reached" in stop(dull, [BASE], Metric(direction="max"), target=0.95)
     broken = [attempt(n, "crash", reason="boom") for n in range(2, 6)]
-    assert "4 attempts in a row came to nothing; the last: boom" in stop(
-        broken, [BASE], metric, failures=4
-    )
+    assert "4 attempts in a row failed; the last: boom" in stop(broken, [BASE], metric, failures=4)
     assert stop([*broken, attempt(9, "discard")], [BASE], metric, failures=4) == ""
 
 
-def test_a_keep_ends_the_drought() -> None:
-    assert (
-        since_keep(
-            [
-                attempt(2, "discard"),
-                attempt(3, "keep", 3.0),
-                attempt(4, "discard"),
-                attempt(5, None),
-            ]
-        )
-        == 1
-    )
+def test_since_keep_counts_finished_attempts() -> None:
+    kept = attempt(3, "keep", 3.0)
+    assert since_keep([attempt(2, "discard"), kept, attempt(4, "discard"), attempt(5, None)]) == 1
 
 
 @pytest.mark.parametrize(
-    ("options", "said", "tried"),
+    ("options", "reason", "tried"),
     [
         (["--autoresearch-plateau=2"], "stopped: plateau: 2 attempts without a keep", 2),
         (["--autoresearch-target=0.99"], "stopped: target reached", 3),
         (["--autoresearch-max-failures=2"], "4 attempts", 4),
     ],
 )
-def test_a_stop_condition_ends_the_night_in_order(
-    project: Project, options: list[str], said: str, tried: int
+def test_a_stop_condition_ends_the_session_with_exit_code_0(
+    project: Project, options: list[str], reason: str, tried: int
 ) -> None:
     project.propose(1.5, 1.6, 0.9, 1.7)
     result = project.run("--iterations=4", "--autoresearch-confirm=0", *options)
     assert result.ret == 0
     assert len(project.verdicts()) == tried
-    result.stdout.fnmatch_lines([f"*{said}*"])
+    result.stdout.fnmatch_lines([f"*{reason}*"])
 
 
 STACKER = """
@@ -315,7 +304,7 @@ class Stacker:
 """
 
 
-def test_small_gains_are_built_on_until_they_are_surely_one(project: Project) -> None:
+def test_small_gains_stack_until_they_are_significant(project: Project) -> None:
     project.write("stacker.py", STACKER)
     project.write(
         "conftest.py",
@@ -389,14 +378,14 @@ def test_meta_and_origin_of_a_proposer_have_no_effect(project: Project) -> None:
         assert next(steps) == next(steps)
 
 
-def test_a_streak_of_failures_ends_the_night(project: Project) -> None:
+def test_consecutive_failures_end_the_session(project: Project) -> None:
     project.propose(1.5, "undefined_name", "undefined_other", 0.9)
     result = project.run("--iterations=4", "--autoresearch-max-failures=2")
     assert project.verdicts() == ["discard", "crash", "crash"]
-    result.stdout.fnmatch_lines(["*stopped: 2 attempts in a row came to nothing*"])
+    result.stdout.fnmatch_lines(["*stopped: 2 attempts in a row failed*"])
 
 
-def test_an_experiment_that_scatters_too_much_is_refused_with_the_remedy(project: Project) -> None:
+def test_a_noisy_experiment_is_refused_with_the_remedy(project: Project) -> None:
     project.write("train.py", (project.path / "train.py").read_text().replace("* 0.0001", "* 0.1"))
     project.commit("noisy")
     project.propose(0.5)

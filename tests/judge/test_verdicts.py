@@ -1,4 +1,4 @@
-"""The verdict rule: what it keeps, what it asks for, what it never does."""
+"""Verdict rules, noise estimation and their messages."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pytest_autoresearch.judge.verdicts import (
     Noise,
     Prior,
     earns_wealth,
-    eased,
     estimate_noise,
+    loosen,
     preview,
     prior_from,
     show,
@@ -46,7 +46,7 @@ def split(both: list[tuple[float, float]]) -> tuple[dict[int, float], dict[int, 
 
 
 @given(rules, directions, by_seed, by_seed, noises, histories, st.booleans())
-def test_beating_the_bar_is_keeping(
+def test_a_score_better_than_the_bar_is_kept(
     rule, direction, candidate, champion, noise, history, simpler
 ) -> None:
     judge, (attempt, keeps) = Judge(rule, direction), history
@@ -62,7 +62,7 @@ def test_beating_the_bar_is_keeping(
 
 
 @given(rules, pairs, noises, histories, st.booleans())
-def test_both_directions_are_mirror_images(rule, both, noise, history, simpler) -> None:
+def test_directions_are_symmetric(rule, both, noise, history, simpler) -> None:
     (candidate, champion), (attempt, keeps) = split(both), history
     down = Judge(rule, "min").decide(candidate, champion, noise, attempt, simpler, keeps)
     up = Judge(rule, "max").decide(
@@ -74,7 +74,7 @@ def test_both_directions_are_mirror_images(rule, both, noise, history, simpler) 
 
 
 @given(rules, directions, pairs, noises, histories, st.booleans(), st.floats(1e-6, 1))
-def test_more_gain_never_makes_a_worse_verdict(
+def test_more_gain_never_worsens_the_verdict(
     rule, direction, both, noise, history, simpler, more
 ) -> None:
     (candidate, champion), (attempt, keeps) = split(both), history
@@ -87,7 +87,7 @@ def test_more_gain_never_makes_a_worse_verdict(
 
 
 @given(pairs, noises, histories)
-def test_what_a_stricter_rule_keeps_every_laxer_one_keeps(both, noise, history) -> None:
+def test_threshold_keeps_imply_sequential_keeps_imply_greedy_keeps(both, noise, history) -> None:
     (candidate, champion), (attempt, keeps) = split(both), history
     kept = [
         Judge(rule).decide(candidate, champion, noise, attempt, False, keeps).action == "keep"
@@ -97,7 +97,7 @@ def test_what_a_stricter_rule_keeps_every_laxer_one_keeps(both, noise, history) 
 
 
 @given(pairs, noises, st.floats(1.01, 10))
-def test_more_noise_never_makes_a_keep(both, noise, factor) -> None:
+def test_more_noise_never_turns_a_discard_into_a_keep(both, noise, factor) -> None:
     candidate, champion = split(both)
     louder = Noise(noise.sigma * factor, noise.freedom)
     if Judge().decide(candidate, champion, louder).action == "keep":
@@ -106,9 +106,9 @@ def test_more_noise_never_makes_a_keep(both, noise, factor) -> None:
 
 @given(st.lists(st.floats(-0.1, 0.1), min_size=12, max_size=12), by_seed, histories, st.booleans())
 def test_replicates_end_with_a_verdict(gains, champion, history, simpler) -> None:
-    (attempt, keeps), judge, luck = history, Judge(), iter(gains)
+    (attempt, keeps), judge, gain = history, Judge(), iter(gains)
     champion = dict(champion)
-    candidate = {min(champion): champion[min(champion)] - next(luck)}
+    candidate = {min(champion): champion[min(champion)] - next(gain)}
     while (
         decision := judge.decide(candidate, champion, NOISE, attempt, simpler, keeps)
     ).action == "replicate":
@@ -116,13 +116,13 @@ def test_replicates_end_with_a_verdict(gains, champion, history, simpler) -> Non
         assert decision.seed not in candidate
         assert decision.remeasure_champion == (decision.seed not in champion)
         champion.setdefault(decision.seed, 1.0)
-        candidate[decision.seed] = champion[decision.seed] - next(luck)
+        candidate[decision.seed] = champion[decision.seed] - next(gain)
     assert len(candidate) <= len(ACCEPT)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("rule", RULES)
-def test_a_score_that_is_no_number_is_never_compared(rule: str, bad: float) -> None:
+def test_non_finite_scores_are_rejected(rule: str, bad: float) -> None:
     for candidate, champion in (
         ({1: bad}, {1: 1.0}),
         ({1: 1.0}, {1: bad}),
@@ -132,21 +132,21 @@ def test_a_score_that_is_no_number_is_never_compared(rule: str, bad: float) -> N
             Judge(rule).decide(candidate, champion, NOISE, simpler=True)
 
 
-def test_a_seed_that_the_champion_lacks_weighs_nothing() -> None:
+def test_seeds_missing_from_the_champion_do_not_change_the_verdict() -> None:
     alone = Judge().decide({2: 1.0}, {2: 1.0, 3: 1.0}, NOISE)
-    beside_a_lucky_one = Judge().decide({1: 0.1, 2: 1.0}, {2: 1.0, 3: 1.0}, NOISE)
-    assert alone.action == beside_a_lucky_one.action == "discard"
-    assert beside_a_lucky_one.gain == 0
+    with_extra_seed = Judge().decide({1: 0.1, 2: 1.0}, {2: 1.0, 3: 1.0}, NOISE)
+    assert alone.action == with_extra_seed.action == "discard"
+    assert with_extra_seed.gain == 0
 
 
-def test_greedy_keeps_any_gain_and_confirm_does_not() -> None:
+def test_greedy_keeps_any_gain_and_other_rules_do_not() -> None:
     assert Judge("greedy").decide({1: 0.9999}, {1: 1.0}, NOISE).action == "keep"
     assert Judge("sequential").decide({1: 0.9999}, {1: 1.0}, NOISE).action == "discard"
     assert Judge("threshold").decide({1: 0.98}, {1: 1.0}, NOISE).action == "discard"
 
 
 def kept_share(judge: Judge, gain: float, noise: Noise, runs: int) -> float:
-    """How often a mutation is kept when its scores are drawn and the judge is asked."""
+    """Return the simulated share of mutations with this gain that are kept."""
     generator, kept = random.Random(5), 0
     for _ in range(runs):
         champion = dict.fromkeys(range(len(ACCEPT)), 1.0)
@@ -159,32 +159,32 @@ def kept_share(judge: Judge, gain: float, noise: Noise, runs: int) -> float:
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("gain", [0.0, 0.013, 0.02])
-def test_the_chance_of_a_keep_is_how_often_it_is_kept(rule: str, gain: float) -> None:
+def test_chance_matches_the_simulated_share_of_keeps(rule: str, gain: float) -> None:
     judge, runs = Judge(rule), 3000
     chance = judge.chance(gain, NOISE)
     error = math.sqrt(chance * (1 - chance) / runs)
     assert kept_share(judge, gain, NOISE, runs) == pytest.approx(chance, abs=4 * error + 2e-3)
 
 
-def test_what_can_be_told_apart_is_kept_that_often() -> None:
+def test_detectable_gain_is_kept_with_the_given_chance() -> None:
     for rule in ("sequential", "threshold"):
         for chance in (0.5, 0.9):
-            effect = Judge(rule).told_apart(NOISE, chance)
+            effect = Judge(rule).detectable_gain(NOISE, chance)
             assert Judge(rule).chance(effect, NOISE) == pytest.approx(chance, abs=0.01)
-    assert Judge("sequential").told_apart(NOISE) < Judge("threshold").told_apart(NOISE)
+    assert Judge("sequential").detectable_gain(NOISE) < Judge("threshold").detectable_gain(NOISE)
 
 
-def test_the_preview_says_what_can_be_told_apart() -> None:
+def test_preview_shows_the_detectable_gain() -> None:
     line = preview(Noise(0.007, 8), "val_bpb", attempts=20)
     assert line.startswith("noise: sigma 0.007 of a paired difference (8 degrees of freedom)")
-    assert f"a gain of {Judge().told_apart(Noise(0.007, 8)):.2g} val_bpb is kept half" in line
-    assert line.endswith("of 20 mutations that do nothing at most 0.16 are kept")
+    assert f"a gain of {Judge().detectable_gain(Noise(0.007, 8)):.2g} val_bpb is kept half" in line
+    assert line.endswith("of 20 mutations without effect at most 0.16 are kept")
     assert "mutations" not in preview(Noise(0.007, 8), "val_bpb")
     greedy = preview(Noise(0.007, 8), "val_bpb", Judge("greedy"), 20)
     assert greedy.endswith("at most 10 are kept")
 
 
-def test_a_simpler_program_need_only_be_equal_once_it_is_replicated() -> None:
+def test_a_simpler_program_is_kept_if_equal_after_all_replicates() -> None:
     champion = dict.fromkeys(range(len(ACCEPT)), 1.0)
     equal = dict.fromkeys(range(len(ACCEPT)), 1.0)
     assert Judge().decide(equal, champion, NOISE).action == "discard"
@@ -198,7 +198,7 @@ def test_a_simpler_program_need_only_be_equal_once_it_is_replicated() -> None:
 
 
 @given(directions, pairs, noises, st.booleans())
-def test_only_a_gain_is_earned(direction, both, noise, simpler) -> None:
+def test_only_keeps_for_a_gain_earn_alpha_wealth(direction, both, noise, simpler) -> None:
     candidate, champion = split(both)
     decision = Judge("sequential", direction).decide(candidate, champion, noise, 0, simpler)
     if decision.action == "keep":
@@ -209,27 +209,27 @@ def test_only_a_gain_is_earned(direction, both, noise, simpler) -> None:
 
 
 @given(st.floats(0, 5), st.floats(0, 5))
-def test_what_keeps_earn_loosens_the_bounds_up_to_a_limit(one: float, other: float) -> None:
-    less, more = (eased(ACCEPT, FUTILITY, risk) for risk in sorted((one, other)))
-    for before, after in ((less, more), (more, eased(ACCEPT, FUTILITY, 1e9))):
+def test_alpha_wealth_loosens_the_bounds_up_to_a_limit(one: float, other: float) -> None:
+    less, more = (loosen(ACCEPT, FUTILITY, risk) for risk in sorted((one, other)))
+    for before, after in ((less, more), (more, loosen(ACCEPT, FUTILITY, 1e9))):
         assert all(x >= y for x, y in zip(before[0] + before[1], after[0] + after[1], strict=True))
     assert all(low <= high for low, high in zip(more[1], more[0], strict=True))
     assert more[0][0] > 1.27  # one in ten of a normal law
-    assert eased(ACCEPT, FUTILITY, 0.0) == (ACCEPT, FUTILITY)
+    assert loosen(ACCEPT, FUTILITY, 0.0) == (ACCEPT, FUTILITY)
 
 
-def test_a_campaign_without_keeps_earns_nothing() -> None:
+def test_bounds_loosen_with_keeps_only() -> None:
     assert Judge().chance(0, NOISE, attempt=50) == Judge().chance(0, NOISE)
     assert Judge().chance(0, NOISE, attempt=50, keeps=5) > Judge().chance(0, NOISE)
-    assert Judge(credit=0).chance(0, NOISE, attempt=50, keeps=5) == Judge().chance(0, NOISE)
+    assert Judge(wealth_rate=0).chance(0, NOISE, attempt=50, keeps=5) == Judge().chance(0, NOISE)
 
 
-def test_a_gain_too_small_at_first_is_kept_after_many_keeps() -> None:
+def test_a_close_call_is_kept_after_many_keeps() -> None:
     fair = {1: 1.0 - 2.6 * NOISE.sigma}
     assert Judge().decide(fair, {1: 1.0}, NOISE, attempt=20).action == "replicate"
-    eased_one = Judge().decide(fair, {1: 1.0}, NOISE, attempt=20, keeps=8)
-    assert eased_one.action == "keep"
-    assert "8 kept before" in eased_one.explanation
+    second = Judge().decide(fair, {1: 1.0}, NOISE, attempt=20, keeps=8)
+    assert second.action == "keep"
+    assert "8 kept before" in second.explanation
     assert Judge("threshold").decide(fair, {1: 1.0}, NOISE, attempt=20, keeps=8).action == "discard"
 
 
@@ -247,7 +247,7 @@ def test_noise_pools_replicates_with_the_prior() -> None:
 
 
 @given(st.lists(by_seed, max_size=6), st.floats(-3, 3))
-def test_noise_does_not_depend_on_how_good_anything_is(groups, shift: float) -> None:
+def test_noise_is_invariant_to_a_shift_of_all_differences(groups, shift: float) -> None:
     moved = [{seed: score + shift for seed, score in group.items()} for group in groups]
     before, after = estimate_noise(groups, Prior()), estimate_noise(moved, Prior())
     assert after.sigma == pytest.approx(before.sigma)
@@ -259,7 +259,7 @@ def test_a_prior_of_unknown_scale_comes_from_the_calibration() -> None:
     assert prior_from([5.0, 5.0, 5.0]).sigma > 0
 
 
-def test_an_experiment_that_scatters_too_much_is_named_with_its_figures_and_a_remedy() -> None:
+def test_too_noisy_names_figures_and_remedy() -> None:
     assert too_noisy([2.00, 2.01, 1.99], 0.02) == ""
     assert too_noisy([2.00], 0.0) == ""
     trouble = too_noisy([2.0, 2.2, 1.8], 0.02)
@@ -267,6 +267,6 @@ def test_an_experiment_that_scatters_too_much_is_named_with_its_figures_and_a_re
     assert "longer budget" in trouble
 
 
-def test_figures_are_shown_with_their_error() -> None:
+def test_show_formats_mean_error_and_count() -> None:
     assert show([0.97, 0.98, 0.99, 1.0]) == "0.985000 ± 0.006455 (n=4)"
     assert show([0.97]) == "0.970000 (n=1)"
