@@ -77,7 +77,7 @@ def loss(v: dict[str, object], optimum: dict[str, float]) -> float | None:
 
 def landscape(rng: random.Random) -> dict[str, float]:
     """Draw an optimum near the current values, with a few hyperparameters worth moving."""
-    values = {knob.name: knob.value for knob in find(SOURCE)}
+    values = {one.name: one.value for one in find(SOURCE)}
     near: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, str):
@@ -101,7 +101,7 @@ def campaign(
     experiment = Experiment()
 
     def truth(text: str) -> float | None:
-        return loss({knob.name: knob.value for knob in find(text)}, optimum)
+        return loss({one.name: one.value for one in find(text)}, optimum)
 
     def measure(text: str, s: int) -> float | None:
         nonlocal trainings

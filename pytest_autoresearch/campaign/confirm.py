@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ..core.records import CONFIRM, HOLDOUT, OWN
+from ..core.records import CONFIRM, HOLDOUT, SCORING
 from ..judge.confirmation import Confirmation, Gain, Survival, kept_gain, paired_gain, still_holds
 from .attempt import WorkingAttempt
 
@@ -117,7 +117,7 @@ def _on_holdout(
     scores = _scores(runs, HOLDOUT)
     attempt, name = _attempt(campaign, champion)
     for run in runs:
-        if run.purpose not in OWN or run.status != "ok" or run.seed in scores:
+        if run.purpose not in SCORING or run.status != "ok" or run.seed in scores:
             continue
         checkpoint = runner.checkpoint(run)
         if checkpoint is None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.proposal import Context, PastAttempt
-from ..source.brief import FrontMatterError, knobs
+from ..source.brief import FrontMatterError, declared_space
 from ..source.edits import apply
 from .attempt import WorkingAttempt
 
@@ -65,7 +65,7 @@ class ContextBuilder:
         path = self.runner.root / self.runner.experiment.program
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
-            knobs(text)
+            declared_space(text)
         except (OSError, FrontMatterError) as error:
             if (before := self.ledger.meta("brief")) is None:
                 raise

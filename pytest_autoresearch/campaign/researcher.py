@@ -18,7 +18,7 @@ from ..proposers.llm.forecast import first_context, forecast
 from ..proposers.memory import Notebook
 from ..proposers.papers import ARXIV, Library
 from ..proposers.registry import Settings, create, default, with_settings
-from ..source.brief import knobs
+from ..source.brief import declared_space
 from .facts import SessionSettings
 
 LITERATURE = "literature"
@@ -107,7 +107,7 @@ class Researcher:
         """
         experiment = self.experiment
         with contextlib.suppress(OSError):
-            knobs((self.root / experiment.program).read_text("utf-8", "replace"))
+            declared_space((self.root / experiment.program).read_text("utf-8", "replace"))
         self.proposer()
         warning = self.main.check()
         lines = [warning] if warning else []

@@ -14,7 +14,7 @@ from ..campaign.attempt import WorkingAttempt
 from ..campaign.loop import Campaign
 from ..core.errors import UsageError
 from ..judge.confirmation import Gain, paired_gain
-from ..source.search_space import find, turn
+from ..source.search_space import find, substitute
 from .command import run_command
 
 TRANSFER = "transfer"
@@ -101,18 +101,18 @@ def scaled(
         UsageError: A constant is not a number of the entry file.
     """
     entry = campaign.experiment.files[0]
-    knobs = {k.name: k for k in find(files[entry], cuda=campaign.runner.device.kind == "cuda")}
+    space = {p.name: p for p in find(files[entry], cuda=campaign.runner.device.kind == "cuda")}
     values: dict[str, int | float] = {}
     for name, factor in scale.items():
-        knob = knobs.get(name)
-        if knob is None or isinstance(knob.value, str | bool):
+        parameter = space.get(name)
+        if parameter is None or isinstance(parameter.value, str | bool):
             numbers = [
-                k for k, v in knobs.items() if k.isupper() and not isinstance(v.value, str | bool)
+                k for k, v in space.items() if k.isupper() and not isinstance(v.value, str | bool)
             ]
             raise UsageError(
                 f"--scale {name}={factor:g}: {entry} has no such number; there are: "
                 + ", ".join(numbers)
             )
-        value = knob.value * factor
-        values[name] = round(value) if isinstance(knob.value, int) else value
-    return {**files, entry: turn(files[entry], knobs, values)}
+        value = parameter.value * factor
+        values[name] = round(value) if isinstance(parameter.value, int) else value
+    return {**files, entry: substitute(files[entry], space, values)}

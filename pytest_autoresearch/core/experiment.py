@@ -1,7 +1,4 @@
-"""What is researched: the declaration a user writes in ``conftest.py``.
-
-Plain frozen data; nothing here runs anything or imports anything of ours.
-"""
+"""The experiment that a user declares in ``conftest.py``."""
 
 from __future__ import annotations
 
@@ -27,12 +24,12 @@ _WORK = re.compile(r"(equal:)?(\d+(?:\.\d+)?)\s*(tok|ktok|mtok|gtok)", re.IGNORE
 
 @dataclass(frozen=True)
 class Metric:
-    """The number a campaign moves.
+    """The number that a campaign improves.
 
     Attributes:
         name: Name of the metric, and of the attribute of ``trial`` that holds it.
         direction: ``"min"`` when lower is better, ``"max"`` when higher is.
-        unit: Shown beside the number; never interpreted.
+        unit: Shown beside the number; not interpreted.
     """
 
     name: str = "val_bpb"
@@ -40,18 +37,18 @@ class Metric:
     unit: str = "bits/byte"
 
     def gain(self, new: float, old: float) -> float:
-        """How much better `new` is than `old`: positive is better in either direction."""
+        """Return by how much `new` is better than `old`, in either direction."""
         return old - new if self.direction == "min" else new - old
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long one trial may train.
+    """The training budget of one run.
 
     Attributes:
-        kind: ``"wall"``: seconds of the outside clock; ``"work"``: units of training data
-            (tokens) handed out; ``"equal"``: as long as the campaign's baseline code would need
-            for `amount` units on this machine now, counted in CPU work, not in wall time.
+        kind: ``"wall"``: seconds of wall time; ``"work"``: units of training data (tokens);
+            ``"equal"``: compute-matched, i.e. the CPU work that the baseline code needs for
+            `amount` units on this machine now.
         amount: Seconds for ``"wall"``, units of work otherwise.
     """
 
@@ -73,7 +70,9 @@ class Budget:
         else:
             raise ValueError(f"{text!r} is not a budget; write 300s, 600ktok or equal:600ktok")
         if not (math.isfinite(budget.amount) and budget.amount > 0):
-            raise ValueError(f"a budget of {text!r} trains nothing; write a positive amount")
+            raise ValueError(
+                f"the budget {text!r} is not positive; write 300s, 600ktok or equal:600ktok"
+            )
         return budget
 
     def __str__(self) -> str:
@@ -85,10 +84,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Guard:
-    """A bound on a secondary metric of a finished trial.
+    """A bound on a secondary metric of a finished run.
 
     Attributes:
-        metric: Name in the trial's metrics, e.g. ``"total_seconds"``.
+        metric: Name in the run's metrics, e.g. ``"total_seconds"``.
         at_most: Upper bound, absolute.
         at_least: Lower bound, absolute.
         at_most_times_baseline: Upper bound as a multiple of the baseline's mean.
@@ -100,10 +99,10 @@ class Guard:
     at_most_times_baseline: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse bounds that bound nothing.
+        """Validate the bounds.
 
         Raises:
-            ValueError: There is none, or one is no number.
+            ValueError: There is none, or one is not a number.
         """
         bounds = (self.at_most, self.at_least, self.at_most_times_baseline)
         given = [bound for bound in bounds if bound is not None]
@@ -114,22 +113,21 @@ class Guard:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One line of research.
+    """The declaration of an experiment.
 
     Attributes:
         files: Editable files, relative to the root directory; a mutation may change only these.
         context: Fixed files a proposer may read (never edit).
-        program: The researcher's brief, whose attempts pytest collects.
-        metric: What is measured and which way is better.
-        budget: Training budget of one trial; None lets the device decide
-            (``equal:600ktok`` on a CPU, ``300s`` on CUDA).
+        program: The researcher's brief; pytest collects the attempts from it.
+        metric: The metric to improve.
+        budget: Training budget of one run; None: ``equal:600ktok`` on a CPU, ``300s`` on CUDA.
         data: Folder of the prepared data set; required by the training contract.
         run: None: the first editable file obeys the training contract (``build``, ``train``,
             ``logits``; docs/contract.md) and the harness computes the score. Otherwise a command
             whose output holds ``name: value`` lines; its score is *self-reported*.
         guards: Bounds on secondary metrics.
         checks: Shell command that must succeed in the mutated copy before a keep, or None.
-        knobs: Search ranges of literals, by name, that override the inferred ones.
+        search_space: Search ranges of literals, by name, that override the inferred ones.
     """
 
     files: tuple[str, ...] = ("train.py",)
@@ -141,13 +139,13 @@ class Experiment:
     run: tuple[str, ...] | None = None
     guards: tuple[Guard, ...] = ()
     checks: str | None = None
-    knobs: Mapping[str, object] = field(default_factory=dict)
+    search_space: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a guard on the metric itself: that is what the judge is for.
+        """Reject guards on the metric itself.
 
         Raises:
             ValueError: There is one.
         """
         if any(guard.metric == self.metric.name for guard in self.guards):
-            raise ValueError(f"{self.metric.name} is the metric, and no guard can bound it, too")
+            raise ValueError(f"{self.metric.name} is the metric, so no guard may bound it")

@@ -1,39 +1,40 @@
-"""TODO core.money."""
+"""Prices of LLM calls."""
 
 from __future__ import annotations
+
+from importlib.metadata import version
 
 from .proposal import ProposerExhausted, Usage
 
 
 class NoPrice(LookupError):
-    """Nobody knows what the model costs."""
+    """The price of the model is unknown."""
 
 
 class SetAside(ProposerExhausted):
-    """There is money, but calls in flight hold it: worth asking again when they have ended."""
+    """The rest of the budget is reserved by calls in flight; ask again when they have ended."""
 
 
 def price(provider: str, usage: Usage, rates: tuple[float, float] | None = None) -> float:
-    """Return what a call costs in US dollars.
+    """Return the price of a call in US dollars.
 
     Args:
-        provider: As genai-prices names it, e.g. ``anthropic``.
-        usage: With its model. Tokens written to a cache are taken to live for an hour.
-        rates: Dollars per million tokens of input, cached or not, and of output, where a person
-            knows better than the list.
+        provider: Name in genai-prices, e.g. ``anthropic``.
+        usage: With its model. Cache writes are priced at the one-hour rate.
+        rates: Dollars per million tokens of input and output that override genai-prices.
 
     Raises:
         NoPrice: The model is unknown.
     """
-    whole = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+    tokens = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
     if rates is not None:
-        return (rates[0] * whole + rates[1] * usage.output_tokens) / 1e6
+        return (rates[0] * tokens + rates[1] * usage.output_tokens) / 1e6
     import genai_prices
 
     try:
-        found = genai_prices.calc_price(
+        calculated = genai_prices.calc_price(
             genai_prices.Usage(
-                input_tokens=whole,
+                input_tokens=tokens,
                 cache_read_tokens=usage.cache_read_tokens,
                 cache_write_tokens=usage.cache_write_tokens,
                 cache_write_1h_tokens=usage.cache_write_tokens,
@@ -44,11 +45,9 @@ def price(provider: str, usage: Usage, rates: tuple[float, float] | None = None)
         )
     except LookupError:
         raise NoPrice(f"the price of {usage.model!r} ({provider}) is unknown") from None
-    return float(found.total_price)
+    return float(calculated.total_price)
 
 
 def prices_version() -> str:
-    """Return which prices are used."""
-    from importlib.metadata import version
-
+    """Return the name and version of the price list."""
     return f"genai-prices {version('genai-prices')}"

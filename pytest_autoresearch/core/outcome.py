@@ -1,35 +1,52 @@
-"""What an attempt came to, as the test body sees it: scores that compare by direction, or a reason."""
+"""The result of an attempt in the test body: a score that compares by direction, or a reason."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
 from .experiment import Direction, Metric
 
-Verdict = Literal[
-    "keep", "discard", "crash", "timeout", "invalid", "duplicate", "guard", "cheat", "baseline"
-]
 
-LETTERS: dict[str, tuple[str, str, str]] = {
-    "keep": ("kept", "K", "green"),
-    "discard": ("discarded", "D", "yellow"),
-    "crash": ("crashed", "C", "red"),
-    "timeout": ("timed out", "T", "red"),
-    "invalid": ("invalid", "I", "purple"),
-    "duplicate": ("duplicates", "=", "blue"),
-    "guard": ("guarded", "G", "purple"),
-    "cheat": ("cheats", "!", "red"),
-    "baseline": ("calibrated", "B", "cyan"),
-}
-"""Verdict to (word in the summary, letter, terminal colour)."""
+class Verdict(StrEnum):
+    """The result of an attempt; members equal their ledger value, e.g. ``"keep"``.
+
+    Attributes:
+        word: Past participle, for summaries.
+        letter: For progress lines.
+        colour: Terminal colour.
+    """
+
+    word: str
+    letter: str
+    colour: str
+
+    KEEP = "keep", "kept", "K", "green"
+    DISCARD = "discard", "discarded", "D", "yellow"
+    CRASH = "crash", "crashed", "C", "red"
+    TIMEOUT = "timeout", "timed out", "T", "red"
+    INVALID = "invalid", "invalid", "I", "purple"
+    DUPLICATE = "duplicate", "duplicates", "=", "blue"
+    GUARD = "guard", "guarded", "G", "purple"
+    CHEAT = "cheat", "cheats", "!", "red"
+    BASELINE = "baseline", "calibrated", "B", "cyan"
+
+    def __new__(cls, value: str, word: str, letter: str, colour: str) -> Verdict:
+        """Create the member for a ledger value."""
+        member = str.__new__(cls, value)
+        member._value_, member.word, member.letter, member.colour = value, word, letter, colour
+        return member
+
+
+VERDICTS = {verdict.value: verdict for verdict in Verdict}
+"""Ledger value to `Verdict`, in the order of summaries."""
 
 
 class NoScore(Exception):
-    """The trial has no score to compare; an expected outcome of research, not a defect.
+    """The attempt has no score to compare: an expected result of research, not a defect.
 
     Attributes:
-        verdict: Why, as the ledger records it.
+        verdict: Ledger value.
         reason: One line for people.
     """
 
@@ -40,17 +57,20 @@ class NoScore(Exception):
 
 
 class Score(float):
-    """A metric's value whose ``<`` means *better than*, whichever direction is better.
+    """A metric's value whose ``<`` means *better than* in the metric's direction.
 
-    ``assert trial.val_bpb < best`` is the whole verdict, so the comparison carries the
-    direction of the metric: for ``direction="max"``, 0.9 ``<`` 0.8.
+    ``assert trial.val_bpb < best`` is the whole verdict: for ``direction="max"``, 0.9 ``<`` 0.8.
+
+    Attributes:
+        direction: Of the metric.
+        explanation: How a bar was computed, or ''.
     """
 
     direction: Direction
     explanation: str
 
     def __new__(cls, value: float, direction: Direction = "min", explanation: str = "") -> Score:
-        """Wrap `value`; `explanation` says why a bar stands where it stands."""
+        """Wrap `value`."""
         score = super().__new__(cls, value)
         score.direction = direction
         score.explanation = explanation
@@ -80,16 +100,16 @@ class Score(float):
 
 @dataclass(frozen=True)
 class Trial:
-    """What the `trial` fixture hands to the test body.
+    """The measured attempt that the `trial` fixture passes to the test body.
 
-    Reading the metric by its name (``trial.val_bpb``) or as ``trial.score`` gives the mean over
-    replicates as a `Score`.
+    The metric's name (``trial.val_bpb``) and ``trial.score`` give the mean over replicates as a
+    `Score`.
 
     Attributes:
         metric: The experiment's metric.
-        attempt_id: Ledger row behind it.
+        attempt_id: Its ledger row.
         value: Mean over replicates, or None when there is no score.
-        verdict: Why there is no score; ``""`` while the body has yet to decide.
+        verdict: Why there is no score; ``""`` if there is one.
         reason: One line for people.
     """
 
@@ -101,10 +121,10 @@ class Trial:
 
     @property
     def score(self) -> Score:
-        """The mean over replicates.
+        """Return the mean over replicates.
 
         Raises:
-            NoScore: If the trial crashed, timed out, was invalid, a duplicate or a cheat.
+            NoScore: It crashed, timed out, was invalid, a duplicate or a cheat.
         """
         if self.value is None:
             raise NoScore(self.verdict or "crash", self.reason or "no score")

@@ -1,7 +1,6 @@
-"""The proposer contract: who suggests the next mutation, and what it is told.
+"""The proposer contract: a proposer gets a `Context` and returns a `Proposal`.
 
-A proposer sees a `Context` and returns a `Proposal`; it never touches files, git or the ledger.
-One backend a file; `create` in ``registry.py`` finds them by name.
+It never accesses files, git or the ledger.
 """
 
 from __future__ import annotations
@@ -14,41 +13,40 @@ from .experiment import Experiment
 
 
 class ProposerError(Exception):
-    """Base of everything that a proposer may raise.
+    """Base class of a proposer's errors.
 
     Attributes:
-        usage: What was spent before it, or None.
+        usage: Cost before the error, or None.
     """
 
     usage: Usage | None = None
 
     def with_usage(self, usage: Usage) -> Self:
-        """Return the error with what was spent before it."""
+        """Set the cost before the error, and return the error."""
         self.usage = usage
         return self
 
 
 class ProposerUnavailable(ProposerError):
-    """The provider's fault (network, overload, quota): infrastructure, never a verdict.
+    """The provider failed (network, overload, quota): infrastructure, never a verdict.
 
     Attributes:
-        again_s: Seconds after which asking again is free and may help: the night pauses for so
-            long. None: the attempt fails.
+        again_s: Seconds to pause before a free retry that may succeed. None: the attempt fails.
     """
 
     again_s: float | None = None
 
 
 class ProposalRefused(ProposerError):
-    """The model declined. Never resent, never reworded."""
+    """The model declined to answer. It is not asked again."""
 
 
 class ProposalInvalid(ProposerError):
-    """Text came back that holds no applicable edits, after all repairs: verdict ``invalid``.
+    """The answer has no applicable edits after all repairs: verdict ``invalid``.
 
     Attributes:
-        title: What the proposal called itself, for the record.
-        meta: The backend's notes, as a `Proposal` would carry them.
+        title: Of the proposal.
+        meta: As in `Proposal`.
     """
 
     def __init__(
@@ -60,17 +58,17 @@ class ProposalInvalid(ProposerError):
 
 
 class ProposerExhausted(ProposerError):
-    """Nothing is left to propose (the end of a recorded list): the campaign stops, exit 0."""
+    """No proposals are left: the campaign stops with exit code 0."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one proposal cost.
+    """The cost of one proposal.
 
     Attributes:
         model: Model that answered, or ''.
         input_tokens, cache_read_tokens, cache_write_tokens, output_tokens: As billed.
-        requests: Calls made, repairs included.
+        requests: Number of calls, repairs included.
         cost_usd: Price in US dollars, or None when unknown.
         seconds: Wall seconds until the proposal was complete.
     """
@@ -101,15 +99,15 @@ class Origin:
 
 @dataclass(frozen=True)
 class Proposal:
-    """An idea with its edits, not yet applied.
+    """A proposed mutation.
 
     Attributes:
         title: One line, at most 100 characters.
         hypothesis: Why it should help; may be ''.
         edits: Applied to the parent's files in order.
         proposer: Name of the backend, e.g. ``"gp"``.
-        usage: Its price.
-        meta: JSON-serialisable notes of the backend (e.g. the knob values it set).
+        usage: Its cost.
+        meta: JSON-serialisable notes of the backend, e.g. the hyperparameters it set.
         origin: Set by the harness only; that of a proposer's answer is dropped.
     """
 
@@ -124,23 +122,23 @@ class Proposal:
 
 @dataclass(frozen=True)
 class PastAttempt:
-    """One finished or running attempt, as history shows it to a proposer.
+    """One finished or running attempt in a proposer's history.
 
     Attributes:
         attempt_id: Ledger id.
         name: Item name, e.g. ``"mutation-0007"`` or ``"baseline-1"``.
-        parent: Ledger id of the attempt whose files it was applied to; None for a baseline.
+        parent: Ledger id of its parent; None for a baseline.
         title, hypothesis, proposer: Of its proposal.
         verdict: ``keep``, ``discard``, ``crash``, ``timeout``, ``invalid``, ``duplicate``,
             ``guard``, ``cheat``, ``baseline`` or ``running``.
-        reason: One line saying why.
+        reason: One line: why it has this verdict.
         score: Mean of its replicates in the metric's unit, or None.
-        gain: Gain over its bar's champion mean (positive is better), or None.
+        gain: Paired gain over the champion (positive is better), or None.
         gain_sigma: `gain` in units of the noise, or None.
         lines_added, lines_removed: Size of the change.
         meta: The proposal's `meta`.
-        read_files: Returns the resulting editable files, path to text (read lazily from git).
-        edits: What was changed.
+        read_files: Reads the resulting editable files from git, path to text.
+        edits: Its edits.
         log_tail: Last lines of its log (untrusted) where it has no score, else ''.
     """
 
@@ -165,25 +163,25 @@ class PastAttempt:
 
 @dataclass(frozen=True)
 class Context:
-    """Everything a proposer may know. Holdout scores are never in it.
+    """The input of a proposer. It never contains holdout scores.
 
     Attributes:
         experiment: The declaration.
         program: Text of program.md as it is now, front matter included.
-        attempt: Number of the attempt to fill, from 1; also the source of reproducible randomness.
-        seed: Campaign seed; ``(seed, attempt)`` determines a keyless proposal.
+        attempt: Number of the attempt, from 1.
+        seed: Campaign seed; ``(seed, attempt)`` seeds reproducible randomness.
         parent: Attempt whose files the edits apply to: the champion, or a discard to build on.
         files: The parent's editable files, path to text.
         fixed_files: The experiment's context files, path to text.
         history: Every attempt of the campaign so far, oldest first, running ones included.
         champion: The champion's attempt.
-        sigma: Standard deviation of one trial's score near the champion, or None.
+        sigma: Standard deviation of one paired difference, or None.
         figures: The parent's measured figures (tokens/s, parameters, memory, …).
         log_tail: Last lines of the parent's training log (untrusted bytes, decoded).
-        hint: A word of the campaign's policy, e.g. that a structural change is wanted; or ''.
+        hint: Request of the parent selection, e.g. for a structural change, or ''.
         curve: The parent's training loss, as (share of the budget, loss).
-        ideas, lessons: The campaign's files of that name, or ''; models and people write them.
-        literature: Titles and abstracts of papers, and a person's notes, or ''.
+        ideas, lessons: Text of these files of the campaign, or ''.
+        literature: Titles and abstracts of papers and the researcher's notes, or ''.
     """
 
     experiment: Experiment
@@ -228,10 +226,7 @@ class Proposer(Protocol):
         """Return one proposal for `context.attempt`.
 
         Raises:
-            ProposerUnavailable: The provider cannot answer now; the attempt is not charged.
-            ProposalRefused: The model declined.
-            ProposalInvalid: No applicable edits after all repairs.
-            ProposerExhausted: Nothing left to propose.
+            ProposerUnavailable, ProposalRefused, ProposalInvalid, ProposerExhausted: See there.
         """
         ...
 
@@ -264,11 +259,11 @@ class Edit:
 
 
 class EditError(ValueError):
-    """An edit does not apply; the message says which, why, and shows the nearest real lines."""
+    """An edit does not apply; the message says which and why, with the nearest real lines."""
 
 
 def add(one: Usage, two: Usage) -> Usage:
-    """Add up the cost of two turns; an unknown price makes the sum unknown."""
+    """Return the sum of two costs; an unknown price makes the sum unknown."""
     both = one.cost_usd is not None or one.requests == 0
     cost = (one.cost_usd or 0.0) + two.cost_usd if both and two.cost_usd is not None else None
     return replace(

@@ -1,39 +1,40 @@
-"""What the ledger holds, as frozen rows that every other room reads."""
+"""The ledger's records as frozen data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal, Required, TypedDict
 
 from .proposal import Edit, Origin, Usage
 from .run import Run
 
-OWN = ("calibrate", "first", "replicate")
-"""Purposes of the trials that an attempt's score is made of."""
+SCORING = ("calibrate", "first", "replicate")
+"""Purposes of the runs whose mean is the attempt's score."""
 
 SMOKE = "smoke"
-"""Purpose of the seconds-long run before the first training."""
+"""Purpose of the short run before the first training."""
 
 ABLATION = "ablation"
-"""Kind of an attempt that leaves one keep out."""
+"""Kind of an attempt that omits one keep."""
 
 CONFIRM = "confirm"
-"""Purpose of a champion's trial on a fresh seed, when a campaign closes."""
+"""Purpose of a champion's run on a fresh seed, for confirmation."""
 
 HOLDOUT = "holdout"
-"""Purpose of scoring a checkpoint on the holdout; shown to nobody before a campaign closes."""
+"""Purpose of scoring a checkpoint on the holdout; not shown before the confirmation."""
 
 
 @dataclass(frozen=True)
 class CheckNote:
-    """What one gate or guard said of a mutation.
+    """The result of one check or constraint of a mutation.
 
     Attributes:
-        name: Of the gate.
-        ok: False if it refused the mutation.
+        name: Of the check.
+        ok: False if the mutation failed it.
         detail: One line, or ''.
-        seconds: What the check cost.
+        seconds: Its duration.
     """
 
     name: str
@@ -44,22 +45,22 @@ class CheckNote:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One numbered place of a campaign and what came of it.
+    """One numbered attempt of a campaign and its result.
 
     Attributes:
         id: Ledger row.
         name: Item name.
-        kind: ``baseline``, ``mutation`` or `PRUNE`.
+        kind: ``baseline``, ``mutation`` or `ABLATION`.
         number: Counts over the campaign, per kind.
-        session_id, worker: Who ran it.
+        session_id, worker: Process that ran it.
         state: ``running``, ``done``, ``interrupted`` or ``infra``.
         verdict: None until done.
         parent: Attempt whose files were changed; None for a baseline.
-        bar: What its mean had to beat.
+        bar: Score that its mean had to beat.
         score: Mean over `n` replicates.
         gain, gain_sigma: Over the champion's mean, in the metric's unit and in sigma.
         commit: Commit object that holds the resulting files, or ''.
-        trials: Its training runs, oldest first.
+        runs: Its runs, oldest first.
     """
 
     id: int
@@ -97,8 +98,8 @@ class Attempt:
 
     @property
     def own_runs(self) -> tuple[Run, ...]:
-        """The trials that its score is made of, without what was run in its name later."""
-        return tuple(run for run in self.runs if run.purpose in OWN)
+        """Return the runs whose mean is its score, without later ones."""
+        return tuple(run for run in self.runs if run.purpose in SCORING)
 
     def made_from(self, kind: Literal["retest", "merge", "ablation"]) -> tuple[int, ...]:
         """Return the attempts that it retests, merges or leaves out; () for any other."""
@@ -132,7 +133,7 @@ class Champion:
         version: From 1; each keep adds one. The only compare-and-swap of a campaign.
         attempt_id: Attempt that made it.
         commit: Its commit.
-        scores: Seed to score, re-measurements included.
+        scores: Seed to score, later replicates included.
         at: Unix seconds.
     """
 
@@ -144,8 +145,8 @@ class Champion:
 
     @property
     def mean(self) -> float:
-        """Mean over all measured seeds; never the running minimum."""
-        return sum(self.scores.values()) / len(self.scores)
+        """Return the mean over all measured seeds."""
+        return fmean(self.scores.values())
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,11 @@ class SessionRecord:
 
     Attributes:
         id: Ledger row.
-        host, boot_id, pid, pid_start: Identify a process for as long as it lives.
+        host, boot_id, pid, pid_start: Identity of the process.
         worker: xdist worker name, or ``main``.
-        config: What it was asked to do.
+        config: Its options.
         started, ended: Unix seconds.
-        exit: Exit code, or None when it did not end in order.
+        exit: Exit code, or None if it died.
         driver: Token that the processes of one pytest run share.
     """
 

@@ -1,8 +1,4 @@
-"""The far side of the process boundary: one training run of one mutation, and what came of it.
-
-`RunSpec` goes in, `Run` comes out; nothing else crosses. Knows nothing of pytest, of
-git or of the ledger.
-"""
+"""One training: `RunSpec` in, `Run` out, across the process boundary."""
 
 from __future__ import annotations
 
@@ -26,16 +22,16 @@ class RunSpec:
 
     Attributes:
         run_id: Unique in the campaign; names the run directory.
-        files: The candidate's private copy, path to contents; the first is the entry file.
+        files: Path to contents; the first is the entry file.
         entry: Path of the file that holds ``build``, ``train`` and ``logits``.
-        seed: Given to the candidate; replicates differ in nothing else.
+        seed: Random seed of the candidate; the only difference between replicates.
         budget: How long it may train.
         data: Folder of the prepared data set; None for a `command`.
         command: None for the training contract; else argv run in the copy.
         metric: Name of the score in a command's output.
         phase: ``"full"``; ``"smoke"``: two steps and one scored batch; ``"audit"``: no training,
-            the claims of this trial's earlier run are audited again; ``"rescore"``: no training,
-            its checkpoint is scored anew; ``"downstream"``: no training, the downstream task on
+            the claims of this run are audited again; ``"rescore"``: no training,
+            its checkpoint is scored again; ``"downstream"``: no training, the downstream task on
             its checkpoint; ``"check"``: `command` must only succeed.
         split: Part of the data that is scored.
         device: ``"cpu"`` or ``"cuda"``.
@@ -72,16 +68,16 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: what came of it, and its row in the ledger once it has one.
+    """The result of one run, and its ledger row once it has one.
 
     Attributes:
         status: ``"ok"`` when a score exists; ``"infra"`` is never a property of the mutation.
         reason: One line for people: why there is no score, or ''.
         score: The metric, finite; None unless `status` is ``"ok"``.
         score_se: Standard error of `score` from auditing alone, or None.
-        score_kind: Who computed the score, and whether it could have been forged.
-        train_seconds: Wall seconds from the first batch asked for to the end of the budget.
-        total_seconds: Wall seconds of everything.
+        score_kind: Whether the harness computed the score in isolation.
+        train_seconds: Wall seconds from the first requested batch to the end of the budget.
+        total_seconds: Wall seconds of the whole run.
         cpu_seconds: CPU seconds of the candidate's group while training.
         work: Units of training data handed out (tokens).
         steps: Batches handed out.
@@ -97,12 +93,13 @@ class Run:
         hashes: Evaluator, data set, tokenizer and package identities behind the score.
         checkpoint: Saved weights in the run directory, or None.
         losses: File of per-token losses (float32 nats, row-major), or None.
-        evidence: What a verdict rests on (a property's counterexample, audit mismatches, …).
-        id: Ledger row; 0 before it has one, like `attempt_id`.
-        attempt_id: Attempt that it belongs to.
+        evidence: Evidence for the status (a counterexample, audit mismatches, …).
+        id: Ledger row; 0 before it is recorded, like `attempt_id`.
+        attempt_id: Its attempt.
         seed: Its seed.
-        purpose: One of `records.OWN`, ``champion`` (measured again to stay paired), `records.SMOKE`,
-            ``audit``, `records.CONFIRM`, `records.HOLDOUT`, ``verify`` or ``transfer``.
+        purpose: One of `records.SCORING`, ``champion`` (measured again for a pair),
+            `records.SMOKE`, ``audit``, `records.CONFIRM`, `records.HOLDOUT`, ``verify`` or
+            ``transfer``.
         state: ``running``, ``done``, ``interrupted`` or ``infra``.
         device, concurrency, budget: Conditions that a noise estimate must not mix.
         started, finished: Unix seconds.
@@ -146,7 +143,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a running trial is, for people watching.
+    """The progress of a run, for the live view.
 
     Attributes:
         phase: ``"start"``, ``"train"``, ``"score"`` or ``"audit"``.

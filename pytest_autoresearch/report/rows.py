@@ -10,7 +10,7 @@ from itertools import groupby
 
 from markupsafe import Markup, escape
 
-from ..core.outcome import LETTERS
+from ..core.outcome import VERDICTS
 from ..core.proposal import Edit
 from ..core.records import HOLDOUT, Attempt, Champion
 from ..core.run import Run
@@ -34,13 +34,13 @@ def short(attempt: Attempt) -> str:
 def word(attempt: Attempt) -> str:
     """Return an attempt's verdict, or its state before it has one, as a word."""
     verdict = attempt.verdict or attempt.state
-    return LETTERS[verdict][0] if verdict in LETTERS else verdict
+    return VERDICTS[verdict].word if verdict in VERDICTS else verdict
 
 
 def letter(attempt: Attempt) -> str:
     """Return the letter that the terminal shows for an attempt."""
     verdict = attempt.verdict or attempt.state
-    return LETTERS[verdict][1] if verdict in LETTERS else "…" if verdict == "running" else "?"
+    return VERDICTS[verdict].letter if verdict in VERDICTS else "…" if verdict == "running" else "?"
 
 
 def outcome(run: Run) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core.experiment import Direction, Metric
 from ..core.money import prices_version
-from ..core.outcome import LETTERS
+from ..core.outcome import VERDICTS
 from ..core.records import Attempt
 from ..core.text import harmless
 from ..judge.confirmation import kept_gain
@@ -48,7 +48,7 @@ def result_line(name: str, facts: Mapping[str, str], direction: Direction) -> st
         direction: Of the metric.
     """
     verdict = facts.get("verdict", "")
-    letter = LETTERS[verdict][1] if verdict in LETTERS else "?"
+    letter = VERDICTS[verdict].letter if verdict in VERDICTS else "?"
     score = facts.get("score")
     parts = [letter, f"{float(score):.6f}" if score else "-" * 8]
     if facts.get("gain") and facts.get("gain_sigma"):
@@ -74,7 +74,7 @@ def markup(verdict: str) -> dict[str, bool]:
     """Return the colours of an attempt's line; discards, the most frequent, have none."""
     if verdict == "keep":
         return {"green": True, "bold": True}
-    return {} if verdict in ("discard", "") else {LETTERS[verdict][2]: True}
+    return {} if verdict in ("discard", "") else {VERDICTS[verdict].colour: True}
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,9 @@ def header(view: SessionView) -> list[str]:
 def tally(attempts: Sequence[Attempt]) -> str:
     """Count attempts by verdict: ``1 kept, 2 discarded``."""
     counts = Counter(attempt.verdict or attempt.state for attempt in attempts)
-    order = [*LETTERS, *sorted(counts)]
+    order = [*VERDICTS, *sorted(counts)]
     return ", ".join(
-        f"{counts[key]} {LETTERS[key][0] if key in LETTERS else key}"
+        f"{counts[key]} {VERDICTS[key].word if key in VERDICTS else key}"
         for key in dict.fromkeys(order)
         if counts[key]
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ..core.errors import InfrastructureFailure, Interrupted
-from ..core.outcome import LETTERS
+from ..core.outcome import VERDICTS
 from ..core.proposal import ProposerError
 from ..core.text import clean, one_line
 from ..ledger.store import LedgerUnavailable
@@ -92,7 +92,9 @@ def status(report: pytest.TestReport, quiet: bool) -> Any:
     if report.failed and quiet:
         word = "failed" if report.when == "call" else "error"
         return word, "", (word.upper(), {"red": True})
-    if verdict not in LETTERS or report.failed:
+    if verdict not in VERDICTS or report.failed:
         return None
-    word, letter, colour = LETTERS[verdict]
-    return (word, "", "") if quiet else (word, letter, (verdict.upper(), {colour: True}))
+    shown = VERDICTS[verdict]
+    if quiet:
+        return shown.word, "", ""
+    return shown.word, shown.letter, (verdict.upper(), {shown.colour: True})

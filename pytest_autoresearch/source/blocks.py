@@ -1,6 +1,6 @@
-"""Edits as text: SEARCH/REPLACE blocks, and unified diffs as a second form.
+"""Read and write proposals as text: SEARCH/REPLACE blocks or a unified diff.
 
-A proposal file or an answer of a model is a title line, a hypothesis, and blocks::
+A proposal file or a model's answer holds a title, a hypothesis and blocks::
 
     Title: halve the batch
     Hypothesis: more optimiser steps in the same budget
@@ -12,7 +12,7 @@ A proposal file or an answer of a model is a title line, a hypothesis, and block
     TOTAL_BATCH_SIZE = 2**9
     >>>>>>> REPLACE
 
-Where a text can be read in two ways it is refused: a repair costs a request, a wrong guess a trial.
+Ambiguous text is rejected: a repair costs a request, a wrong guess a training.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _FENCE = re.compile(r"^\s*(?:```+|~~~+)\s*[\w+-]*\s*$")
 
 @dataclass(frozen=True)
 class Parsed:
-    """A proposal as written.
+    """A parsed proposal.
 
     Attributes:
-        title: Its title, or ''.
+        title: One line, or ''.
         hypothesis: Why it should help, or ''.
         edits: At least one.
-        prose: What was written outside of the edits.
+        prose: The text outside of the edits.
     """
 
     title: str
@@ -56,14 +56,14 @@ class Parsed:
 
 
 def parse(text: str, default_file: str = "") -> Parsed:
-    """Read blocks, or failing those a unified diff.
+    """Parse blocks or, if there are none, a unified diff.
 
     Args:
-        text: What was written.
+        text: The proposal.
         default_file: File of blocks that name none.
 
     Raises:
-        EditError: There is neither, or one of them is malformed; the message says which.
+        EditError: There is neither, or a block or hunk is malformed; the message says which.
     """
     lines = text.replace("\r\n", "\n").split("\n")
     if any(line.rstrip() == _OPEN for line in lines):
@@ -72,17 +72,17 @@ def parse(text: str, default_file: str = "") -> Parsed:
     elif any(_HUNK.match(line) for line in lines):
         edits, prose = _read_diff(lines)
     else:
-        raise EditError("there is no SEARCH/REPLACE block and no unified diff in it")
+        raise EditError("there is no SEARCH/REPLACE block and no unified diff in the text")
     title, hypothesis = fields(prose)
     return Parsed(title, hypothesis, edits, prose)
 
 
 def fields(prose: str) -> tuple[str, str]:
-    """Return the title, of at most 100 characters, and the hypothesis that a text states, or ''."""
-    found: dict[str, str] = {}
+    """Return the title (at most 100 characters) and the hypothesis stated in `prose`, or ''."""
+    values: dict[str, str] = {}
     for key, value in _FIELD.findall(prose):
-        found.setdefault(key.lower(), value.strip().strip("*").strip())
-    return found.get("title", "")[:100], found.get("hypothesis", "")
+        values.setdefault(key.lower(), value.strip().strip("*").strip())
+    return values.get("title", "")[:100], values.get("hypothesis", "")
 
 
 # SEARCH/REPLACE blocks
@@ -108,7 +108,7 @@ def _read_blocks(lines: list[str], default_file: str) -> tuple[tuple[Edit, ...],
 
 
 def _refuse_leftovers(prose: str) -> None:
-    """See that nothing outside of the blocks looks like a part of one: none goes missing."""
+    """Reject lines outside of the blocks that look like part of one, so that no block is lost."""
     for line in prose.split("\n"):
         if _STRAY.match(line):
             raise EditError(
@@ -116,20 +116,18 @@ def _refuse_leftovers(prose: str) -> None:
                 f"{_MIDDLE} and {_CLOSE}, from the first column"
             )
         if line.startswith("+++ ") or line.rstrip() == _MIDDLE:
-            raise EditError(
-                f"the line {line[:40]!r} stands outside of the blocks; send blocks only"
-            )
+            raise EditError(f"the line {line[:40]!r} is outside of the blocks; send blocks only")
 
 
 def _bounds(lines: list[str], opening: int, number: int) -> tuple[int, int]:
-    """Return the lines of a block's middle and end."""
+    """Return the indices of a block's middle and closing lines."""
     middle = 0
     for i in range(opening + 1, len(lines)):
         mark = lines[i].rstrip()
         if mark == _MIDDLE:
             if middle:
                 raise EditError(
-                    f"block {number} has two lines {_MIDDLE}, so it can be read in two ways; "
+                    f"block {number} has two lines {_MIDDLE} and is ambiguous; "
                     "choose a passage without one, or send a unified diff"
                 )
             middle = i
@@ -145,7 +143,7 @@ def _join(lines: list[str]) -> str:
 
 
 def _file_before(lines: list[str]) -> str:
-    """Return the file that the lines above a block name; fences may stand between."""
+    """Return the file named in the lines above a block, skipping fences and empty lines."""
     for line in reversed(lines):
         if _FENCE.match(line) or not line.strip():
             continue
@@ -158,7 +156,7 @@ def _file_before(lines: list[str]) -> str:
 
 
 def _read_diff(lines: list[str]) -> tuple[tuple[Edit, ...], str]:
-    """Read a unified diff; line numbers and counts are ignored, contexts must be unique."""
+    """Parse a unified diff; line numbers and counts are ignored, contexts must be unique."""
     edits: list[Edit] = []
     prose: list[str] = []
     file, old, new, blanks, inside = "", list[str](), list[str](), 0, False
@@ -186,7 +184,7 @@ def _read_diff(lines: list[str]) -> tuple[tuple[Edit, ...], str]:
             if not file:
                 raise EditError("the diff names no file (no +++ line)")
         elif inside and not line:
-            blanks += 1  # an empty line of the context, unless nothing comes after it
+            blanks += 1  # a context line, unless it ends the hunk
         elif inside and line[0] in " +-":
             old.extend([""] * blanks)
             new.extend([""] * blanks)
@@ -197,7 +195,7 @@ def _read_diff(lines: list[str]) -> tuple[tuple[Edit, ...], str]:
                 new.append(line[1:])
         elif not line.startswith("\\"):
             if file and line.startswith(("+", "-")):
-                raise EditError(f"the line {line[:40]!r} of the diff stands under no @@ line")
+                raise EditError(f"the line {line[:40]!r} of the diff has no @@ line before it")
             end()
             inside = False
             prose.append(line)
@@ -208,12 +206,10 @@ def _read_diff(lines: list[str]) -> tuple[tuple[Edit, ...], str]:
 
 
 def format_blocks(edits: Iterable[Edit]) -> str:
-    """Return the blocks that `parse` reads back, for edits made of whole lines without markers."""
+    """Format edits of whole lines, without markers in them, as blocks that `parse` accepts."""
     blocks = []
     for edit in edits:
         search = edit.search if edit.search.endswith("\n") else edit.search + "\n"
-        replace = edit.replace
-        if replace and not replace.endswith("\n"):
-            replace += "\n"
+        replace = edit.replace + "\n" * bool(edit.replace and not edit.replace.endswith("\n"))
         blocks.append(f"{edit.file}\n{_OPEN}\n{search}{_MIDDLE}\n{replace}{_CLOSE}\n")
     return "\n".join(blocks)

@@ -1,19 +1,19 @@
-"""The front matter of program.md: ranges of knobs, written by the researcher."""
+"""Read the front matter of program.md, where a researcher declares search ranges."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from .search_space import Knob, ranged
+from .search_space import Hyperparameter, ranged
 
 
 class FrontMatterError(ValueError):
-    """The front matter cannot be read; one line with the remedy."""
+    """The front matter is invalid; the message is one line with the remedy."""
 
 
-def knobs(program: str) -> Mapping[str, Any]:
-    """Return the ``knobs:`` mapping of a program's front matter, or an empty one.
+def declared_space(program: str) -> Mapping[str, Any]:
+    """Return the ``search_space:`` mapping of a program's front matter, or an empty one.
 
     Raises:
         FrontMatterError: It is not YAML, not a mapping, or a range has another form.
@@ -31,13 +31,15 @@ def knobs(program: str) -> Mapping[str, Any]:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 2}" if where else ""
         raise FrontMatterError(f"program.md{line}: the front matter is not YAML") from None
-    found = data.get("knobs", {}) if isinstance(data, dict) else None
-    if not isinstance(found, dict):
-        raise FrontMatterError("program.md: knobs must map names to [choices] or {low, high}")
-    for name, override in found.items():
+    space = data.get("search_space", {}) if isinstance(data, dict) else None
+    if not isinstance(space, dict):
+        raise FrontMatterError(
+            "program.md: search_space must map names to [choices] or {low, high}"
+        )
+    for name, override in space.items():
         if override != "fixed":
             try:
-                ranged(Knob(name, 0, (0, 0, 0, 0)), override)
+                ranged(Hyperparameter(name, 0, (0, 0, 0, 0)), override)
             except ValueError as error:
                 raise FrontMatterError(str(error)) from None
-    return found
+    return space

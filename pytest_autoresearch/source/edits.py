@@ -1,7 +1,7 @@
-"""Edits, and what they make of a parent's files: pure functions on text.
+"""Apply and compute edits: pure functions on text.
 
-An edit names text that must occur exactly once. Nothing is ever guessed by similarity: measured on
-published experiments, edit-distance matching applied 1 edit of 24 to the wrong place.
+The search text of an edit must occur exactly once. Similarity is never used: on published
+experiments, edit-distance matching applied 1 edit of 24 to the wrong place.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..core.proposal import Edit, EditError
 
 COMPARED = 200
-"""Characters of a line that are compared with others."""
+"""Maximum characters of a line that are compared for the nearest lines."""
 
 
 def apply(files: Mapping[str, str], edits: Sequence[Edit]) -> dict[str, str]:
     """Apply edits in order.
 
-    Each passage must match exactly once; failing that, once up to trailing space, then once up to
-    a uniform indent (which the replacement then takes over).
+    Each search text must match exactly once; failing that, once up to trailing space, then once up
+    to a uniform indent (which is then added to the replacement).
 
     Args:
         files: Editable files, path to text.
@@ -29,7 +29,8 @@ def apply(files: Mapping[str, str], edits: Sequence[Edit]) -> dict[str, str]:
         All files, changed and unchanged. Line endings and a missing last newline are kept.
 
     Raises:
-        EditError: A file is not editable, a passage is absent or ambiguous, or no UTF-8 holds it.
+        EditError: A file is not editable, a search text is absent or ambiguous, or a replacement
+            is not valid UTF-8.
     """
     result = dict(files)
     for number, edit in enumerate(edits, 1):
@@ -41,7 +42,9 @@ def apply(files: Mapping[str, str], edits: Sequence[Edit]) -> dict[str, str]:
             edit.replace.encode()
             result[edit.file] = _replace(result[edit.file], edit)
         except UnicodeEncodeError as error:
-            raise EditError(f"edit {number} of {edit.file} is no text: {error.reason}") from None
+            raise EditError(
+                f"edit {number} of {edit.file} is not valid UTF-8: {error.reason}"
+            ) from None
         except EditError as error:
             raise EditError(f"edit {number} of {edit.file}: {error}") from None
     return result
@@ -61,7 +64,7 @@ def _replace(text: str, edit: Edit) -> str:
 
 
 def _places(text: str, search: str) -> list[int]:
-    """Offsets at which it stands; what is made of whole lines matches no end of a line."""
+    """Return the offsets of `search`; whole lines match only at the start of a line."""
     places, at = [], text.find(search)
     while at >= 0:
         if not search.endswith("\n") or at == 0 or text[at - 1] == "\n":
@@ -76,11 +79,11 @@ def _newlines(text: str, crlf: bool) -> str:
 
 
 def _replace_lines(text: str, search: str, replacement: str) -> str:
-    """Match whole lines up to trailing space, then up to one indent common to all of them."""
+    """Match whole lines up to trailing space, then up to one common indent."""
     lines, wanted = text.splitlines(keepends=True), search.splitlines()
     bare = [line.rstrip() for line in lines]
     for shifts in ([0], _shifts(bare, wanted)):
-        places = [(i, shift) for shift in shifts for i in _standing(bare, wanted, shift)]
+        places = [(i, shift) for shift in shifts for i in _matches(bare, wanted, shift)]
         if len(places) > 1:
             raise EditError(
                 f"the search text occurs {len(places)} times; give more lines around it"
@@ -97,14 +100,14 @@ def _replace_lines(text: str, search: str, replacement: str) -> str:
     )
 
 
-def _standing(bare: Sequence[str], wanted: Sequence[str], shift: int) -> list[int]:
-    """Line numbers at which the wanted lines stand, indented by so many columns."""
+def _matches(bare: Sequence[str], wanted: Sequence[str], shift: int) -> list[int]:
+    """Return the line numbers where the wanted lines, indented by `shift` columns, match."""
     target = [_indent(line.rstrip(), shift) for line in wanted]
     return [i for i in range(len(bare) - len(target) + 1) if bare[i : i + len(target)] == target]
 
 
 def _shifts(bare: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Indents, in columns, at which the first wanted line stands in the file."""
+    """Return the other indents, in columns, of the first wanted line in the file."""
     first = next((w.rstrip() for w in wanted if w.strip()), "")
     own = len(first) - len(first.lstrip())
     found = {len(b) - len(b.lstrip()) - own for b in bare if b.strip() == first.strip()}
@@ -122,7 +125,7 @@ def _indent(line: str, shift: int) -> str:
 def _indent_all(text: str, shift: int) -> str:
     shifted = [_indent(line, shift) for line in text.splitlines(keepends=True)]
     if any(line.startswith("\0") for line in shifted):
-        raise EditError("the replacement cannot take over the indent of the place found")
+        raise EditError("the replacement cannot be indented like the matching lines")
     return "".join(shifted)
 
 
@@ -142,7 +145,7 @@ def _nearest(text: str, search: str, context: int = 3) -> str:
 def edits_between(before: str, after: str, file: str) -> tuple[Edit, ...]:
     """Return the fewest edits that turn `before` into `after`, each matching exactly once.
 
-    Context grows line by line until a passage is unique; passages that touch are joined.
+    Context grows line by line until a search text is unique; adjacent edits are joined.
     """
     if before == after:
         return ()
@@ -190,7 +193,7 @@ def _unified_lines(before: Mapping[str, str], after: Mapping[str, str]) -> Itera
 
 
 def changed_lines(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[int, int]:
-    """Return (lines added, lines removed)."""
+    """Return the numbers of added and removed lines."""
     added = removed = 0
     for line in _unified_lines(before, after):
         added += line.startswith("+") and not line.startswith("+++")

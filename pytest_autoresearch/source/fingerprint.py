@@ -1,10 +1,9 @@
-"""When two mutations are the same program: a fingerprint that comments and names do not change.
+"""Fingerprint programs, so that repeated mutations are recognised.
 
 Python files are hashed as normalised syntax trees: no comments, formatting or docstrings; local
-variables numbered in order of appearance; literal arithmetic folded; definitions of constants in
-one order. Where a rewrite might change meaning, nothing is normalised. What the parser cannot read,
-and what is no Python, is hashed as text: whatever a candidate wrote has a fingerprint, at a bounded
-cost.
+variables numbered in order of appearance; literal arithmetic folded; constant definitions in
+canonical order. Where a rewrite might change the meaning, nothing is normalised. Other files, and
+those that do not parse, are hashed as text. The cost is bounded.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 from .scopes import local_names
@@ -36,19 +36,19 @@ _FOLD: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 
 _FOLD_BITS = 512
-"""Integers up to this size are folded; ``9**9**9`` would keep the harness busy for hours."""
+"""Maximum size of folded integers; ``9**9**9`` would take hours."""
 
 _PRINTED_BITS = 4096
-"""Integers above this size are hashed in hex: Python refuses to print them in decimal."""
+"""Integers above this size are hashed in hex, since Python does not print them in decimal."""
 
 _DYNAMIC = {"exec", "eval", "locals", "vars", "globals", "__import__", "compile", "dir",
             "__builtins__", "_getframe", "currentframe", "f_locals", "co_varnames"}  # fmt: skip
 
 _METHODS = {"eval", "compile"}
-"""What a model and a regular expression have, too."""
+"""Names that models and regular expressions have as methods."""
 
 _READERS = {"builtins", "inspect", "dis", "numexpr", "pandas"}
-"""Modules through which a program may look up its own local variables by name."""
+"""Modules by which a program may look up its local variables by name."""
 
 _CONSTANT = (
     ast.Constant, ast.Name, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp,
@@ -57,42 +57,36 @@ _CONSTANT = (
 )  # fmt: skip
 
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
-"""What the parser raises for text that is no program: the last one for deep nesting."""
+"""Raised by the parser for invalid programs; the last two for deep nesting."""
 
 _PARSING = threading.Lock()
-"""Held while a tree is made: Python 3.11 counts its depth for all threads together, and a draft is
-checked in a thread of its own."""
+"""Serialises `ast.parse`: CPython 3.11 shares the recursion counter between threads."""
 
-OTHERS = 20
-"""Times that somebody else's tree, made without the lock, may spoil one."""
+RETRIES = 20
+"""Retries of `ast.parse`, since another thread's parse can raise SystemError."""
 
 
 def parse(text: str) -> ast.Module:
-    """Parse a program, silently.
+    """Parse a program without warnings.
 
     Raises:
-        SyntaxError, ValueError, RecursionError, MemoryError: It is none (`UNREADABLE`).
+        SyntaxError, ValueError, RecursionError, MemoryError: It is invalid (`UNREADABLE`).
     """
     with _PARSING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for _ in range(OTHERS):
+        for _ in range(RETRIES):
             with contextlib.suppress(SystemError):
                 return ast.parse(text)
         return ast.parse(text)
 
 
 def parse_file(text: str) -> ast.Module:
-    """Parse what a file holds, a byte order mark included; places in the first line are the text's
-    without it.
-
-    Raises:
-        SyntaxError, ValueError, RecursionError, MemoryError: It is no program (`UNREADABLE`).
-    """
+    """Parse the text of a file, which may begin with a byte order mark; raises as `parse`."""
     return parse(text.removeprefix("\ufeff"))
 
 
 def fingerprint(files: Mapping[str, str]) -> str:
-    """Return 64 hex digits that equal programs share."""
+    """Return 64 hex digits, equal for equal programs."""
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(f"{name}\0{_digest(name, files[name])}\0".encode())
@@ -106,18 +100,18 @@ def _digest(name: str, text: str) -> str:
 
 @dataclass(frozen=True)
 class Shape:
-    """A program with its literals taken out.
+    """A program without its literals.
 
     Attributes:
-        skeleton: 64 hex digits that programs share which differ in literals only.
-        literals: What was taken out, in order.
+        skeleton: 64 hex digits, equal for programs that differ in literals only.
+        literals: The removed literals, in order.
     """
 
     skeleton: str
     literals: tuple[object, ...]
 
     def close_to(self, other: Shape, share: float) -> bool:
-        """Whether only numbers differ, each by less than `share` of the larger."""
+        """Return whether only numbers differ, each by less than `share` of the larger."""
         if self.skeleton != other.skeleton or len(self.literals) != len(other.literals):
             return False
         return all(_close(a, b, share) for a, b in zip(self.literals, other.literals, strict=True))
@@ -131,7 +125,7 @@ def _close(a: object, b: object, share: float) -> bool:
 
 
 def shape(files: Mapping[str, str]) -> Shape:
-    """Take the literals out of a program."""
+    """Separate the literals of a program from its structure."""
     literals: list[object] = []
     digest = hashlib.sha256()
     for name in sorted(files):
@@ -151,18 +145,17 @@ def _shape(name: str, text: str) -> tuple[str, tuple[object, ...]]:
         if isinstance(node, ast.Constant):
             literals.append(node.value)
             node.value = None
-    return hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest(), tuple(
-        literals
-    )
+    skeleton = hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest()
+    return skeleton, tuple(literals)
 
 
 def complexity(files: Mapping[str, str]) -> int:
-    """Count the syntax nodes of a program; comments, docstrings and formatting weigh nothing."""
+    """Count the syntax nodes of a program, without comments, docstrings and formatting."""
     return sum(_nodes(name, text) for name, text in files.items())
 
 
 def _nodes(name: str, text: str) -> int:
-    """Nodes of a Python file; what is nested too deeply to be normalised is counted as it is."""
+    """Count the nodes of a Python file, not normalised if it is nested too deeply."""
     if not name.endswith(".py"):
         return 0
     tree = _normal_tree(name, text)
@@ -176,7 +169,7 @@ def _nodes(name: str, text: str) -> int:
 
 
 def _normal_tree(name: str, text: str) -> ast.Module | None:
-    """The normalised tree, which can be dumped; None for what is hashed as text."""
+    """Return the normalised tree, or None for a file that is hashed as text."""
     if not name.endswith(".py"):
         return None
     try:
@@ -194,37 +187,29 @@ def _normal_tree(name: str, text: str) -> ast.Module | None:
 
 
 def _normal(name: str, text: str) -> str:
-    if name.endswith(".py"):
-        tree = _normal_tree(name, text)
-        return text if tree is None else ast.dump(tree)
-    return text.replace("\r\n", "\n")
+    if not name.endswith(".py"):
+        return text.replace("\r\n", "\n")
+    tree = _normal_tree(name, text)
+    return text if tree is None else ast.dump(tree)
 
 
 class _Folder(ast.NodeTransformer):
-    """Fold arithmetic on number literals: ``2**10`` and ``1024`` are one constant."""
+    """Folds arithmetic on number literals: ``2**10`` becomes ``1024``."""
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         left, right = _number(node.left), _number(node.right)
-        fold = _FOLD.get(type(node.op))
-        if left is None or right is None or fold is None:
+        if left is None or right is None:
             return node
-        if _bits(node.op, left, right) > _FOLD_BITS:
-            return node
-        try:
-            value = fold(left, right)
-        except (ArithmeticError, ValueError, TypeError):
-            return node
-        return ast.Constant(value) if isinstance(value, int | float) else node
+        value = arithmetic(node.op, left, right)
+        return node if value is None else ast.Constant(value)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
         self.generic_visit(node)
         value = _number(node.operand)
-        if value is not None and isinstance(node.op, ast.USub):
-            return ast.Constant(-value)
-        if value is not None and isinstance(node.op, ast.UAdd):
-            return ast.Constant(value)
-        return node
+        if value is None or not isinstance(node.op, ast.USub | ast.UAdd):
+            return node
+        return ast.Constant(-value if isinstance(node.op, ast.USub) else value)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
         self.generic_visit(node)
@@ -238,8 +223,19 @@ class _Folder(ast.NodeTransformer):
         return ast.Constant(node.value)
 
 
+def arithmetic(op: ast.operator, left: float, right: float) -> float | int | None:
+    """Return the result of an operation on two numbers; None if undefined or too large."""
+    if type(op) not in _FOLD or _bits(op, left, right) > _FOLD_BITS:
+        return None
+    try:
+        value = _FOLD[type(op)](left, right)
+    except (ArithmeticError, ValueError, TypeError):
+        return None
+    return value if isinstance(value, int | float) else None
+
+
 def _bits(op: ast.operator, left: float, right: float) -> int:
-    """Size that the result of integer arithmetic may have; floats have one size."""
+    """Return the maximum size in bits of an integer result; 0 for floats."""
     if isinstance(left, float) or isinstance(right, float):
         return 0
     a, b = left.bit_length(), right.bit_length()
@@ -259,17 +255,13 @@ def _number(node: ast.AST) -> float | int | None:
 def _strip_docstrings(tree: ast.AST) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:] or [ast.Pass()]
+            match node.body:
+                case [ast.Expr(ast.Constant(str())), *rest]:
+                    node.body = rest or [ast.Pass()]
 
 
 def _strip_idle(tree: ast.AST) -> None:
-    """Take out ``pass`` and literals that stand alone: nothing runs there."""
+    """Remove ``pass`` and literals that are statements, which have no effect."""
     for node in ast.walk(tree):
         for name in ("body", "orelse", "finalbody"):
             block = getattr(node, name, None)
@@ -280,22 +272,19 @@ def _strip_idle(tree: ast.AST) -> None:
 
 def _is_idle(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-        return not isinstance(statement.value.value, str)  # a string may be somebody's docstring
+        return not isinstance(statement.value.value, str)  # a string may be a docstring
     return isinstance(statement, ast.Pass)
 
 
 def _is_dynamic(tree: ast.AST) -> bool:
-    """Whether a program may look up its own variables by name; a scan is no proof of the rest."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in _DYNAMIC:
-            return True
-        if isinstance(node, ast.Attribute) and node.attr in _DYNAMIC - _METHODS:
-            return True
-        if isinstance(node, ast.Import) and any(_is_reader(a.name) for a in node.names):
-            return True
-        if isinstance(node, ast.ImportFrom) and _is_reader(node.module or ""):
-            return True
-    return False
+    """Return whether a program visibly looks up its variables by name."""
+    return any(
+        (isinstance(node, ast.Name) and node.id in _DYNAMIC)
+        or (isinstance(node, ast.Attribute) and node.attr in _DYNAMIC - _METHODS)
+        or (isinstance(node, ast.Import) and any(_is_reader(alias.name) for alias in node.names))
+        or (isinstance(node, ast.ImportFrom) and _is_reader(node.module or ""))
+        for node in ast.walk(tree)
+    )
 
 
 def _is_reader(module: str) -> bool:
@@ -303,32 +292,25 @@ def _is_reader(module: str) -> bool:
 
 
 def _rename_locals(tree: ast.AST) -> None:
-    """Number the local variables of functions and comprehensions, in order of appearance.
-
-    ``<0>`` is no name that a program can have, so nothing is captured.
-    """
+    """Rename local variables to ``<0>``, ``<1>``, …, which are not valid names."""
     numbers: dict[tuple[int, str], str] = {}
     for node, scope in local_names(tree):
         node.id = numbers.setdefault((scope, node.id), f"<{len(numbers)}>")
 
 
 def _sort_constants(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Bring each run of definitions of constants into one order."""
+    """Sort each sequence of consecutive constant definitions."""
     result: list[ast.stmt] = []
-    run: list[ast.stmt] = []
-    for statement in body:
-        if _is_constant_definition(statement):
-            run.append(statement)
-            continue
-        result += [*_ordered(run), statement]
-        run = []
-    return result + _ordered(run)
+    for constant, group in groupby(body, _is_constant_definition):
+        statements = list(group)
+        result += _ordered(statements) if constant else statements
+    return result
 
 
 def _is_constant_definition(statement: ast.stmt) -> bool:
-    """Whether it binds one name to what literals, names and operators make; calls may do anything.
+    """Return whether it assigns literals, names and operators to one name.
 
-    Names may stand for anything, too, but operators on them that have side effects would be odd.
+    Calls may have side effects; operators on names are assumed to have none.
     """
     if isinstance(statement, ast.AnnAssign):
         parts: list[ast.expr | None] = [statement.target, statement.annotation, statement.value]
@@ -343,18 +325,18 @@ def _is_constant_definition(statement: ast.stmt) -> bool:
     )
 
 
-def _ordered(run: list[ast.stmt]) -> list[ast.stmt]:
-    """The smallest order in which no definition overtakes one that it depends on.
+def _ordered(definitions: list[ast.stmt]) -> list[ast.stmt]:
+    """Return the lexicographically smallest order that respects all dependencies.
 
-    Two definitions keep their order if one reads or writes what the other writes; so all orders
-    that mean the same become one. A topological sort with a heap: n log n.
+    Two definitions keep their order if one reads or writes a name that the other writes, so
+    equivalent orders become equal. A topological sort with a heap: n log n.
     """
-    keys = [ast.dump(statement) for statement in run]
-    blocked = [0] * len(run)
-    followers: list[list[int]] = [[] for _ in run]
+    keys = [ast.dump(statement) for statement in definitions]
+    blocked = [0] * len(definitions)
+    followers: list[list[int]] = [[] for _ in definitions]
     writer: dict[str, int] = {}
     readers: dict[str, list[int]] = {}
-    for i, statement in enumerate(run):
+    for i, statement in enumerate(definitions):
         names = [n for n in ast.walk(statement) if isinstance(n, ast.Name)]
         written = {n.id for n in names if isinstance(n.ctx, ast.Store)}
         before = {writer[n.id] for n in names if n.id in writer}
@@ -370,7 +352,7 @@ def _ordered(run: list[ast.stmt]) -> list[ast.stmt]:
     result = []
     while free:
         _, i = heapq.heappop(free)
-        result.append(run[i])
+        result.append(definitions[i])
         for j in followers[i]:
             blocked[j] -= 1
             if blocked[j] == 0:

@@ -1,7 +1,7 @@
-"""Which names of a program are local variables: the scoping rules of Python, on syntax trees.
+"""Find the local variables of a syntax tree by Python's scoping rules.
 
-Only names that can be renamed without anybody noticing count. Parameters may be passed by keyword,
-names of imports, functions and classes show elsewhere, and those of a class body are attributes.
+Only names that can be renamed without effect count: parameters may be passed by keyword, imported
+names, functions and classes are visible elsewhere, and names in a class body are attributes.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ class _Scope:
 def local_names(tree: ast.AST) -> list[tuple[ast.Name, int]]:
     """Return every occurrence of a local variable, in order, with the number of its scope.
 
-    Occurrences with the same number and the same name are one variable. A name that is declared
-    ``global`` or ``nonlocal`` anywhere is left out everywhere.
+    Equal numbers and names mean the same variable. Names declared ``global`` or ``nonlocal``
+    anywhere are omitted everywhere.
     """
     reader = _Reader()
     reader.visit(tree)
-    found = []
+    occurrences = []
     for node, seen_from in reader.uses:
         scope = _resolve(node.id, seen_from)
         if scope is None or scope.kind not in ("function", "comprehension"):
             continue
         if node.id not in scope.fixed and node.id not in reader.declared:
-            found.append((node, scope.number))
-    return found
+            occurrences.append((node, scope.number))
+    return occurrences
 
 
 def _resolve(name: str, scope: _Scope | None) -> _Scope | None:
-    """The scope that a name seen from `scope` belongs to; names of classes are seen from inside."""
+    """Return the scope of a name used in `scope`; class scopes are visible only from themselves."""
     here = scope
     while scope is not None:
         visible = scope.kind != "class" or scope is here
@@ -51,7 +51,7 @@ def _resolve(name: str, scope: _Scope | None) -> _Scope | None:
 
 
 class _Reader(ast.NodeVisitor):
-    """Notes what each scope binds, and from which scope each name is seen."""
+    """Collects the bindings of each scope, and the scope of each use of a name."""
 
     def __init__(self) -> None:
         self.scope = _Scope("module", None, 0)
@@ -134,7 +134,7 @@ class _Reader(ast.NodeVisitor):
         self.scope.fixed.add(node.asname or node.name.partition(".")[0])
 
     def generic_visit(self, node: ast.AST) -> None:
-        """Everything else that binds a name does so by a string in one of these fields."""
+        """Register names that other nodes bind by a string field."""
         for attribute in ("name", "rest"):
             name = getattr(node, attribute, None)
             if isinstance(name, str):

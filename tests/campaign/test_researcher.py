@@ -245,7 +245,7 @@ import pathlib
 def pytest_runtest_setup(item):
     brief = pathlib.Path("program.md")
     if item.name == "mutation-0002":
-        brief.write_text("---\\nknobs: {LR: [0.1\\n---\\n")
+        brief.write_text("---\\nsearch_space: {LR: [0.1\\n---\\n")
     elif item.name == "mutation-0003":
         brief.unlink()
     elif item.name == "mutation-0004":
@@ -269,8 +269,8 @@ def test_temporarily_unreadable_brief_costs_no_attempt(project: Project) -> None
 
 
 def test_unreadable_brief_at_the_start_is_a_usage_error(project: Project) -> None:
-    project.write("program.md", "---\nknobs: {LR: 3}\n---\n")
+    project.write("program.md", "---\nsearch_space: {LR: 3}\n---\n")
     project.commit("half a brief")
     result = project.run("--autoresearch-proposer=ratchet", "--iterations=4")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["*program.md: knobs: LR: write *"])
+    result.stderr.fnmatch_lines(["*program.md: search_space: LR: write *"])

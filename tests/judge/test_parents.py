@@ -338,7 +338,7 @@ def test_small_gains_stack_until_they_are_significant(project: Project) -> None:
     steps = git(project.path, "log", "--format=%s%n%b", f"{base}..research/main")
     assert f"Built on {below[0].name}: {below[0].title}" in steps
     page = (project.path / ".autoresearch/report.html").read_text()
-    assert f"Built on {', '.join(attempt.name for attempt in below)}, which" in page
+    assert f"Built on {', '.join(attempt.name for attempt in below)}, included" in page
 
 
 HOSTILE = """

@@ -18,9 +18,9 @@ from pytest_autoresearch.core.proposal import (
     ProposerExhausted,
 )
 from pytest_autoresearch.proposers.registry import create
-from pytest_autoresearch.source.brief import FrontMatterError, knobs
+from pytest_autoresearch.source.brief import FrontMatterError, declared_space
 from pytest_autoresearch.source.edits import apply
-from pytest_autoresearch.source.search_space import find, turn
+from pytest_autoresearch.source.search_space import find, substitute
 
 SOURCE = '''\
 CUDA = False
@@ -81,8 +81,8 @@ def values(source: str) -> dict[str, object]:
     return scope
 
 
-def test_the_knobs_of_a_program() -> None:
-    found = {knob.name: knob for knob in find(SOURCE)}
+def test_literals_of_a_program_are_found_as_hyperparameters() -> None:
+    found = {one.name: one for one in find(SOURCE)}
     assert list(found) == [
         "LR", "DEPTH", "WARM_RATIO", "BATCH", "BETA", "FLAG", "WINDOW", "forward:0.1#1",
     ]  # fmt: skip
@@ -93,13 +93,13 @@ def test_the_knobs_of_a_program() -> None:
     assert found["BETA"].high < 1
     assert found["FLAG"].choices == (False, True)
     assert {"L", "SL"} <= set(found["WINDOW"].choices)
-    assert {knob.name: knob.value for knob in find(SOURCE, cuda=True)}["DEPTH"] == 8
+    assert {one.name: one.value for one in find(SOURCE, cuda=True)}["DEPTH"] == 8
 
 
 @given(st.floats(0.005, 0.08), st.integers(1, 4), st.sampled_from(["L", "SL"]))
 def test_turning_keeps_everything_else(lr: float, depth: int, window: str) -> None:
-    found = {knob.name: knob for knob in find(SOURCE)}
-    changed = turn(SOURCE, found, {"LR": lr, "DEPTH": depth, "WINDOW": window})
+    found = {one.name: one for one in find(SOURCE)}
+    changed = substitute(SOURCE, found, {"LR": lr, "DEPTH": depth, "WINDOW": window})
     scope = values(changed)
     assert (scope["LR"], scope["DEPTH"], scope["WINDOW"]) == (lr, depth, window)
     assert "# the rate" in changed
@@ -108,8 +108,8 @@ def test_turning_keeps_everything_else(lr: float, depth: int, window: str) -> No
 
 
 def test_front_matter_overrides_the_ranges() -> None:
-    program = "---\nknobs:\n  LR: {low: 0.1, high: 0.2}\n  DEPTH: [1, 9]\n  BETA: fixed\n---\n# x\n"
-    found = {knob.name: knob for knob in find(SOURCE, knobs(program))}
+    program = "---\nsearch_space:\n  LR: {low: 0.1, high: 0.2}\n  DEPTH: [1, 9]\n  BETA: fixed\n---\n# x\n"
+    found = {one.name: one for one in find(SOURCE, declared_space(program))}
     assert (found["LR"].low, found["LR"].high) == (0.1, 0.2)
     assert found["DEPTH"].choices == (1, 9)
     assert "BETA" not in found
@@ -118,15 +118,15 @@ def test_front_matter_overrides_the_ranges() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        "---\nknobs: [1\n---\n", "---\nknobs: 3\n---\n", "---\nknobs:\n",
-        "---\nknobs:\n  LR: {low: 2, high: 1}\n---\n", "---\nknobs:\n  LR: 3\n---\n",
-        "---\nknobs:\n  LR: {low: few, high: many}\n---\n",
-        "---\nknobs:\n  LR: {low: 0, high: 1, log: true}\n---\n",
+        "---\nsearch_space: [1\n---\n", "---\nsearch_space: 3\n---\n", "---\nsearch_space:\n",
+        "---\nsearch_space:\n  LR: {low: 2, high: 1}\n---\n", "---\nsearch_space:\n  LR: 3\n---\n",
+        "---\nsearch_space:\n  LR: {low: few, high: many}\n---\n",
+        "---\nsearch_space:\n  LR: {low: 0, high: 1, log: true}\n---\n",
     ],
 )  # fmt: skip
 def test_bad_front_matter_is_one_line(bad: str) -> None:
     with pytest.raises(FrontMatterError, match=r"^program\.md"):
-        knobs(bad)
+        declared_space(bad)
 
 
 @pytest.mark.parametrize("name", ["gp", "ratchet", "random"])

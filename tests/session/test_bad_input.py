@@ -53,7 +53,7 @@ def test_unknown_proposer(project: Project) -> None:
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ("--autoresearch-budget=0s", "--autoresearch-budget=0s: a budget of '0s' trains nothing"),
+        ("--autoresearch-budget=0s", "--autoresearch-budget=0s: the budget '0s' is not positive"),
         ("--autoresearch-budget=soon", "'soon' is not a budget; write 300s"),
         ("--iterations=-1", "--iterations=-1: must be 0 or more"),
         ("--autoresearch-tag=a/../b", "a tag has letters"),

@@ -36,7 +36,7 @@ names = st.sampled_from(["train.py", "src/model.py", "a-b/c_d.txt"])
 
 
 @given(st.lists(st.builds(Edit, names, passages, passages), min_size=1, max_size=4), st.booleans())
-def test_blocks_are_read_back_whoever_fenced_them(edits: list[Edit], fenced: bool) -> None:
+def test_blocks_are_parsed_with_and_without_fences(edits: list[Edit], fenced: bool) -> None:
     text = format_blocks(edits)
     if fenced:
         text = text.replace("<<<<<<< SEARCH", "```python\n<<<<<<< SEARCH")
@@ -47,7 +47,7 @@ def test_blocks_are_read_back_whoever_fenced_them(edits: list[Edit], fenced: boo
 
 
 @given(passages, passages)
-def test_a_file_that_was_changed_anywhere_is_told_in_blocks_and_in_a_diff(one, other) -> None:
+def test_any_change_can_be_expressed_in_blocks_and_in_a_diff(one, other) -> None:
     before, after = {"f.py": HEAD + one + TAIL}, {"f.py": HEAD + other + TAIL}
     assume(before != after)
     edits = edits_between(before["f.py"], after["f.py"], "f.py")
@@ -74,13 +74,13 @@ def in_place(result: str | None) -> bool:
     return result.startswith(FAR[0]) and FAR[1] in result and result.endswith(FAR[2])
 
 
-def test_the_undamaged_forms_apply() -> None:
+def test_undamaged_forms_apply() -> None:
     assert applied(BLOCKS) == applied(DIFF) == CHANGED["train.py"]
 
 
 @settings(max_examples=300)
 @given(st.sampled_from([BLOCKS, DIFF]), st.data())
-def test_a_lost_or_doubled_line_changes_no_other_place(text: str, data: st.DataObject) -> None:
+def test_a_lost_or_doubled_line_never_changes_another_place(text: str, data: st.DataObject) -> None:
     kept = text.split("\n")
     at = data.draw(st.integers(0, len(kept) - 1))
     kept[at : at + 1] = data.draw(st.sampled_from([[], [kept[at]] * 2, ["", kept[at]]]))
@@ -92,7 +92,7 @@ def test_a_lost_or_doubled_line_changes_no_other_place(text: str, data: st.DataO
 
 @settings(max_examples=300)
 @given(st.sampled_from([BLOCKS, DIFF]), st.data())
-def test_damaged_letters_change_no_other_place(text: str, data: st.DataObject) -> None:
+def test_damaged_letters_never_change_another_place(text: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(text) - 1))
     cut = data.draw(st.integers(0, 8))
     put = data.draw(st.text("LR=0.2 \n<>+-@", max_size=4))
@@ -102,7 +102,7 @@ def test_damaged_letters_change_no_other_place(text: str, data: st.DataObject) -
 @pytest.mark.parametrize("mark", ["<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE"])
 @pytest.mark.parametrize("other", ["", "<<<<<< SEARCH", "  {}", "{}=", "> {}", "======"])
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_block_with_a_damaged_mark_is_not_left_out_in_silence(mark, other, number) -> None:
+def test_a_block_with_a_damaged_marker_is_rejected(mark, other, number) -> None:
     parts = BLOCKS.split(mark)
     joined = [mark, mark]
     joined[number] = other.format(mark)
@@ -113,16 +113,16 @@ def test_a_block_with_a_damaged_mark_is_not_left_out_in_silence(mark, other, num
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (("@@ -", "@ -"), "under no @@ line"),
+        (("@@ -", "@ -"), "no @@ line"),
         (("--- a/train.py\n", ""), "no line ---"),
     ],
 )
-def test_a_hunk_without_its_header_is_not_left_out_in_silence(damage, says) -> None:
+def test_a_hunk_without_its_header_is_rejected(damage, says) -> None:
     with pytest.raises(EditError, match=says):
         parse(DIFF[::-1].replace(damage[0][::-1], damage[1][::-1], 1)[::-1])
 
 
-def test_a_passage_at_two_indents_or_at_the_end_of_a_line_is_no_place() -> None:
+def test_ambiguous_indents_and_line_ends_do_not_match() -> None:
     twice = {"f.py": "if a:\n  x = 1\nif b:\n      x = 1\n"}
     with pytest.raises(EditError, match="2 times"):
         apply(twice, [Edit("f.py", "x = 1\n", "x = 2\n")])
@@ -133,7 +133,7 @@ def test_a_passage_at_two_indents_or_at_the_end_of_a_line_is_no_place() -> None:
         apply({"f.py": "MY_LR = 1\n"}, [Edit("f.py", "LR = 1\n", "LR = 2\n")])
 
 
-def test_what_is_between_the_blocks_is_prose() -> None:
+def test_text_between_blocks_is_prose() -> None:
     text = BLOCKS.replace(">>>>>>> REPLACE\n", ">>>>>>> REPLACE\nIdea: try less\n", 1)
     found = parse(text)
     assert "Idea: try less" in found.prose.split("\n")

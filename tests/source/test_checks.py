@@ -1,4 +1,4 @@
-"""What is refused before anything is trained, what is only noted, and what each check costs."""
+"""Static checks before training: rejections, notes and durations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.project import Project
 
-from pytest_autoresearch.source.checks import GATES, MAX_LITERAL_BYTES, fits_memory, run_checks
+from pytest_autoresearch.source.checks import CHECKS, MAX_LITERAL_BYTES, fits_memory, run_checks
 from pytest_autoresearch.source.fingerprint import fingerprint, shape
 
 BEFORE = {"train.py": "import os\nLR = 0.5\n\n\ndef step(x):\n    return x * LR\n"}
@@ -40,14 +40,14 @@ def uses(text: str) -> str:
     return note.detail
 
 
-def test_a_sound_change_passes_every_gate_and_each_says_what_it_cost() -> None:
+def test_a_valid_change_passes_every_check_and_durations_are_noted() -> None:
     notes = run_checks(BEFORE, after("WIDTH = 64\n"))
-    assert [note.name for note in notes] == [check.__name__ for check in GATES]
+    assert [note.name for note in notes] == [check.__name__ for check in CHECKS]
     assert all(note.ok for note in notes)
     assert all(note.seconds > 0 for note in notes)
 
 
-def test_the_first_refusal_ends_it() -> None:
+def test_the_first_failed_check_is_the_last() -> None:
     notes = run_checks(BEFORE, after("def (\n"))
     assert [note.ok for note in notes] == [True] * (len(notes) - 1) + [False]
     assert notes[-1].name == "parses"
@@ -55,7 +55,7 @@ def test_the_first_refusal_ends_it() -> None:
 
 
 @pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
-def test_what_no_parser_can_read_is_refused_and_has_a_fingerprint(text: str) -> None:
+def test_unparsable_text_is_rejected_and_has_a_fingerprint(text: str) -> None:
     name, detail = refused_by(text)
     assert name == "parses"
     assert detail.rstrip().startswith("train.py")
@@ -65,36 +65,36 @@ def test_what_no_parser_can_read_is_refused_and_has_a_fingerprint(text: str) -> 
 
 
 @given(st.text(max_size=200))
-def test_whatever_is_written_is_answered(text: str) -> None:
+def test_any_text_gets_a_result(text: str) -> None:
     notes = run_checks(BEFORE, after(text))
     assert notes[-1].detail or notes[-1].ok
     assert shape(after(text)).close_to(shape(after(text)), 0.05)
 
 
-def test_a_warning_of_the_compiler_is_no_error_of_the_candidate(
+def test_compiler_warnings_are_ignored(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
     assert all(note.ok for note in run_checks(BEFORE, after("PATTERN = '\\d'\n")))
     assert not recwarn.list
 
 
-def test_comments_alone_change_nothing() -> None:
+def test_a_change_of_comments_only_is_rejected() -> None:
     assert refused_by("# faster\n") == (
         "changes_something",
         "the edits change nothing that runs",
     )
 
 
-def test_files_come_from_nowhere_and_go_nowhere() -> None:
+def test_added_and_removed_files_are_rejected() -> None:
     added = run_checks(BEFORE, {**BEFORE, "prepare.py": "x = 1\n"})[-1]
     assert (added.ok, added.name) == (False, "touches_only_editable")
     assert added.detail == "prepare.py may not be changed; editable: train.py"
     gone = run_checks({**BEFORE, "model.py": ""}, after("A = 1\n"))[-1]
-    assert (gone.ok, "model.py is gone" in gone.detail) == (False, True)
+    assert (gone.ok, "model.py is missing" in gone.detail) == (False, True)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "detail"),
     [
         (f"W = {'x' * 30_000!r}\n", "holds a literal of 30000 characters"),
         (f"W = 0x{'f' * 30_000}\n", "holds a literal of 30000 characters"),
@@ -104,13 +104,13 @@ def test_files_come_from_nowhere_and_go_nowhere() -> None:
     ],
     ids=["text", "number", "pieces", "numbers", "length"],
 )
-def test_weights_do_not_fit_into_the_source(text: str, said: str) -> None:
-    name, detail = refused_by(text)
+def test_large_literals_are_rejected(text: str, detail: str) -> None:
+    name, shown = refused_by(text)
     assert name == "stays_small"
-    assert said in detail
+    assert detail in shown
 
 
-def test_what_was_large_before_may_stay_as_large() -> None:
+def test_files_and_literals_may_stay_as_large_as_the_parents() -> None:
     table = f"TABLE = {'x' * 2 * MAX_LITERAL_BYTES!r}\n" + "# a line\n" * 30_000
     before, now = after(table), after(table + "DEPTH = 3\n")
     assert not run_checks(before, now)[-1].ok
@@ -120,7 +120,7 @@ def test_what_was_large_before_may_stay_as_large() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "detail"),
     [
         ("os.system('ls')\n", "os.system"),
         ("import os as o\no.execv('x', [])\n", "os.execv"),
@@ -132,8 +132,8 @@ def test_what_was_large_before_may_stay_as_large() -> None:
         ("run = __import__('os').system\n", "__import__"),
     ],
 )
-def test_calls_that_leave_the_process_are_noted_by_their_real_name(text: str, said: str) -> None:
-    assert uses(text) == f"uses {said}"
+def test_suspicious_calls_are_noted_by_their_real_name(text: str, detail: str) -> None:
+    assert uses(text) == f"uses {detail}"
 
 
 @pytest.mark.parametrize(
@@ -147,15 +147,12 @@ def test_calls_that_leave_the_process_are_noted_by_their_real_name(text: str, sa
         "import os.path\nos.path.join('a', 'b')\n",
     ],
 )
-def test_innocent_namesakes_are_not(text: str) -> None:
+def test_harmless_names_are_not_noted(text: str) -> None:
     assert uses(text) == ""
 
 
-def test_memory_of_the_first_steps_is_held_against_the_bound() -> None:
-    assert (
-        fits_memory(8 << 30, 9 << 30).detail
-        == "8192 MiB in the first steps, 89% of what is allowed"
-    )
+def test_peak_memory_of_the_first_steps_is_compared_with_the_bound() -> None:
+    assert fits_memory(8 << 30, 9 << 30).detail == "8192 MiB in the first steps, 89% of the bound"
     over = fits_memory(10 << 30, 9 << 30)
     assert not over.ok
     assert over.detail == "10240 MiB in the first steps; at most 9216 MiB are allowed"
@@ -163,7 +160,7 @@ def test_memory_of_the_first_steps_is_held_against_the_bound() -> None:
     assert fits_memory(1 << 40, None).ok
 
 
-def test_a_proposal_that_no_parser_can_read_costs_a_attempt_and_not_the_night(
+def test_an_unparsable_proposal_costs_one_attempt_and_the_session_continues(
     project: Project,
 ) -> None:
     def idea(*lines: str) -> str:
@@ -183,18 +180,18 @@ def test_a_proposal_that_no_parser_can_read_costs_a_attempt_and_not_the_night(
     assert project.verdicts() == ["invalid", "discard", "discard"]
 
 
-def test_a_byte_order_mark_is_no_fault_of_a_program() -> None:
+def test_a_byte_order_mark_is_accepted() -> None:
     before = {"train.py": "\ufeffA = 1\n"}
     assert run_checks(before, {"train.py": "\ufeffA = 2\n"})[-1].ok
     assert run_checks(before, {"train.py": "A = 1\n"})[-1].name == "changes_something"
 
 
-def test_an_unknown_encoding_is_found_before_it_is_run() -> None:
+def test_an_unknown_encoding_is_rejected() -> None:
     note = run_checks({"train.py": "A = 1\n"}, {"train.py": "# coding: nonsense\nA = 2\n"})[-1]
     assert (note.name, note.ok, "nonsense" in note.detail) == ("parses", False, True)
 
 
-def test_going_back_to_the_baseline_is_a_repeat(project: Project) -> None:
+def test_a_return_to_the_baseline_is_a_duplicate(project: Project) -> None:
     back = (
         "Title: back\n\ntrain.py\n<<<<<<< SEARCH\nSCORE = 0.5\n# ideas go here\n=======\n"
         "# ideas go here\n>>>>>>> REPLACE\n"

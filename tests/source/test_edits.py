@@ -17,14 +17,14 @@ program = st.lists(line, min_size=1, max_size=12).map(lambda lines: "\n".join(li
 
 
 @given(program, program)
-def test_edits_between_turn_one_text_into_the_other(before: str, after: str) -> None:
+def test_edits_between_transform_one_text_into_the_other(before: str, after: str) -> None:
     assume(before.strip())
     edits = edits_between(before, after, "f")
     assert apply({"f": before}, edits)["f"] == after
 
 
 @given(program, program)
-def test_blocks_read_back_as_they_were_written(before: str, after: str) -> None:
+def test_formatted_blocks_parse_to_the_same_edits(before: str, after: str) -> None:
     edits = edits_between(before, after, "f.py")
     assume(edits and before.strip())
     assert parse("Title: t\n\n" + format_blocks(edits)).edits == edits
@@ -48,7 +48,7 @@ def test_an_ambiguous_search_never_applies(text: str, search: str) -> None:
         apply({"f": text}, [Edit("f", search, "x\n")])
 
 
-def test_trailing_space_and_a_uniform_indent_are_forgiven() -> None:
+def test_trailing_space_and_a_uniform_indent_are_ignored() -> None:
     text = "def f():\n    a = 1\n    b = 2\n"
     assert apply({"f": text}, [Edit("f", "    a = 1  \n    b = 2\n", "    c\n")])["f"] == (
         "def f():\n    c\n"
@@ -56,12 +56,12 @@ def test_trailing_space_and_a_uniform_indent_are_forgiven() -> None:
     assert apply({"f": text}, [Edit("f", "a = 1  \nb = 2\n", "c\n")])["f"] == "def f():\n    c\n"
 
 
-def test_something_similar_is_never_taken_for_the_same() -> None:
+def test_similar_text_never_matches() -> None:
     with pytest.raises(EditError, match=r"does not occur; the nearest real lines are:\nLR = 0.02"):
         apply({"f": "LR = 0.02\n"}, [Edit("f", "LR = 0.03\n", "LR = 1\n")])
 
 
-def test_other_files_may_not_be_changed() -> None:
+def test_edits_of_other_files_are_rejected() -> None:
     with pytest.raises(EditError, match=r"'prepare.py' may not be changed; editable: train.py"):
         apply({"train.py": "a\n"}, [Edit("prepare.py", "a", "b")])
 
@@ -72,14 +72,14 @@ def test_crlf_and_a_missing_last_newline_are_kept() -> None:
     assert apply({"f": text}, [Edit("f", "c", "d")])["f"] == "a\r\nb\r\nd"
 
 
-def test_a_search_text_of_one_endless_line_is_refused_soon() -> None:
+def test_a_search_text_of_one_long_line_is_rejected_quickly() -> None:
     text, began = "".join(f"v{n} = {n}\n" for n in range(600)), time.monotonic()
     with pytest.raises(EditError, match="does not occur"):
         apply({"f": text}, [Edit("f", "q" * 100_000, "b")])
     assert time.monotonic() - began < 5
 
 
-def test_lines_are_counted() -> None:
+def test_added_and_removed_lines_are_counted() -> None:
     assert changed_lines({"f": "a\nb\n"}, {"f": "a\nc\nd\n"}) == (2, 1)
 
 
@@ -91,12 +91,12 @@ def test_lines_are_counted() -> None:
         ("<<<<<<< SEARCH\na\n=======\nb\n>>>>>>> REPLACE\n", "block 1 has no file name"),
     ],
 )
-def test_malformed_proposals_say_what_is_wrong(text: str, says: str) -> None:
+def test_malformed_proposals_are_rejected_with_a_reason(text: str, says: str) -> None:
     with pytest.raises(EditError, match=says):
         parse(text)
 
 
-def test_title_and_hypothesis_are_read() -> None:
+def test_title_and_hypothesis_are_parsed() -> None:
     found = parse(
         "Title: one\nHypothesis: two\n\n`f.py`\n<<<<<<< SEARCH\na\n=======\n>>>>>>> REPLACE\n"
     )

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...core.proposal import Context, Proposal, Proposer, ProposerUnavailable
-from ...source.search_space import Knob, Value, values_of
+from ...source.search_space import Hyperparameter, Value, values_of
 from .literals import LiteralSearch, Space, proposal_of, ratchet, space, tried
 
 MAX_PARAMETERS = 16
@@ -171,7 +171,7 @@ def _request(context: Context, parameters: Space) -> dict[str, Any]:
     }
 
 
-def _typed(parameter: Knob, value: Value) -> Value:
+def _typed(parameter: Hyperparameter, value: Value) -> Value:
     if parameter.choices or isinstance(value, str | bool):
         return value
     return parameter.clip(value)

@@ -7,13 +7,13 @@ import random
 from collections.abc import Callable, Mapping
 
 from ...core.proposal import Context, Proposal, ProposalInvalid, Proposer, ProposerExhausted
-from ...source.brief import knobs as declared
+from ...source.brief import declared_space
 from ...source.edits import edits_between
-from ...source.search_space import Knob, Value, find, turn
+from ...source.search_space import Hyperparameter, Value, find, substitute
 
 TRIES = 200
 
-Space = Mapping[str, Knob]
+Space = Mapping[str, Hyperparameter]
 
 Strategy = Callable[[Context, Space, random.Random], Mapping[str, Value]]
 """Picks new values for some parameters; is called again if it repeats itself."""
@@ -26,7 +26,7 @@ def space(context: Context) -> Space:
         ProposerExhausted: The file has no literal to vary.
     """
     source = context.files[context.experiment.files[0]]
-    overrides = {**declared(context.program), **context.experiment.knobs}
+    overrides = {**declared_space(context.program), **context.experiment.search_space}
     parameters = {parameter.name: parameter for parameter in find(source, overrides)}
     if not parameters:
         raise ProposerExhausted(f"{context.experiment.files[0]} has no literal that can be varied")
@@ -53,7 +53,7 @@ def proposal_of(
     file = context.experiment.files[0]
     source = context.files[file]
     try:
-        text = turn(source, parameters, changes)
+        text = substitute(source, parameters, changes)
     except SyntaxError as error:
         raise ProposalInvalid(f"{file}: {error}") from None
     title = ", ".join(f"{key} {parameters[key].value} -> {value}" for key, value in changes.items())
@@ -85,7 +85,7 @@ class LiteralSearch(Proposer):
         raise ProposerExhausted(f"{self.name} finds no setting that was not tried")
 
 
-def draw(parameter: Knob, rng: random.Random) -> Value:
+def draw(parameter: Hyperparameter, rng: random.Random) -> Value:
     """Draw a value uniformly from a parameter's choices or range."""
     if parameter.choices:
         return rng.choice(parameter.choices)
@@ -95,7 +95,7 @@ def draw(parameter: Knob, rng: random.Random) -> Value:
     return parameter.clip(rng.uniform(low, high))
 
 
-def nudge(parameter: Knob, rng: random.Random) -> Value:
+def nudge(parameter: Hyperparameter, rng: random.Random) -> Value:
     """Draw a value near the current one."""
     if parameter.choices or isinstance(parameter.value, str):
         return draw(parameter, rng)
