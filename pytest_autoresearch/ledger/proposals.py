@@ -10,7 +10,7 @@ from .codec import body_of, proposal_of
 from .database import Database, row_id
 
 RETRIES = 3
-"""Infrastructure failures per session after which a proposal is set aside; it may be their cause."""
+"""Infrastructure failures per session after which a proposal is set aside as a possible cause."""
 
 _WAITING = """
 SELECT * FROM proposals p WHERE (state = 'drafted' OR state = 'ahead' AND EXISTS

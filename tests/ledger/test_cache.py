@@ -101,12 +101,17 @@ def test_later_runs_and_costs_of_a_finished_attempt_are_seen(tmp_path: Path) -> 
 def test_a_transaction_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "t")
     session = ledger.begin_session(driver="d")
-    with pytest.raises(RuntimeError), ledger._write() as db:
-        db.execute(
-            "INSERT INTO attempts (name, kind, number, session_id, state, started)"
-            " VALUES ('m', 'mutation', 1, ?, 'running', 0)",
-            (session,),
-        )
-        assert len(ledger.attempts()) == 1
-        raise RuntimeError
+
+    def fail() -> None:
+        with ledger._write() as db:
+            db.execute(
+                "INSERT INTO attempts (name, kind, number, session_id, state, started)"
+                " VALUES ('m', 'mutation', 1, ?, 'running', 0)",
+                (session,),
+            )
+            assert len(ledger.attempts()) == 1
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert ledger.attempts() == []

@@ -16,8 +16,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from pytest_autoresearch.core.proposal import Edit, Proposal, Usage
 from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.ledger.proposals import RETRIES
 from pytest_autoresearch.ledger.store import (
-    RETRIES,
     AttemptTaken,
     CampaignBusy,
     ChampionMoved,
