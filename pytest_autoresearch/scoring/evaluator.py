@@ -11,7 +11,6 @@ difference beyond rounding is a cheat.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.files import write_atomic
 from ..data.dataset import Dataset
 from ..forkserver.launch import Child
 from . import CheatDetected, ScoringCrash
@@ -76,12 +76,7 @@ class Score:
 
     def save_losses(self, path: Path) -> Path:
         """Write `losses` as raw little-endian float32, whole or not at all; returns `path`."""
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            file.write(np.ascontiguousarray(self.losses, "<f4").tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_atomic(path, np.ascontiguousarray(self.losses, "<f4").tobytes())
         return path
 
 

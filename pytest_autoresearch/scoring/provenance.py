@@ -1,4 +1,4 @@
-"""Who computed a score, from what: hashes that go with every score and make tampering evident."""
+"""Hashes of the code and data behind a score; they are stored with it and expose tampering."""
 
 from __future__ import annotations
 
@@ -8,25 +8,31 @@ from pathlib import Path
 from .. import __version__
 from ..data.dataset import TOKEN_BYTES, TOKENIZER, Dataset, file_sha256
 
+PACKAGE = Path(__file__).parents[1]
 
-def evaluator_sha256() -> str:
-    """Sha256 over the names and contents of this package's sources, in order of name.
+EVALUATOR = ("scoring/*.py", "data/dataset.py", "forkserver/channel.py")
+"""Sources that decide a score: the evaluator, its data reader and its protocol."""
 
-    Read from disk at every call, so it tells what the next process would run.
+
+def evaluator_sha256(package: Path = PACKAGE) -> str:
+    """Hash the names and contents of the `EVALUATOR` sources, in order of name.
+
+    Reads the files at every call: the hash identifies the code that the next process will run.
     """
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
+    for path in sorted(path for pattern in EVALUATOR for path in package.glob(pattern)):
+        name = path.relative_to(package).as_posix()
+        digest.update(f"{name}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
 def score_hashes(dataset: Dataset, split: str) -> dict[str, str]:
-    """Identities behind a score on `split`.
+    """Hash everything that a score on `split` depends on.
 
     Returns:
-        ``evaluator`` (the scoring package's sources), ``package`` (its version), ``data`` (the
-        data set's identity) and, taken now from the very files that are scored with, the hashes
-        of the split, of the tokenizer and of the bytes each token stands for.
+        ``evaluator`` (`evaluator_sha256`), ``package`` (its version), ``data`` (the data set's
+        identity), and the hashes of the split, the tokenizer and the token sizes as they are on
+        disk now.
     """
     return {
         "evaluator": evaluator_sha256(),

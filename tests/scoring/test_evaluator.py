@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,15 +23,15 @@ from pytest_autoresearch.scoring.evaluator import (
     load_losses,
     rehearse,
 )
-from pytest_autoresearch.scoring.provenance import evaluator_sha256, score_hashes
+from pytest_autoresearch.scoring.provenance import PACKAGE, evaluator_sha256, score_hashes
 
 pytest_plugins = ("attacks.fixtures",)
 
 HONEST = b"from honest import *\n"
 PATCH = b"""
 from honest import *
-from pytest_autoresearch.scoring import candidate_side
-honest_nats = candidate_side.nats
+from pytest_autoresearch.scoring import worker
+honest_nats = worker.nats
 """
 
 
@@ -139,7 +140,7 @@ def test_losses_of_other_data_are_refused(arena: Arena, tmp_path: Path) -> None:
 
 
 def test_a_systematic_difference_below_the_tolerance_is_noticed(arena: Arena) -> None:
-    source = PATCH + b"candidate_side.nats = lambda *a: honest_nats(*a) + 0.001\n"
+    source = PATCH + b"worker.nats = lambda *a: honest_nats(*a) + 0.001\n"
     with pytest.raises(CheatDetected, match=r"on average") as caught:
         evaluate(arena.start({"train.py": source}, "mean"), arena.dataset)
     assert caught.value.evidence["mismatches"] == 0
@@ -237,3 +238,18 @@ def test_hashes_name_the_evaluator_and_the_very_files(arena: Arena, tmp_path: Pa
     changed.tofile(tmp_path / "val.bin")
     other = score_hashes(Dataset.open(tmp_path), "val")
     assert {name for name in hashes if hashes[name] != other[name]} == {"val.bin"}
+
+
+def test_a_changed_byte_of_evaluator_reader_or_protocol_changes_the_hash(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(PACKAGE, tmp_path / "package"))
+    original = evaluator_sha256(copy)
+    assert original == evaluator_sha256()
+    paths = [*copy.glob("scoring/*.py"), copy / "data/dataset.py", copy / "forkserver/channel.py"]
+    assert len(paths) > 8
+    for path in paths:
+        source = path.read_bytes()
+        path.write_bytes(source + b"#")
+        assert evaluator_sha256(copy) != original, path
+        path.write_bytes(source)
+    (copy / "report" / "__init__.py").write_bytes(b"#")
+    assert evaluator_sha256(copy) == original
