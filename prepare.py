@@ -4,10 +4,10 @@ Fixed: no mutation edits this file.
 
     python prepare.py                                   # the standard library's source, offline
     python prepare.py --corpus climbmix --num-shards 8  # also: tinystories, wikitext-103
-    python prepare.py --corpus notes/                   # your own text or parquet files
+    python prepare.py --corpus notes/                   # local text or parquet files
 
-Everything lands in .autoresearch/data/<corpus> beside this file (or --out); the format and its
-reader are in pytest_autoresearch/data/dataset.py.
+The data set is written to .autoresearch/data/<corpus> beside this file (or --out); its format is
+described in pytest_autoresearch/data/dataset.py. HF_ENDPOINT selects a download mirror.
 """
 
 from __future__ import annotations
@@ -29,13 +29,7 @@ import numpy as np
 
 from pytest_autoresearch.core.experiment import Budget
 from pytest_autoresearch.data import corpora, writer
-from pytest_autoresearch.data.dataset import (
-    MANIFEST,
-    MAX_VOCAB_SIZE,
-    Dataset,
-    DatasetError,
-)
-from pytest_autoresearch.data.download import DownloadError
+from pytest_autoresearch.data.dataset import MANIFEST, MAX_VOCAB_SIZE, Dataset, DatasetError
 from pytest_autoresearch.forkserver.channel import ProtocolError
 from pytest_autoresearch.scoring.evaluator import bits_per_byte
 from pytest_autoresearch.training.clock import BudgetTooSmall, WallClock, WorkClock
@@ -55,7 +49,7 @@ VOCAB_SIZE = {"climbmix": 8192, "tinystories": 4096, "wikitext-103": 8192}  # ot
 SEQ_LEN = {"climbmix": 2048, "tinystories": 512, "wikitext-103": 1024}  # others: 64
 CPU_BUDGET, CUDA_BUDGET = "600ktok", "300s"  # of a standalone `python train.py`
 
-# Dense bf16 peak, FLOP/s, by a part of the device's name (vendor data sheets); first match counts.
+# Dense bf16 peak in FLOP/s by part of the device's name (vendor data sheets); first match wins.
 PEAK_FLOPS = {
     "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989.5e12, "H200": 989.5e12, "B200": 2250e12,
     "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165.2e12, "3090": 71e12,
@@ -66,22 +60,22 @@ DATA = ROOT / ".autoresearch" / "data"
 STARTED = time.perf_counter()
 
 # ---------------------------------------------------------------------------------------------
-# Run-time utilities: what `python train.py` uses when no harness runs it
+# Run-time utilities of a standalone `python train.py`
 # ---------------------------------------------------------------------------------------------
 
 
 class Batches:
-    """The training data and the clock of a standalone run.
+    """Training batches and clock of a standalone run.
 
     ``for x, y, progress in batches(batch_size, seq_len)`` yields int64 tensors of shape
     (batch_size, seq_len) on the CPU, where y is x shifted by one token, and the used part of the
-    budget, in [0, 1). It ends when the budget does. The harness passes an object with the same
-    interface, and the same batches for the same seed.
+    budget, in [0, 1), until the budget is spent. The harness passes an object with the same
+    interface and, for the same seed, the same batches.
 
     Args:
-        data: Where the tokens come from: the train split, each window once an epoch.
-        budget: Seconds from now on, or tokens; ``equal:`` counts as tokens here.
-        seed: Decides the order.
+        data: Data set; each window of its train split is used once per epoch.
+        budget: Seconds from now, or tokens; ``equal:`` counts as tokens here.
+        seed: Determines the order of the windows.
     """
 
     def __init__(self, data: Dataset, budget: Budget, seed: int) -> None:
@@ -96,8 +90,8 @@ class Batches:
         """Iterate over batches of this shape until the budget ends.
 
         Raises:
-            ProtocolError: If a batch is empty, too large, or longer than the data.
-            BudgetTooSmall: If the first batch is larger than the budget.
+            ProtocolError: A batch is empty, too large, or longer than the data.
+            BudgetTooSmall: The first batch is larger than the budget.
         """
         import torch
 
@@ -115,33 +109,33 @@ class Batches:
             yield pairs[:, :-1].contiguous(), pairs[:, 1:].contiguous(), progress
 
     def report(self, *, loss: float | Tensor) -> None:
-        """Show the last training loss on a terminal; call it as often as you like."""
+        """Show the training loss on a terminal."""
         self.loss = float(loss)
         if sys.stdout.isatty():
-            spent = f"{self._clock.progress:6.1%}"
-            print(f"\rstep {self.steps:05d} ({spent}) loss {self.loss:.4f} ", end="")
+            progress = f"{self._clock.progress:6.1%}"
+            print(f"\rstep {self.steps:05d} ({progress}) loss {self.loss:.4f} ", end="")
 
 
 def evaluate(logits: Logits, model: Module, data: Dataset, split: str = "val") -> float:
-    """Bits per byte over all rows of a split, in this process: self-reported.
+    """Compute bits per byte over all rows of a split in this process (self-reported).
 
     Args:
         logits: ``logits(model, x)``: (B, T) int64 to (B, T, vocab_size).
-        model: A trained model; x is put where its parameters are.
-        data: Rows, and the bytes each token stands for; the separator is not scored.
+        model: A trained model; x is moved to its device.
+        data: Data set; the separator is not scored.
         split: Split to score.
     """
     import torch
 
     device = next(model.parameters()).device
     token_bytes = torch.from_numpy(data.token_bytes.astype(np.int64)).to(device)
-    cells = 1 << (23 if device.type == "cpu" else 28)  # floats of logits at a time
-    at_once = max(1, cells // (data.seq_len * data.vocab_size))
+    cells = 1 << (23 if device.type == "cpu" else 28)  # floats of logits per batch
+    batch_size = max(1, cells // (data.seq_len * data.vocab_size))
     rows, nats, n_bytes = data.rows(split), 0.0, 0
     model.eval()
     with torch.no_grad():
-        for start in range(0, len(rows), at_once):
-            batch = torch.from_numpy(rows[start : start + at_once].astype(np.int64)).to(device)
+        for start in range(0, len(rows), batch_size):
+            batch = torch.from_numpy(rows[start : start + batch_size].astype(np.int64)).to(device)
             x, y = batch[:, :-1].contiguous(), batch[:, 1:].reshape(-1)
             scores = logits(model, x).float().reshape(len(y), -1)
             losses = torch.nn.functional.cross_entropy(scores, y, reduction="none")
@@ -153,10 +147,10 @@ def evaluate(logits: Logits, model: Module, data: Dataset, split: str = "val") -
 
 def run(build: Callable[[int, int], Module], train: Callable[[Module, Batches], None],
         logits: Logits) -> None:  # fmt: skip
-    """Train for the budget, evaluate, print the summary: the whole of ``python train.py``.
+    """Train for the budget, evaluate and print the summary of ``python train.py``.
 
     Reads AUTORESEARCH_BUDGET, AUTORESEARCH_SEED (default 0) and AUTORESEARCH_DATA. Exits with
-    status 2 and one line if they or the data set are unfit, with 1 if the loss is no number.
+    status 2 and one line if they or the data set are invalid, with 1 if the loss is not finite.
     """
     import torch
 
@@ -168,7 +162,7 @@ def run(build: Callable[[int, int], Module], train: Callable[[Module, Batches], 
             os.environ.get("AUTORESEARCH_BUDGET") or (CUDA_BUDGET if cuda else CPU_BUDGET)
         )
         if not (seed := os.environ.get("AUTORESEARCH_SEED") or "0").isdecimal():
-            raise ValueError(f"AUTORESEARCH_SEED={seed} is not a whole number; write 0, 1, 2, …")
+            raise ValueError(f"AUTORESEARCH_SEED={seed} is not a whole number; use 0, 1, 2, …")
         data = Dataset.open(os.environ.get("AUTORESEARCH_DATA") or DATA / "stdlib")
         data.verify()
     except (DatasetError, ValueError) as error:
@@ -176,7 +170,7 @@ def run(build: Callable[[int, int], Module], train: Callable[[Module, Batches], 
         sys.exit(2)
     if budget.kind == "equal":
         print(f"{budget} needs the harness's baseline; training for {budget.amount:,.0f} tokens")
-    if not cuda:  # a second thread costs more than it brings on a shared machine
+    if not cuda:  # on a shared machine a second thread costs more than it gains
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     worker.seed(int(seed))
     model = build(data.vocab_size, data.seq_len)
@@ -222,46 +216,46 @@ def run(build: Callable[[int, int], Module], train: Callable[[Module, Batches], 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time work in a folder; the lock goes with the process."""
+    """Lock a folder against other processes of this script; the lock ends with the process."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"another prepare.py is at work in {folder}; waiting for it", flush=True)
+            print(f"another prepare.py is running in {folder}; waiting for it", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def prepared(out: Path) -> Dataset | None:
-    """The whole and undamaged data set in a folder, if there is one."""
+    """Open the data set in a folder if it is complete and undamaged."""
     if not (out / MANIFEST).exists():
         return None
     try:
         dataset = Dataset.open(out)
         dataset.verify()
-    except DatasetError as problem:
-        print(f"{str(problem).split('; run:')[0]}; preparing it again", flush=True)
+    except DatasetError as error:
+        print(f"{str(error).split('; run:')[0]}; preparing it again", flush=True)
         return None
     return dataset
 
 
 def prepare(options: argparse.Namespace, command: str) -> Dataset:
-    """Make the data set that the options describe, unless it is there.
+    """Prepare the data set described by the options, unless it exists.
 
     Raises:
-        DatasetError, DownloadError: If it cannot be made; one line.
-        OSError: If the disk is full or the folder not writable.
+        DatasetError: It cannot be prepared; one line.
+        OSError: The disk is full or the folder is not writable.
     """
     name, source = options.corpus, Path(options.corpus)
-    known = name in ("stdlib", *corpora.REMOTE)
+    known = name in ("stdlib", *corpora.HUB)
     if not 257 <= options.vocab_size <= MAX_VOCAB_SIZE:
         raise DatasetError(
-            f"--vocab-size {options.vocab_size} is out of range: 256 bytes and a separator at "
-            f"least, {MAX_VOCAB_SIZE} at most (tokens are stored in 16 bits)"
+            f"--vocab-size {options.vocab_size} is out of range; use 257 (256 bytes and a "
+            f"separator) to {MAX_VOCAB_SIZE} (tokens are stored in 16 bits)"
         )
-    if options.seq_len < 1 or options.num_shards < 1 or options.workers < 1:
-        raise DatasetError("--seq-len, --num-shards and --workers must be positive")
+    if options.seq_len < 1 or options.num_shards < 1:
+        raise DatasetError("--seq-len and --num-shards must be positive")
     request: dict[str, Any] = {
         "corpus": name if known else source.resolve().name,
         "vocab_size": options.vocab_size, "seq_len": options.seq_len,
@@ -292,46 +286,42 @@ def prepare(options: argparse.Namespace, command: str) -> Dataset:
         if name == "stdlib":
             corpus = corpora.stdlib_corpus(ROOT / "train.py")
         elif corpus is None:
-            corpus = corpora.remote_corpus(
-                name, out, options.num_shards, options.base_url, options.workers
-            )
+            corpus = corpora.hub_corpus(name, out, options.num_shards)
         (out / MANIFEST).unlink(missing_ok=True)
         return writer.build(corpus, out, request, command)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line; returns the exit status: 0, 2 after a one-line error, 130 on Ctrl-C."""
-    parser = argparse.ArgumentParser(description="Prepare a corpus and its tokenizer, once.")
+    """Run the command line; return 0, 2 after a one-line error, or 130 on Ctrl-C."""
+    parser = argparse.ArgumentParser(description="Prepare a data set and its tokenizer, once.")
     add = parser.add_argument
-    add("--corpus", default="stdlib", help=f"stdlib, {', '.join(corpora.REMOTE)}, or a path")
-    add("--vocab-size", type=int, help="tokens, the separator included")
+    add("--corpus", default="stdlib", help=f"stdlib, {', '.join(corpora.HUB)}, or a path")
+    add("--vocab-size", type=int, help="number of tokens, including the separator")
     add("--seq-len", type=int, help="tokens of an evaluation row")
     add("--out", type=Path, help="folder of the data set (default: .autoresearch/data/CORPUS)")
     add("--force", action="store_true", help="replace a data set made with other settings")
     add("--num-shards", type=int, default=10, help="climbmix: training shards to download")
-    add("--workers", type=int, default=8, help="parallel downloads")
-    add("--base-url", help="address to download from instead of the published one")
     options = parser.parse_args(arguments)
     if options.vocab_size is None:
         options.vocab_size = VOCAB_SIZE.get(options.corpus, 1024)
     if options.seq_len is None:
         options.seq_len = SEQ_LEN.get(options.corpus, 64)
-    kept = [argument for argument in arguments if argument != "--force"]
+    command = ["python", "prepare.py", *(part for part in arguments if part != "--force")]
     started = time.perf_counter()
     try:
-        dataset = prepare(options, shlex.join(["python", "prepare.py", *kept]))
-    except (DatasetError, DownloadError) as error:
+        dataset = prepare(options, shlex.join(command))
+    except DatasetError as error:
         print(f"prepare.py: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(
-            f"prepare.py: {error.filename or options.corpus}: {error.strerror}; mend that (or "
-            "choose another folder with --out) and run the same command again",
+            f"prepare.py: {error.filename or options.corpus}: {error.strerror}; fix this, or "
+            "choose another folder with --out, and run the same command again",
             file=sys.stderr,
         )
         return 2
     except KeyboardInterrupt:
-        print("prepare.py: interrupted; run the same command again to go on", file=sys.stderr)
+        print("prepare.py: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     for split, counts in dataset.manifest["splits"].items():
         print(
@@ -340,8 +330,10 @@ def main(arguments: Sequence[str]) -> int:
         )
     facts = dataset.manifest
     shares = ", ".join(f"{split} {share:.1%}" for split, share in facts["leakage"].items())
-    print(f"also in train: {shares} of {writer.SHINGLE}-word shingles; dropped as repeats: "
-          f"{len(facts['dropped'])}; skipped as no text: {facts['skipped_files']}")  # fmt: skip
+    print(
+        f"also in train: {shares} of {writer.SHINGLE}-word shingles; "
+        f"dropped repeats: {len(facts['dropped'])}; not text: {facts['skipped_files']} files"
+    )
     print(f"data {dataset.sha256[:12]} in {dataset.root} ({time.perf_counter() - started:.1f} s)")
     return 0
 

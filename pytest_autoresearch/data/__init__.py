@@ -1,1 +1,1 @@
-"""TODO data."""
+"""The prepared data set: its reader, its writer, and the corpora it is made of."""

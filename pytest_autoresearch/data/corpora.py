@@ -1,7 +1,7 @@
-"""Where documents come from, and which split each belongs to.
+"""Sources of documents and their split into train, val and holdout.
 
-A corpus is an iterator of documents for each of train, val and holdout: the running Python's own
-library (the default, offline), text or parquet files of one's own, or a published data set.
+A corpus is the running Python's standard library (the default, offline), local text or parquet
+files, or a data set published on the Hugging Face Hub.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .dataset import DatasetError
-from .download import download_all
-
-REMOTE = ("climbmix", "tinystories", "wikitext-103")
+from .dataset import DatasetError, file_sha256
 
 EVAL_SHARE = 1 / 17  # of the bytes, for val and again for holdout
 
-FEW_FILES = 40  # a collection of fewer text files is split by pieces, not by files
+FEW_FILES = 40  # a corpus of fewer text files is split by pieces, not by files
 
 PIECE_CHARS = 4096
 
-HUB = "https://huggingface.co/datasets"
+HUB = {  # corpus -> repository and pinned revision on the Hugging Face Hub
+    "climbmix": ("karpathy/climbmix-400b-shuffle", "915333b4f8b8684f39aeaafea600fea6f43fb703"),
+    "tinystories": ("roneneldan/TinyStories", "f54c09fd23315a6f9c86f9dc80f725de7d8f9c64"),
+    "wikitext-103": ("Salesforce/wikitext", "b08601e04326c79dfdd32d625aee71d232d685c3"),
+}
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text and the name it is known by in the split."""
+    """A text and its name, which is unique in the corpus."""
 
     name: str
     text: str
@@ -47,10 +48,10 @@ class Corpus:
     """Documents by split, in a fixed order.
 
     Attributes:
-        documents: Split to its documents, anew at each call.
-        fingerprint: Changes when the documents may have.
-        hide: Whether val and holdout are files of this machine that trials must not read.
-        skipped: Files left out because they are not UTF-8 text.
+        documents: Returns a new iterator over the documents of a split.
+        fingerprint: Changes when the documents may have changed.
+        hide: Whether val and holdout are files of this machine that trainings must not read.
+        skipped: Number of files left out because they are not UTF-8 text.
     """
 
     documents: Callable[[str], Iterator[Document]]
@@ -60,43 +61,43 @@ class Corpus:
 
 
 def digest(*parts: object) -> str:
-    """Sha256 over the JSON of `parts`."""
+    """Return the sha256 of the JSON of `parts`."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def split_of(name: str) -> str:
-    """The split a document falls into by its name alone."""
+    """Assign a document to a split by the hash of its name."""
     place = int(digest(name)[:8], 16) / 16**8
     return "val" if place < EVAL_SHARE else "holdout" if place < 2 * EVAL_SHARE else "train"
 
 
 def split_files(sizes: Mapping[str, int], eligible: Iterable[str]) -> dict[str, list[str]]:
-    """Split by file: in the order of the names' hashes, what fits fills val, then holdout.
+    """Split files: in the order of the hashes of their names, fill val, then holdout.
 
     Args:
         sizes: Name to bytes.
         eligible: Names that may go to val and holdout.
 
     Returns:
-        Split to names; the same for the same names and sizes, in whatever order they come.
+        Split to names; independent of the order of the arguments.
     """
     target = sum(sizes.values()) * EVAL_SHARE
-    candidates, left = set(eligible), sorted(sizes, key=digest)
+    candidates, remaining = set(eligible), sorted(sizes, key=digest)
     splits: dict[str, list[str]] = {}
     for split in ("val", "holdout"):
-        taken, filled = [], 0
-        for name in left:
+        chosen, filled = [], 0
+        for name in remaining:
             fits = filled < 0.95 * target and filled + sizes[name] <= 1.05 * target
             if fits and name in candidates:
-                taken.append(name)
+                chosen.append(name)
                 filled += sizes[name]
-        left = [name for name in left if name not in set(taken)]
-        splits[split] = taken
-    return splits | {"train": left}
+        remaining = [name for name in remaining if name not in set(chosen)]
+        splits[split] = chosen
+    return splits | {"train": remaining}
 
 
 def file_corpus(paths: Mapping[str, Path], eligible: Iterable[str], hide: bool) -> Corpus:
-    """One document a file, split by file."""
+    """Make a corpus of one document per file, split by file."""
     sizes = {name: path.stat().st_size for name, path in paths.items()}
     splits = split_files(sizes, eligible)
 
@@ -108,7 +109,7 @@ def file_corpus(paths: Mapping[str, Path], eligible: Iterable[str], hide: bool) 
 
 
 def is_text(path: Path) -> bool:
-    """Whether a file is UTF-8 text without NUL."""
+    """Check that a file is UTF-8 text without NUL."""
     data = path.read_bytes()
     try:
         data.decode()
@@ -124,7 +125,7 @@ SKIPPED_FOLDERS = frozenset((
     "site-packages", "dist-packages", "__pycache__",
 ))  # fmt: skip
 
-# Needed by trainers that were not written yet, imported late, or copied into other packages.
+# Modules that future train.py files may need, that are imported late, or that other packages copy.
 NEVER_HIDDEN = frozenset((
     "asyncio", "collections", "concurrent", "ctypes", "distutils", "email", "importlib", "json",
     "logging", "multiprocessing", "unittest", "zoneinfo", "_strptime", "_threading_local",
@@ -156,7 +157,7 @@ print(json.dumps([os.path.realpath(file) for file in files if file]))
 
 
 def library_sources(library: Path) -> Iterator[Path]:
-    """Sources of a library folder, less the folders that are no corpus."""
+    """Yield the sources of the standard library, without `SKIPPED_FOLDERS`."""
     for folder, folders, files in os.walk(library):
         folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS]
         paths = (Path(folder, name) for name in files if name.endswith(".py"))
@@ -164,27 +165,35 @@ def library_sources(library: Path) -> Iterator[Path]:
 
 
 def loaded_files(names: Sequence[str]) -> set[Path]:
-    """Files of all modules in a fresh process that imports `names` (torch, and what it can)."""
+    """Return the files of all modules loaded by a new process that imports `names`.
+
+    Names other than torch that cannot be imported are skipped.
+
+    Raises:
+        DatasetError: torch cannot be imported.
+    """
     with tempfile.TemporaryDirectory() as empty:
         result = subprocess.run(
             [sys.executable, "-P", "-W", "ignore", "-c", LIST_IMPORTS],
             input=json.dumps(names), capture_output=True, text=True, cwd=empty, check=False,
         )  # fmt: skip
     if result.returncode:
-        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise DatasetError(f"torch cannot be imported ({reason}); run: pip install torch")
+        reason = (result.stderr.strip().splitlines() or ["no error message"])[-1]
+        raise DatasetError(
+            f"torch cannot be imported ({reason}); run: pip install 'pytest-autoresearch[gpt]'"
+        )
     return {Path(file) for file in json.loads(result.stdout.splitlines()[-1])}
 
 
 def package_sources(package: str) -> Iterator[Path]:
-    """Sources of an installed package, which is not imported."""
+    """Yield the sources of an installed package without importing it."""
     spec = importlib.util.find_spec(package)
     for folder in (spec and spec.submodule_search_locations) or ():
         yield from Path(folder).rglob("*.py")
 
 
 def imported_names(trainer: Path) -> set[str]:
-    """Modules that a trainer's file names in its import statements, at any depth."""
+    """Return the modules named in a file's import statements, inside functions too."""
     nodes = list(ast.walk(ast.parse(trainer.read_text()))) if trainer.is_file() else []
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     return names | {
@@ -193,10 +202,10 @@ def imported_names(trainer: Path) -> set[str]:
 
 
 def stdlib_corpus(trainer: Path) -> Corpus:
-    """The running Python's library, without tests, tables and generated files.
+    """Make a corpus of the standard library, without tests, tables and generated files.
 
-    Val and holdout come from modules that neither torch, numpy, safetensors nor the trainer
-    imports, be it inside a function: the sandbox can hide them and training still works.
+    Val and holdout are modules that torch, numpy, safetensors and the trainer never import, not
+    even inside a function: the sandbox hides these files and training still works.
     """
     library = Path(sysconfig.get_path("stdlib")).resolve()
     paths = {
@@ -208,29 +217,26 @@ def stdlib_corpus(trainer: Path) -> Corpus:
     for package in ("torch", "numpy", "safetensors"):
         for source in package_sources(package):
             mentioned.update(IMPORT_LINE.findall(source.read_text(errors="replace")))
-    needless = SKIPPED_FOLDERS | {"antigravity", "this", "__main__"}
-    library_names = sys.stdlib_module_names - needless
+    excluded = SKIPPED_FOLDERS | {"antigravity", "this", "__main__"}
+    library_names = sys.stdlib_module_names - excluded
     late = sorted(name for name in mentioned if name.split(".")[0] in library_names)
     needed = loaded_files([*TRAINER_IMPORTS, *late])
-    free = [
+    eligible = [
         name for name, path in paths.items()
         if path not in needed and name.removesuffix(".py").split("/")[0] not in NEVER_HIDDEN
     ]  # fmt: skip
-    return file_corpus(paths, free, hide=True)
+    return file_corpus(paths, eligible, hide=True)
 
 
-# --- text and parquet of one's own ---
+# --- local text and parquet files ---
 
 
 def parquet_texts(path: Path) -> Iterator[str]:
-    """The ``text`` column of a parquet file, row by row."""
+    """Yield the non-empty values of the ``text`` column of a parquet file."""
     try:
         from pyarrow import ArrowInvalid, parquet
     except ImportError:
-        raise DatasetError(
-            f"reading {path.name} needs pyarrow; run: pip install pyarrow "
-            "(or: pip install 'pytest-autoresearch[data]')"
-        ) from None
+        raise missing_library("reading parquet files", "pyarrow") from None
     try:
         with parquet.ParquetFile(path) as file:
             if "text" not in file.schema_arrow.names:
@@ -239,12 +245,17 @@ def parquet_texts(path: Path) -> Iterator[str]:
                 yield from (text for text in batch.column(0).to_pylist() if text)
     except ArrowInvalid as error:
         raise DatasetError(
-            f"{path} is no parquet file ({error}); delete it and try again"
+            f"{path} is not a parquet file ({error}); delete it and try again"
         ) from None
 
 
+def missing_library(purpose: str, library: str) -> DatasetError:
+    """Return the error for a library of the extra ``data`` that is not installed."""
+    return DatasetError(f"{purpose} needs {library}; run: pip install 'pytest-autoresearch[data]'")
+
+
 def pieces(path: Path) -> Iterator[str]:
-    """A text file cut at line ends into pieces of at least `PIECE_CHARS` (the last: any size)."""
+    """Cut a text file at line ends into pieces of at least `PIECE_CHARS` (the last: any size)."""
     piece: list[str] = []
     length = 0
     with path.open(encoding="utf-8", newline="") as file:
@@ -259,22 +270,29 @@ def pieces(path: Path) -> Iterator[str]:
 
 
 def path_corpus(source: Path) -> Corpus:
-    """A file or folder: text files split by file, few text files by pieces, parquet by row."""
+    """Make a corpus of a file or folder.
+
+    Text files are split by file, or by pieces if there are fewer than `FEW_FILES`; parquet files
+    are split by row.
+
+    Raises:
+        DatasetError: `source` does not exist.
+    """
     if not source.exists():
-        raise DatasetError(
-            f"no corpus named {source}: it is neither a path nor one of stdlib, {', '.join(REMOTE)}"
-        )
-    found = [source] if source.is_file() else sorted(source.rglob("*"))
+        known = ", ".join(("stdlib", *HUB))
+        raise DatasetError(f"--corpus {source}: no such file or folder, and not one of {known}")
     base = source.parent if source.is_file() else source
-    named = {path.relative_to(base).as_posix(): path for path in found if path.is_file()}
-    named = {
-        name: path for name, path in named.items()
-        if path.stat().st_size
-        and not any(part[0] == "." or part == "__pycache__" for part in Path(name).parts)
+    files = {
+        path.relative_to(base).as_posix(): path
+        for path in ([source] if source.is_file() else sorted(source.rglob("*")))
+        if path.is_file() and path.stat().st_size
+    }
+    files = {
+        name: path for name, path in files.items()
+        if not any(part[0] == "." or part == "__pycache__" for part in Path(name).parts)
     }  # fmt: skip
-    tables = {name: path for name, path in named.items() if path.suffix == ".parquet"}
-    texts = {name: path for name, path in named.items() if name not in tables and is_text(path)}
-    skipped = len(named) - len(tables) - len(texts)
+    tables = {name: path for name, path in files.items() if path.suffix == ".parquet"}
+    texts = {name: path for name, path in files.items() if name not in tables and is_text(path)}
     by_file = len(texts) >= FEW_FILES
     whole = file_corpus(texts if by_file else {}, texts, hide=False)
     parts = tables if by_file else tables | texts
@@ -287,15 +305,15 @@ def path_corpus(source: Path) -> Corpus:
                 if split_of(f"{name}#{index}") == split:
                     yield Document(f"{name}#{index}", text)
 
-    stats = {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, path in named.items()}
-    return Corpus(documents, digest(stats), skipped=skipped)
+    stats = {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, path in files.items()}
+    return Corpus(documents, digest(stats), skipped=len(files) - len(tables) - len(texts))
 
 
-# --- downloads ---
+# --- published data sets ---
 
 
 def articles(lines: Iterable[str]) -> Iterator[str]:
-    """Wikitext's lines joined to articles, which start at a heading of the first level."""
+    """Join Wikitext's lines to articles, which start at a heading of the first level."""
     article: list[str] = []
     for line in lines:
         if re.fullmatch(r" = [^=]+ = \n", line) and article:
@@ -306,7 +324,7 @@ def articles(lines: Iterable[str]) -> Iterator[str]:
 
 
 def stories(path: Path) -> Iterator[str]:
-    """TinyStories' text file, story by story."""
+    """Yield the stories of a TinyStories text file."""
     story: list[str] = []
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -318,43 +336,84 @@ def stories(path: Path) -> Iterator[str]:
     yield "".join(story).strip()
 
 
-def remote_files(corpus: str, num_shards: int) -> tuple[str, dict[str, list[str]]]:
-    """Base address of a known corpus and its files by split (val and holdout are pinned)."""
-    if corpus == "climbmix":  # the shards of karpathy/autoresearch, whose val is the last one
+def hub_files(corpus: str, num_shards: int) -> dict[str, list[str]]:
+    """Return the files of a published corpus by split."""
+    if corpus == "climbmix":  # karpathy/autoresearch validates on the last shard, too
         shards = [f"shard_{index:05d}.parquet" for index in range(6543)]
         train = shards[: min(num_shards, 6541)]
-        split = {"train": train, "val": shards[-1:], "holdout": shards[-2:-1]}
-        return f"{HUB}/karpathy/climbmix-400b-shuffle/resolve/main", split
-    if corpus == "tinystories":  # the published validation stories make val and holdout
-        names = [f"TinyStoriesV2-GPT4-{part}.txt" for part in ("train", "valid")]
-        split = {"train": names[:1], "val": names[1:], "holdout": names[1:]}
-        return f"{HUB}/roneneldan/TinyStories/resolve/main", split
-    names = [f"wikitext-103-raw-v1/train-0000{index}-of-00002.parquet" for index in range(2)]
-    test, val = (f"wikitext-103-raw-v1/{p}-00000-of-00001.parquet" for p in ("test", "validation"))
-    return f"{HUB}/Salesforce/wikitext/resolve/main", {
-        "train": names, "val": [val], "holdout": [test],
-    }  # fmt: skip
+        return {"train": train, "val": shards[-1:], "holdout": shards[-2:-1]}
+    if corpus == "tinystories":  # the published validation stories are divided
+        train, val = ([f"TinyStoriesV2-GPT4-{part}.txt"] for part in ("train", "valid"))
+        return {"train": train, "val": val, "holdout": val}
+    folder = "wikitext-103-raw-v1"
+    return {
+        "train": [f"{folder}/train-0000{index}-of-00002.parquet" for index in range(2)],
+        "val": [f"{folder}/validation-00000-of-00001.parquet"],
+        "holdout": [f"{folder}/test-00000-of-00001.parquet"],
+    }
 
 
-def remote_corpus(
-    name: str, out: Path, num_shards: int, base_url: str | None, workers: int
-) -> Corpus:
-    """Download what is missing and read it."""
-    url, files = remote_files(name, num_shards)
-    wanted = sorted({file for split in files.values() for file in split})
-    hashes = download_all(base_url or url, wanted, out / "downloads", workers)
+def download(corpus: str, name: str, folder: Path) -> tuple[Path, str]:
+    """Download a file of a published corpus, at its pinned revision, unless `folder` has it.
 
-    def texts(file: str) -> Iterator[str]:
-        path = out / "downloads" / file
-        if name == "tinystories":
+    HF_ENDPOINT selects a mirror of huggingface.co.
+
+    Returns:
+        Its path and sha256.
+
+    Raises:
+        DatasetError: huggingface_hub is missing, or the file cannot be fetched or is damaged.
+        OSError: The file cannot be written.
+    """
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.utils import logging
+    except ImportError:
+        raise missing_library(f"downloading {corpus}", "huggingface_hub") from None
+    repo, revision = HUB[corpus]
+    print(f"{repo}: {name}", flush=True)
+    logging.set_verbosity_error()  # its warnings repeat the error below
+    try:
+        path = Path(
+            hf_hub_download(
+                repo, name, repo_type="dataset", revision=revision, cache_dir=folder / "downloads"
+            )
+        )
+    except Exception as error:  # the library's own, its HTTP client's or the system's
+        if isinstance(error, OSError) and error.errno:
+            raise
+        reason = str(error.__cause__ or error).strip().split("\n")[0]
+        raise DatasetError(
+            f"cannot download {name} of {repo} ({reason}); check the network, or set HF_ENDPOINT "
+            "to a mirror, and run the same command again"
+        ) from None
+    # The cache names a large file by the sha256 that the Hub states.
+    sha256, stated = file_sha256(path), path.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", stated) and sha256 != stated:
+        raise DatasetError(
+            f"{path.resolve()} has sha256 {sha256[:12]} instead of {stated[:12]}; "
+            "delete it and run the same command again"
+        )
+    return path, sha256
+
+
+def hub_corpus(corpus: str, out: Path, num_shards: int) -> Corpus:
+    """Download a published corpus to `out` and make a corpus of its pinned files."""
+    files = hub_files(corpus, num_shards)
+    names = sorted({name for split in files.values() for name in split})
+    downloads = {name: download(corpus, name, out) for name in names}
+
+    def texts(name: str) -> Iterator[str]:
+        path = downloads[name][0]
+        if corpus == "tinystories":
             return stories(path)
-        return articles(parquet_texts(path)) if name == "wikitext-103" else parquet_texts(path)
+        return articles(parquet_texts(path)) if corpus == "wikitext-103" else parquet_texts(path)
 
     def documents(split: str) -> Iterator[Document]:
         shared = files["val"] == files["holdout"] and split != "train"
-        for file in files[split]:
-            for index, text in enumerate(texts(file)):
+        for name in files[split]:
+            for index, text in enumerate(texts(name)):
                 if text and (not shared or (index % 2 == 0) == (split == "val")):
-                    yield Document(f"{file}#{index}", text)
+                    yield Document(f"{name}#{index}", text)
 
-    return Corpus(documents, digest(hashes, files))
+    return Corpus(documents, digest({name: sha for name, (_, sha) in downloads.items()}, files))

@@ -1,7 +1,7 @@
-"""The prepared data set: what is on disk, and its reader.
+"""Format and reader of the prepared data set.
 
-``prepare.py`` writes the folder once, everything else only reads it. Nothing is pickled: token
-streams are raw little-endian ``uint16``, the rest is JSON. Every fact of the format stands here.
+``prepare.py`` writes the folder once; everything else only reads it. Token streams are raw
+little-endian ``uint16``, the rest is JSON; nothing is pickled.
 
 A split is one stream of documents, each preceded by the separator. The separator is the last
 token of the vocabulary and the only one that stands for no bytes, so it is never scored.
@@ -46,25 +46,25 @@ SEPARATOR = "<|document|>"
 Tokens = npt.NDArray[np.uint16]
 
 RESERVED_TOKENS, RESERVED_SHARE = 32_768, 64
-"""End of the training split that is kept for the downstream task: at most so many tokens, and at
-most a 64th of it."""
+"""The end of the training split is reserved for the downstream task: at most 32,768 tokens and at
+most a 64th of the split."""
 
 
 class DatasetError(Exception):
-    """The data set is absent, damaged or unfit; one line that names the command that mends it."""
+    """The data set is absent, damaged or unfit; one line that names the command to run."""
 
 
 def file_sha256(path: Path) -> str:
-    """Sha256 of a file's bytes, in hexadecimal."""
+    """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def identity(vocab_size: int, seq_len: int, hashes: Mapping[str, str]) -> str:
-    """Hash of all that a score depends on: scores under different identities never compare.
+    """Hash all data that a score depends on; only scores of one identity are comparable.
 
     Args:
-        vocab_size: Tokens in the vocabulary, the separator included.
+        vocab_size: Tokens in the vocabulary, including the separator.
         seq_len: Tokens of an evaluation row.
         hashes: File name to sha256, for every name in `FILES`.
     """
@@ -73,11 +73,11 @@ def identity(vocab_size: int, seq_len: int, hashes: Mapping[str, str]) -> str:
 
 
 def build_encoding(tokenizer: Mapping[str, Any]) -> tiktoken.Encoding:
-    """Make an encoder of the JSON that `TOKENIZER` holds (nothing is downloaded).
+    """Build the encoder from the JSON of `TOKENIZER`.
 
     Args:
         tokenizer: ``pattern`` (the split regex) and ``tokens``: every token but the separator in
-            order of rank, its bytes written as the Latin-1 characters of the same value.
+            order of rank, as the Latin-1 decoding of its bytes.
     """
     import tiktoken
 
@@ -91,14 +91,14 @@ def build_encoding(tokenizer: Mapping[str, Any]) -> tiktoken.Encoding:
 
 
 class Dataset:
-    """A prepared data set, opened for reading; make one with `Dataset.open`.
+    """A prepared data set, opened for reading with `Dataset.open`.
 
     Attributes:
         root: Its folder.
         manifest: The parsed manifest: corpus, Python, per-split counts, leakage.
-        vocab_size: Tokens in the vocabulary, the separator included.
+        vocab_size: Tokens in the vocabulary, including the separator.
         seq_len: Tokens of an evaluation row.
-        sha256: `identity` of corpus, tokenizer and splits; recorded with every score.
+        sha256: `identity` of tokenizer and splits; recorded with every score.
     """
 
     def __init__(self, root: Path, manifest: dict[str, Any]) -> None:
@@ -110,17 +110,17 @@ class Dataset:
 
     @classmethod
     def open(cls, root: str | os.PathLike[str]) -> Dataset:
-        """Read the manifest and check existence and sizes; hashes are left to `verify`.
+        """Read the manifest and check that all files exist with the right sizes.
 
         Raises:
-            DatasetError: If the folder holds no complete data set of this format, or one made of
-                the library of another Python than the running one.
+            DatasetError: The folder holds no complete data set of this format, or one made from
+                the standard library of another Python version.
         """
         root = Path(root)
         try:
             dataset = cls(root, json.loads((root / MANIFEST).read_bytes()))
             sizes = {name: int(dataset.manifest["files"][name]["bytes"]) for name in FILES}
-            made_by, hidden = dataset.manifest["python"], dataset.manifest["hidden_sources"]
+            python, hidden = dataset.manifest["python"], dataset.manifest["hidden_sources"]
         except (FileNotFoundError, NotADirectoryError):
             raise DatasetError(f"no data set in {root}; run: python prepare.py") from None
         except (KeyError, TypeError, ValueError, OSError) as error:
@@ -135,18 +135,18 @@ class Dataset:
             if actual != size:
                 state = "missing" if actual is None else f"{actual} bytes long instead of {size}"
                 raise dataset._error(f"{path} is {state}")
-        if hidden and _minor(made_by) != _minor(sys.version):
+        if hidden and _minor(python) != _minor(sys.version):
             raise dataset._error(
-                f"{root} was made of the library of Python {_minor(made_by)}, "
-                f"this is {_minor(sys.version)}"
+                f"{root} was made from the standard library of Python {_minor(python)}, "
+                f"but this is Python {_minor(sys.version)}"
             )
         return dataset
 
     def verify(self) -> None:
-        """Compare every file, and the identity, with the manifest's hashes.
+        """Check the hash of every file and the identity against the manifest.
 
         Raises:
-            DatasetError: On the first difference.
+            DatasetError: A hash differs.
         """
         hashes = {}
         for name in FILES:
@@ -156,24 +156,19 @@ class Dataset:
         if identity(self.vocab_size, self.seq_len, hashes) != self.sha256:
             raise self._error(f"{self.root / MANIFEST} contradicts its files")
 
-    def hashes(self) -> dict[str, str]:
-        """Hashes to record with a score: ``data`` (the identity) and one per file name."""
-        files = self.manifest["files"]
-        return {"data": self.sha256, **{name: str(files[name]["sha256"]) for name in FILES}}
-
     def tokens(self, split: str) -> np.memmap[Any, np.dtype[np.uint16]]:
-        """The whole stream of ``train``, ``val`` or ``holdout``: (n,) uint16, read-only."""
+        """Map the token stream of a split: (n,) uint16, read-only."""
         if split not in SPLITS:
             raise DatasetError(f"no split named {split!r}; there are {', '.join(SPLITS)}")
         return np.memmap(self.root / f"{split}.bin", dtype="<u2", mode="r")
 
     def training_tokens(self) -> Tokens:
-        """What candidates are trained on: ``train`` without its reserved end."""
+        """Return the stream of ``train`` without its reserved end."""
         stream = self.tokens("train")
         return stream[: len(stream) - self._reserved(stream)]
 
     def reserved_tokens(self) -> Tokens:
-        """The end of ``train`` that no candidate is handed."""
+        """Return the end of ``train``, which no training receives."""
         stream = self.tokens("train")
         return stream[len(stream) - self._reserved(stream) :]
 
@@ -182,10 +177,10 @@ class Dataset:
         return min(RESERVED_TOKENS, len(stream) // RESERVED_SHARE)
 
     def rows(self, split: str) -> Tokens:
-        """Evaluation rows of a split: (n, seq_len + 1) uint16, a read-only view.
+        """Return the evaluation rows of a split: (n, seq_len + 1) uint16, a read-only view.
 
         Row i is ``tokens[i*T : i*T+T+1]`` with T = `seq_len` and n = (len - 1) // T: inputs are
-        ``row[:-1]``, targets ``row[1:]``, and every token but the first is a target once.
+        ``row[:-1]``, targets ``row[1:]``; every token that fills a row is a target once.
         """
         stream = self.tokens(split)
         n = (len(stream) - 1) // self.seq_len
@@ -195,14 +190,14 @@ class Dataset:
 
     @property
     def token_bytes(self) -> Tokens:
-        """Bytes each token stands for: (vocab_size,) uint16; 0 for the separator only."""
+        """Number of bytes of each token: (vocab_size,) uint16; 0 for the separator only."""
         return np.fromfile(self.root / TOKEN_BYTES, dtype="<u2")
 
     def encoding(self) -> tiktoken.Encoding:
-        """The encoder the streams were made with; ``encode_ordinary`` never gives the separator.
+        """Load the encoder of the streams; its ``encode_ordinary`` never yields the separator.
 
         Raises:
-            DatasetError: If the tokenizer's file cannot be read.
+            DatasetError: The tokenizer's file cannot be read.
         """
         try:
             return build_encoding(json.loads((self.root / TOKENIZER).read_bytes()))
@@ -210,12 +205,12 @@ class Dataset:
             raise self._error(f"{self.root / TOKENIZER} is unreadable ({error!r})") from None
 
     def hidden_paths(self) -> tuple[Path, ...]:
-        """Files on this machine that hold the text of val and holdout; a trial must not read them.
+        """List the files of this machine that contain val and holdout text.
 
         Returns:
-            Absolute paths: each hidden module's source (under both names where the library's
-            folder is a link) and its ``.pyc`` at every optimisation level, which need not exist.
-            Empty for corpora that are not the standard library.
+            Absolute paths, which trainings must not read: each hidden module's source (under both
+            names where the library's folder is a link) and its ``.pyc`` at every optimisation
+            level, whether or not it exists. Empty unless the corpus is the standard library.
         """
         library = Path(sysconfig.get_path("stdlib"))
         paths: dict[Path, None] = {}

@@ -1,7 +1,7 @@
-"""The data set's writer: drops repeats, learns the merges, encodes the streams.
+"""Writer of the prepared data set: drop repeats, train the tokenizer, encode the splits.
 
-The counterpart of `dataset`, which reads what this writes. Every step is recorded when it is
-done and every file appears all at once, so an interrupted preparation goes on where it stopped.
+Each finished step is recorded and every file is written atomically, so an interrupted preparation
+resumes at the first unfinished step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 import os
 import re
 import sys
-import sysconfig
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -24,22 +23,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..core.files import replacing, write_atomic
 from . import dataset
 from .corpora import Corpus, Document, digest
 from .dataset import Dataset, DatasetError
-from .download import replacing
 
-EVAL_BYTES = 96_000_000  # val and holdout hold at most this much text, whatever the vocabulary
+EVAL_BYTES = 96_000_000  # upper bound of the text of val and of holdout
 
-MIN_ROWS = 64  # rows of seq_len tokens below which a split is too small to mean anything
+MIN_ROWS = 64  # a split with fewer rows of seq_len tokens is refused
 
-TOKENIZER_CHARS = 1_000_000_000  # the merges are learnt from the first so many of train
+TOKENIZER_CHARS = 1_000_000_000  # the tokenizer is trained on the first so many of train
 
 SPARE_MERGES = 64
 
-SHINGLE = 8  # words; an evaluation document that shares half of its shingles is dropped
+SHINGLE = 8  # words; an evaluation document that shares more than half of them is dropped
 
-# The split of GPT-4's tokenizer, with numbers of at most two digits for small vocabularies.
+# The pattern of GPT-4's tokenizer, with numbers of at most two digits for small vocabularies.
 SPLIT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
@@ -47,7 +46,7 @@ SPLIT_PATTERN = (
 
 
 def shingles(text: str) -> npt.NDArray[np.uint64]:
-    """64-bit hashes of every run of `SHINGLE` words, in order (Broder 1997, unsampled)."""
+    """Hash every run of `SHINGLE` words to 64 bits, in order (Broder 1997, unsampled)."""
     words = np.array([zlib.crc32(word.encode()) for word in re.findall(r"\w+", text)], np.uint64)
     runs = np.zeros(max(0, len(words) - SHINGLE + 1), np.uint64)
     for place in range(SHINGLE):
@@ -56,26 +55,29 @@ def shingles(text: str) -> npt.NDArray[np.uint64]:
 
 
 def find_repeats(corpus: Corpus) -> dict[str, Any]:
-    """Which evaluation documents repeat train (holdout: or val), and what is left of that.
+    """Find val documents that repeat train, and holdout documents that repeat train or val.
 
     Returns:
-        ``dropped``: names of documents more than half of whose shingles stand elsewhere;
-        ``leakage``: split to the share of the kept documents' shingles that still do.
+        ``dropped``: names of documents with more than half of their shingles found elsewhere;
+        ``leakage``: split to the share of such shingles in the documents that are kept.
     """
-    held = {s: {d.name: shingles(d.text) for d in head(corpus, s)} for s in ("val", "holdout")}
-    table = np.unique(np.concatenate([np.zeros(1, np.uint64), *held["val"].values(),
-                                      *held["holdout"].values()]))  # fmt: skip
+    held_out = {
+        split: {document.name: shingles(document.text) for document in head(corpus, split)}
+        for split in ("val", "holdout")
+    }
+    runs_by_split = (runs for documents in held_out.values() for runs in documents.values())
+    table = np.unique(np.concatenate([np.zeros(1, np.uint64), *runs_by_split]))
     seen = np.zeros(len(table), bool)
 
     def mark(runs: npt.NDArray[np.uint64]) -> None:
         places = np.minimum(np.searchsorted(table, runs), len(table) - 1)
         seen[places[table[places] == runs]] = True
 
-    for document in shown(corpus.documents("train"), "looking for repeats"):
+    for document in with_progress(corpus.documents("train"), "looking for repeats"):
         mark(shingles(document.text))
     dropped: list[str] = []
     leakage: dict[str, float] = {}
-    for split, documents in held.items():
+    for split, documents in held_out.items():
         shared = {name: seen[np.searchsorted(table, runs)] for name, runs in documents.items()}
         repeats = [name for name, hits in shared.items() if 2 * hits.sum() > max(1, len(hits))]
         kept = [name for name in documents if name not in set(repeats)]
@@ -88,54 +90,51 @@ def find_repeats(corpus: Corpus) -> dict[str, Any]:
 
 
 def head(corpus: Corpus, split: str, dropped: Iterable[str] = ()) -> Iterator[Document]:
-    """The documents of a split; of val and holdout no more than `EVAL_BYTES`."""
-    left, out = EVAL_BYTES if split != "train" else math.inf, frozenset(dropped)
+    """Yield the documents of a split except `dropped`; of val and holdout up to `EVAL_BYTES`."""
+    budget, excluded = EVAL_BYTES if split != "train" else math.inf, frozenset(dropped)
     for document in corpus.documents(split):
-        left -= len(document.text.encode())
-        if left < 0:
+        budget -= len(document.text.encode())
+        if budget < 0:
             return
-        if document.name not in out:
+        if document.name not in excluded:
             yield document
 
 
-def shown(documents: Iterator[Document], doing: str) -> Iterator[Document]:
-    """Pass documents through; on a terminal, count them meanwhile."""
+def with_progress(documents: Iterator[Document], step: str) -> Iterator[Document]:
+    """Pass documents through and count them on a terminal."""
     if not sys.stdout.isatty():
-        return documents
+        yield from documents
+        return
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    def counted() -> Iterator[Document]:
-        columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
-        with Progress(*columns, transient=True) as progress:
-            yield from progress.track(documents, description=doing)
-
-    return counted()
+    columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, transient=True) as progress:
+        yield from progress.track(documents, description=step)
 
 
 def train_tokenizer(corpus: Corpus, vocab_size: int, out: Path) -> None:
-    """Learn byte-pair merges from the train split and write them.
+    """Learn byte-pair merges from the train split and write the tokenizer's file.
 
     Raises:
-        DatasetError: If rustbpe is missing, or the text has too few distinct pairs.
+        DatasetError: rustbpe is missing, or the text has too few distinct pairs.
     """
     try:
         import rustbpe
     except ImportError:
-        version = sysconfig.get_python_version()
         raise DatasetError(
-            f"rustbpe is not installed for Python {version}; run: pip install rustbpe "
-            "(it has wheels for Python 3.10 to 3.14, elsewhere it needs a Rust compiler)"
+            "training the tokenizer needs rustbpe; run: pip install 'pytest-autoresearch[gpt]' "
+            "(outside Python 3.10 to 3.14 this needs a Rust compiler)"
         ) from None
 
     def texts() -> Iterator[str]:
-        left = TOKENIZER_CHARS
-        for document in shown(corpus.documents("train"), "learning the merges"):
-            yield document.text[:left]
-            left -= len(document.text)
-            if left <= 0:
+        budget = TOKENIZER_CHARS
+        for document in with_progress(corpus.documents("train"), "training the tokenizer"):
+            yield document.text[:budget]
+            budget -= len(document.text)
+            if budget <= 0:
                 return
 
-    # Two merges may spell the same bytes; a few spare ones make up for what uniqueness costs.
+    # Two merges may yield the same bytes; spare merges replace the duplicates.
     tokenizer = rustbpe.Tokenizer()
     tokenizer.train_from_iterator(texts(), vocab_size + SPARE_MERGES, pattern=SPLIT_PATTERN)
     ranked = sorted((rank, bytes(token)) for token, rank in tokenizer.get_mergeable_ranks())
@@ -149,16 +148,16 @@ def train_tokenizer(corpus: Corpus, vocab_size: int, out: Path) -> None:
 
 
 def write_split(corpus: Corpus, split: str, dropped: Iterable[str], out: Path) -> dict[str, Any]:
-    """Write a split's token stream.
+    """Write the token stream of a split.
 
     Returns:
         ``documents``, ``tokens`` and ``bytes`` (of text), the ``sha256`` of names and text, and,
-        where the corpus must be hidden, the documents' ``names``.
+        if the corpus is hidden from trainings, the documents' ``names``.
     """
     encoding = dataset.build_encoding(json.loads((out / dataset.TOKENIZER).read_bytes()))
     separator, threads = encoding.n_vocab - 1, os.cpu_count() or 1
     text_hash, names, tokens, size = hashlib.sha256(), [], 0, 0
-    documents = shown(head(corpus, split, dropped), f"writing {split}.bin")
+    documents = with_progress(head(corpus, split, dropped), f"writing {split}.bin")
     with replacing(out / f"{split}.bin") as file:
         while batch := list(islice(documents, 64)):
             texts = [document.text for document in batch]
@@ -176,7 +175,7 @@ def write_split(corpus: Corpus, split: str, dropped: Iterable[str], out: Path) -
 
 
 class Journal:
-    """Results of the finished steps of a preparation: an interrupted one goes on from there."""
+    """Results of the finished steps of a preparation, so that it can be resumed."""
 
     def __init__(self, path: Path, task: str) -> None:
         self.path, self.task = path, task
@@ -184,12 +183,12 @@ class Journal:
         self.results: dict[str, Any] = saved["results"] if saved.get("task") == task else {}
 
     def step(self, name: str, compute: Callable[[], Any]) -> Any:
-        """The recorded result of a step, or that of `compute`, recorded.
+        """Return the recorded result of a step, or compute and record it.
 
-        A step named like a file makes that file; it is done again if the file is gone.
+        A step named after a file writes that file; it is repeated if the file is missing.
         """
-        gone = name in dataset.FILES and not (self.path.parent / name).is_file()
-        if gone or name not in self.results:
+        missing = name in dataset.FILES and not (self.path.parent / name).is_file()
+        if missing or name not in self.results:
             started = time.perf_counter()
             self.results[name] = compute()
             write_json(self.path, {"task": self.task, "results": self.results})
@@ -198,18 +197,25 @@ class Journal:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replace a JSON file all at once."""
-    with replacing(path) as file:
-        file.write(json.dumps(value, indent=1).encode())
+    """Replace a JSON file atomically."""
+    write_atomic(path, json.dumps(value, indent=1))
 
 
 def build(corpus: Corpus, out: Path, request: dict[str, Any], command: str) -> Dataset:
-    """Carry out every step that is not done yet; the manifest comes last.
+    """Write a data set, or the steps of it that are missing; the manifest is written last.
+
+    Args:
+        corpus: Documents of all splits.
+        out: Folder of the data set.
+        request: ``corpus``, ``vocab_size``, ``seq_len`` and what else the user chose.
+        command: Command line that recreates the data set, for error messages.
 
     Raises:
-        DatasetError: If the corpus is too small or too uniform for what is asked.
+        DatasetError: The corpus is too small or too uniform for the request.
     """
     vocab_size, seq_len = request["vocab_size"], request["seq_len"]
+    for leftover in out.glob(".*.tmp"):  # of a killed process
+        leftover.unlink()
     journal = Journal(out / "unfinished.json", digest(request, corpus.fingerprint, SPLIT_PATTERN))
     repeats = journal.step("repeated documents", lambda: find_repeats(corpus))
     journal.step(dataset.TOKENIZER, lambda: train_tokenizer(corpus, vocab_size, out))
@@ -220,15 +226,14 @@ def build(corpus: Corpus, out: Path, request: dict[str, Any], command: str) -> D
         counts = dict(journal.step(f"{split}.bin", write))
         if (rows := (counts["tokens"] - 1) // seq_len) < MIN_ROWS:
             raise DatasetError(
-                f"{split} makes {max(rows, 0)} rows of {seq_len} tokens, fewer than {MIN_ROWS}; "
+                f"{split} has {max(rows, 0)} rows of {seq_len} tokens, fewer than {MIN_ROWS}; "
                 "give a larger corpus or a smaller --seq-len"
             )
         names = counts.pop("names")
         hidden += names if split != "train" else []
         splits[split] = counts
     tokens = json.loads((out / dataset.TOKENIZER).read_bytes())["tokens"]
-    with replacing(out / dataset.TOKEN_BYTES) as file:
-        file.write(np.array([*map(len, tokens), 0], "<u2").tobytes())
+    write_atomic(out / dataset.TOKEN_BYTES, np.array([*map(len, tokens), 0], "<u2").tobytes())
     hashes = {name: dataset.file_sha256(out / name) for name in dataset.FILES}
     files = {
         name: {"sha256": hashes[name], "bytes": (out / name).stat().st_size}

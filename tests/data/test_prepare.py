@@ -304,7 +304,7 @@ def hash_of(*parts: object) -> int:
 def test_build_of_another_text_starts_over(tmp_path: Path) -> None:
     request = {"corpus": "c", "vocab_size": 300, "seq_len": 16}
     first = corpus_of(train=[prose(1, 4000)], val=[prose(2, 900)], holdout=["too short"])
-    with pytest.raises(DatasetError, match="holdout makes"):
+    with pytest.raises(DatasetError, match="holdout has"):
         writer.build(first, tmp_path, request, "python prepare.py")
     second = corpus_of(train=[prose(4, 4000)], val=[prose(5, 900)], holdout=[prose(6, 900)])
     dataset = writer.build(second, tmp_path, request, "python prepare.py")
@@ -408,17 +408,17 @@ def test_folder_that_cannot_be_made_is_one_line(
     assert str(tmp_path / "file") in message
 
 
-@pytest.mark.parametrize("package", ["rustbpe", "pyarrow"])
-def test_missing_package_names_the_command_that_installs_it(
+@pytest.mark.parametrize(("library", "extra"), [("rustbpe", "gpt"), ("pyarrow", "data")])
+def test_missing_library_names_the_extra_that_installs_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    package: str,
+    library: str, extra: str,
 ) -> None:  # fmt: skip
     source = write_texts(tmp_path / "source")
-    if package == "pyarrow":
+    if library == "pyarrow":
         (source / "rows.parquet").write_bytes(b"PAR1")
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, library, None)
     message = refusal(capsys, "--corpus", source, "--out", tmp_path / "out")
-    assert f"pip install {package}" in message
+    assert f"needs {library}; run: pip install 'pytest-autoresearch[{extra}]'" in message
 
 
 def test_parquet_rows_are_documents(tmp_path: Path) -> None:
@@ -443,7 +443,7 @@ def test_unfit_parquet_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     parquet.write_table(pyarrow.table({"body": ["x"]}), source)
     assert "no column `text`" in refusal(capsys, "--corpus", source, "--out", tmp_path / "out")
     source.write_bytes(b"not parquet at all")
-    assert "is no parquet file" in refusal(capsys, "--corpus", source, "--out", tmp_path / "out")
+    assert "is not a parquet file" in refusal(capsys, "--corpus", source, "--out", tmp_path / "out")
 
 
 # --- the default corpus ---
@@ -475,7 +475,8 @@ def test_no_hidden_module_is_needed_to_train(library: Dataset) -> None:
     assert all(path.is_file() for path in sources)
     used = corpora.loaded_files(
         ["torch", "torch._dynamo", "torch.optim", "torch.utils.data", "numpy", "safetensors.torch",
-         "pytest_autoresearch.training.worker", *corpora.imported_names(ROOT / "train.py")]
+         "pytest_autoresearch.forkserver.server", "pytest_autoresearch.training.worker",
+         "pytest_autoresearch.scoring.worker", *corpora.imported_names(ROOT / "train.py")]
     )  # fmt: skip
     assert len(used) > 500
     assert not hidden & used
