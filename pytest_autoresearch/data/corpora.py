@@ -10,6 +10,7 @@ import ast
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import subprocess
@@ -367,12 +368,11 @@ def download(corpus: str, name: str, folder: Path) -> tuple[Path, str]:
     """
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.utils import logging
     except ImportError:
         raise missing_library(f"downloading {corpus}", "huggingface_hub") from None
     repo, revision = HUB[corpus]
     print(f"{repo}: {name}", flush=True)
-    logging.set_verbosity_error()  # its warnings repeat the error below
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings repeat the error
     try:
         path = Path(
             hf_hub_download(
