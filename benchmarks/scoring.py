@@ -260,7 +260,7 @@ def measure(
     without = Meter(lambda: launcher.start(job))
     without.run(evaluator.evaluate, few, audit=2, properties=False)
     keep = Meter(lambda: launcher.start(job))
-    keep.run(evaluator.deepen, dataset, losses, audit=4 * audit)
+    keep.run(evaluator.evaluate, dataset, claims=losses, audit=4 * audit)
 
     checked = min(rows, 256)
     reference = bits(reference_nats(model.double(), dataset, checked), dataset)

@@ -1,7 +1,7 @@
-"""The trusted evaluator: val_bpb of a candidate's weights that the candidate cannot forge.
+"""The trusted evaluator: a val_bpb of a candidate's weights that the candidate cannot forge.
 
-`evaluator` never imports candidate code nor torch; it drives confined processes that run
-`candidate_side`. Here stand only the ways in which scoring can fail.
+`evaluator` imports neither candidate code nor torch; it drives confined processes that run
+`worker`. This module defines the ways in which scoring can fail.
 """
 
 from __future__ import annotations
@@ -9,19 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 CODES: Mapping[str, str] = {
-    "build": "build() failed when the trained weights were to be loaded",
+    "build": "build() failed while the trained weights were loaded",
     "checkpoint": "the checkpoint does not fit the model that build() returns",
     "logits": "logits() raised an error",
     "shape": "logits() did not return a floating tensor of shape (batch, length, vocab_size)",
     "memory": "the model ran out of memory",
     "request": "the scoring process did not understand its request",
 }
-"""What a scoring process may report. Nothing else of its words is ever repeated once it has seen
-text that candidates must not learn: an error message can carry a quotation."""
+"""Error codes of a scoring process. Once it has received secret text only these are reported,
+because an error message could quote the text."""
 
 
 class ScoringError(Exception):
-    """No score, and the candidate is the reason; one line for people."""
+    """The candidate could not be scored, and the candidate is the cause; one line.
+
+    Attributes:
+        reason: One line for people.
+        evidence: Facts behind it: a property's counterexample, or the mismatches of the audit.
+    """
 
     def __init__(self, reason: str, evidence: Mapping[str, object] | None = None) -> None:
         super().__init__(reason)
@@ -30,17 +35,12 @@ class ScoringError(Exception):
 
 
 class CheatDetected(ScoringError):
-    """The score would not be a function of the weights and of each row's prefix alone.
-
-    Attributes:
-        reason: One line for people.
-        evidence: What it rests on: a property's counterexample, or the mismatches of the audit.
-    """
+    """The losses are not a function of only the weights and each row's prefix."""
 
 
 class ScoringCrash(ScoringError):
-    """The candidate's model could not be scored: it died, raised, or gave no finite losses."""
+    """The candidate's process died, raised an error, or returned losses that are not finite."""
 
 
 class ScoringTimeout(ScoringError):
-    """Loading and scoring took more CPU or wall seconds than they may."""
+    """Loading and scoring exceeded their CPU or wall limit."""

@@ -1,4 +1,4 @@
-"""The audit of claimed losses: secret positions, computed again without their targets."""
+"""Audit of claimed losses: recompute secret positions without showing their targets."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Ints = npt.NDArray[np.int64]
 
 _HIGHEST_SIZE = 100.0
 
-_SHOWN = 5
+_EXAMPLES = 5
 
-_POSITIONS_A_REQUEST = 2048
+_REQUEST_POSITIONS = 2048
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far two computations of the same number may lie apart by rounding.
+    """Largest differences between two computations of one number that count as rounding.
 
     Attributes:
         position: Nats between a claim and its audit. Honest float32 on a CPU: 1e-6.
-        mean: Nats between the mean claim and the mean audit, once it is also four standard
-            errors. It catches what is shaved off everywhere below `position`.
+        mean: Nats between the mean claim and the mean audit, if that is also four standard
+            errors. Detects claims that are lowered everywhere by less than `position`.
         logits: Between the logits of one position in two batches.
     """
 
@@ -41,19 +41,19 @@ class Tolerance:
 
     @classmethod
     def for_device(cls, device: str) -> Tolerance:
-        """Defaults: float32 on a CPU; on CUDA room for bfloat16 (steps of 1/16 at logits of 8)."""
+        """Return tolerances of float32 on a CPU, of bfloat16 on CUDA (steps of 1/16 at 8)."""
         return cls(0.05, 0.002, 0.25) if device == "cuda" else cls(2e-3, 2e-4, 2e-3)
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """Result of an audit.
 
     Attributes:
-        positions: How many were drawn.
-        mean: Estimate of the mean of (audit - claim) over all scored targets, in nats.
-        se: Its standard error.
-        largest: Largest absolute difference met, in nats.
+        positions: Number of draws.
+        mean: Estimated mean of (audit - claim) over all scored targets, in nats.
+        se: Standard error of `mean`.
+        largest: Largest absolute difference, in nats.
     """
 
     positions: int
@@ -67,7 +67,7 @@ class Plan:
     """Positions drawn for an audit.
 
     Attributes:
-        sample: Draws among the scored targets.
+        sample: Draws from the scored targets.
         chosen: (m,) numbers of the drawn targets, row * T + position.
         claims: (m,) nats claimed for them.
     """
@@ -78,14 +78,14 @@ class Plan:
 
 
 def plan_audit(losses: Losses, scored: Ints, champion: Losses | None, positions: int) -> Plan:
-    """Draw positions in secret; call it only when the claims cannot change any more.
+    """Draw secret positions; call this only when the claims can no longer change.
 
     Args:
         losses: (n, T) claimed nats.
-        scored: Numbers of the targets that count, row * T + position.
+        scored: Numbers of the scored targets, row * T + position.
         champion: (n, T) nats of the champion, which guide half of the draws; None draws all
             uniformly.
-        positions: How many, even.
+        positions: Number of draws, even.
     """
     claims = losses.ravel()[scored].astype(np.float64)
     sizes = np.zeros(len(scored))
@@ -99,15 +99,15 @@ def plan_audit(losses: Losses, scored: Ints, champion: Losses | None, positions:
 def run_audit(
     scorer: Scorer, dataset: Dataset, rows: Tokens, plan: Plan, tolerance: Tolerance, batch: int
 ) -> Audit:
-    """Have the planned positions computed, and compare.
+    """Recompute the planned positions and compare them with the claims.
 
     Args:
-        scorer: A fresh process, which has seen nothing of `rows`.
-        dataset: Supplies the filler, from its training text.
+        scorer: A new process that has received nothing of `rows`.
+        dataset: Supplies filler from its training text.
         rows: (n, T + 1) tokens of the split.
-        plan: What to ask for.
-        tolerance: What counts as rounding.
-        batch: Rows of one forward pass; every one has that many (or all there are).
+        plan: Positions to request.
+        tolerance: Differences that count as rounding.
+        batch: Rows of every forward pass (fewer if there are fewer).
 
     Raises:
         CheatDetected: The audit contradicts the claims.
@@ -121,7 +121,7 @@ def run_audit(
 
 
 def target_nats(logits: Losses, targets: npt.NDArray[Any]) -> Floats:
-    """Cross entropy of targets, normalised here: (m, V) float32, (m,) to (m,) float64 nats."""
+    """Compute the cross entropy of targets: (m, V) float32, (m,) to (m,) float64 nats."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     normaliser = np.log(np.exp(shifted).sum(axis=1, dtype=np.float64))
     nats: Floats = normaliser - shifted[np.arange(len(targets)), targets]
@@ -129,22 +129,22 @@ def target_nats(logits: Losses, targets: npt.NDArray[Any]) -> Floats:
 
 
 def _audited(scorer: Scorer, dataset: Dataset, rows: Tokens, chosen: Ints, batch: int) -> Floats:
-    """Losses at `chosen`, in rounds that show no answer before it is given."""
+    """Request the losses at `chosen` in rounds, so that no answer is revealed in advance."""
     row, position = np.divmod(chosen, dataset.seq_len)
-    when = rounds(chosen + 1, dataset.seq_len)
+    round_of = rounds(chosen + 1, dataset.seq_len)
     result = np.empty(len(chosen))
-    for number in range(when.max() + 1):
-        in_round = np.flatnonzero(when == number)
-        for at in range(0, len(in_round), _POSITIONS_A_REQUEST):
-            which = in_round[at : at + _POSITIONS_A_REQUEST]
+    for number in range(round_of.max() + 1):
+        in_round = np.flatnonzero(round_of == number)
+        for at in range(0, len(in_round), _REQUEST_POSITIONS):
+            which = in_round[at : at + _REQUEST_POSITIONS]
             size = min(batch, len(which))
             padding = -len(which) % size
             x = _filler(dataset, len(which) + padding)
             for i, member in enumerate(which):
-                known = position[member] + 1
-                x[i, :known] = rows[row[member], :known]
-            asked = [*position[which].tolist(), *[0] * padding]
-            logits = scorer.audit(x, asked, size)[: len(which)]
+                prefix = position[member] + 1
+                x[i, :prefix] = rows[row[member], :prefix]
+            positions = [*position[which].tolist(), *[0] * padding]
+            logits = scorer.audit(x, positions, size)[: len(which)]
             if not np.isfinite(logits).all():
                 raise ScoringCrash("the model's logits are not finite on audited text")
             result[which] = target_nats(logits, rows[row[which], position[which] + 1])
@@ -152,7 +152,7 @@ def _audited(scorer: Scorer, dataset: Dataset, rows: Tokens, chosen: Ints, batch
 
 
 def _filler(dataset: Dataset, n: int) -> Tokens:
-    """(n, T) tokens of training text, so that a suffix looks like any other."""
+    """Draw (n, T) tokens of training text, so that the filler looks like any text."""
     train, length = dataset.tokens("train"), dataset.seq_len
     starts = secret_generator().integers(len(train) - length, size=n)
     return np.stack([train[start : start + length] for start in starts])
@@ -161,13 +161,13 @@ def _filler(dataset: Dataset, n: int) -> Tokens:
 def _judge(
     audit: Audit, differences: Floats, chosen: Ints, tolerance: Tolerance, seq_len: int
 ) -> None:
-    """Raise CheatDetected unless all differences are rounding."""
+    """Raise CheatDetected unless all differences are within rounding."""
     size = np.abs(differences)
     wrong = np.flatnonzero(size > tolerance.position)
     systematic = abs(audit.mean) > max(tolerance.mean, 4 * audit.se)
     if not len(wrong) and not systematic:
         return
-    worst = wrong[np.argsort(-size[wrong])][:_SHOWN]
+    worst = wrong[np.argsort(-size[wrong])][:_EXAMPLES]
     row, position = np.divmod(chosen[worst], seq_len)
     evidence = {
         "audited": audit.positions,
@@ -180,14 +180,12 @@ def _judge(
             for r, p, d in zip(row, position, differences[worst], strict=True)
         ],
     }
-    what = (
-        f"{len(wrong)} of {audit.positions} audited losses differ from what was claimed, by up to "
+    difference = (
+        f"{len(wrong)} of {audit.positions} audited losses differ from the claims by up to "
         f"{audit.largest:.3g} nats"
+        if len(wrong)
+        else f"audited losses differ from the claims by {audit.mean:+.2g} nats on average, more "
+        "than rounding"
     )
-    if not len(wrong):
-        what = (
-            f"audited losses lie {audit.mean:+.2g} nats from the claims on average, more than "
-            "rounding does"
-        )
-    rule = "logits() must depend on the weights and on the prefix of its own row only"
-    raise CheatDetected(f"{what}: {rule}", evidence)
+    rule = "logits() must depend only on the weights and on the prefix of its own row"
+    raise CheatDetected(f"{difference}: {rule}", evidence)

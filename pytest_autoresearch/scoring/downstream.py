@@ -1,8 +1,7 @@
-"""A downstream task: greedy cloze accuracy on a reserved slice, and a generated sample.
+"""Downstream task: greedy cloze accuracy on a reserved slice, and a generated sample.
 
-val_bpb is an average over every token; that a model also ranks the right continuation first, and
-writes something like the text it was trained on, is worth a look beside it. The slice is the end of
-the training split, which the feed never hands out; it is no secret, and no score depends on it.
+Both are shown beside val_bpb, which averages over all tokens. The slice is the end of the training
+split, which the data loader never yields; it is not secret, and no score depends on it.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ PROMPT = "def "
 
 @dataclass(frozen=True)
 class Downstream:
-    """What a model can do besides its score.
+    """Result of the downstream task.
 
     Attributes:
-        accuracy: Share of contexts whose next token it ranks first.
-        rows: Contexts.
-        sample: Text it writes after `PROMPT`, always taking its first choice.
+        accuracy: Share of contexts whose next token the model ranks first.
+        rows: Number of contexts.
+        sample: Greedy continuation of `PROMPT`.
     """
 
     accuracy: float
@@ -41,16 +40,16 @@ class Downstream:
 def downstream(
     start: Start, dataset: Dataset, *, batch: int = 64, wall_limit_s: float = 300.0
 ) -> Downstream | None:
-    """Run the task in a fresh scoring process.
+    """Run the task in a new scoring process.
 
     Args:
         start: Starts a confined process that holds the candidate's model.
-        dataset: With a reserved slice.
+        dataset: Data set with a reserved slice.
         batch: Rows of one forward pass.
-        wall_limit_s: Seconds for everything.
+        wall_limit_s: Wall seconds of the whole task.
 
     Returns:
-        None where the data set is too small to reserve anything.
+        None if the data set is too small to reserve a slice.
 
     Raises:
         CheatDetected, ScoringCrash, ScoringTimeout, LaunchFailed: As in `evaluator.evaluate`.

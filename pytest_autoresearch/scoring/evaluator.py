@@ -1,22 +1,20 @@
 """Score by claim, then audit.
 
 A score is the mean over all targets of -ln p(token | weights, prefix of the row). The candidate's
-own process computes these numbers, so they are claims. Only when they are in, and that process is
-dead, are positions drawn in secret; another fresh process gets the prefixes alone, with filler
-instead of what follows, and returns whole rows of logits, which are normalised here. The score is
-the mean claim plus an unbiased estimate of the mean difference, whatever was claimed; a
-difference beyond rounding is a cheat.
+own process computes these losses, so they are claims. Once they are received and that process is
+dead, positions are drawn in secret. A new process receives only the prefixes, padded with filler,
+and returns rows of logits, which are normalised here. The score is the mean claim plus an unbiased
+estimate of the mean difference; a difference larger than rounding is a cheat.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,11 +28,9 @@ from .properties import check_properties
 from .provenance import score_hashes
 
 Start = Callable[[], Child]
-"""Returns a fresh confined child of phase ``score`` that has been given its job."""
+"""Starts a new confined child of phase ``score`` with its job."""
 
-AUDIT = 512
-
-AUDIT_KEEP = 2048
+AUDIT, AUDIT_KEEP = 512, 2048
 """Positions audited with every score, and before a mutation is kept."""
 
 _HIGHEST_LOSS = 100.0
@@ -42,22 +38,22 @@ _HIGHEST_LOSS = 100.0
 
 @dataclass(frozen=True)
 class Score:
-    """What scoring one checkpoint came to.
+    """Score of one checkpoint.
 
     Attributes:
         bpb: Corrected bits per byte: the claims plus the audit's estimate of their error.
-        se: Standard error of `bpb` from auditing a sample only.
+        se: Standard error of `bpb` from auditing only a sample.
         claimed_bpb: Bits per byte of the claims alone.
-        n_tokens: Targets that count: those that stand for at least one byte.
+        n_tokens: Scored targets: those that stand for at least one byte.
         n_bytes: Bytes they stand for.
         audited: Positions audited.
-        largest_difference: Nats between a claim and its audit, at most.
+        largest_difference: Largest difference between a claim and its audit, in nats.
         losses: (n, T) float32 nats as claimed, row-major over the split's rows.
-        properties: Examples the model's properties held on; 0 when they were not checked.
+        properties: Examples on which the model's properties held; 0 if they were not tested.
         seconds: Wall seconds by phase: ``start``, ``properties``, ``claims``, ``audit``.
-        cpu_seconds: CPU seconds of the scoring processes, loading included.
+        cpu_seconds: CPU seconds of the scoring processes, including loading.
         sandbox: Layer to state of the scoring processes.
-        hashes: Identities of evaluator, package and data; see `identity.score_hashes`.
+        hashes: Identities of evaluator, package and data; see `provenance.score_hashes`.
     """
 
     bpb: float
@@ -75,7 +71,7 @@ class Score:
     hashes: Mapping[str, str] = field(default_factory=dict)
 
     def save_losses(self, path: Path) -> Path:
-        """Write `losses` as raw little-endian float32, whole or not at all; returns `path`."""
+        """Write `losses` atomically as raw little-endian float32; return `path`."""
         write_atomic(path, np.ascontiguousarray(self.losses, "<f4").tobytes())
         return path
 
@@ -85,109 +81,91 @@ def evaluate(
     dataset: Dataset,
     *,
     split: str = "val",
+    claims: Path | None = None,
     audit: int = AUDIT,
     champion_losses: Path | None = None,
     device: str = "cpu",
-    tolerance: Tolerance | None = None,
     batch: int | None = None,
     properties: bool = True,
     cpu_limit_s: float | None = None,
     wall_limit_s: float = 600.0,
     on_phase: Callable[[str], object] | None = None,
 ) -> Score:
-    """Score a checkpoint on all of `split`.
+    """Score a checkpoint on all of `split`, or audit its saved claims at new positions.
 
     Args:
         start: Called once for the claims and once for the audit.
         dataset: The prepared data.
         split: ``"val"`` or ``"holdout"``.
+        claims: File that `Score.save_losses` wrote for this checkpoint: only audit these.
         audit: Positions to audit, even; `AUDIT_KEEP` before a keep.
         champion_losses: File that `Score.save_losses` wrote for the champion on the same split.
-            Half of the audit then goes where the claims lie below it; without it, or when it
+            Half of the audit is then drawn where the claims are below it; without it, or if it
             belongs to other data, all positions are equally likely.
-        device: ``"cpu"`` or ``"cuda"``; decides defaults only.
-        tolerance: What counts as rounding; `Tolerance.for_device` by default.
-        batch: Rows of one forward pass; by default chosen by size of the logits.
-        properties: Whether to try the model's properties (causal, rows independent,
+        device: ``"cpu"`` or ``"cuda"``; determines the tolerances and the default batch.
+        batch: Rows of one forward pass; `default_batch` if None.
+        properties: Whether to test the model's properties (causal, rows independent,
             deterministic) before the claims.
-        cpu_limit_s: CPU seconds all scoring processes may use together, loading included.
+        cpu_limit_s: CPU seconds all scoring processes may use together, including loading.
         wall_limit_s: Wall seconds each of them may take.
-        on_phase: Told ``"score"`` and ``"audit"`` when they begin.
+        on_phase: Called with ``"score"`` and ``"audit"`` when they begin.
 
     Raises:
+        ValueError: `claims` does not belong to this split.
         CheatDetected: The losses are not those of (weights, prefix of the row).
         ScoringCrash: The model could not be loaded or run, or has no finite losses.
         ScoringTimeout: Over one of the limits.
-        LaunchFailed: The machinery failed; says nothing about the candidate.
+        LaunchFailed: The harness failed; independent of the candidate.
     """
-    tolerance = tolerance or Tolerance.for_device(device)
+    tolerance = Tolerance.for_device(device)
     batch = batch or default_batch(dataset, device)
     allowance = Allowance(cpu_limit_s, wall_limit_s)
     timer = _Timer(on_phase)
-    with timer("start", tell="score"):
+    examples = 0
+    sandbox: Mapping[str, str] = {}
+    if claims is not None:
+        losses = load_losses(claims, dataset, split)
+        if losses is None:
+            raise ValueError(
+                f"{claims} does not hold one loss for every target of {split}; score again"
+            )
+    else:
+        with timer("start", report="score"):
+            scorer = Scorer(start, dataset.vocab_size, allowance, secret=True)
+        with scorer:
+            if properties:
+                with timer("properties"):
+                    examples = _properties(scorer, dataset, device, tolerance)
+            with timer("claims"):
+                losses = scorer.claims(dataset.rows(split), batch)
+        sandbox = scorer.sandbox
+    _check_range(losses)
+    rows = dataset.rows(split)
+    token_bytes = dataset.token_bytes[rows[:, 1:]].astype(np.int64).ravel()
+    scored = np.flatnonzero(token_bytes)
+    champion = load_losses(champion_losses, dataset, split) if champion_losses else None
+    plan = plan_audit(losses, scored, champion, audit)
+    with timer("start", report="audit"):
         scorer = Scorer(start, dataset.vocab_size, allowance, secret=True)
-    with scorer:
-        examples = 0
-        if properties:
-            with timer("properties"):
-                examples = _properties(scorer, dataset, device, tolerance)
-        with timer("claims"):
-            losses = scorer.claims(dataset.rows(split), batch)
-    score = _score(
-        start, dataset, split, losses, allowance, timer, audit=audit,
-        champion_losses=champion_losses, tolerance=tolerance, batch=batch,
-    )  # fmt: skip
-    layers = _weakest(scorer.sandbox, score.sandbox)
-    return replace(score, properties=examples, sandbox=layers)
-
-
-def deepen(
-    start: Start,
-    dataset: Dataset,
-    losses: Path,
-    *,
-    split: str = "val",
-    audit: int = AUDIT_KEEP,
-    champion_losses: Path | None = None,
-    device: str = "cpu",
-    tolerance: Tolerance | None = None,
-    batch: int | None = None,
-    cpu_limit_s: float | None = None,
-    wall_limit_s: float = 600.0,
-    on_phase: Callable[[str], object] | None = None,
-) -> Score:
-    """Audit saved claims again, at new secret positions.
-
-    Args:
-        start: Called once; its job names the checkpoint that the claims were made with.
-        dataset: The prepared data.
-        losses: File that `Score.save_losses` wrote for this checkpoint.
-        split: The split they belong to.
-        audit: Positions to audit, even.
-        champion_losses: As in `evaluate`, like all that follow.
-        device: Decides defaults.
-        tolerance: What counts as rounding.
-        batch: Rows of one forward pass.
-        cpu_limit_s: CPU seconds, loading included.
-        wall_limit_s: Wall seconds.
-        on_phase: Told ``"audit"`` when it begins.
-
-    Returns:
-        A score with the same claims, corrected by this audit alone.
-
-    Raises:
-        ValueError: `losses` is not of this split.
-        CheatDetected, ScoringCrash, ScoringTimeout, LaunchFailed: As in `evaluate`.
-    """
-    claims = load_losses(losses, dataset, split)
-    if claims is None:
-        raise ValueError(f"{losses} does not hold one loss for every target of {split}; score anew")
-    return _score(
-        start, dataset, split, claims, Allowance(cpu_limit_s, wall_limit_s), _Timer(on_phase),
-        audit=audit, champion_losses=champion_losses,
-        tolerance=tolerance or Tolerance.for_device(device),
-        batch=batch or default_batch(dataset, device),
-    )  # fmt: skip
+    with scorer, timer("audit"):
+        result = run_audit(scorer, dataset, rows, plan, tolerance, batch)
+    claimed = float(losses.ravel()[scored].sum(dtype=np.float64))
+    n, n_bytes = len(scored), int(token_bytes.sum())
+    return Score(
+        bpb=bits_per_byte(max(claimed + n * result.mean, 0.0), n_bytes),
+        se=bits_per_byte(n * result.se, n_bytes),
+        claimed_bpb=bits_per_byte(claimed, n_bytes),
+        n_tokens=n,
+        n_bytes=n_bytes,
+        audited=result.positions,
+        largest_difference=result.largest,
+        losses=losses,
+        properties=examples,
+        seconds=timer.seconds,
+        cpu_seconds=allowance.used_cpu_s,
+        sandbox=_weakest(sandbox, scorer.sandbox),
+        hashes=score_hashes(dataset, split),
+    )
 
 
 def rehearse(
@@ -199,12 +177,12 @@ def rehearse(
     cpu_limit_s: float | None = None,
     wall_limit_s: float = 600.0,
 ) -> float:
-    """Score one batch of training text: whether a checkpoint can be scored at all, in seconds.
+    """Score one batch of training text, to check that a checkpoint can be scored.
 
-    Nothing secret is sent, so errors are told in full.
+    No secret text is sent, so errors are reported in full.
 
     Returns:
-        Claimed bits per byte on that batch; worth nothing as a score.
+        Claimed bits per byte on that batch, which is not audited.
 
     Raises:
         CheatDetected, ScoringCrash, ScoringTimeout, LaunchFailed: As in `evaluate`.
@@ -221,13 +199,13 @@ def rehearse(
 
 
 def default_batch(dataset: Dataset, device: str) -> int:
-    """Rows of a forward pass whose float32 logits take 16 MiB, on CUDA 1 GiB; 1 to 256."""
+    """Return the rows of a forward pass with 16 MiB of float32 logits (CUDA: 1 GiB); 1 to 256."""
     size = (1 << 30) if device == "cuda" else (16 << 20)
     return max(1, min(256, size // (4 * dataset.seq_len * dataset.vocab_size)))
 
 
 def load_losses(path: Path, dataset: Dataset, split: str) -> Losses | None:
-    """Read what `Score.save_losses` wrote: (n, T) float32, or None if it is of other data."""
+    """Read a file of `Score.save_losses`: (n, T) float32, or None if it belongs to other data."""
     n, width = dataset.rows(split).shape
     try:
         if path.stat().st_size != 4 * n * (width - 1):
@@ -237,50 +215,17 @@ def load_losses(path: Path, dataset: Dataset, split: str) -> Losses | None:
         return None
 
 
-def _score(
-    start: Start, dataset: Dataset, split: str, losses: Losses, allowance: Allowance,
-    timer: _Timer, *, audit: int, champion_losses: Path | None, tolerance: Tolerance, batch: int,
-) -> Score:  # fmt: skip
-    """What claimed `losses` and an audit of them together say."""
-    _check_range(losses)
-    rows = dataset.rows(split)
-    token_bytes = dataset.token_bytes[rows[:, 1:]].astype(np.int64).ravel()
-    scored = np.flatnonzero(token_bytes)
-    champion = load_losses(champion_losses, dataset, split) if champion_losses else None
-    plan = plan_audit(losses, scored, champion, audit)
-    with timer("start", tell="audit"):
-        scorer = Scorer(start, dataset.vocab_size, allowance, secret=True)
-    with scorer, timer("audit"):
-        found = run_audit(scorer, dataset, rows, plan, tolerance, batch)
-    claimed = float(losses.ravel()[scored].sum(dtype=np.float64))
-    n, n_bytes = len(scored), int(token_bytes.sum())
-    return Score(
-        bpb=bits_per_byte(max(claimed + n * found.mean, 0.0), n_bytes),
-        se=bits_per_byte(n * found.se, n_bytes),
-        claimed_bpb=bits_per_byte(claimed, n_bytes),
-        n_tokens=n,
-        n_bytes=n_bytes,
-        audited=found.positions,
-        largest_difference=found.largest,
-        losses=losses,
-        seconds=dict(timer.seconds),
-        cpu_seconds=allowance.used_cpu_s,
-        sandbox=dict(scorer.sandbox),
-        hashes=score_hashes(dataset, split),
-    )
-
-
 class _Timer:
-    """Adds up wall seconds by phase and tells a listener."""
+    """Adds up wall seconds by phase and reports phases to a callback."""
 
     def __init__(self, on_phase: Callable[[str], object] | None) -> None:
         self.seconds: dict[str, float] = {}
         self._on_phase = on_phase
 
     @contextmanager
-    def __call__(self, phase: str, *, tell: str = "") -> Any:
-        if tell and self._on_phase is not None:
-            self._on_phase(tell)
+    def __call__(self, phase: str, *, report: str = "") -> Iterator[None]:
+        if report and self._on_phase is not None:
+            self._on_phase(report)
         began = time.monotonic()
         try:
             yield
@@ -304,7 +249,7 @@ def _check_range(losses: Losses) -> None:
         share = 1 - np.isfinite(losses).mean()
         raise ScoringCrash(f"{share:.2%} of the model's losses are not finite")
     if (losses < 0).any():
-        raise CheatDetected("claimed losses below zero: no probability is above one")
+        raise CheatDetected("claimed losses below zero: a probability cannot exceed one")
     if (losses >= _HIGHEST_LOSS).any():
         raise ScoringCrash(
             f"a loss of {losses.max():.4g} nats on one token; the model has diverged"
@@ -312,10 +257,10 @@ def _check_range(losses: Losses) -> None:
 
 
 def _weakest(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
-    """Layer states of two processes as one: of each layer, the state that is not ok if any."""
+    """Merge the layer states of two processes: a state that is not ok takes precedence."""
     return {
-        layer: state if other.get(layer, state).startswith("ok") else other[layer]
-        for layer, state in one.items()
+        **other,
+        **{layer: state for layer, state in one.items() if other.get(layer, "ok").startswith("ok")},
     }
 
 
@@ -330,10 +275,10 @@ def bits_per_byte(nats: float, n_bytes: int) -> float:
         nats / (ln 2 * n_bytes).
 
     Raises:
-        ValueError: If `n_bytes` is not positive, or `nats` is negative or not finite.
+        ValueError: `n_bytes` is not positive, or `nats` is negative or not finite.
     """
     if n_bytes <= 0:
         raise ValueError(f"bits per byte of {n_bytes} bytes; score at least one token with bytes")
     if not math.isfinite(nats) or nats < 0:
-        raise ValueError(f"a summed loss of {nats} nats is no cross entropy; it must be >= 0")
+        raise ValueError(f"a summed loss of {nats} nats is not a cross entropy; it must be >= 0")
     return nats / (math.log(2) * n_bytes)

@@ -1,7 +1,7 @@
-"""A fresh confined process that holds the candidate's model, driven from outside.
+"""Client of a confined scoring process, which holds the candidate's model.
 
-Everything it answers is untrusted: numbers are read from shared memory it cannot resize, copied
-before anything looks at them, and of its words only known codes are believed.
+All its answers are untrusted: numbers are copied from shared memory that it cannot resize before
+they are used, and only known error codes are accepted.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Losses = npt.NDArray[np.float32]
 
 _POLL_SECONDS = 0.2
 
-_DETAIL = 300
+_DETAIL_CHARS = 300
 
 
 @dataclass
 class Allowance:
-    """What one scoring may use, all its processes together.
+    """Limits of one scoring, shared by its processes.
 
     Attributes:
-        cpu_s: CPU seconds, loading included; None for no cap.
+        cpu_s: CPU seconds, including loading; None for no limit.
         wall_s: Wall seconds of each process.
         used_cpu_s: CPU seconds of the processes that have ended.
     """
@@ -43,22 +43,22 @@ class Allowance:
 
 
 class Scorer:
-    """One scoring process; kill it after use (it is a context manager).
+    """One scoring process; a context manager that kills it at the end.
 
     Args:
-        start: Returns a fresh confined child of phase ``score`` that has been given its job.
+        start: Starts a new confined child of phase ``score`` with its job.
         vocab_size: V, logits of a position.
         allowance: Shared by all processes of one scoring.
-        secret: Whether text that candidates must not learn will be sent. Once it has been, the
-            child's error messages are dropped and only their codes are reported.
+        secret: Whether text that candidates must not learn will be sent. After that, only the
+            codes of the child's errors are reported, not their messages.
 
     Attributes:
-        cpu_s: CPU seconds of the process; known once it has been killed.
+        cpu_s: CPU seconds of the process; set when it is killed.
         sandbox: Layer to state, as enforced on it.
 
     Raises:
         ScoringCrash: The child died or could not load the model.
-        ScoringTimeout: It took too long.
+        ScoringTimeout: It exceeded a limit.
     """
 
     def __init__(
@@ -85,20 +85,20 @@ class Scorer:
         self.kill()
 
     def kill(self) -> None:
-        """End the process and all it started, and book its CPU seconds; idempotent."""
+        """Kill the process group and add its CPU seconds to the allowance; idempotent."""
         used = self._child.kill().cpu_seconds
         self._allowance.used_cpu_s += used - self.cpu_s
         self.cpu_s = used
 
     def claims(self, rows: Tokens, batch: int) -> Losses:
-        """Ask for the loss of every target of `rows`.
+        """Request the loss of every target of `rows`, then kill the child.
 
         Args:
             rows: (n, T + 1) tokens.
             batch: Rows of one forward pass.
 
         Returns:
-            (n, T) nats as claimed; anything at all may be in there. The child is dead by then.
+            (n, T) claimed nats, unchecked.
         """
         self._exposed = self._secret
         n, width = rows.shape
@@ -107,7 +107,7 @@ class Scorer:
         return data.read().reshape(n, width - 1)
 
     def audit(self, x: Tokens, positions: list[int], batch: int) -> Losses:
-        """Ask for one row of logits of each sequence.
+        """Request one row of logits of each sequence.
 
         Args:
             x: (m, T) tokens.
@@ -123,10 +123,10 @@ class Scorer:
         return self._request(request, x, m * self._vocab_size).read().reshape(m, self._vocab_size)
 
     def logits(self, x: Tokens) -> Losses:
-        """Ask for all logits of one batch.
+        """Request all logits of one batch.
 
         Args:
-            x: (n, length) tokens that are no secret.
+            x: (n, length) tokens that are not secret.
 
         Returns:
             (n, length, V) logits, untrusted; NaN where the child wrote nothing.
@@ -180,13 +180,13 @@ class Scorer:
 
     def _explain(self, error: str) -> str:
         code, _, detail = error.partition(":")
-        known = CODES.get(code)
-        if known is None:
-            known, detail = "train.py failed in the scoring process", error
+        reason = CODES.get(code)
+        if reason is None:
+            reason, detail = "train.py failed in the scoring process", error
         if self._exposed or not detail.strip():
-            return known
+            return reason
         printable = "".join(c if c.isprintable() else " " for c in detail)
-        return f"{known}: {' '.join(printable.split())[:_DETAIL]}"
+        return f"{reason}: {' '.join(printable.split())[:_DETAIL_CHARS]}"
 
 
 def _died(gone: ChildGone) -> ScoringCrash:
@@ -194,7 +194,7 @@ def _died(gone: ChildGone) -> ScoringCrash:
 
 
 class _Output:
-    """Shared memory of float32 that a child fills, NaN at first."""
+    """Shared memory of float32 that a child fills; initially NaN."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -204,7 +204,7 @@ class _Output:
             os.pwrite(self.fd, nan[: 4 * size - offset], offset)
 
     def read(self) -> Losses:
-        """Copy what is in there now, and close it."""
+        """Copy the contents and close the memory."""
         data: Losses = np.empty(self._size, "<f4")
         view = memoryview(data.data).cast("B")
         offset = 0
@@ -213,5 +213,5 @@ class _Output:
             while offset < len(view) and (count := file.readinto(view[offset:])):
                 offset += count
         if offset < len(view):
-            raise CheatDetected("the scoring process cut the memory its answer belongs in")
+            raise CheatDetected("the scoring process truncated the shared memory of its answer")
         return data

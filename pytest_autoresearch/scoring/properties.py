@@ -1,9 +1,9 @@
-"""What every model must be before its losses mean anything, tried by Hypothesis.
+"""Properties that a model must have to be scored, tested by Hypothesis.
 
-A score is defined by weights and row prefix. So logits at a position must not depend on later
-tokens, on other rows, on the batch's size or order, or on what was asked before. Hypothesis
-generates batches of training text and single changes to them, and shrinks what it finds to one
-sentence. This explains a mistake in a second; what it misses, the audit does not.
+A score is a function of weights and row prefix, so logits at a position must not depend on later
+tokens, on other rows, on the batch's size or order, or on previous requests. Hypothesis generates
+batches of training text with single changes and shrinks a counterexample to one sentence. This
+explains an honest mistake within a second; the audit is the protection.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ SECONDS = 1.5
 
 SHRINK_SECONDS = 4.0
 
-_AT_LEAST = 4
+_MIN_EXAMPLES = 4
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of training text and what is changed in it.
+    """A row of training text and the change to it.
 
     Attributes:
-        start: Where in the training text it begins.
+        start: Offset in the training text.
         position: First changed token.
-        width: How many tokens change; 0 for none.
+        width: Number of changed tokens.
     """
 
     start: int
@@ -55,12 +55,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """A batch of training text, and what is different when it is given a second time.
+    """A batch of training text and how the second batch differs from it.
 
     Attributes:
         length: Tokens of a row.
         rows: The rows.
-        order: The second time, the ``"same"`` rows, ``"reversed"`` rows, or the first ``"alone"``.
+        order: Rows of the second batch: ``"same"``, ``"reversed"``, or the first ``"alone"``.
         shift: Added to changed tokens, modulo the vocabulary.
     """
 
@@ -71,7 +71,7 @@ class Case:
 
 
 class _Broken(AssertionError):
-    """A property does not hold; tells Hypothesis to shrink."""
+    """A property does not hold; makes Hypothesis shrink the case."""
 
 
 def check_properties(
@@ -83,21 +83,21 @@ def check_properties(
     tolerance: float,
     fixed_shape: bool = False,
 ) -> int:
-    """Look for a batch on which the model's logits depend on what they must not.
+    """Search for a batch on which the model's logits depend on more than the row's prefix.
 
     Args:
         logits: (n, length) tokens to (n, length, V) logits of the candidate.
         text: Training tokens, longer than a row.
         seq_len: Longest row.
         vocab_size: V.
-        tolerance: Largest difference that is rounding, at logits up to 1; in proportion above.
-        fixed_shape: Keep to two full rows (a compiled model compiles anew for every shape).
+        tolerance: Largest difference due to rounding, at logits up to 1; in proportion above.
+        fixed_shape: Only use two full rows (a compiled model recompiles for every shape).
 
     Returns:
-        Examples tried.
+        Number of examples tested.
 
     Raises:
-        CheatDetected: With the smallest counterexample found, in one sentence.
+        CheatDetected: The smallest counterexample in one sentence.
         ScoringCrash: The logits are not finite, or `logits` raised it.
     """
     search = _Search(logits, text, vocab_size, tolerance)
@@ -118,20 +118,20 @@ def check_properties(
     def hold(case: Case) -> None:
         search.try_case(case)
 
-    # Flaky: a model that is not deterministic, or no time left to shrink.
-    with _home_elsewhere(), contextlib.suppress(_Broken, Flaky):
+    # Flaky: the model is not deterministic, or no time is left to shrink.
+    with _temporary_home(), contextlib.suppress(_Broken, Flaky):
         hold()
     search.refine()
     if search.fatal is not None:
         raise search.fatal
-    if search.found is not None:
-        raise search.found
+    if search.cheat is not None:
+        raise search.cheat
     return search.tried
 
 
 @contextlib.contextmanager
-def _home_elsewhere() -> Iterator[None]:
-    """Keep Hypothesis from leaving its cache of constants in the user's repository."""
+def _temporary_home() -> Iterator[None]:
+    """Keep Hypothesis from writing its cache of constants to the user's repository."""
     before = vars(configuration).get("__hypothesis_home_directory")
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as folder:
         configuration.set_hypothesis_home_dir(Path(folder))
@@ -145,13 +145,13 @@ def _home_elsewhere() -> Iterator[None]:
 def _cases(
     draw: st.DrawFn, text_length: int, seq_len: int, vocab_size: int, fixed_shape: bool
 ) -> Case:
-    # Half of the batches have full rows, where most can go wrong.
+    # Half of the batches have full rows, which reveal most violations.
     length = seq_len if fixed_shape else min(draw(st.integers(2, 2 * seq_len)), seq_len)
     rows = []
     for _ in range(2 if fixed_shape else draw(st.integers(2, 4))):
         start = draw(st.integers(0, text_length - length))
         position = draw(st.integers(0, length - 1))
-        # All tokens from a position on show most; one, or none, explains best.
+        # Changing all later tokens reveals most; changing one or none explains best.
         rest = length - position
         width = draw(st.sampled_from((0, 1, rest, rest)))
         rows.append(Row(start, position, width))
@@ -161,13 +161,13 @@ def _cases(
 
 
 class _Search:
-    """State of one search: what was tried, the last and so smallest counterexample."""
+    """State of one search: number of examples, and the last (smallest) counterexample."""
 
     def __init__(
         self, logits: Logits, text: npt.NDArray[Any], vocab_size: int, tolerance: float
     ) -> None:
         self.tried = 0
-        self.found: CheatDetected | None = None
+        self.cheat: CheatDetected | None = None
         self.smallest: Case | None = None
         self.fatal: Exception | None = None
         self._logits = logits
@@ -177,9 +177,9 @@ class _Search:
         self._deadline = time.monotonic() + SECONDS
 
     def try_case(self, case: Case) -> None:
-        """Raise _Broken if the property does not hold; do nothing once time is over."""
+        """Raise _Broken if the property does not hold; do nothing once the time is up."""
         late = time.monotonic() > self._deadline
-        if self.fatal is not None or (late and (self.found or self.tried >= _AT_LEAST)):
+        if self.fatal is not None or (late and (self.cheat or self.tried >= _MIN_EXAMPLES)):
             return
         try:
             sentence, difference = self._difference(case)
@@ -188,16 +188,16 @@ class _Search:
             raise _Broken from None
         self.tried += 1
         if sentence:
-            if self.found is None:
+            if self.cheat is None:
                 self._deadline = time.monotonic() + SHRINK_SECONDS
             self.smallest = case
-            self.found = CheatDetected(
+            self.cheat = CheatDetected(
                 sentence, {"counterexample": asdict(case), "difference": difference}
             )
             raise _Broken(sentence)
 
     def refine(self) -> None:
-        """Where several tokens of a row change, find one whose change is enough."""
+        """Reduce a change of several tokens to a single token if that is enough."""
         for i in range(len(self.smallest.rows) if self.smallest else 0):
             assert self.smallest is not None
             row = self.smallest.rows[i]
@@ -210,11 +210,11 @@ class _Search:
                     break
 
     def _difference(self, case: Case) -> tuple[str, float]:
-        """The first difference that must not be, in a sentence, and its size; '' if none."""
+        """Describe the first violation in a sentence, with its size; ('', 0) if there is none."""
         text = [self._text[row.start : row.start + case.length] for row in case.rows]
         x = np.stack(text).astype(np.int64)
         changed = x.copy()
-        same = np.ones(x.shape, bool)  # positions whose prefix is the same both times
+        same = np.ones(x.shape, bool)  # positions whose prefix is the same in both batches
         for i, row in enumerate(case.rows):
             if row.width:
                 changed[i, row.position : row.position + row.width] += case.shift
@@ -248,7 +248,9 @@ def _sentence(case: Case, row: int, position: int) -> str:
             causes.append(f"token {last} changes" if change.width == 1 else many)
             where = where if i == row else " of another row"
     if case.order != "same":
-        causes.append({"reversed": "the rows are reversed", "alone": "other rows go"}[case.order])
+        causes.append(
+            {"reversed": "the rows are reversed", "alone": "other rows are removed"}[case.order]
+        )
     if not causes:
-        return f"logits at position {position} differ when one batch is given twice"
+        return f"logits at position {position} differ when the same batch is given twice"
     return f"logits at position {position}{where} change when {' and '.join(causes)}"

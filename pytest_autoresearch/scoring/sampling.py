@@ -1,11 +1,10 @@
-"""Which positions are audited, and what the audit says about all of them.
+"""Sampling of audited positions, and the estimate of the mean over all positions.
 
-Half of the draws are uniform, half proportional to a size: how far a claim lies below the
-champion's stored loss, which is where a forgery of a given gain must show. The estimator is
-Horvitz and Thompson's in its form for draws with replacement (Hansen and Hurwitz 1943), with both
-halves weighted as one mixture (the balance heuristic of Veach and Guibas 1995). It is unbiased
-whatever was claimed, and because every position has at least half the uniform chance, no weight
-exceeds 2.
+Half of the draws are uniform, half proportional to a size: how far a claim is below the champion's
+stored loss, where a forgery of a given gain must appear. The estimator is that of Hansen and
+Hurwitz (1943) for draws with replacement, with both halves weighted as one mixture (the balance
+heuristic of Veach and Guibas 1995). It is unbiased for any claims, and because every position has
+at least half the uniform probability, no weight exceeds 2.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def secret_generator() -> np.random.Generator:
-    """A generator seeded by the operating system; nothing outside this process can predict it."""
+    """Return a generator seeded by the operating system, which candidates cannot predict."""
     return np.random.default_rng(int.from_bytes(os.urandom(32), "little"))
 
 
@@ -32,9 +31,9 @@ class Sample:
     """Drawn members of a population of n.
 
     Attributes:
-        members: (m,) indices into the population; one may occur twice.
+        members: (m,) indices into the population, possibly repeated.
         weights: (m,) importance of each draw, 1 / (n p); the mean over draws of
-            ``weights * value[members]`` estimates the population's mean value without bias.
+            ``weights * value[members]`` is an unbiased estimate of the population's mean.
     """
 
     members: Ints
@@ -44,8 +43,8 @@ class Sample:
         """Estimate the population's mean from the values of the drawn members.
 
         Returns:
-            The estimate and its standard error. The error is that of independent draws from the
-            mixture, which the fixed halves do not exceed.
+            The estimate and its standard error, that of independent draws from the mixture; the
+            error of the fixed halves is not larger.
         """
         weighted = self.weights * values
         spread = weighted.std(ddof=1) if len(weighted) > 1 else 0.0
@@ -53,7 +52,7 @@ class Sample:
 
 
 def mixture(sizes: Floats) -> Floats:
-    """Chance of each member in one draw: half uniform, half in proportion to `sizes`.
+    """Compute each member's probability in one draw: half uniform, half proportional to `sizes`.
 
     Args:
         sizes: (n,) sizes, >= 0. If all are zero, every draw is uniform.
@@ -72,7 +71,7 @@ def draw(sizes: Floats, m: int, generator: np.random.Generator) -> Sample:
         generator: Source of randomness.
 
     Raises:
-        ValueError: If the population or the sample is empty, or the sizes are no sizes.
+        ValueError: The population or the sample is empty, `m` is odd, or a size is invalid.
     """
     n = len(sizes)
     if n == 0 or m < 2 or m % 2:
@@ -91,11 +90,11 @@ def draw(sizes: Floats, m: int, generator: np.random.Generator) -> Sample:
 
 
 def rounds(tokens: npt.NDArray[Any], seq_len: int) -> Ints:
-    """Number the rounds in which positions are asked for, so that no answer is shown early.
+    """Assign positions to rounds of requests so that no answer is revealed in advance.
 
-    Auditing the target with number g in the stream shows the tokens from the start of its row up
-    to g - 1. Within a row these hold the targets of earlier positions; a row's first token is the
-    last target of the row before. Such a position must be answered, and its answer taken, first.
+    Auditing the target with number g in the stream reveals the tokens from the start of its row up
+    to g - 1. These include the targets of earlier positions of the row, and the first token is the
+    last target of the previous row. Such positions must be answered in an earlier round.
 
     Args:
         tokens: (m,) numbers of the audited targets in the split's stream (row * T + position + 1).
@@ -105,16 +104,16 @@ def rounds(tokens: npt.NDArray[Any], seq_len: int) -> Ints:
         (m,) round of each, from 0.
     """
     result = np.zeros(len(tokens), np.int64)
-    last: dict[int, tuple[int, int]] = {}  # row -> its latest target, and the round of that
+    last: dict[int, tuple[int, int]] = {}  # row -> its latest target and that target's round
     for i in np.argsort(tokens, kind="stable"):
         target = int(tokens[i])
         row = (target - 1) // seq_len
-        when = 0
+        number = 0
         if row in last:
-            previous, when = last[row]
-            when += previous < target
+            previous, number = last[row]
+            number += previous < target
         elif row - 1 in last and last[row - 1][0] == row * seq_len:
-            when = last[row - 1][1] + 1
-        result[i] = when
-        last[row] = (target, when)
+            number = last[row - 1][1] + 1
+        result[i] = number
+        last[row] = (target, number)
     return result

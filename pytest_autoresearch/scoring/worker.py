@@ -1,7 +1,7 @@
-"""The inside of a scoring process: load the candidate's weights, answer the evaluator.
+"""Confined scoring process: load the candidate's weights and answer the evaluator.
 
-Runs confined, beside candidate code, so nothing here is trusted: a candidate may replace any of
-it. What it answers are claims, which the evaluator audits. Targets are never handed to the model.
+This code runs beside candidate code, which may replace any of it, so its answers are claims that
+the evaluator audits. The model never receives targets.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Compute = Callable[[Tensor], Tensor]
 
 
 class Refused(Exception):
-    """A request that cannot be answered; the message is a code of `scoring.CODES` and a detail."""
+    """A request failed; the message is a code of `scoring.CODES` and a detail."""
 
 
 def load(candidate: ModuleType, job: Mapping[str, Any]) -> torch.nn.Module:
-    """Build the candidate's model and load its checkpoint, strictly.
+    """Build the candidate's model and load its checkpoint.
 
     Raises:
-        Refused: If either fails.
+        Refused: Either failed, or a tensor is missing or left over.
     """
     from safetensors.torch import load_model
 
@@ -47,7 +47,7 @@ def load(candidate: ModuleType, job: Mapping[str, Any]) -> torch.nn.Module:
 
 
 def serve(channel: Channel, candidate: ModuleType, job: Mapping[str, Any]) -> None:
-    """Load the model, say ``ready``, and answer requests until the evaluator hangs up.
+    """Load the model, send ``ready``, and answer requests until the connection closes.
 
     Args:
         channel: Connection to the evaluator; accepts descriptors.
@@ -86,7 +86,7 @@ def serve(channel: Channel, candidate: ModuleType, job: Mapping[str, Any]) -> No
 
 
 def nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy of each target: logits (…, V), targets (…) to (…) float32 nats."""
+    """Compute the cross entropy of targets: logits (…, V), targets (…) to (…) float32 nats."""
     flat = functional.cross_entropy(
         logits.float().flatten(0, -2), targets.flatten(), reduction="none"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from .. import scoring
 from .context import CHECKPOINT, LOSSES, RunContext, refused
@@ -34,15 +33,11 @@ def rescore(context: RunContext) -> None:
         _downstream(context)
         return
     audit = spec.phase == "audit"
-    score_with = (
-        partial(evaluator.deepen, losses=context.directory / LOSSES)
-        if audit
-        else evaluator.evaluate
-    )
     try:
         with context.limits.cause("audit" if audit else "score"):
-            score = score_with(
+            score = evaluator.evaluate(
                 context.start_scorer, context.dataset, split=spec.split, audit=spec.audit,
+                claims=context.directory / LOSSES if audit else None,
                 champion_losses=spec.champion_losses, device=spec.device,
                 on_phase=context.enter_phase, cpu_limit_s=spec.scoring_cpu_limit_s,
                 wall_limit_s=context.scoring_wall_s,

@@ -16,8 +16,8 @@ from pytest_autoresearch.forkserver.client import LaunchFailed
 from pytest_autoresearch.scoring import CheatDetected, ScoringCrash, ScoringTimeout
 from pytest_autoresearch.scoring.audit import target_nats
 from pytest_autoresearch.scoring.evaluator import (
+    AUDIT_KEEP,
     bits_per_byte,
-    deepen,
     default_batch,
     evaluate,
     load_losses,
@@ -108,7 +108,7 @@ def test_losses_are_stored_and_read_back(arena: Arena, tmp_path: Path) -> None:
 
 def test_a_second_audit_confirms_honest_claims(arena: Arena) -> None:
     start = arena.start({"train.py": HONEST}, "deepen")
-    score = deepen(start, arena.dataset, arena.champion_losses)
+    score = evaluate(start, arena.dataset, claims=arena.champion_losses, audit=AUDIT_KEEP)
     assert score.audited == 2048
     assert score.bpb == pytest.approx(arena.honest.bpb, abs=1e-6)
 
@@ -122,7 +122,9 @@ def test_a_second_audit_finds_one_forged_claim_below_the_champion(
     forged.write_bytes(losses.tobytes())
     start = arena.start({"train.py": HONEST}, "deepen")
     with pytest.raises(CheatDetected, match="audited losses differ") as caught:
-        deepen(start, arena.dataset, forged, audit=64, champion_losses=arena.champion_losses)
+        evaluate(
+            start, arena.dataset, claims=forged, audit=64, champion_losses=arena.champion_losses
+        )
     assert caught.value.evidence["mismatches"] >= 32  # half of the draws go where claims are low
     assert len(caught.value.evidence["examples"]) == 5
 
@@ -132,7 +134,7 @@ def test_losses_of_other_data_are_refused(arena: Arena, tmp_path: Path) -> None:
     short.write_bytes(arena.champion_losses.read_bytes()[:-4])
     start = arena.start({"train.py": HONEST}, "deepen")
     with pytest.raises(ValueError, match="one loss for every target of val"):
-        deepen(start, arena.dataset, short)
+        evaluate(start, arena.dataset, claims=short)
     # As a champion's they only guide the audit, which does without them.
     assert evaluate(start, arena.dataset, champion_losses=short).bpb == pytest.approx(
         arena.honest.bpb, abs=1e-6

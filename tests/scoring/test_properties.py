@@ -92,9 +92,9 @@ def test_looking_back_around_the_corner_is_found() -> None:
     [
         (
             lambda x: TABLE[x] - TABLE[x].mean(0),
-            "another row change when token 0 changes|when other rows go",
+            "another row change when token 0 changes|when other rows are removed",
         ),
-        (lambda x: TABLE[x] + len(x), "change when other rows go"),
+        (lambda x: TABLE[x] + len(x), "change when other rows are removed"),
         (lambda x: TABLE[x] + np.arange(len(x))[:, None, None], "when the rows are reversed"),
     ],
     ids=["mean over rows", "number of rows", "index of the row"],
@@ -106,7 +106,9 @@ def test_rows_must_not_know_of_each_other(model: Model, sentence: str) -> None:
 
 def test_a_random_model_is_called_what_it_is() -> None:
     noise = np.random.default_rng(3)
-    with pytest.raises(CheatDetected, match=r"differ when one batch is given twice|change when"):
+    with pytest.raises(
+        CheatDetected, match=r"differ when the same batch is given twice|change when"
+    ):
         check(lambda x: bigram(x) + noise.normal(size=(*x.shape, V)))
 
 
