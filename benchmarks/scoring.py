@@ -1,13 +1,14 @@
-"""What trusted scoring costs over scoring in the candidate's own process.
+"""Cost of trusted scoring relative to scoring in the candidate's own process.
 
     python benchmarks/scoring.py           # about ten minutes on one quiet core
     python benchmarks/scoring.py --quick   # coarse, under a minute
 
-One random-weights model per vocabulary, made-up tokens, rows of 256, one thread, float32. The
-rival is the usual loop in the candidate's own process, with batches of the same size and the same
-settings of the allocator (either alone makes more of a difference). Both take turns.
-Compared are CPU seconds of computing: claims plus audit, evaluator included, without start-up,
-which is given apart, like the properties and the longer audit of a keep. The last line is JSON.
+One random-weights model per vocabulary, synthetic tokens, rows of 256, one thread, float32. The
+reference is the usual loop in the candidate's own process, with the same batch size and the same
+settings of the allocator (either alone makes a larger difference). Both are measured in turns.
+Compared are CPU seconds of computation: claims plus audit, including the evaluator, without
+start-up, which is reported separately, as are the properties and the longer audit of a keep. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def logits(model, x):
 
 
 def make_dataset(folder: Path, vocab_size: int, rows: int) -> Dataset:
-    """Tokens of a random Markov chain over made-up tokens of one to three bytes."""
+    """Write a data set of a random Markov chain over synthetic tokens of one or two bytes."""
     folder.mkdir()
     random = np.random.default_rng(vocab_size)
     successors = random.integers(vocab_size, size=(vocab_size, 4))
@@ -119,7 +120,7 @@ def make_dataset(folder: Path, vocab_size: int, rows: int) -> Dataset:
 
 
 class MeteredChild:
-    """A child that notes its CPU seconds when it is ready, so that start-up can be told apart."""
+    """A child that records its CPU seconds when it is ready, to separate start-up."""
 
     def __init__(self, child: Child, meter: Meter) -> None:
         self._child = child
@@ -130,14 +131,14 @@ class MeteredChild:
         return getattr(self._child, name)
 
     def receive(self, timeout_s: float) -> dict[str, object]:
-        """As `Child.receive`."""
+        """Delegate to `Child.receive`."""
         message = self._child.receive(timeout_s)
         if message.get("type") == "ready":
             self._meter.start_cpu += self._child.cpu_seconds()
         return message
 
     def kill(self) -> Any:
-        """As `Child.kill`."""
+        """Delegate to `Child.kill`."""
         ended = self._child.kill()
         if not self._killed:
             self._killed = True
@@ -153,11 +154,11 @@ class Meter:
         self.start_cpu = self.total_cpu = self.own_cpu = 0.0
 
     def start(self) -> Any:
-        """What the evaluator calls."""
+        """Start a metered child; passed to the evaluator."""
         return MeteredChild(self._start(), self)
 
     def run(self, call: Callable[..., Any], *args: Any, **more: Any) -> Any:
-        """Call with `start` before the other arguments; returns what it returns."""
+        """Call with `start` before the other arguments and return the result."""
         before = time.process_time()
         result = call(self.start, *args, **more)
         self.own_cpu = time.process_time() - before
@@ -165,12 +166,12 @@ class Meter:
 
     @property
     def compute_cpu(self) -> float:
-        """CPU seconds spent on anything but starting and loading."""
+        """CPU seconds without starting and loading."""
         return self.total_cpu - self.start_cpu + self.own_cpu
 
 
 def load_module(path: Path) -> Any:
-    """Import a file, as ``python train.py`` would."""
+    """Import a file as ``python train.py`` would."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -180,7 +181,7 @@ def load_module(path: Path) -> Any:
 
 
 def in_process_bpb(logits: Callable[..., Any], model: Any, dataset: Dataset) -> float:
-    """Bits per byte of val as a trusting program computes them."""
+    """Compute bits per byte of val in this process."""
     import torch
 
     token_bytes = torch.from_numpy(dataset.token_bytes.astype(np.int64))
@@ -199,7 +200,7 @@ def in_process_bpb(logits: Callable[..., Any], model: Any, dataset: Dataset) -> 
 
 
 def reference_nats(model: Any, dataset: Dataset, rows: int) -> Any:
-    """Losses of the first rows in float64, in process."""
+    """Compute the losses of the first rows in float64, in this process."""
     import torch
 
     tokens = torch.from_numpy(dataset.rows("val")[:rows].astype(np.int64))
@@ -216,7 +217,7 @@ def reference_nats(model: Any, dataset: Dataset, rows: int) -> Any:
 
 
 def bits(nats: Any, dataset: Dataset) -> float:
-    """Bits per byte of the first rows of val."""
+    """Convert losses of the first rows of val to bits per byte."""
     sizes = dataset.token_bytes[dataset.rows("val")[: len(nats), 1:]].astype(np.int64)
     return float(nats[sizes > 0].sum(dtype=np.float64) / math.log(2) / sizes.sum())
 
@@ -224,7 +225,7 @@ def bits(nats: Any, dataset: Dataset) -> float:
 def measure(
     vocab_size: int, rows: int, repeats: int, launcher: Launcher, root: Path
 ) -> dict[str, Any]:
-    """All figures of one vocabulary."""
+    """Measure all figures of one vocabulary."""
     import torch
     from safetensors.torch import save_model
 
@@ -280,7 +281,7 @@ def measure(
 
 
 def sandbox_start_ms(launcher: Launcher, root: Path, repeats: int) -> tuple[float, float]:
-    """Milliseconds until a confined and a plain child can run; medians, taken in turns."""
+    """Measure the median milliseconds to start a confined and an unconfined child, in turns."""
     took: dict[str, list[float]] = {"require": [], "off": []}
     directory = root / "candidate1024"
     for _ in range(repeats):
@@ -295,7 +296,7 @@ def sandbox_start_ms(launcher: Launcher, root: Path, repeats: int) -> tuple[floa
 
 def main(arguments: Sequence[str]) -> None:
     """Measure, print a table and the JSON line."""
-    parser = argparse.ArgumentParser(description="What trusted scoring costs.")
+    parser = argparse.ArgumentParser(description="Measure the cost of trusted scoring.")
     parser.add_argument("--quick", action="store_true", help="few rows, one repetition")
     parser.add_argument("--rows", type=int, help="rows of 256 tokens to score (default 4096)")
     parser.add_argument("--repeats", type=int, help="repetitions of each (default 3)")

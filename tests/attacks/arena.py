@@ -1,4 +1,4 @@
-"""Where attacks are rehearsed: a small real data set, a trained honest model, real processes."""
+"""Environment of the rehearsed attacks: a small data set, a trained model, real processes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ save_model(model, out)
 
 
 def small_corpus() -> corpora.Corpus:
-    """A few library modules; those of val and holdout are to be hidden, as in the real one."""
+    """Make a corpus of a few library modules; val and holdout are hidden as in the default one."""
     library = Path(sysconfig.get_path("stdlib"))
     held = {name for names in HELD_OUT.values() for name in names}
 
@@ -91,7 +91,7 @@ def make_dataset(folder: Path) -> Dataset:
 
 
 def pretrain(dataset: Dataset, checkpoint: Path, seed: int = 0) -> Path:
-    """Train the honest model in a process of its own and save its weights."""
+    """Train the honest model in a separate process and save its weights."""
     data = dataset.root / "train.bin"
     numbers = (PRETRAIN_STEPS, dataset.vocab_size, dataset.seq_len, seed)
     command = [sys.executable, "-c", PRETRAIN, HERE, data, checkpoint, *numbers]
@@ -101,16 +101,17 @@ def pretrain(dataset: Dataset, checkpoint: Path, seed: int = 0) -> Path:
 
 @dataclass(frozen=True)
 class Attack:
-    """One candidate with one trick; the first line of its file says what must come of it.
+    """One candidate with one attack; the first line of its file states the expected outcome.
 
     Attributes:
         path: Its file.
         expected: ``"cheat"``, ``"crash"``, ``"timeout"`` or ``"invalid"``: no score; or
-            ``"harmless"``: the very score that the same model gets without the trick.
-        layer: What stops it.
-        trick: The trick, in a sentence.
-        settings: Constants of the file: ``STAGE`` (``"score"`` unless set: the honest weights are
-            scored; ``"trial"``: it trains first; ``"gate"``), ``RUNS``, limits.
+            ``"harmless"``: the same score as the model without the attack.
+        layer: Protection that stops it.
+        trick: The attack, in a sentence.
+        settings: Constants of the file: ``STAGE`` (``"score"`` by default: the honest weights are
+            scored; ``"run"``: it is trained first; ``"checks"``: only the static checks), ``RUNS``,
+            limits.
     """
 
     path: Path
@@ -121,17 +122,17 @@ class Attack:
 
     @property
     def name(self) -> str:
-        """Name of the file, without its ending."""
+        """Name of the file without its suffix."""
         return self.path.stem
 
     @property
     def stage(self) -> str:
-        """Where the trick is."""
+        """Stage at which the attack acts."""
         return str(self.settings.get("STAGE", "score"))
 
     @classmethod
     def read(cls, path: Path) -> Attack:
-        """Read one file without running it."""
+        """Parse one file without running it."""
         tree = ast.parse(path.read_text())
         header = re.fullmatch(r"(\w+) \(([\w ]+)\): (.+)\.", ast.get_docstring(tree) or "")
         if header is None:
@@ -144,7 +145,7 @@ class Attack:
         return cls(path, header[1], header[2], header[3], settings)
 
     def files(self) -> dict[str, bytes]:
-        """The candidate's copy."""
+        """Files of the candidate."""
         source = self.path.read_text()
         if padding := self.settings.get("PADDING"):
             source = source.replace('WEIGHTS = ""', f'WEIGHTS = "{"A" * padding}"')
@@ -152,34 +153,34 @@ class Attack:
 
 
 def attacks() -> list[Attack]:
-    """Every rehearsed attack, in order of name."""
+    """Read every rehearsed attack, in order of name."""
     return [Attack.read(path) for path in sorted((HERE / "candidates").glob("*.py"))]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an attack.
+    """Outcome of an attack.
 
     Attributes:
-        verdict: ``"ok"`` when there is a score.
-        layer: Which part of the evaluator objected, as far as its evidence tells.
-        reason: The one line a person gets.
+        verdict: ``"ok"`` if there is a score.
+        layer: Part of the evaluator that objected, as far as the evidence shows.
+        reason: The one-line message.
         bpb: The score, or None.
-        told: Everything of the candidate's words that is kept and may be shown.
+        output: All text of the candidate that is stored and may be shown.
     """
 
     verdict: str
     layer: str = ""
     reason: str = ""
     bpb: float | None = None
-    told: str = ""
+    output: str = ""
 
 
 class Arena:
-    """What a rehearsal needs, made once a session.
+    """Resources of the rehearsals, created once per session.
 
     Attributes:
-        root: A folder to put candidates in.
+        root: Folder for candidates.
         dataset: The small data set.
         checkpoint: Weights of the honest model.
         launcher: Starts the real, confined processes.
@@ -198,16 +199,16 @@ class Arena:
 
     @cached_property
     def champion_losses(self) -> Path:
-        """Its losses, as a champion's are stored."""
+        """Its losses, stored as a champion's."""
         return self.honest.save_losses(self.root / "losses.f32")
 
     @cached_property
     def honest_run(self) -> Run:
-        """The score of the honest candidate when it is trained, too."""
+        """Training and score of the honest candidate."""
         return self.run({"train.py": b"from honest import *"}, "honest", {})
 
     def start(self, files: Mapping[str, bytes], name: str, **changes: Any) -> Callable[[], Child]:
-        """What `evaluate` calls to get a scoring process of a candidate with the honest weights."""
+        """Return a function that starts a scoring process of a candidate with honest weights."""
         directory = self.root / "scored" / name
         directory.mkdir(parents=True, exist_ok=True)
         for path, content in {"honest.py": HONEST.read_bytes(), **files}.items():
@@ -226,7 +227,7 @@ class Arena:
         return lambda: self.launcher.start(Job(**{**job, **changes}))
 
     def run(self, files: Mapping[str, bytes], name: str, settings: Mapping[str, Any]) -> Run:
-        """Train and score a candidate, as a campaign does."""
+        """Train and score a candidate as a campaign does."""
         spec = RunSpec(
             run_id=name,
             files={"honest.py": HONEST.read_bytes(), **files},
@@ -243,23 +244,23 @@ class Arena:
         return execute(spec, self.launcher, self.root / "runs")
 
     def honest_score(self, attack: Attack) -> float:
-        """What the attacked model scores without the trick."""
+        """Score of the attacked model without the attack."""
         score = self.honest.bpb if attack.stage == "score" else self.honest_run.score
         assert score is not None
         return score
 
     def rehearse(self, attack: Attack, sandbox: Mode = "require") -> Outcome:
-        """Let an attack run and say what came of it; `sandbox` counts where it is scored."""
-        if attack.stage == "gate":
+        """Run an attack and return its outcome; `sandbox` applies to attacks on scoring."""
+        if attack.stage == "checks":
             before, after = HONEST.read_text(), attack.files()["train.py"].decode()
             last = run_checks({"train.py": before}, {"train.py": after})[-1]
-            return Outcome("ok" if last.ok else "invalid", "gate", last.detail)
-        if attack.stage == "trial":
+            return Outcome("ok" if last.ok else "invalid", "checks", last.detail)
+        if attack.stage == "run":
             for _ in range(attack.settings.get("RUNS", 1)):
                 result = self.run(attack.files(), attack.name, attack.settings)
-            told = f"{result.reason}{result.log_head}{result.log_tail}{result.evidence}"
+            output = f"{result.reason}{result.log_head}{result.log_tail}{result.evidence}"
             layer = _layer(result.reason, result.evidence)
-            return Outcome(result.status, layer, result.reason, result.score, told)
+            return Outcome(result.status, layer, result.reason, result.score, output)
         limits = {
             "cpu_limit_s": attack.settings.get("CPU_LIMIT_S"),
             "wall_limit_s": attack.settings.get("WALL_LIMIT_S", 60),
@@ -269,9 +270,9 @@ class Arena:
         try:
             score = evaluate(start, self.dataset, champion_losses=self.champion_losses, **limits)
         except ScoringError as error:
-            told = f"{error.reason}{error.evidence}"
+            output = f"{error.reason}{error.evidence}"
             layer = _layer(error.reason, error.evidence)
-            return Outcome(_VERDICTS[type(error)], layer, error.reason, told=told)
+            return Outcome(_VERDICTS[type(error)], layer, error.reason, output=output)
         return Outcome("ok", bpb=score.bpb)
 
 
@@ -288,7 +289,7 @@ def _layer(reason: str, evidence: Mapping[str, object]) -> str:
 
 @contextlib.contextmanager
 def open_arena(own: Path, shared: Path | None = None) -> Iterator[Arena]:
-    """Make an arena in folder `own`, with data and honest weights in `shared`, made once."""
+    """Open an arena in folder `own`; data and honest weights are created once in `shared`."""
     folder = (shared or own) / "arena"
     folder.mkdir(exist_ok=True)
     with (folder / ".lock").open("w") as lock:
@@ -299,7 +300,7 @@ def open_arena(own: Path, shared: Path | None = None) -> Iterator[Arena]:
         else:
             dataset = make_dataset(folder / "data")
             pretrain(dataset, checkpoint.with_suffix(".part")).rename(checkpoint)
-    # A secret such as a provider's key, for the attack that looks for one.
+    # A secret like a provider's key, for the attack that searches for one.
     os.environ["ATTACK_SECRET"] = "attack-secret"
     with Launcher() as launcher:
         yield Arena(own, dataset, checkpoint, launcher)

@@ -1,4 +1,4 @@
-"""The honest candidate that every rehearsed attack starts from: one layer, seconds to train."""
+"""The honest candidate on which every rehearsed attack is based; it trains in seconds."""
 
 from __future__ import annotations
 

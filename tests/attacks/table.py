@@ -1,7 +1,7 @@
-"""Rehearse every attack and write what stopped it into ``docs/security.md``.
+"""Rehearse every attack and write the results to ``docs/security.md``.
 
 python tests/attacks/table.py           # rewrite both tables
-python tests/attacks/table.py NAME ...  # only show what comes of some attacks
+python tests/attacks/table.py NAME ...  # only print the results of some attacks
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORGED_BPB = 0.001
 
 
 def row(arena: Arena, attack: Attack, outcome: Outcome) -> str:
-    """One line of the table of attacks."""
+    """Format one line of the table of attacks."""
     result = f"**{outcome.verdict}**: {outcome.reason}"
     if outcome.bpb is not None:
         gain = arena.honest_score(attack) - outcome.bpb
@@ -37,7 +37,7 @@ def row(arena: Arena, attack: Attack, outcome: Outcome) -> str:
 
 
 def rehearse(arena: Arena, chosen: list[Attack]) -> list[str]:
-    """The table of attacks; each line is shown as it is done."""
+    """Run the attacks and return the table; each line is printed when it is finished."""
     rows = []
     for attack in chosen:
         began = time.monotonic()
@@ -47,20 +47,20 @@ def rehearse(arena: Arena, chosen: list[Attack]) -> list[str]:
     return [
         f"{len(rows)} attacks, rehearsed with these layers enforced: {', '.join(layers)}.",
         "",
-        "| attack | what it tries | stopped by | what came of it |",
+        "| attack | what it tries | stopped by | result |",
         "|---|---|---|---|",
         *rows,
     ]
 
 
 def chance(forged: Any, sizes: Any, m: int) -> float:
-    """Probability that an audit of m positions, half uniform, half by size, meets a forgery."""
+    """Compute the probability that an audit of m positions, half by size, meets a forgery."""
     by_size = sizes[forged].sum() / sizes.sum() if sizes.sum() else forged.mean()
     return float(1 - ((1 - forged.mean()) * (1 - by_size)) ** (m // 2))
 
 
 def detection(arena: Arena) -> list[str]:
-    """The table of what a forgery risks, computed on the honest model's losses."""
+    """Compute the table of detection probabilities on the honest model's losses."""
     rows = arena.dataset.rows("val")
     token_bytes = arena.dataset.token_bytes[rows[:, 1:]].astype(np.int64).ravel()
     scored = token_bytes > 0
@@ -83,7 +83,7 @@ def detection(arena: Arena) -> list[str]:
     equal = champions["champion as good"]
 
     def forge(order: Any, lowered: Any) -> Any:
-        """Claims with as many of `order` lowered as the gain needs."""
+        """Lower as many claims, in `order`, as the gain requires."""
         gains = np.cumsum((honest - lowered)[order])
         chosen = order[: int(np.searchsorted(gains, wanted)) + 1]
         claims = honest.copy()
@@ -99,22 +99,22 @@ def detection(arena: Arena) -> list[str]:
         ),
     }
     table = [
-        f"Chance that an audit meets a forgery worth {FORGED_BPB} bits per byte, by its size and "
-        "by whose losses guide it:",
+        f"Probability that an audit meets a forgery worth {FORGED_BPB} bits per byte, by number of "
+        "positions and by the champion whose losses guide it:",
         "",
         "| forgery | positions forged | "
         + " | ".join(f"{m}, {name}" for name in champions for m in (AUDIT, AUDIT_KEEP))
         + " |",
         "|---|---|" + "---|" * 4,
     ]
-    for what, claims in forgeries.items():
+    for name, claims in forgeries.items():
         forged = claims < honest
         cells = [
             f"{chance(forged, np.clip(champion - claims, 0, None), m):.2f}"
             for champion in champions.values()
             for m in (AUDIT, AUDIT_KEEP)
         ]
-        table.append(f"| {what} | {forged.mean():.2%} | {' | '.join(cells)} |")
+        table.append(f"| {name} | {forged.mean():.2%} | {' | '.join(cells)} |")
     return table
 
 

@@ -1,4 +1,4 @@
-"""The data set on disk: what its reader promises, and what it refuses."""
+"""The reader of the data set."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def test_absent_folder_names_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["train.bin", "val.bin", "holdout.bin", "tokenizer.json"])
-def test_one_changed_byte_is_found_by_verify(root: Path, name: str) -> None:
+def test_verify_finds_one_changed_byte(root: Path, name: str) -> None:
     flip_byte(root / name)
     assert f"{name} has changed" in refusal(root, verify=True)
 
 
 @pytest.mark.parametrize("name", ["train.bin", "val.bin", "token_bytes.bin"])
-def test_missing_and_short_files_are_found_by_open(root: Path, name: str) -> None:
+def test_open_finds_missing_and_short_files(root: Path, name: str) -> None:
     data = (root / name).read_bytes()
     (root / name).write_bytes(data[:-2])
     assert f"{len(data) - 2} bytes long instead of {len(data)}" in refusal(root)
@@ -84,7 +84,7 @@ def test_missing_and_short_files_are_found_by_open(root: Path, name: str) -> Non
     assert f"{name} is missing" in refusal(root)
 
 
-def test_manifest_that_was_edited_is_refused(root: Path) -> None:
+def test_edited_manifest_is_refused(root: Path) -> None:
     edit_manifest(root, seq_len=8)
     assert "contradicts its files" in refusal(root, verify=True)
 
@@ -152,7 +152,7 @@ lookalikes = st.sampled_from([SEPARATOR, "<|endoftext|>", "<|reserved_0|>", "<|d
 
 
 @given(parts=st.lists(st.text() | lookalikes, max_size=8))
-def test_any_text_survives_the_tokenizer(pristine: Path, parts: list[str]) -> None:
+def test_any_text_round_trips_through_the_tokenizer(pristine: Path, parts: list[str]) -> None:
     text = "".join(parts)
     encoding = Dataset.open(pristine).encoding()
     ids = encoding.encode_ordinary(text)
@@ -172,5 +172,5 @@ def test_hidden_paths_name_sources_and_caches_of_this_library(root: Path) -> Non
     assert all((library / name).exists() for name in ("trace.py", "json/tool.py"))
 
 
-def test_nothing_is_hidden_for_a_corpus_of_ones_own(pristine: Path) -> None:
+def test_local_corpus_hides_no_files(pristine: Path) -> None:
     assert Dataset.open(pristine).hidden_paths() == ()

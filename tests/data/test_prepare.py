@@ -93,7 +93,7 @@ def test_split_by_name_is_the_same_on_every_machine() -> None:
 VAL_PIECES = [2, 35, 80, 90, 143]
 
 
-def test_a_file_is_in_one_split_only_and_none_is_lost(pristine: Path, source: Path) -> None:
+def test_every_file_is_in_exactly_one_split(pristine: Path, source: Path) -> None:
     dataset = Dataset.open(pristine)
     counts = [dataset.manifest["splits"][split]["documents"] for split in SPLITS]
     assert sum(counts) == len(list(source.rglob("*.txt")))
@@ -110,7 +110,7 @@ def test_few_files_are_split_by_pieces(tmp_path: Path) -> None:
     assert all(list(corpus.documents(split)) for split in SPLITS)
 
 
-def test_line_ends_are_kept_as_they_are(tmp_path: Path) -> None:
+def test_line_ends_are_preserved(tmp_path: Path) -> None:
     data = b"one\r\ntwo\rthree\n\nfour"
     (tmp_path / "ends.txt").write_bytes(data)
     corpus = corpora.path_corpus(tmp_path)
@@ -118,7 +118,7 @@ def test_line_ends_are_kept_as_they_are(tmp_path: Path) -> None:
     assert "".join(texts).encode() == data
 
 
-def test_files_that_are_no_text_are_counted_and_left_out(tmp_path: Path) -> None:
+def test_files_that_are_not_text_are_counted_and_skipped(tmp_path: Path) -> None:
     source = write_texts(tmp_path / "source")
     (source / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
     (source / "zeros.bin").write_bytes(bytes(100))
@@ -161,7 +161,7 @@ def test_leakage_is_the_share_of_runs_of_words_found_in_train() -> None:
 # --- tokenizer and streams ---
 
 
-def test_merges_are_learnt_from_train_only(tmp_path: Path) -> None:
+def test_tokenizer_is_trained_on_train_only(tmp_path: Path) -> None:
     foreign = "zqzqzqzq " * 2000
     corpus = corpus_of(train=[prose(1, 5000)], val=[foreign], holdout=[foreign])
     writer.train_tokenizer(corpus, 320, tmp_path)
@@ -170,13 +170,13 @@ def test_merges_are_learnt_from_train_only(tmp_path: Path) -> None:
     assert not any("zq" in token for token in tokens)
 
 
-def test_merges_are_the_same_every_time(tmp_path: Path) -> None:
+def test_tokenizer_training_is_deterministic(tmp_path: Path) -> None:
     corpus = corpus_of(train=[prose(seed, 500) for seed in range(20)])
-    learnt = []
+    results = []
     for _ in range(3):
         writer.train_tokenizer(corpus, 400, tmp_path)
-        learnt.append((tmp_path / "tokenizer.json").read_bytes())
-    assert learnt[0] == learnt[1] == learnt[2]
+        results.append((tmp_path / "tokenizer.json").read_bytes())
+    assert results[0] == results[1] == results[2]
 
 
 @given(texts=st.lists(st.text(max_size=60) | st.just(SEPARATOR), max_size=150))
@@ -222,7 +222,7 @@ def test_identity_is_reproducible_and_depends_on_the_text(
     assert Dataset.open(tmp_path / "other").sha256 != Dataset.open(pristine).sha256
 
 
-# --- doing it once, and going on ---
+# --- repeated, interrupted and concurrent preparation ---
 
 
 def test_second_run_changes_nothing(
@@ -236,7 +236,7 @@ def test_second_run_changes_nothing(
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("[!.]*")} == stamps
 
 
-def test_damaged_data_set_is_made_again(
+def test_damaged_data_set_is_prepared_again(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -263,7 +263,7 @@ def test_other_settings_need_force(
     assert Dataset.open(out).vocab_size == 300
 
 
-def test_default_folder_is_kept_out_of_git(
+def test_default_folder_is_ignored_by_git(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepare, "DATA", tmp_path / ".autoresearch" / "data")
@@ -301,7 +301,7 @@ def hash_of(*parts: object) -> int:
     return int(corpora.digest(*parts)[:8], 16)
 
 
-def test_build_of_another_text_starts_over(tmp_path: Path) -> None:
+def test_build_of_another_corpus_starts_over(tmp_path: Path) -> None:
     request = {"corpus": "c", "vocab_size": 300, "seq_len": 16}
     first = corpus_of(train=[prose(1, 4000)], val=[prose(2, 900)], holdout=["too short"])
     with pytest.raises(DatasetError, match="holdout has"):
@@ -316,7 +316,7 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, str(ROOT / "prepare.py"), *map(str, arguments), *SETTINGS]
 
 
-def test_killed_run_is_finished_by_the_next(pristine: Path, source: Path, tmp_path: Path) -> None:
+def test_next_run_completes_a_killed_one(pristine: Path, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(command("--corpus", source, "--out", out), stdout=subprocess.DEVNULL)
     while process.poll() is None and not (out / "tokenizer.json").exists():
@@ -352,7 +352,7 @@ def test_full_disk_is_one_line_and_leaves_no_half_file(
     assert Dataset.open(out).sha256 == Dataset.open(pristine).sha256
 
 
-def test_two_at_once_do_the_work_once(source: Path, tmp_path: Path) -> None:
+def test_concurrent_runs_prepare_once(source: Path, tmp_path: Path) -> None:
     call = command("--corpus", source, "--out", tmp_path / "out")
     both = [subprocess.Popen(call, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate()[0] for process in both]
@@ -374,7 +374,7 @@ def test_vocabulary_out_of_range_is_refused(
     assert f"--vocab-size {vocab_size} is out of range" in message
 
 
-def test_text_too_poor_for_the_vocabulary_names_what_it_yields(
+def test_text_with_too_few_pairs_names_the_possible_vocabulary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_texts(tmp_path / "source", files=50, words=2)
@@ -394,13 +394,13 @@ def test_too_few_rows_are_refused(
     assert "--seq-len" in message
 
 
-def test_unknown_corpus_lists_the_known(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_corpus_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     message = refusal(capsys, "--corpus", "no-such-corpus")
     assert "climbmix" in message
     assert "no-such-corpus" in message
 
 
-def test_folder_that_cannot_be_made_is_one_line(
+def test_folder_that_cannot_be_created_is_one_line(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -435,7 +435,7 @@ def test_parquet_rows_are_documents(tmp_path: Path) -> None:
     )
 
 
-def test_unfit_parquet_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_parquet_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -483,8 +483,8 @@ def test_no_hidden_module_is_needed_to_train(library: Dataset) -> None:
 
 
 @pytest.mark.slow
-def test_training_goes_on_without_the_hidden_files(library: Dataset, tmp_path: Path) -> None:
-    """The hidden modules made unimportable, a model still trains and saves."""
+def test_training_works_without_the_hidden_modules(library: Dataset, tmp_path: Path) -> None:
+    """A model trains and saves while the hidden modules cannot be imported."""
     blocked = [
         name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         for name in library.manifest["hidden_sources"]

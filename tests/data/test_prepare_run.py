@@ -1,4 +1,4 @@
-"""A standalone run: the loader that owns the clock, the evaluation, the summary."""
+"""A standalone run of train.py: batches, evaluation, summary."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def build(vocab_size: int, seq_len: int) -> Any:
-    """A bigram model: the smallest that learns."""
+    """Build a bigram model."""
     return torch.nn.Embedding(vocab_size, vocab_size)
 
 
@@ -84,7 +84,7 @@ def test_batches_are_windows_of_the_stream_shifted_by_one(data: Dataset) -> None
     assert seen == [pytest.approx(step / 10) for step in range(10)]
 
 
-def test_more_than_the_budget_is_never_handed_out(data: Dataset) -> None:
+def test_batches_never_exceed_the_budget(data: Dataset) -> None:
     batches = prepare.Batches(data, Budget.parse("100tok"), 0)
     assert len(list(batches(3, 10))) == 3
     assert list(batches(3, 10)) == []
@@ -92,7 +92,7 @@ def test_more_than_the_budget_is_never_handed_out(data: Dataset) -> None:
     assert (batches.tokens, batches.steps) == (100, 4)
 
 
-def test_data_starts_over_when_it_is_used_up(data: Dataset) -> None:
+def test_data_repeats_after_an_epoch(data: Dataset) -> None:
     total = len(data.tokens("train"))
     batches = prepare.Batches(data, Budget("work", 3 * total), 0)
     assert sum(x.numel() for x, _, _ in batches(8, 16)) > 2.9 * total
@@ -115,7 +115,7 @@ def test_seconds_end_a_wall_budget(data: Dataset) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 8), (4, 0), (1 << 20, 64)])
-def test_senseless_batches_are_refused(data: Dataset, shape: tuple[int, int]) -> None:
+def test_invalid_batch_shapes_are_refused(data: Dataset, shape: tuple[int, int]) -> None:
     with pytest.raises(ProtocolError, match="asked for a batch"):
         next(prepare.Batches(data, Budget.parse("1mtok"), 0)(*shape))
 
@@ -165,7 +165,7 @@ def test_one_seed_repeats_and_another_differs(
     assert scores[0] == scores[1] != scores[2]
 
 
-def test_equal_budget_counts_tokens_and_says_so(
+def test_equal_budget_counts_tokens_and_prints_it(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     environment.setenv("AUTORESEARCH_BUDGET", "equal:4ktok")
@@ -184,7 +184,7 @@ def test_equal_budget_counts_tokens_and_says_so(
         ("AUTORESEARCH_DATA", "/nowhere", "no data set in /nowhere; run: python prepare.py"),
     ],
 )
-def test_unfit_settings_are_one_line_and_status_2(
+def test_invalid_settings_are_one_line_and_status_2(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     variable: str, value: str, expected: str,
 ) -> None:  # fmt: skip
@@ -210,7 +210,7 @@ def test_rows_longer_than_the_data_are_one_line(
     assert "the training stream holds" in capsys.readouterr().err
 
 
-def test_model_that_diverged_fails(
+def test_diverged_model_fails(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def diverge(model: Any, batches: Any) -> None:
@@ -224,7 +224,7 @@ def test_model_that_diverged_fails(
     assert "---" not in output.out
 
 
-def test_damaged_data_are_not_trained_on(
+def test_damaged_data_set_is_refused(
     environment: pytest.MonkeyPatch, data: Dataset, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

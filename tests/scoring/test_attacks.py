@@ -1,4 +1,4 @@
-"""The rehearsed attacks of ``attacks/candidates``, each against real scoring."""
+"""Every attack in ``attacks/candidates`` against real scoring."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CASES = [
 
 @pytest.mark.attacks
 @pytest.mark.parametrize("attack", CASES)
-def test_the_attack_comes_to_nothing(arena: Arena, attack: Attack) -> None:
+def test_attack_gains_nothing(arena: Arena, attack: Attack) -> None:
     outcome = arena.rehearse(attack)
     if attack.expected == "harmless":
         assert (outcome.verdict, outcome.reason) == ("ok", "")
@@ -44,8 +44,8 @@ def test_the_attack_comes_to_nothing(arena: Arena, attack: Attack) -> None:
         assert outcome.layer in attack.layer.replace(" and ", " or ").split(" or ") or (
             not outcome.layer and attack.layer == "evaluator"
         ), outcome
-    assert "LEAK" not in outcome.told
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202e]", outcome.told)
+    assert "LEAK" not in outcome.output
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202e]", outcome.output)
 
 
 @pytest.mark.slow
@@ -61,11 +61,11 @@ def test_the_attack_comes_to_nothing(arena: Arena, attack: Attack) -> None:
         "overwrites_the_checkpoint",
     ],
 )
-def test_the_same_attack_succeeds_without_a_sandbox(arena: Arena, name: str) -> None:
+def test_attack_succeeds_without_a_sandbox(arena: Arena, name: str) -> None:
     attack = next(attack for attack in attacks() if attack.name == name)
     outcome = arena.rehearse(attack, sandbox="off")
     if name.startswith("recalls"):
-        # Nearly all targets recalled: the audit is only as good as the confinement it relies on.
+        # Nearly all targets are recalled: the audit depends on the sandbox.
         assert outcome.bpb is None or outcome.bpb < arena.honest.bpb / 2
         assert outcome.verdict == "ok" or int(outcome.reason.split()[0]) < 64
     else:
@@ -73,9 +73,9 @@ def test_the_same_attack_succeeds_without_a_sandbox(arena: Arena, name: str) -> 
         assert re.search("can be (read|had|imported|written)|inherited", outcome.reason)
 
 
-def test_there_are_attacks_of_every_kind() -> None:
-    found = attacks()
-    assert len(found) >= 40
-    assert {attack.expected for attack in found} >= {"cheat", "crash", "timeout", "harmless"}
-    assert {attack.stage for attack in found} == {"score", "trial", "gate"}
-    assert {attack.name for attack in found} >= DEFAULT_TIER
+def test_attacks_cover_every_outcome_and_stage() -> None:
+    cases = attacks()
+    assert len(cases) >= 40
+    assert {attack.expected for attack in cases} >= {"cheat", "crash", "timeout", "harmless"}
+    assert {attack.stage for attack in cases} == {"score", "run", "checks"}
+    assert {attack.name for attack in cases} >= DEFAULT_TIER

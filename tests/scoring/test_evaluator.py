@@ -1,4 +1,4 @@
-"""The evaluator on real confined processes; what it must refuse is in test_scoring_attacks.py."""
+"""The evaluator on real confined processes; attacks are in test_attacks.py."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ honest_nats = worker.nats
 
 
 def in_process_bpb(arena: Arena, split: str) -> float:
-    """Bits per byte as anyone would compute them: torch, float64, one process."""
+    """Compute bits per byte with torch in float64 in this process."""
     import torch
     from safetensors.torch import load_model
 
@@ -58,7 +58,7 @@ def in_process_bpb(arena: Arena, split: str) -> float:
 
 
 def text_bytes(dataset: Dataset, split: str) -> int:
-    """UTF-8 bytes that the scored tokens of a split decode to."""
+    """Count the UTF-8 bytes that the scored tokens of a split decode to."""
     targets = dataset.rows(split)[:, 1:].ravel()
     documents = np.split(targets, np.flatnonzero(targets == dataset.vocab_size - 1))
     encoding = dataset.encoding()
@@ -68,7 +68,7 @@ def text_bytes(dataset: Dataset, split: str) -> int:
     )
 
 
-def test_an_honest_score_is_what_one_computes_in_process(arena: Arena) -> None:
+def test_honest_score_equals_an_in_process_computation(arena: Arena) -> None:
     score = arena.honest
     assert score.bpb == pytest.approx(in_process_bpb(arena, "val"), abs=1e-5)
     assert score.se < 1e-6
@@ -87,7 +87,7 @@ def test_holdout_is_scored_the_same_way(arena: Arena) -> None:
     assert "val.bin" not in score.hashes
 
 
-def test_the_batch_size_does_not_matter(arena: Arena) -> None:
+def test_score_does_not_depend_on_the_batch_size(arena: Arena) -> None:
     start = arena.start({"train.py": HONEST}, "batch")
     for batch in (7, 10_000):
         score = evaluate(start, arena.dataset, batch=batch, properties=False)
@@ -95,7 +95,7 @@ def test_the_batch_size_does_not_matter(arena: Arena) -> None:
         assert score.properties == 0
 
 
-def test_losses_are_stored_and_read_back(arena: Arena, tmp_path: Path) -> None:
+def test_losses_are_saved_and_loaded(arena: Arena, tmp_path: Path) -> None:
     path = arena.honest.save_losses(tmp_path / "losses.f32")
     assert path.stat().st_size == 4 * arena.honest.losses.size
     losses = load_losses(path, arena.dataset, "val")
@@ -125,7 +125,7 @@ def test_a_second_audit_finds_one_forged_claim_below_the_champion(
         evaluate(
             start, arena.dataset, claims=forged, audit=64, champion_losses=arena.champion_losses
         )
-    assert caught.value.evidence["mismatches"] >= 32  # half of the draws go where claims are low
+    assert caught.value.evidence["mismatches"] >= 32  # half of the draws are where claims are low
     assert len(caught.value.evidence["examples"]) == 5
 
 
@@ -135,26 +135,26 @@ def test_losses_of_other_data_are_refused(arena: Arena, tmp_path: Path) -> None:
     start = arena.start({"train.py": HONEST}, "deepen")
     with pytest.raises(ValueError, match="one loss for every target of val"):
         evaluate(start, arena.dataset, claims=short)
-    # As a champion's they only guide the audit, which does without them.
+    # A champion's losses only guide the audit and are optional.
     assert evaluate(start, arena.dataset, champion_losses=short).bpb == pytest.approx(
         arena.honest.bpb, abs=1e-6
     )
 
 
-def test_a_systematic_difference_below_the_tolerance_is_noticed(arena: Arena) -> None:
+def test_systematic_difference_below_the_tolerance_is_detected(arena: Arena) -> None:
     source = PATCH + b"worker.nats = lambda *a: honest_nats(*a) + 0.001\n"
     with pytest.raises(CheatDetected, match=r"on average") as caught:
         evaluate(arena.start({"train.py": source}, "mean"), arena.dataset)
     assert caught.value.evidence["mismatches"] == 0
 
 
-def test_a_diverged_model_is_a_crash_not_a_cheat(arena: Arena) -> None:
+def test_diverged_model_is_a_crash_not_a_cheat(arena: Arena) -> None:
     source = b"from honest import *\ndef logits(model, x):\n    return model(x) * 1e4\n"
     with pytest.raises(ScoringCrash, match="nats on one token; the model has diverged"):
         evaluate(arena.start({"train.py": source}, "diverged"), arena.dataset)
 
 
-def test_errors_are_told_in_full_until_secret_text_is_sent(arena: Arena) -> None:
+def test_errors_are_reported_in_full_until_secret_text_is_sent(arena: Arena) -> None:
     source = b"from honest import *\ndef logits(model, x):\n    raise ValueError('my words')\n"
     with pytest.raises(ScoringCrash, match=r"logits\(\) raised an error: ValueError: my words"):
         evaluate(arena.start({"train.py": source}, "early"), arena.dataset)
@@ -162,13 +162,13 @@ def test_errors_are_told_in_full_until_secret_text_is_sent(arena: Arena) -> None
         evaluate(arena.start({"train.py": source}, "late"), arena.dataset, properties=False)
 
 
-def test_weights_that_do_not_fit_are_named(arena: Arena) -> None:
+def test_weights_of_another_shape_are_reported(arena: Arena) -> None:
     source = b"import honest\nhonest.WIDTH = 56\nfrom honest import *\n"
     with pytest.raises(ScoringCrash, match="does not fit the model that build"):
         evaluate(arena.start({"train.py": source}, "misfit"), arena.dataset)
 
 
-def test_an_error_while_importing_is_told(arena: Arena) -> None:
+def test_import_error_is_reported(arena: Arena) -> None:
     with pytest.raises(ScoringCrash, match="No module named 'nowhere'"):
         evaluate(arena.start({"train.py": b"import nowhere\n"}, "import"), arena.dataset)
 
@@ -189,14 +189,14 @@ def build(*sizes):
     assert evaluate(start, arena.dataset, cpu_limit_s=30).cpu_seconds > 0.6
 
 
-def test_a_rehearsal_scores_training_text_and_finds_what_scoring_would(arena: Arena) -> None:
+def test_rehearsal_scores_training_text_and_raises_the_errors_of_scoring(arena: Arena) -> None:
     assert 0 < rehearse(arena.start({"train.py": HONEST}, "rehearsal"), arena.dataset) < 8
     source = b"from honest import *\ndef logits(model, x):\n    return model(x)[:, 1:]\n"
     with pytest.raises(ScoringCrash, match="shape"):
         rehearse(arena.start({"train.py": source}, "rehearsal-bad"), arena.dataset)
 
 
-def test_machinery_that_fails_is_no_property_of_the_candidate(arena: Arena) -> None:
+def test_launch_failure_is_not_a_scoring_error(arena: Arena) -> None:
     def broken() -> None:
         raise LaunchFailed("no process could be started")
 
@@ -204,11 +204,11 @@ def test_machinery_that_fails_is_no_property_of_the_candidate(arena: Arena) -> N
         evaluate(broken, arena.dataset)  # type: ignore[arg-type]
 
 
-def test_phases_are_told_as_they_begin(arena: Arena) -> None:
-    told: list[str] = []
+def test_phases_are_reported_when_they_begin(arena: Arena) -> None:
+    phases: list[str] = []
     start = arena.start({"train.py": HONEST}, "phases")
-    evaluate(start, arena.dataset, properties=False, on_phase=told.append)
-    assert told == ["score", "audit"]
+    evaluate(start, arena.dataset, properties=False, on_phase=phases.append)
+    assert phases == ["score", "audit"]
 
 
 def test_batches_are_bounded_by_the_size_of_their_logits(arena: Arena) -> None:
@@ -217,7 +217,7 @@ def test_batches_are_bounded_by_the_size_of_their_logits(arena: Arena) -> None:
     assert default_batch(arena.dataset, "cuda") <= 256
 
 
-def test_own_normalisation_agrees_with_the_definition() -> None:
+def test_target_nats_agrees_with_the_definition() -> None:
     generator = np.random.default_rng(0)
     logits = generator.normal(scale=30, size=(50, 20)).astype(np.float32)
     targets = generator.integers(20, size=50)
@@ -228,7 +228,7 @@ def test_own_normalisation_agrees_with_the_definition() -> None:
     assert target_nats(logits, targets) == pytest.approx(exact, abs=1e-5)
 
 
-def test_hashes_name_the_evaluator_and_the_very_files(arena: Arena, tmp_path: Path) -> None:
+def test_hashes_cover_the_evaluator_and_the_data_files(arena: Arena, tmp_path: Path) -> None:
     hashes = score_hashes(arena.dataset, "val")
     assert hashes == dict(arena.honest.hashes)
     assert hashes["evaluator"] == evaluator_sha256()

@@ -1,4 +1,4 @@
-"""The properties of a model, on models written in numpy."""
+"""Property checks on models written in numpy."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def check_often(model: Model) -> None:
 
 
 @pytest.mark.parametrize("model", [bigram, mean_of_the_past])
-def test_a_causal_model_passes(model: Model) -> None:
+def test_causal_model_passes(model: Model) -> None:
     assert check(model) == EXAMPLES
 
 
-def test_a_compiled_model_is_given_one_shape_only() -> None:
+def test_fixed_shape_uses_one_shape() -> None:
     shapes = set()
 
     def model(x: Any) -> Any:
@@ -57,7 +57,7 @@ def test_a_compiled_model_is_given_one_shape_only() -> None:
     assert shapes == {(2, T)}
 
 
-def test_rounding_is_let_pass() -> None:
+def test_rounding_is_tolerated() -> None:
     noise = np.random.default_rng(2)
     check(lambda x: bigram(x) + noise.uniform(-5e-4, 5e-4, (*x.shape, V)))
 
@@ -75,7 +75,7 @@ def test_looking_one_token_ahead_is_shrunk_to_one_sentence() -> None:
     assert counterexample["order"] == "same"
 
 
-def test_looking_back_around_the_corner_is_found() -> None:
+def test_small_leak_from_a_later_token_is_found() -> None:
     def model(x: Any) -> Any:
         result = TABLE[x].copy()
         if x.shape[1] > 9:
@@ -99,12 +99,12 @@ def test_looking_back_around_the_corner_is_found() -> None:
     ],
     ids=["mean over rows", "number of rows", "index of the row"],
 )
-def test_rows_must_not_know_of_each_other(model: Model, sentence: str) -> None:
+def test_dependence_between_rows_is_found(model: Model, sentence: str) -> None:
     with pytest.raises(CheatDetected, match=sentence):
         check(model)
 
 
-def test_a_random_model_is_called_what_it_is() -> None:
+def test_random_model_is_found() -> None:
     noise = np.random.default_rng(3)
     with pytest.raises(
         CheatDetected, match=r"differ when the same batch is given twice|change when"
@@ -112,7 +112,7 @@ def test_a_random_model_is_called_what_it_is() -> None:
         check(lambda x: bigram(x) + noise.normal(size=(*x.shape, V)))
 
 
-def test_a_model_with_a_memory_is_found() -> None:
+def test_model_with_state_is_found() -> None:
     calls = []
 
     def model(x: Any) -> Any:
@@ -124,12 +124,12 @@ def test_a_model_with_a_memory_is_found() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite_are_a_crash(value: float) -> None:
+def test_non_finite_logits_are_a_crash(value: float) -> None:
     with pytest.raises(ScoringCrash, match="not finite on training text"):
         check(lambda x: np.where(np.arange(V) == 3, value, bigram(x)))
 
 
-def test_an_error_of_the_process_ends_the_search_at_once() -> None:
+def test_crash_ends_the_search() -> None:
     calls = []
 
     def model(x: Any) -> Any:

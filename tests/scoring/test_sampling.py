@@ -18,7 +18,7 @@ populations = st.lists(
 
 
 class Scripted:
-    """A source of randomness that returns what it was told."""
+    """A source of randomness with fixed results."""
 
     def __init__(self, uniform: tuple[int, ...], ticks: list[float] | tuple[int, ...]) -> None:
         self.integers_left = [list(uniform), list(ticks)]
@@ -32,7 +32,7 @@ class Scripted:
 
 
 def every_outcome(sizes: np.ndarray[Any, Any], half: int) -> list[tuple[float, Sample]]:
-    """All samples of `half` uniform and `half` sized draws, with their probabilities."""
+    """List all samples of `half` uniform and `half` sized draws with their probabilities."""
     n, total = len(sizes), sizes.sum()
     edges = np.concatenate([[0.0], np.cumsum(sizes)])
     outcomes = []
@@ -51,7 +51,7 @@ def every_outcome(sizes: np.ndarray[Any, Any], half: int) -> list[tuple[float, S
 
 
 @given(populations, st.sampled_from([1, 2]))
-def test_the_estimate_is_exactly_unbiased(population: list[tuple[float, float]], half: int) -> None:
+def test_estimate_is_exactly_unbiased(population: list[tuple[float, float]], half: int) -> None:
     sizes, values = (np.array(column) for column in zip(*population, strict=True))
     outcomes = every_outcome(sizes, half)
     expected = sum(chance * s.mean(values[s.members])[0] for chance, s in outcomes)
@@ -60,7 +60,7 @@ def test_the_estimate_is_exactly_unbiased(population: list[tuple[float, float]],
 
 
 @given(populations)
-def test_the_standard_error_is_not_too_small(population: list[tuple[float, float]]) -> None:
+def test_standard_error_is_not_too_small(population: list[tuple[float, float]]) -> None:
     sizes, values = (np.array(column) for column in zip(*population, strict=True))
     outcomes = every_outcome(sizes, 2)
     results = [(chance, *s.mean(values[s.members])) for chance, s in outcomes]
@@ -85,7 +85,7 @@ def test_draws_follow_the_mixture() -> None:
     assert share == pytest.approx(mixture(sizes), abs=0.01)
 
 
-def test_a_lone_forgery_draws_the_audit_to_itself() -> None:
+def test_single_forgery_attracts_half_of_the_draws() -> None:
     sizes = np.zeros(100_000)
     sizes[777] = 9.0
     sample = draw(sizes, 512, secret_generator())
@@ -105,13 +105,13 @@ def test_only_an_even_number_of_positions_is_drawn(m: int) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
-def test_sizes_that_are_none_are_refused(bad: float) -> None:
+def test_invalid_sizes_are_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="sizes"):
         draw(np.array([1.0, bad]), 2, secret_generator())
 
 
-def shows(target: int, other: int, seq_len: int) -> bool:
-    """Whether auditing `other` shows the token `target` to the process that answers."""
+def reveals(target: int, other: int, seq_len: int) -> bool:
+    """Check whether auditing `other` reveals the token `target`."""
     row_start = (other - 1) // seq_len * seq_len
     return row_start <= target <= other - 1
 
@@ -122,19 +122,19 @@ targets = st.integers(1, 6).flatmap(
 
 
 @given(targets)
-def test_no_answer_is_shown_before_it_is_given(case: tuple[int, list[int]]) -> None:
+def test_no_answer_is_revealed_before_its_round(case: tuple[int, list[int]]) -> None:
     seq_len, chosen = case
-    when = rounds(np.array(chosen), seq_len)
-    for a, round_a in zip(chosen, when, strict=True):
-        for b, round_b in zip(chosen, when, strict=True):
-            if shows(a, b, seq_len):
+    round_of = rounds(np.array(chosen), seq_len)
+    for a, round_a in zip(chosen, round_of, strict=True):
+        for b, round_b in zip(chosen, round_of, strict=True):
+            if reveals(a, b, seq_len):
                 assert round_a < round_b
 
 
 @given(targets)
-def test_rounds_are_as_few_as_that_allows(case: tuple[int, list[int]]) -> None:
+def test_number_of_rounds_is_minimal(case: tuple[int, list[int]]) -> None:
     seq_len, chosen = case
-    when = rounds(np.array(chosen), seq_len)
-    for b, round_b in zip(chosen, when, strict=True):
-        before = [r for a, r in zip(chosen, when, strict=True) if shows(a, b, seq_len)]
+    round_of = rounds(np.array(chosen), seq_len)
+    for b, round_b in zip(chosen, round_of, strict=True):
+        before = [r for a, r in zip(chosen, round_of, strict=True) if reveals(a, b, seq_len)]
         assert round_b == max(before, default=-1) + 1

@@ -1,4 +1,4 @@
-"""What the tests of the data preparation share: the script as a module, and small corpora."""
+"""Shared by the tests of data preparation: the script as a module, and small corpora."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SETTINGS = ("--vocab-size", "320", "--seq-len", "16")
 
 
 def load_prepare() -> ModuleType:
-    """The repository's prepare.py, imported once under its own name."""
+    """Import the repository's prepare.py once."""
     if "prepare" not in sys.modules:
         spec = importlib.util.spec_from_file_location("prepare", ROOT / "prepare.py")
         assert spec is not None
@@ -25,7 +25,7 @@ def load_prepare() -> ModuleType:
 
 
 def prose(seed: int, words: int) -> str:
-    """Text of made-up words; two seeds share words but no run of eight of them."""
+    """Generate text of random words; two seeds share words but no run of eight."""
     order = random.Random(seed)
     syllables = ["ka", "ro", "mi", "te", "su", "no", "la", "vé", "der", "ing", "7", "x_"]
     vocabulary = ["".join(order.choices(syllables, k=order.randint(1, 4))) for _ in range(400)]
@@ -36,7 +36,7 @@ def prose(seed: int, words: int) -> str:
 
 
 def write_texts(folder: Path, files: int = 60, words: int = 220) -> Path:
-    """A folder of distinct text files, enough for every split at 16 tokens a row."""
+    """Write distinct text files, enough for every split at 16 tokens per row."""
     for index in range(files):
         path = folder / f"part{index % 3}" / f"text{index:03}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from honest import build, logits
 
 __all__ = ["build", "logits", "train"]
 
-STAGE = "trial"
+STAGE = "run"
 
 
 def spoil(*args):

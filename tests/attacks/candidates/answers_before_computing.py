@@ -1,4 +1,4 @@
-"""crash (evaluator): says that the claims are there before it has written any."""
+"""crash (evaluator): says that the claims are ready before it has written any."""
 
 from honest import build, logits, train
 

@@ -1,4 +1,4 @@
-"""crash (limits): forks until something gives."""
+"""crash (limits): forks without limit."""
 
 import contextlib
 import os

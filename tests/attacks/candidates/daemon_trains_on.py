@@ -1,4 +1,4 @@
-"""harmless (sandbox): a double-forked daemon goes on and replaces the checkpoint later."""
+"""harmless (sandbox): a double-forked daemon continues and replaces the checkpoint later."""
 
 import os
 import time
@@ -8,7 +8,7 @@ from honest import build, logits
 
 __all__ = ["build", "logits", "train"]
 
-STAGE = "trial"
+STAGE = "run"
 
 
 def train(model, batches):

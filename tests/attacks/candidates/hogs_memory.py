@@ -1,4 +1,4 @@
-"""crash (limits): allocates memory until something gives."""
+"""crash (limits): allocates memory without limit."""
 
 from honest import build, train
 

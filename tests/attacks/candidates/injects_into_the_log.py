@@ -5,7 +5,7 @@ from honest import build, logits
 
 __all__ = ["build", "logits", "train"]
 
-STAGE = "trial"
+STAGE = "run"
 
 
 def train(model, batches):

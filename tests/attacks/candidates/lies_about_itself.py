@@ -1,4 +1,4 @@
-"""crash (trial): declares a negative number of parameters."""
+"""crash (training): declares a negative number of parameters."""
 
 from honest import build, logits, train
 
@@ -6,7 +6,7 @@ from pytest_autoresearch.forkserver.channel import Channel
 
 __all__ = ["build", "logits", "train"]
 
-STAGE = "trial"
+STAGE = "run"
 honest_send = Channel.send
 
 

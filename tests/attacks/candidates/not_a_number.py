@@ -1,4 +1,4 @@
-"""crash (evaluator): every logit is not a number, so that no comparison fails."""
+"""crash (evaluator): every logit is not a number, so that every comparison is false."""
 
 from honest import build, train
 

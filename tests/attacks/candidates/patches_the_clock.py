@@ -1,4 +1,4 @@
-"""harmless (budget): stops every clock and resets the progress it is told."""
+"""harmless (budget): stops every clock and resets the progress it receives."""
 
 import time
 
@@ -7,7 +7,7 @@ from honest import build, logits
 
 __all__ = ["build", "logits", "train"]
 
-STAGE = "trial"
+STAGE = "run"
 
 
 def train(model, batches):

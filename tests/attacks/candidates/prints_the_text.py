@@ -6,7 +6,7 @@ from honest import build, train
 
 __all__ = ["build", "logits", "train"]
 
-STAGE = "trial"
+STAGE = "run"
 
 
 def logits(model, x):

@@ -1,4 +1,4 @@
-"""harmless (sandbox): looks for the data set, the ledger and other trials in every folder."""
+"""harmless (sandbox): looks for the data set, the ledger and other runs in every folder."""
 
 import os
 import sys

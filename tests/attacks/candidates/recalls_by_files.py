@@ -1,4 +1,4 @@
-"""cheat (sandbox and audit): leaves the targets in every folder it can think of, for the audit."""
+"""cheat (sandbox and audit): leaves the targets in every folder it finds, for the audit."""
 
 import contextlib
 import os

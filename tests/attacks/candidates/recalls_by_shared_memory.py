@@ -1,4 +1,4 @@
-"""cheat (sandbox and audit): hands the targets on in System V and POSIX shared memory."""
+"""cheat (sandbox and audit): hands over the targets in System V and POSIX shared memory."""
 
 import contextlib
 import ctypes

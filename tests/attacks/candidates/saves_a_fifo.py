@@ -1,4 +1,4 @@
-"""crash (trial): saves a named pipe, so that whoever reads it waits for ever."""
+"""crash (training): saves a named pipe, so that its reader waits forever."""
 
 import os
 
@@ -7,5 +7,5 @@ from honest import build, logits, train
 
 __all__ = ["build", "logits", "train"]
 
-STAGE = "trial"
+STAGE = "run"
 safetensors.torch.save_model = lambda model, path: os.mkfifo(path)

@@ -8,7 +8,7 @@ from honest import build, logits, train
 
 __all__ = ["build", "logits", "train"]
 
-STAGE = "trial"
+STAGE = "run"
 
 
 class Evil:

@@ -1,4 +1,4 @@
-"""crash (trial): saves the training text with the weights, to look it up when scored."""
+"""crash (training): saves the training text with the weights, to look it up when scored."""
 
 import honest
 import torch
@@ -6,7 +6,7 @@ from honest import build, logits
 
 __all__ = ["build", "logits", "train"]
 
-STAGE = "trial"
+STAGE = "run"
 
 
 def train(model, batches):

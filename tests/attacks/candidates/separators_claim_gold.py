@@ -1,4 +1,4 @@
-"""harmless (evaluator): claims no loss for separators, which do not count anyway."""
+"""harmless (evaluator): claims no loss for separators, which are not scored."""
 
 from honest import build, logits, train
 

@@ -1,4 +1,4 @@
-"""timeout (limits): sleeps in logits() for ever."""
+"""timeout (limits): sleeps in logits() forever."""
 
 import time
 

@@ -10,7 +10,7 @@ from honest import build
 
 __all__ = ["build", "logits", "train"]
 
-STAGE = "trial"
+STAGE = "run"
 FOLDERS = [Path(), Path(".."), Path("/tmp"), Path("/dev/shm"), Path(__file__).parent]
 FOLDERS += [Path(os.environ.get("HOME", "/")), Path(__file__).parents[1] / "work"]
 

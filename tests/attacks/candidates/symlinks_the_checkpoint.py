@@ -1,4 +1,4 @@
-"""crash (trial): saves a link to the data instead of weights, so that scoring may open it."""
+"""crash (training): saves a link to the data instead of weights, so that scoring may open it."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from honest import build, logits, train
 
 __all__ = ["build", "logits", "train"]
 
-STAGE = "trial"
+STAGE = "run"
 honest_save = safetensors.torch.save_model
 
 

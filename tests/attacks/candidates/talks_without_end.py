@@ -1,4 +1,4 @@
-"""cheat (protocol): floods the channel with messages nobody asked for."""
+"""cheat (protocol): floods the channel with unsolicited messages."""
 
 from honest import build, train
 

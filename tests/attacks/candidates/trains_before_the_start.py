@@ -6,7 +6,7 @@ from honest import logits, train
 
 __all__ = ["build", "logits", "train"]
 
-STAGE = "trial"
+STAGE = "run"
 STARTUP_LIMIT_S = 4
 
 

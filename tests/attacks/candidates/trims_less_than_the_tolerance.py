@@ -1,4 +1,4 @@
-"""cheat (audit): takes 0.0015 nats off every loss, less than any one audit objects to."""
+"""cheat (audit): takes 0.0015 nats off every loss, less than any single audit detects."""
 
 from honest import build, logits, train
 

@@ -1,4 +1,4 @@
-"""cheat (audit): takes three nats off the very few losses above eight, where nobody looks."""
+"""cheat (audit): takes three nats off the very few losses above eight."""
 
 from honest import build, logits, train
 

@@ -10,7 +10,7 @@ from honest import build, logits
 
 __all__ = ["build", "logits", "train"]
 
-STAGE = "trial"
+STAGE = "run"
 RUNS = 2
 HOMES = ["/tmp", "/var/tmp", "/dev/shm", os.path.expanduser("~"), os.path.dirname(__file__)]
 HOMES += [os.environ.get(k, "/tmp") for k in ("TMPDIR", "XDG_CACHE_HOME", "TRITON_CACHE_DIR")]

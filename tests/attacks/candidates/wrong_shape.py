@@ -1,4 +1,4 @@
-"""crash (evaluator): leaves out the last position, to have fewer tokens to pay for."""
+"""crash (evaluator): leaves out the last position, to have fewer scored tokens."""
 
 from honest import build, train
 
