@@ -28,6 +28,7 @@ class ContextBuilder:
     def __init__(self, runner: Runner, say: Callable[[str], object]) -> None:
         self.runner, self.say = runner, say
         self.ledger, self.base_commit = runner.ledger, runner.facts.base_commit
+        self._history: dict[int, PastAttempt] = {}
         self._brief: str | None = None
         self._problem = ""
 
@@ -80,6 +81,14 @@ class ContextBuilder:
         return text
 
     def _past(self, record: Attempt) -> PastAttempt:
+        """Return an attempt as a proposer sees it; made once for each finished attempt."""
+        if (past := self._history.get(record.id)) is None:
+            past = self._make_past(record)
+            if record.state == "done":
+                self._history[record.id] = past
+        return past
+
+    def _make_past(self, record: Attempt) -> PastAttempt:
         return PastAttempt(
             attempt_id=record.id,
             name=record.name,

@@ -30,6 +30,7 @@ class Recorder:
 
     def __init__(self, runner: Runner, say: Callable[[str], object]) -> None:
         self._say = say
+        self._projected: set[str] = set()
         self.runner, self.experiment, self.facts = runner, runner.experiment, runner.facts
         self.ledger, self.repository = runner.ledger, runner.repository
 
@@ -72,7 +73,7 @@ class Recorder:
             )
         else:
             self.ledger.finish_attempt(attempt.record.id, **outcome)
-        self.project()
+        self.project(everything=False)
         if verdict == "keep":
             self.save_ledger()
         record = self.ledger.attempt(attempt.record.id)
@@ -130,13 +131,22 @@ class Recorder:
     def _data_hash(self) -> str:
         return str(self.ledger.meta("data_sha256") or "")
 
-    def project(self) -> None:
-        """Update the branch and the refs from the ledger; repeatable at any time."""
+    def project(self, everything: bool = True) -> None:
+        """Update the branch and the refs from the ledger; repeatable at any time.
+
+        Args:
+            everything: Also check the refs that this process has set before.
+        """
         champion = self.ledger.champion()
         if champion is None:
             return
         tag = self.ledger.path.parent.name
-        self.repository.project(tag, champion.commit, self.ledger.commits())
+        commits = self.ledger.commits()
+        if everything:
+            self._projected.clear()
+        new = {name: commit for name, commit in commits.items() if name not in self._projected}
+        self.repository.project(tag, champion.commit, new)
+        self._projected.update(new)
 
     def save_ledger(self) -> None:
         """Copy the ledger to git; a failure is one warning, and the next copy has everything."""

@@ -35,6 +35,11 @@ def clean(text: str) -> str:
 
 def harmless(text: str, keep: str = "") -> str:
     """Replace the characters of `text` that are neither printable nor in `keep` by U+FFFD."""
+    rest = text
+    for kept in keep:
+        rest = rest.replace(kept, "")
+    if rest.isprintable():  # fast: logs of a long campaign are megabytes
+        return text
     return "".join(c if c.isprintable() or c in keep else "\ufffd" for c in text)
 
 

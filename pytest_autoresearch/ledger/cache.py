@@ -7,6 +7,7 @@ not finished, and nothing at all if the file has not changed since.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ..core.proposal import Usage
@@ -17,14 +18,16 @@ from .codec import attempt_of, proposal_of, run_of, total
 _ATTEMPTS = """
 SELECT s.*, p.body AS body, p.attempt_id AS owner FROM attempts s
     LEFT JOIN proposals p ON p.id = s.proposal_id
-    WHERE s.id > ? OR s.id IN ({marks}) ORDER BY s.id
+    WHERE s.id {which} ORDER BY s.id
 """
+
+_RUNS = "SELECT * FROM runs WHERE id {which} ORDER BY id"
 
 _PROPOSALS = """
 SELECT p.id, p.attempt_id, p.body, p.state = 'spent' AS final,
     s.proposal_id IS NOT p.id AND (p.state != 'ahead' OR x.ended IS NOT NULL) AS extra
     FROM proposals p JOIN attempts s ON s.id = p.attempt_id JOIN sessions x ON x.id = s.session_id
-    WHERE p.id > ? OR p.id IN ({marks}) ORDER BY p.id
+    WHERE p.id {which} ORDER BY p.id
 """
 """Proposals; ``extra`` are those that an attempt pays for besides its own: made during it and not
 used by another attempt."""
@@ -65,15 +68,14 @@ class RecordCache:
         if stamp == self._stamp:
             return
         changed = self._read_runs(db) | self._read_extra(db)
-        known, self._undecided = tuple(self._undecided), set()
-        sql = _ATTEMPTS.format(marks=_marks(known))
-        for row in db.execute(sql, (self._last_attempt, *known)):
+        known, self._undecided = self._undecided, set()
+        for row in _rows(db, _ATTEMPTS, known, self._last_attempt):
             self._own[row["id"]] = attempt_of(row)
             if row["state"] != "done":
                 self._undecided.add(row["id"])
             self._last_attempt = max(self._last_attempt, row["id"])
             changed.add(row["id"])
-        for attempt_id in sorted(changed & self._own.keys()):
+        for attempt_id in sorted(i for i in changed if i in self._own):
             own, extra = self._own[attempt_id], self._extra.get(attempt_id, {})
             self._attempts[attempt_id] = replace(
                 own,
@@ -84,10 +86,8 @@ class RecordCache:
 
     def _read_runs(self, db: sqlite3.Connection) -> set[int]:
         """Read new and unfinished runs; return the attempts that they belong to."""
-        known = tuple(self._unfinished)
-        sql = f"SELECT * FROM runs WHERE id > ? OR id IN ({_marks(known)}) ORDER BY id"
         changed = set()
-        for row in db.execute(sql, (self._last_run, *known)):
+        for row in _rows(db, _RUNS, self._unfinished, self._last_run):
             run = run_of(row)
             if run.id not in self._runs:
                 self._runs_of.setdefault(run.attempt_id, []).append(run.id)
@@ -103,8 +103,7 @@ class RecordCache:
         changed = set(known.values())
         for proposal, attempt_id in known.items():
             self._extra.get(attempt_id, {}).pop(proposal, None)
-        sql = _PROPOSALS.format(marks=_marks(tuple(known)))
-        for row in db.execute(sql, (self._last_proposal, *known)):
+        for row in _rows(db, _PROPOSALS, known, self._last_proposal):
             proposal, attempt_id = row["id"], row["attempt_id"]
             self._last_proposal = max(self._last_proposal, proposal)
             if row["extra"]:
@@ -115,5 +114,11 @@ class RecordCache:
         return changed
 
 
-def _marks(values: tuple[int, ...]) -> str:
-    return ",".join("?" * len(values))
+def _rows(
+    db: sqlite3.Connection, sql: str, unfinished: Iterable[int], last: int
+) -> list[sqlite3.Row]:
+    """Return the unfinished rows and those after `last`; one query with OR would scan the table."""
+    known = tuple(unfinished)
+    marks = ",".join("?" * len(known))
+    before = db.execute(sql.format(which=f"IN ({marks})"), known).fetchall() if known else []
+    return [*before, *db.execute(sql.format(which="> ?"), (last,))]

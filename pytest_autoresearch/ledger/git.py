@@ -271,9 +271,12 @@ class Repository:
             champion: Commit of the champion.
             tried: Attempt name to commit.
         """
-        known = self._refs(f"refs/autoresearch/{tag}/", f"refs/heads/autoresearch/{tag}")
         wanted = {f"refs/autoresearch/{tag}/{name}": sha for name, sha in tried.items()}
         wanted[self.branch_ref(tag)] = champion
+        few = len(wanted) < 20
+        known = self._refs(
+            *(wanted if few else (f"refs/autoresearch/{tag}/", self.branch_ref(tag)))
+        )
         updates = [f"update {ref} {sha}" for ref, sha in wanted.items() if known.get(ref) != sha]
         if updates:
             self._git("update-ref", "--stdin", stdin="\n".join([*updates, ""]).encode())
