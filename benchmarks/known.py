@@ -49,7 +49,7 @@ MUTATIONS = {
 
 
 def scratch(folder: Path) -> Path:
-    """A clone of this repository with the prepared data and the recorded proposals."""
+    """Clone this repository, with the prepared data and the recorded proposals."""
     project = folder / "project"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(project)], check=True)
     shutil.copytree(ROOT / ".autoresearch/data", project / ".autoresearch/data")

@@ -36,7 +36,7 @@ SHARES = (1 / 3, 0.5, 1.0, 1.5, 2.0)
 
 
 def simulated(campaigns: int, attempts: int) -> dict[Rule, dict[float, float]]:
-    """False keeps per campaign, by rule and true sigma over the prior's."""
+    """Return the false keeps per campaign, by rule and true sigma over the prior's."""
     table: dict[Rule, dict[float, float]] = {}
     for rule in get_args(Rule):
         table[rule] = {}
@@ -68,7 +68,7 @@ class Pool:
         self._launcher = None
 
     def files(self, mutation: int) -> dict[str, bytes]:
-        """The shipped code with `mutation` more numbers drawn before the model is built."""
+        """Return the shipped code with `mutation` more random draws before the model is built."""
         head = "def build(vocab_size, seq_len):\n"
         assert self.source.count(head) == 1
         draw = f"    torch.rand({mutation})\n" if mutation else ""

@@ -175,7 +175,7 @@ class _Lineage:
         self._origin: Origin | None = None
 
     def level(self, parts: frozenset[int] | None = None) -> float:
-        """True gain over the baseline, of the champion or of given mutations together."""
+        """Return the true gain over the baseline, of the champion or of given mutations."""
         if parts is None:
             parts = self._parts[self._champions[-1].attempt_id]
         return math.fsum(self.gains[one] for one in parts)
