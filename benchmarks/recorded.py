@@ -1,4 +1,4 @@
-r"""A recorded researcher over the wire: every way an answer can go, one attempt each, and its price.
+r"""Recorded answers of a model over the wire: every kind of answer, one attempt each, and its price.
 
     python benchmarks/recorded.py [--all] [--iterations N] [--budget 60ktok] [--model ID]
 
@@ -8,14 +8,13 @@ tests/recordings, written by hand; then runs, in a scratch clone of this reposit
     ANTHROPIC_API_KEY=x ANTHROPIC_BASE_URL=http://127.0.0.1:PORT \
         pytest --autoresearch --iterations 12
 
-with real training, and sets what became of each attempt beside what was recorded. ``--all`` gives each
-recording an attempt: no control arm, no attempts for old ideas. Without prepared data it is prepared first
-(``python prepare.py``). Exits 1 if anything was lost, charged for the provider's faults, billed
-otherwise than served, or became something else than was recorded.
+with real training, and compares what became of each attempt with what was recorded. ``--all`` gives
+each recording an attempt: no control arm, no retests. Without prepared data, it is prepared first
+(``python prepare.py``). Exits 1 if anything was lost, charged for faults of the provider, billed
+differently from what was served, or judged differently from what was recorded.
 
-It proves the plumbing. No claim about the quality of research can be made from it: nobody thought.
-Tokens are counted by the server as bytes divided by three, and 3,000 tokens of thinking are assumed
-for each answer.
+This checks the plumbing and says nothing about the quality of research: no model was involved. The
+server counts tokens as bytes divided by three and assumes 3,000 reasoning tokens an answer.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ CAMPAIGN = "main"
 
 
 def scratch(folder: Path) -> Path:
-    """A clone of this repository with the prepared data."""
+    """Return a clone of this repository with the prepared data."""
     if not (DATA / "manifest.json").exists():
         subprocess.run([sys.executable, "prepare.py"], cwd=ROOT, check=True)
     project = folder / "project"
@@ -80,7 +79,7 @@ def research(project: Path, server: Recorded, options: argparse.Namespace) -> fl
 
 
 def table(server: Recorded, attempts: list[Attempt]) -> list[dict[str, object]]:
-    """Print a line an attempt; returns them, with what was recorded for those that were asked for."""
+    """Print a line for each attempt; return them with what was recorded."""
     recorded = {one.name: one.outcome for one in server.conversations}
     asked = iter(server.asked)
     rows: list[dict[str, object]] = []

@@ -147,7 +147,7 @@ class Options:
         "With a language model, every K-th attempt is proposed by gp as a control; 0: none")
     papers: str | None = _option(str, None, "QUERY",
         "Show the model the newest arXiv papers for QUERY, e.g. 'muon optimizer'")
-    budget: Budget | None = _option(Budget.parse, None, "BUDGET",
+    budget: Budget | None = _option(Budget.parse, None, "BUDGET",  # noqa: RUF009
         "Training budget of a run: 300s, 600ktok or equal:600ktok (compute-matched); default by "
         "device")
     deadline: float | None = _option(_duration, None, "TIME",

@@ -96,7 +96,7 @@ def test_prompt_contains_ideas_papers_and_the_edited_brief(
     spent = CostBudget(project.ledger().path).spent()
     assert spent == pytest.approx(4 * ANSWER)  # the forgotten draft's price is the first attempt's
     assert [s.usage.cost_usd for s in attempts] == pytest.approx([2 * ANSWER, ANSWER, ANSWER])
-    result.stdout.fnmatch_lines(["program.md changed; mutation-0002 is the first to see it (*)"])
+    result.stdout.fnmatch_lines(["program.md changed; mutation-0002 is the first to use it (*)"])
     assert result.stdout.str().count("program.md changed") == 1
     properties = [
         {p.get("name"): p.get("value") for p in case.iter("property")}

@@ -100,7 +100,7 @@ def test_another_budget_for_an_existing_campaign_is_refused(project: Project) ->
     project.propose(0.5)
     project.run("--iterations=1")
     refused(
-        project, "--autoresearch-budget=7s", says="scores of unlike budgets cannot be compared*"
+        project, "--autoresearch-budget=7s", says="scores under different budgets cannot be compared*"
     )
 
 

@@ -215,7 +215,7 @@ def test_a_proposer_without_close_is_refused_before_the_baseline(
     result = project.run("--iterations=1", *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
-        ["ERROR: --autoresearch-proposer=mine:Mine: it has no close; see docs/proposers.md"]
+        ["ERROR: --autoresearch-proposer=mine:Mine: it lacks close; see docs/proposers.md"]
     )
     assert "Traceback" not in result.stderr.str()
     assert not project.ledger().attempts()
