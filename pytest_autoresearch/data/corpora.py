@@ -186,13 +186,6 @@ def loaded_files(names: Sequence[str]) -> set[Path]:
     return {Path(file) for file in json.loads(result.stdout.splitlines()[-1])}
 
 
-def package_sources(package: str) -> Iterator[Path]:
-    """Yield the sources of an installed package without importing it."""
-    spec = importlib.util.find_spec(package)
-    for folder in (spec and spec.submodule_search_locations) or ():
-        yield from Path(folder).rglob("*.py")
-
-
 def imported_names(trainer: Path) -> set[str]:
     """Return the modules named in a file's import statements, inside functions too."""
     nodes = list(ast.walk(ast.parse(trainer.read_text()))) if trainer.is_file() else []
@@ -216,8 +209,10 @@ def stdlib_corpus(trainer: Path) -> Corpus:
     }
     mentioned = imported_names(trainer)
     for package in ("torch", "numpy", "safetensors"):
-        for source in package_sources(package):
-            mentioned.update(IMPORT_LINE.findall(source.read_text(errors="replace")))
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            for source in Path(folder).rglob("*.py"):
+                mentioned.update(IMPORT_LINE.findall(source.read_text(errors="replace")))
     excluded = SKIPPED_FOLDERS | {"antigravity", "this", "__main__"}
     library_names = sys.stdlib_module_names - excluded
     late = sorted(name for name in mentioned if name.split(".")[0] in library_names)
@@ -313,28 +308,23 @@ def path_corpus(source: Path) -> Corpus:
 # --- published data sets ---
 
 
-def articles(lines: Iterable[str]) -> Iterator[str]:
-    """Join Wikitext's lines to articles, which start at a heading of the first level."""
-    article: list[str] = []
+def grouped(lines: Iterable[str], first_line: str) -> Iterator[str]:
+    """Join lines to documents, each of which begins with a line that matches `first_line`."""
+    document: list[str] = []
     for line in lines:
-        if re.fullmatch(r" = [^=]+ = \n", line) and article:
-            yield "".join(article)
-            article = []
-        article.append(line)
-    yield "".join(article)
+        if document and re.fullmatch(first_line, line):
+            yield "".join(document)
+            document = []
+        document.append(line)
+    yield "".join(document)
 
 
 def stories(path: Path) -> Iterator[str]:
     """Yield the stories of a TinyStories text file."""
-    story: list[str] = []
+    end = "<|endoftext|>"
     with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.strip() == "<|endoftext|>":
-                yield "".join(story).strip()
-                story = []
-            else:
-                story.append(line)
-    yield "".join(story).strip()
+        for story in grouped(file, rf"\s*{re.escape(end)}\s*"):
+            yield story.strip().removeprefix(end).strip()
 
 
 def hub_files(corpus: str, num_shards: int) -> dict[str, list[str]]:
@@ -407,7 +397,9 @@ def hub_corpus(corpus: str, out: Path, num_shards: int) -> Corpus:
         path = downloads[name][0]
         if corpus == "tinystories":
             return stories(path)
-        return articles(parquet_texts(path)) if corpus == "wikitext-103" else parquet_texts(path)
+        rows = parquet_texts(path)
+        # Wikitext's rows are lines; an article begins with a heading of the first level.
+        return grouped(rows, r" = [^=]+ = \n") if corpus == "wikitext-103" else rows
 
     def documents(split: str) -> Iterator[Document]:
         shared = files["val"] == files["holdout"] and split != "train"

@@ -117,7 +117,6 @@ def evaluate(
         ScoringTimeout: Over one of the limits.
         LaunchFailed: The harness failed; independent of the candidate.
     """
-    tolerance = Tolerance.for_device(device)
     batch = batch or default_batch(dataset, device)
     allowance = Allowance(cpu_limit_s, wall_limit_s)
     timer = _Timer(on_phase)
@@ -135,7 +134,7 @@ def evaluate(
         with scorer:
             if properties:
                 with timer("properties"):
-                    examples = _properties(scorer, dataset, device, tolerance)
+                    examples = _properties(scorer, dataset, device)
             with timer("claims"):
                 losses = scorer.claims(dataset.rows(split), batch)
         sandbox = scorer.sandbox
@@ -148,7 +147,7 @@ def evaluate(
     with timer("start", report="audit"):
         scorer = Scorer(start, dataset.vocab_size, allowance, secret=True)
     with scorer, timer("audit"):
-        result = run_audit(scorer, dataset, rows, plan, tolerance, batch)
+        result = run_audit(scorer, dataset, rows, plan, Tolerance.for_device(device), batch)
     claimed = float(losses.ravel()[scored].sum(dtype=np.float64))
     n, n_bytes = len(scored), int(token_bytes.sum())
     return Score(
@@ -173,7 +172,6 @@ def rehearse(
     dataset: Dataset,
     *,
     device: str = "cpu",
-    properties: bool = True,
     cpu_limit_s: float | None = None,
     wall_limit_s: float = 600.0,
 ) -> float:
@@ -190,8 +188,7 @@ def rehearse(
     rows = dataset.rows("train")[: min(8, default_batch(dataset, device))]
     allowance = Allowance(cpu_limit_s, wall_limit_s)
     with Scorer(start, dataset.vocab_size, allowance, secret=False) as scorer:
-        if properties:
-            _properties(scorer, dataset, device, Tolerance.for_device(device))
+        _properties(scorer, dataset, device)
         losses = scorer.claims(rows, len(rows))
     _check_range(losses)
     scored = dataset.token_bytes[rows[:, 1:]].astype(np.int64)
@@ -233,13 +230,13 @@ class _Timer:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - began
 
 
-def _properties(scorer: Scorer, dataset: Dataset, device: str, tolerance: Tolerance) -> int:
+def _properties(scorer: Scorer, dataset: Dataset, device: str) -> int:
     return check_properties(
         scorer.logits,
         dataset.tokens("train"),
         seq_len=dataset.seq_len,
         vocab_size=dataset.vocab_size,
-        tolerance=tolerance.logits,
+        tolerance=Tolerance.for_device(device).logits,
         fixed_shape=device == "cuda",
     )
 
