@@ -30,7 +30,7 @@ import numpy as np
 from pytest_autoresearch.data import dataset
 from pytest_autoresearch.data.dataset import Dataset
 from pytest_autoresearch.forkserver.launch import Child, Job, Launcher
-from pytest_autoresearch.scoring import evaluator
+from pytest_autoresearch.scoring import AUDIT, evaluator
 from pytest_autoresearch.scoring.evaluator import bits_per_byte
 from pytest_autoresearch.training.worker import keep_memory
 
@@ -243,7 +243,7 @@ def measure(
         vocab_size=vocab_size, seq_len=SEQ_LEN, capture=False,
     )  # fmt: skip
 
-    audit = min(evaluator.AUDIT, rows // 8 * 2)
+    audit = min(AUDIT, rows // 8 * 2)
     in_process, trusted, walls = [], [], []
     for _ in range(repeats):
         before = time.process_time()

@@ -12,6 +12,7 @@ from ..core.outcome import NoScore, Score, Trial
 from ..core.records import ABLATION, SMOKE, CheckNote
 from ..judge import constraints
 from ..judge.verdicts import Decision, Judge, earns_wealth
+from ..scoring import AUDIT_KEEP
 from ..source.checks import fits_memory
 from ..source.fingerprint import complexity, fingerprint
 from ..training.rescore import CLOZE
@@ -21,9 +22,6 @@ from .runs import Runner
 if TYPE_CHECKING:
     from ..core.records import Attempt
     from ..core.run import Run
-
-AUDIT_KEEP = 2048
-"""Positions audited before a keep; 512 in every other run."""
 
 DOWNSTREAM_EVERY = 10
 """Attempts between two runs of the downstream task on what is not kept."""

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+AUDIT, AUDIT_KEEP = 512, 2048
+"""Positions audited with every score, and before a mutation is kept."""
+
 CODES: Mapping[str, str] = {
     "build": "build() failed while the trained weights were loaded",
     "checkpoint": "the checkpoint does not fit the model that build() returns",

@@ -21,7 +21,7 @@ import numpy as np
 from ..core.files import write_atomic
 from ..data.dataset import Dataset
 from ..forkserver.launch import Child
-from . import CheatDetected, ScoringCrash
+from . import AUDIT, CheatDetected, ScoringCrash
 from .audit import Tolerance, plan_audit, run_audit
 from .process import Allowance, Losses, Scorer
 from .properties import check_properties
@@ -29,9 +29,6 @@ from .provenance import score_hashes
 
 Start = Callable[[], Child]
 """Starts a new confined child of phase ``score`` with its job."""
-
-AUDIT, AUDIT_KEEP = 512, 2048
-"""Positions audited with every score, and before a mutation is kept."""
 
 _HIGHEST_LOSS = 100.0
 

@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from attacks.arena import Arena, Attack, Outcome, attacks, open_arena, pretrain
 
-from pytest_autoresearch.scoring.evaluator import AUDIT, AUDIT_KEEP, evaluate, load_losses
+from pytest_autoresearch.scoring import AUDIT, AUDIT_KEEP
+from pytest_autoresearch.scoring.evaluator import evaluate, load_losses
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
 FORGED_BPB = 0.001

@@ -13,10 +13,9 @@ from attacks.arena import HERE, Arena
 
 from pytest_autoresearch.data.dataset import Dataset
 from pytest_autoresearch.forkserver.client import LaunchFailed
-from pytest_autoresearch.scoring import CheatDetected, ScoringCrash, ScoringTimeout
+from pytest_autoresearch.scoring import AUDIT_KEEP, CheatDetected, ScoringCrash, ScoringTimeout
 from pytest_autoresearch.scoring.audit import target_nats
 from pytest_autoresearch.scoring.evaluator import (
-    AUDIT_KEEP,
     bits_per_byte,
     default_batch,
     evaluate,
