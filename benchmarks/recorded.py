@@ -1,4 +1,4 @@
-r"""Recorded answers of a model over the wire: every kind of answer, one attempt each, and its price.
+r"""Recorded answers of a model over the wire: one attempt for each kind of answer, and its price.
 
     python benchmarks/recorded.py [--all] [--iterations N] [--budget 60ktok] [--model ID]
 

@@ -4,8 +4,9 @@
 
 Runs a command experiment of milliseconds through the real ledger, git, junit, results.tsv and
 report page, in campaigns of 100, 1,000 and 10,000 attempts (--quick: 100 and 1,000). Earlier
-attempts are copies of a real one. An attempt's overhead is the difference between a long and a short session in
-CPU seconds of all processes, divided by the number of further attempts, less the program itself.
+attempts are copies of a real one. An attempt's overhead is the difference between a long and a
+short session in CPU seconds of all processes, divided by the number of further attempts, less the
+program itself.
 Prints a table and, as its last line, one JSON object: ``overhead_ratio_1000`` or
 ``overhead_ratio_10000`` (against 100 attempts), ``overhead_s`` and ``driver_memory_mb``.
 """

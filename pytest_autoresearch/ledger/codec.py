@@ -81,4 +81,14 @@ def run_of(row: sqlite3.Row) -> Run:
     result["curve"] = tuple(tuple(point) for point in result.get("curve", ()))
     for name in ("checkpoint", "losses"):
         result[name] = Path(result[name]) if result.get(name) else None
+    for name in ("sandbox", "hashes"):
+        result[name] = _shared(result.get(name) or {})
     return Run(**result)
+
+
+def _shared(facts: dict[str, str]) -> dict[str, str]:
+    """Return one object for equal facts: they are the same for thousands of runs."""
+    return _FACTS.setdefault(tuple(sorted(facts.items())), facts)
+
+
+_FACTS: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}

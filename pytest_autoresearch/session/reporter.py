@@ -68,7 +68,7 @@ class Reporter:
         self._live = LiveView(self.config, self.plan, self.metric.direction, self._view)
         self._live.start()
         if self._html is not None:
-            self._page = LivePage(self._html, self._root, self.plan.tag)
+            self._page = LivePage(self._html, self._ledger)
             self._page.start()
 
     def stop(self) -> None:
@@ -215,13 +215,12 @@ def pause(cost_s: float) -> float:
 class LivePage:
     """A thread that writes the report page after each attempt and, at intervals, for running ones.
 
-    It reads the ledger over a separate connection, so that reading delays no run. A page that
-    cannot be written is written with the next attempt.
+    A page that cannot be written is written with the next attempt.
     """
 
-    def __init__(self, path: Path, root: Path, tag: str) -> None:
+    def __init__(self, path: Path, ledger: Ledger) -> None:
         self.path = path
-        self._ledger = Ledger.open(root, tag)
+        self._ledger = ledger
         self._stop, self._changed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="autoresearch-page", daemon=True)
 
@@ -243,10 +242,7 @@ class LivePage:
         self._changed.set()
         if self._thread.ident is not None:
             self._thread.join()
-        try:
-            self._write(live=False)
-        finally:
-            self._ledger.close()
+        self._write(live=False)
 
     def _loop(self) -> None:
         while True:

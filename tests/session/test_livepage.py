@@ -35,7 +35,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 @pytest.fixture
 def live(tmp_path: Path, ledger: Ledger) -> Iterator[LivePage]:
-    page = LivePage(tmp_path / "reports" / "night.html", tmp_path, "night")
+    page = LivePage(tmp_path / "reports" / "night.html", ledger)
     page.start()
     yield page
     page.finish()
@@ -68,7 +68,7 @@ def test_page_is_rewritten_soon_after_a_change(ledger, live, monkeypatch):
 
 
 def test_page_of_a_finished_session_does_not_reload(tmp_path, ledger):
-    page = LivePage(tmp_path / "night.html", tmp_path, "night")
+    page = LivePage(tmp_path / "night.html", ledger)
     page.start()
     until(lambda: says(page.path, 'http-equiv="refresh"'))
     begin(ledger, 1)
@@ -79,7 +79,7 @@ def test_page_of_a_finished_session_does_not_reload(tmp_path, ledger):
 
 def test_page_is_written_at_the_end_even_if_no_attempt_started(tmp_path, ledger):
     begin(ledger, 1)
-    page = LivePage(tmp_path / "night.html", tmp_path, "night")
+    page = LivePage(tmp_path / "night.html", ledger)
     page.finish()
     assert says(page.path, "mutation-0001")
 
@@ -87,7 +87,7 @@ def test_page_is_written_at_the_end_even_if_no_attempt_started(tmp_path, ledger)
 def test_unwritable_page_is_reported_at_the_end(tmp_path, ledger):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    page = LivePage(blocked / "night.html", tmp_path, "night")
+    page = LivePage(blocked / "night.html", ledger)
     page.start()
     page.changed()
     with pytest.raises(OSError, match="File exists"):
