@@ -1,9 +1,9 @@
 """Bounded JSON frames over a socket pair, and memory shared by descriptor.
 
 A frame is a 4-byte little-endian length and that many bytes of UTF-8 JSON holding one object.
-Descriptors travel beside the length (``SCM_RIGHTS``) and are announced in the frame under
+Descriptors travel beside the length (``SCM_RIGHTS``), and the frame holds their number under
 ``"fds"``, so they stay with their message however the bytes are cut. Nothing is ever unpickled.
-Standard library only: this module runs on both sides.
+Standard library only: both sides import this module.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import os
 import select
 import socket
 import struct
-import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -26,16 +25,13 @@ MAX_FRAME = 64 * 1024
 """Bytes of the largest frame accepted from an untrusted process."""
 
 _LENGTH = struct.Struct("<I")
-
 _MAX_FDS = 8
-
 _SEAL_SEAL, _SEAL_SHRINK, _SEAL_GROW, _SEAL_WRITE, _SEAL_FUTURE_WRITE = 1, 2, 4, 8, 16
-
 _F_ADD_SEALS = 1033
 
 
 class ProtocolError(Exception):
-    """The other side sent what no honest side sends; one line, safe to print."""
+    """The other side broke the protocol; the text is one line, safe to print."""
 
 
 class PeerGone(Exception):
@@ -43,11 +39,11 @@ class PeerGone(Exception):
 
 
 class PeerTimeout(Exception):
-    """The other side said nothing in time."""
+    """The other side sent or read nothing in time."""
 
 
 def encode(message: Mapping[str, object]) -> bytes:
-    """Return the frame of `message`; not-a-number and infinities are refused (ValueError)."""
+    """Return the frame of `message`; NaN and infinities raise ValueError."""
     payload = json.dumps(message, allow_nan=False, separators=(",", ":")).encode()
     return _LENGTH.pack(len(payload)) + payload
 
@@ -57,10 +53,10 @@ def _refuse_constant(name: str) -> float:
 
 
 def decode(payload: bytes) -> dict[str, object]:
-    """Read one frame's payload.
+    """Return the JSON object in one frame's payload.
 
     Raises:
-        ProtocolError: If it is anything but one JSON object, however it is malformed.
+        ProtocolError: The payload is anything else, however malformed.
     """
     try:
         message = json.loads(payload.decode("utf-8"), parse_constant=_refuse_constant)
@@ -73,19 +69,19 @@ def decode(payload: bytes) -> dict[str, object]:
 
 
 class FrameParser:
-    """Cuts a byte stream into frames, holding no more than one frame of untrusted bytes."""
+    """Cuts a byte stream into frames; holds at most one frame of untrusted bytes."""
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self._limit = limit
         self._buffer = bytearray()
 
-    def dataloader(self, data: bytes) -> None:
-        """Add bytes as they came."""
+    def feed(self, data: bytes) -> None:
+        """Append bytes of the stream."""
         self._buffer += data
 
     @property
     def wanted(self) -> int:
-        """Bytes to read next, at most: never beyond the frame that is being read."""
+        """Most bytes to read next: never beyond the current frame."""
         if len(self._buffer) < _LENGTH.size:
             return _LENGTH.size - len(self._buffer)
         return _LENGTH.size + self._length() - len(self._buffer)
@@ -94,7 +90,7 @@ class FrameParser:
         """Return the next complete frame, or None if more bytes are needed.
 
         Raises:
-            ProtocolError: If the frame is longer than the limit or is not a JSON object.
+            ProtocolError: The frame is longer than the limit or is not a JSON object.
         """
         if len(self._buffer) < _LENGTH.size:
             return None
@@ -118,8 +114,8 @@ class Channel:
     Args:
         sock: A connected UNIX stream socket; the channel owns it from now on.
         limit: Bytes of the largest frame accepted.
-        accept_fds: Whether descriptors are taken. The harness never does so from a candidate:
-            the kernel then drops what was sent.
+        accept_fds: Whether to accept descriptors. The harness never accepts any from a
+            candidate: the kernel then drops them.
     """
 
     def __init__(
@@ -133,7 +129,7 @@ class Channel:
         self._taken: list[int] = []
 
     def fileno(self) -> int:
-        """The socket's descriptor, for polling."""
+        """Return the socket's descriptor, for polling."""
         return self._socket.fileno()
 
     def send(
@@ -143,7 +139,7 @@ class Channel:
 
         Raises:
             PeerGone: The other side has closed its end.
-            PeerTimeout: The other side does not read what it is sent.
+            PeerTimeout: The other side does not read its messages.
         """
         frame = memoryview(encode({**message, "fds": len(fds)} if fds else message))
         deadline = time.monotonic() + timeout_s
@@ -162,15 +158,15 @@ class Channel:
             frame, ancillary = frame[sent:], []
 
     def receive(self, timeout_s: float | None = None) -> dict[str, object]:
-        """Return the next frame; a frame half received is kept for the next call.
+        """Return the next frame; a partly received frame is kept for the next call.
 
         Args:
-            timeout_s: Seconds to wait; None waits for ever, 0 only looks.
+            timeout_s: Seconds to wait; None waits for ever, 0 does not wait.
 
         Raises:
             PeerGone: The other side closed its end.
             PeerTimeout: No complete frame came in time.
-            ProtocolError: What came is no frame; the connection is of no use any more.
+            ProtocolError: The bytes are not a valid frame; close the connection.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while (message := self._parser.next()) is None:
@@ -185,17 +181,17 @@ class Channel:
                 raise PeerGone("the other side closed the connection") from None
             if not data:
                 raise PeerGone("the other side closed the connection")
-            self._parser.dataloader(data)
+            self._parser.feed(data)
         self._assign_fds(message)
         return message
 
     def take_fds(self) -> list[int]:
-        """Descriptors that came with the frame received last; the caller closes them."""
+        """Return the descriptors of the frame received last; the caller closes them."""
         taken, self._taken = self._taken, []
         return taken
 
     def close(self) -> None:
-        """Close the connection and descriptors nobody took; idempotent."""
+        """Close the connection and the descriptors not taken; idempotent."""
         self._socket.close()
         for fd in (*self._arrived, *self._taken):
             os.close(fd)
@@ -205,14 +201,12 @@ class Channel:
     def _read(self, size: int) -> bytes:
         if not self._accept_fds:
             return self._socket.recv(size)
-        # macOS has no MSG_CMSG_CLOEXEC; Python marks received descriptors itself on Linux only.
-        data, ancillary, _, _ = self._socket.recvmsg(size, socket.CMSG_SPACE(4 * _MAX_FDS))
+        space = socket.CMSG_SPACE(4 * _MAX_FDS)
+        data, ancillary, _, _ = self._socket.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds = array.array("i")
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-                for fd in fds:
-                    os.set_inheritable(fd, False)
                 self._arrived.extend(fds)
         return data
 
@@ -222,7 +216,7 @@ class Channel:
         self._taken = []
         count = message.pop("fds", 0) if self._accept_fds else 0
         if not isinstance(count, int) or not 0 <= count <= len(self._arrived):
-            raise ProtocolError("a frame announces descriptors that did not come")
+            raise ProtocolError("a frame names descriptors that were not sent with it")
         self._taken = [self._arrived.popleft() for _ in range(count)]
 
 
@@ -235,21 +229,22 @@ def _wait(sock: socket.socket, event: int, seconds: float | None) -> bool:
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected sockets for two channels; neither is inherited across ``exec``."""
+    """Return two connected sockets; neither is inherited across ``exec``."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 def readonly_memory(data: bytes | bytearray | memoryview) -> int:
-    """Return a descriptor of a copy of `data` that nobody can alter (sealed where possible)."""
+    """Return a descriptor of a sealed copy of `data`."""
     fd = _anonymous()
     view = memoryview(data).cast("B")
     while view:
         view = view[os.write(fd, view) :]
-    return _readonly(fd, _SEAL_WRITE | _SEAL_SHRINK | _SEAL_GROW | _SEAL_SEAL)
+    _seal(fd, _SEAL_WRITE | _SEAL_SHRINK | _SEAL_GROW | _SEAL_SEAL)
+    return fd
 
 
 def writable_memory(size: int) -> int:
-    """Return a descriptor of `size` zero bytes that its receiver may write but not resize."""
+    """Return a descriptor of `size` zero bytes that can be written but not resized."""
     fd = _anonymous()
     os.ftruncate(fd, size)
     _seal(fd, _SEAL_SHRINK | _SEAL_GROW | _SEAL_SEAL)
@@ -257,42 +252,22 @@ def writable_memory(size: int) -> int:
 
 
 def mapped_memory(size: int) -> tuple[mmap.mmap, int]:
-    """Return a writable map of `size` bytes and a descriptor for a reader of it.
+    """Return a writable map of `size` bytes and a descriptor for its reader.
 
-    The reader can neither write nor shrink it: a shrunk file would kill its writer (SIGBUS).
+    The reader can neither write nor shrink it: a shrunk file would kill the writer (SIGBUS).
     """
     fd = _anonymous()
     os.ftruncate(fd, size)
     memory = mmap.mmap(fd, size)
-    return memory, _readonly(fd, _SEAL_FUTURE_WRITE | _SEAL_SHRINK | _SEAL_GROW | _SEAL_SEAL)
+    _seal(fd, _SEAL_FUTURE_WRITE | _SEAL_SHRINK | _SEAL_GROW | _SEAL_SEAL)
+    return memory, fd
 
 
 def _anonymous() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("autoresearch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    fd, path = tempfile.mkstemp(prefix="autoresearch-")
-    reader = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    os.unlink(path)
-    _READERS[fd] = reader
-    return fd
-
-
-_READERS: dict[int, int] = {}
-"""Where memory cannot be sealed: read-only descriptors of the same unlinked files."""
+    return os.memfd_create("autoresearch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
 def _seal(fd: int, seals: int) -> None:
-    if (reader := _READERS.pop(fd, None)) is not None:
-        os.close(reader)
-        return
     with contextlib.suppress(OSError):  # a kernel older than the newest seal keeps the others
         fcntl.fcntl(fd, _F_ADD_SEALS, seals & ~_SEAL_FUTURE_WRITE & ~_SEAL_SEAL)
         fcntl.fcntl(fd, _F_ADD_SEALS, seals)
-
-
-def _readonly(fd: int, seals: int) -> int:
-    if (reader := _READERS.pop(fd, None)) is not None:
-        os.close(fd)
-        return reader
-    _seal(fd, seals)
-    return fd

@@ -1,4 +1,4 @@
-"""The harness's handle on one zygote process: requests out, events in, a watchdog over groups."""
+"""The harness's connection to one forkserver process, and the thread that enforces group limits."""
 
 from __future__ import annotations
 
@@ -20,30 +20,26 @@ from .group import Group
 from .server import TRUSTED_LIMIT
 
 START_S = 300.0
-
 ANSWER_S = 60.0
 
 _WATCH_S = 0.25
-
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
-
 _MAIN = (
     "import sys; sys.path.insert(0, sys.argv[2]); "
     "import pytest_autoresearch.forkserver.server as server; "
     "del sys.path[0]; server.main(int(sys.argv[1]), sys.argv[3:])"
 )
-
 _KEPT_ENVIRONMENT = (
     "PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "TZ", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
 
 
 class LaunchFailed(Exception):
-    """The machinery failed, not the candidate: an infrastructure failure, in one line."""
+    """An infrastructure failure, not one of the candidate; the text is one line."""
 
 
-class Server:
-    """One zygote. `launch` may be called from several threads.
+class ForkServerClient:
+    """One forkserver process. `launch` may be called from several threads.
 
     Args:
         preload: Modules for it to import; they are being imported when this returns.
@@ -57,7 +53,7 @@ class Server:
         self._channel = Channel(here, limit=TRUSTED_LIMIT, accept_fds=True)
         self._sending = threading.Lock()
         self._tags = itertools.count()
-        self._asked: dict[int, tuple[threading.Event, list[Group | str]]] = {}
+        self._pending: dict[int, tuple[threading.Event, list[Group | str]]] = {}
         self._groups: dict[int, Group] = {}
         self._ready = threading.Event()
         self._over = threading.Event()
@@ -77,24 +73,23 @@ class Server:
                 cwd="/",
                 start_new_session=True,
             )
-        threading.Thread(target=self._listen, name="zygote", daemon=True).start()
-        if sys.platform == "linux":
-            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        threading.Thread(target=self._listen, name="forkserver", daemon=True).start()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked for children."""
+        """Whether it can still fork children."""
         return not self._over.is_set()
 
     def wait_ready(self) -> None:
         """Wait until its imports are done.
 
         Raises:
-            LaunchFailed: They failed, or took too long.
+            LaunchFailed: The imports failed or took too long.
         """
         if not self._ready.wait(START_S):
             self.close()
-            raise LaunchFailed(f"the zygote did not start within {START_S:.0f} s")
+            raise LaunchFailed(f"the forkserver did not start within {START_S:.0f} s")
         if self._over.is_set():
             raise LaunchFailed(self._failure)
 
@@ -102,10 +97,10 @@ class Server:
         """Fork a child that confines itself by `policy` and talks on `channel_fd`.
 
         Raises:
-            LaunchFailed: The zygote has died, or the fork failed.
+            LaunchFailed: The forkserver has died, or the fork failed.
         """
         tag, answered, answer = next(self._tags), threading.Event(), list[Group | str]()
-        self._asked[tag] = (answered, answer)
+        self._pending[tag] = (answered, answer)
         try:
             self._send(
                 {"op": "launch", "tag": tag, "policy": policy, "mode": mode}, (channel_fd, stdout)
@@ -113,25 +108,25 @@ class Server:
             if not self._over.is_set():
                 answered.wait(ANSWER_S)
         finally:
-            del self._asked[tag]
+            del self._pending[tag]
         if not answer:
-            raise LaunchFailed(self._failure or "the zygote does not answer")
+            raise LaunchFailed(self._failure or "the forkserver does not answer")
         if isinstance(answer[0], str):
             raise LaunchFailed(answer[0])
         return answer[0]
 
     def kill(self, pid: int) -> None:
-        """Have a group killed by the zygote, which knows whether its id is still its own."""
+        """Let the forkserver kill a group: only it knows whether the id is still in use."""
         with contextlib.suppress(LaunchFailed):
             self._send({"op": "kill", "pid": pid})
 
     def forget(self, group: Group) -> None:
-        """Watch `group` no more."""
+        """Stop watching `group`."""
         self._groups.pop(group.pid, None)
         group.close()
 
     def close(self) -> None:
-        """End the zygote and, with it, every child; idempotent."""
+        """End the forkserver and, with it, every child; idempotent."""
         # Not channel.close(): the listening thread still waits on that descriptor.
         with (
             contextlib.suppress(OSError),
@@ -149,46 +144,47 @@ class Server:
             try:
                 self._channel.send(message, fds, timeout_s=ANSWER_S)
             except (PeerGone, PeerTimeout, ValueError) as error:
-                raise LaunchFailed(self._failure or f"the zygote is gone ({error})") from None
+                reason = self._failure or f"the forkserver is gone ({error})"
+                raise LaunchFailed(reason) from None
 
     def _listen(self) -> None:
-        failure = "the zygote died"
+        failure = "the forkserver died"
         try:
             while True:
                 event = self._channel.receive()
                 if event["event"] == "failed":
-                    failure = f"the zygote failed: {one_line(event['error'])}"
+                    failure = f"the forkserver failed: {one_line(event['error'])}"
                 else:
-                    self._take(event)
+                    self._handle(event)
         except (PeerGone, ProtocolError):
             pass
         self._failure = failure
         self._over.set()
         self._ready.set()
-        for answered, _ in list(self._asked.values()):
+        for answered, _ in list(self._pending.values()):
             answered.set()
         for group in list(self._groups.values()):
             group.take_end(None)
         with self._sending:
             self._channel.close()
 
-    def _take(self, event: Mapping[str, Any]) -> None:
+    def _handle(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "ready":
             self._ready.set()
         elif event["event"] == "exit":
             if (group := self._groups.get(event["pid"])) is not None:
                 group.take_end(event)
         else:
-            answered, answer = self._asked.get(event["tag"]) or (threading.Event(), [])
+            answered, answer = self._pending.get(event["tag"]) or (threading.Event(), [])
             if event["event"] == "refused":
                 answer.append(one_line(event["error"]))
             else:
                 fds = self._channel.take_fds()
                 group = Group(event["pid"], fds[0] if fds else None, self.kill)
-                # Registered here, on the thread that will hear of its end: no end is missed.
+                # Registered on the thread that receives exit events, so that none is missed.
                 self._groups[group.pid] = group
                 answer.append(group)
-                if event["tag"] not in self._asked:  # nobody waits for it any more
+                if event["tag"] not in self._pending:  # the request has timed out
                     self.kill(group.pid)
             answered.set()
 
@@ -201,7 +197,7 @@ class Server:
 
 
 def _environment() -> dict[str, str]:
-    """An allow-list: the fork's memory, and so what is in it, is the candidate's."""
+    """Return an allow-list: the candidate can read the fork's memory, and so its environment."""
     kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
     single = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return {**kept, **single, "PYTHONHASHSEED": "0"}

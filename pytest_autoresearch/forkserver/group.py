@@ -1,4 +1,4 @@
-"""A process group that the zygote forked, held from outside: metered, watched, paused, ended."""
+"""A process group of the forkserver: measure, limit, pause and end it from outside."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ MAX_PROCESSES = 128
 
 @dataclass(frozen=True)
 class Exit:
-    """How a group's first process ended.
+    """Exit status and use of a group.
 
     Attributes:
-        code: Exit status, or None if a signal ended it.
+        code: Exit status of the first process, or None if a signal ended it.
         signal: The signal that ended it, or None.
         peak_memory_bytes: Peak resident memory of the group.
         cpu_seconds: CPU seconds of the group.
-        stopped: Why we ended it: ``"memory"``, ``"processes"``, ``"kill"``, or ``""`` if it ended
-            by itself.
+        stopped: Why the harness ended it: ``"memory"``, ``"processes"``, ``"kill"``; ``""`` if it
+            ended by itself.
     """
 
     code: int | None
@@ -36,7 +36,7 @@ class Exit:
     stopped: str = ""
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return one line for people."""
         if self.stopped == "memory":
             return f"stopped at {self.peak_memory_bytes >> 20} MiB of memory, above its limit"
         if self.stopped == "processes":
@@ -50,13 +50,17 @@ class Exit:
 
 
 class Group:
-    """One process group. `kill` is how the zygote is asked to end it: it alone knows its ids.
+    """One process group.
+
+    Args:
+        pid: Process group, which is the id of its first process.
+        counter: Descriptor of its CPU counter, or None where counters are forbidden.
+        kill: Ends the group. Only its parent knows whether the id is still in use.
 
     Attributes:
-        pid: Process group, which is the id of the process that the zygote forked.
         memory_limit_bytes: Resident memory above which the group is stopped, or None.
-        ended: Set once nothing of the group is left, or once the zygote has died.
-        orphaned: Whether the zygote died under it.
+        ended: Set once the group is empty, or once the forkserver has died.
+        orphaned: Whether the forkserver died before the group ended.
     """
 
     def __init__(self, pid: int, counter: int | None, kill: Callable[[int], None]) -> None:
@@ -74,7 +78,7 @@ class Group:
         self._lock = threading.Lock()
 
     def cpu_seconds(self) -> float:
-        """CPU seconds of the group so far, ended processes included; never decreases."""
+        """Return the CPU seconds of the group so far, ended processes included."""
         with self._lock:
             if self._scanned is not None:
                 if not self.ended.is_set():
@@ -84,19 +88,19 @@ class Group:
             return self._last_cpu
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the whole group, if it lives."""
+        """Send a signal to the whole group unless it has ended."""
         if not self.ended.is_set():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
     def stop(self, why: str) -> None:
-        """Have the group killed; the first reason given stays."""
+        """Kill the group; the first reason is the one that is reported."""
         if not self.ended.is_set():
             self._stopped = self._stopped or why
             self._kill(self.pid)
 
     def exit(self) -> Exit:
-        """How it ended; call it once `ended` is set."""
+        """Return how the group ended; call it once `ended` is set."""
         return Exit(
             code=self._event.get("code"),
             signal=self._event.get("signal"),
@@ -106,7 +110,7 @@ class Group:
         )
 
     def close(self) -> None:
-        """Let go of the counter; idempotent."""
+        """Close the counter; idempotent."""
         self.cpu_seconds()
         with self._lock:
             if self._counter is not None:
@@ -114,13 +118,13 @@ class Group:
                 self._counter = None
 
     def take_end(self, event: Mapping[str, Any] | None) -> None:
-        """Note the zygote's report of the end; None means that the zygote has died."""
+        """Record the forkserver's exit event; None if the forkserver has died."""
         self._event = event or {}
         self.orphaned = event is None
         self.ended.set()
 
     def take_scan(self, members: Mapping[int, Usage]) -> None:
-        """Note a scan of the group; stop it where it breaks a limit."""
+        """Record a scan of the group; stop it if it exceeds a limit."""
         if self._scanned is not None:
             with self._lock:
                 self._scanned.note(dict(members))

@@ -1,6 +1,6 @@
-"""Starting sandboxed children, talking to them, ending them.
+"""Sandboxed children of the forkserver: start them, exchange frames with them, end them.
 
-Failures of the machinery are `LaunchFailed`; everything else a `Child` raises is its own doing.
+Infrastructure failures raise `LaunchFailed`; all other errors of a `Child` are the candidate's.
 """
 
 from __future__ import annotations
@@ -10,44 +10,35 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Protocol, TypeVar, cast
 
 from ..core.text import one_line
 from ..sandbox.limits import candidate_environment
 from ..sandbox.policy import Mode, Policy
 from .channel import Channel, PeerGone, PeerTimeout, pair
-from .client import LaunchFailed, Server
+from .client import ForkServerClient, LaunchFailed
 from .group import Exit, Group
 from .output import Output
 
-__all__ = [
-    "Child",
-    "ChildGone",
-    "ChildTimeout",
-    "Exit",
-    "Job",
-    "LaunchFailed",
-    "Launcher",
-]
+__all__ = ["Child", "ChildGone", "ChildTimeout", "Exit", "Job", "LaunchFailed", "Launcher"]
 
-TORCH = ("numpy", "torch", "safetensors.torch", "pytest_autoresearch.training.worker")
-
-COMPILER = ("torch._dynamo", *TORCH)
-"""What a zygote imports. Any ``torch.optim`` optimizer imports torch._dynamo: a second or two."""
+PRELOAD = (
+    "torch._dynamo", "numpy", "torch", "safetensors.torch", "pytest_autoresearch.training.worker",
+)  # fmt: skip
+"""Modules of the forkserver; each fork runs the last one. Any ``torch.optim`` optimizer imports
+torch._dynamo, which takes a second or two."""
 
 _CONFINE_S = 30.0
-
 _EXIT_S = 30.0
 
 T = TypeVar("T", bound="Closable")
 
 
 class ChildGone(Exception):
-    """The child closed its channel or ended; `exit` says how."""
+    """The child ended or closed its channel; see `exit`."""
 
     def __init__(self, exit: Exit) -> None:
         super().__init__(exit.describe())
@@ -55,30 +46,26 @@ class ChildGone(Exception):
 
 
 class ChildTimeout(Exception):
-    """The child said nothing in time; it still runs."""
+    """The child sent nothing in time; it still runs."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one child is for: the first frame it gets, and its confinement.
+    """The task of one child: its first frame and its confinement.
 
     Attributes:
         phase: ``"train"`` or ``"score"``.
         directory: The candidate's private copy; readable.
         entry: Its entry file, relative to `directory`.
-        checkpoint: Where training saves and scoring loads the weights.
+        checkpoint: File that training saves and scoring loads.
         writable: The only folder it may write (also its home and working directory), or None.
         discard: Whether to remove `writable` once the child has ended.
-        seed: For its generators.
-        threads: CPU threads.
         device: ``"cpu"`` or ``"cuda"``.
-        vocab_size: Tokens of the vocabulary.
         seq_len: Context length of an evaluation row.
         hide: Files it must not be able to read.
-        sandbox: ``"require"``, ``"auto"`` or ``"off"``.
         memory_limit_bytes: Resident memory of the group; above it the child is stopped.
         env: Extra environment variables.
-        capture: Whether to keep its output; else it is thrown away unread.
+        capture: Whether to keep its output.
     """
 
     phase: Literal["train", "score"]
@@ -99,21 +86,13 @@ class Job:
     capture: bool = True
 
     def message(self) -> dict[str, object]:
-        """The first frame."""
-        return {
-            "phase": self.phase,
-            "directory": str(self.directory),
-            "entry": self.entry,
-            "checkpoint": str(self.checkpoint),
-            "seed": self.seed,
-            "threads": self.threads,
-            "device": self.device,
-            "vocab_size": self.vocab_size,
-            "seq_len": self.seq_len,
-        }
+        """Return the first frame."""
+        names = ("phase", "entry", "seed", "threads", "device", "vocab_size", "seq_len")
+        message: dict[str, object] = {name: getattr(self, name) for name in names}
+        return message | {"directory": str(self.directory), "checkpoint": str(self.checkpoint)}
 
     def policy(self) -> Policy:
-        """What the child may reach."""
+        """Return the sandbox policy of the child."""
         read = [self.directory, *([self.checkpoint] if self.phase == "score" else [])]
         home = str(self.writable or self.directory)
         cuda = os.environ.get("CUDA_VISIBLE_DEVICES") if self.device == "cuda" else None
@@ -131,7 +110,7 @@ class Job:
 
 
 def gpu_devices(visible: str | None) -> tuple[str, ...]:
-    """Device files of the leased GPUs; all of them where they are not leased by number."""
+    """Return the device files of `visible` GPUs; of all GPUs unless they are named by number."""
     numbers = [part.strip() for part in visible.split(",")] if visible else []
     if numbers and all(number.isdigit() for number in numbers):
         return tuple(f"/dev/nvidia{number}" for number in numbers)
@@ -143,13 +122,13 @@ class Child:
 
     Attributes:
         pid: Its process group.
-        report: Sandbox layer to state, as enforced.
-        on_wait: Called whenever `receive` has waited in vain; what it raises goes to the caller.
+        report: State of each sandbox layer.
+        on_wait: Called when `receive` times out; its exceptions reach the caller.
     """
 
     def __init__(
         self,
-        server: Server,
+        server: ForkServerClient,
         group: Group,
         channel: Channel,
         output: Output | None,
@@ -171,8 +150,8 @@ class Child:
         """Send a frame, with descriptors.
 
         Raises:
-            ChildGone: It has ended, or does not read what it is sent.
-            LaunchFailed: The zygote died.
+            ChildGone: It has ended, or does not read its messages.
+            LaunchFailed: The forkserver died.
         """
         try:
             self._channel.send(message, fds, timeout_s)
@@ -185,8 +164,8 @@ class Child:
         Raises:
             ChildGone: It ended or closed its channel; it is dead when this is raised.
             ChildTimeout: Nothing came in time.
-            ProtocolError: It sent something that is no frame.
-            LaunchFailed: The zygote died.
+            ProtocolError: It sent an invalid frame.
+            LaunchFailed: The forkserver died.
         """
         try:
             return self._channel.receive(timeout_s)
@@ -198,33 +177,33 @@ class Child:
             raise ChildGone(self._end("")) from None
 
     def cpu_seconds(self) -> float:
-        """CPU seconds of the whole group so far, read from outside; never decreases."""
+        """Return the CPU seconds of the whole group so far, measured from outside it."""
         return self._group.cpu_seconds() if self._exit is None else self._exit.cpu_seconds
 
     def pause(self) -> None:
-        """Stop every process of the group where it is; `resume` lets it go on."""
+        """Suspend every process of the group until `resume`."""
         self._group.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Undo `pause`."""
+        """Continue the group after `pause`."""
         self._group.signal(signal.SIGCONT)
 
     def kill(self) -> Exit:
         """End the whole group, reap it, close everything; idempotent.
 
         Raises:
-            LaunchFailed: The zygote died (and the group with it).
+            LaunchFailed: The forkserver died (and the group with it).
         """
         return self._end("kill") if self._exit is None else self._exit
 
     def log(self) -> tuple[str, str]:
-        """Head and tail of its output, cleaned; complete once it has ended."""
+        """Return head and tail of its output, cleaned; complete once it has ended."""
         if self._output is None:
             return ("", "")
         return self._output.finish() if self._exit is not None else self._output.text()
 
     def _end(self, why: str) -> Exit:
-        # A child that closed its channel is about to end by itself, or else lives on without.
+        # A child that closed its channel is usually about to end by itself.
         if why or not self._group.ended.wait(1.0):
             self._group.stop(why)
         ended = self._group.ended.wait(_EXIT_S)
@@ -234,58 +213,43 @@ class Child:
         if self._discard is not None:
             shutil.rmtree(self._discard, ignore_errors=True)
         if self._group.orphaned or not ended:
-            raise LaunchFailed(f"the zygote died under process {self.pid}, which went with it")
+            raise LaunchFailed(f"the forkserver died while its child {self.pid} ran")
         return self._exit
 
 
 class Closable(Protocol):
-    """Something a launcher keeps between trials."""
+    """A resource that a launcher keeps between runs."""
 
     def close(self) -> None:
-        """Let go of it; idempotent."""
+        """Release it; idempotent."""
 
 
 class Launcher:
-    """Starts children; one per pytest process, shared by its trials.
+    """Starts children; one per pytest process, shared by its runs.
 
     Args:
-        warm: Whether trials share one zygote. False: each trial gets a fresh one (see `trial`).
-        preload: Modules that the zygote imports; by default `COMPILER` if warm, else `TORCH`.
+        preload: Modules that the forkserver imports (see `PRELOAD`).
     """
 
-    def __init__(self, *, warm: bool = True, preload: Sequence[str] | None = None) -> None:
-        self.warm = warm
-        self._preload = tuple(preload or (COMPILER if warm else TORCH))
+    def __init__(self, *, preload: Sequence[str] = PRELOAD) -> None:
+        self._preload = tuple(preload)
         self._starting = threading.Lock()
         self._keeping = threading.RLock()
-        self._server: Server | None = None
+        self._server: ForkServerClient | None = None
         self._kept: dict[str, tuple[object, Closable]] = {}
 
     def __enter__(self) -> Launcher:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
-
-    def begin(self) -> None:
-        """Start the zygote without waiting for its imports.
-
-        Raises:
-            LaunchFailed: No process could be started.
-        """
-        self._running()
 
     def start(self, job: Job) -> Child:
         """Start a confined child and send it its job.
 
         Raises:
-            LaunchFailed: The zygote, the fork or the required confinement failed; never because
-                of what the candidate's code does, which has not run yet.
+            LaunchFailed: The forkserver, the fork or the required confinement failed; the
+                candidate's code has not run yet.
         """
         server = self._running()
         server.wait_ready()
@@ -305,7 +269,7 @@ class Launcher:
             raise
         return child
 
-    def _fork(self, server: Server, job: Job) -> Child:
+    def _fork(self, server: ForkServerClient, job: Job) -> Child:
         output = Output() if job.capture else None
         try:
             stdout = output.write_fd if output else os.open(os.devnull, os.O_WRONLY)
@@ -324,37 +288,28 @@ class Launcher:
         group.memory_limit_bytes = job.memory_limit_bytes
         return Child(server, group, channel, output, job.writable if job.discard else None)
 
-    @contextlib.contextmanager
-    def run(self) -> Iterator[Launcher]:
-        """The launcher for one trial: this one if warm, else a fresh one closed afterwards."""
-        if self.warm:
-            yield self
-            return
-        with Launcher(preload=self._preload) as cold:
-            yield cold
-
     def keep(self, name: str, key: object, make: Callable[[], T]) -> T:
-        """Return what is kept under `name` for the same `key`, else make it anew and keep it.
+        """Return the resource kept under `name` and `key`; create and keep it if there is none.
 
-        Something kept under another key is closed first. Calls exclude each other.
+        A resource kept under another key is closed first. Calls exclude each other.
         """
         with self._keeping:
-            found = self._kept.get(name)
-            if found is not None and found[0] == key:
-                return cast("T", found[1])
+            entry = self._kept.get(name)
+            if entry is not None and entry[0] == key:
+                return cast("T", entry[1])
             self.drop(name)
-            made = make()
-            self._kept[name] = (key, made)
-            return made
+            resource = make()
+            self._kept[name] = (key, resource)
+            return resource
 
     def drop(self, name: str) -> None:
-        """Close what is kept under `name`, if anything."""
+        """Close the resource kept under `name`, if there is one."""
         with self._keeping:
-            if (found := self._kept.pop(name, None)) is not None:
-                found[1].close()
+            if (entry := self._kept.pop(name, None)) is not None:
+                entry[1].close()
 
     def close(self) -> None:
-        """End the zygote and all children; idempotent."""
+        """End the forkserver and all children; idempotent."""
         for name in list(self._kept):
             with contextlib.suppress(LaunchFailed):
                 self.drop(name)
@@ -363,14 +318,14 @@ class Launcher:
         if server is not None:
             server.close()
 
-    def _running(self) -> Server:
+    def _running(self) -> ForkServerClient:
         with self._starting:
             if self._server is not None and not self._server.alive:
                 self._server.close()
                 self._server = None
             if self._server is None:
                 try:
-                    self._server = Server(self._preload)
+                    self._server = ForkServerClient(self._preload)
                 except OSError as error:
-                    raise LaunchFailed(f"no zygote could be started: {error}") from None
+                    raise LaunchFailed(f"the forkserver could not be started: {error}") from None
             return self._server

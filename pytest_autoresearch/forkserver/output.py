@@ -1,8 +1,4 @@
-"""What a candidate printed: a bounded beginning and end of it, made safe to show.
-
-The text goes into logs, reports and prompts, so it is decoded without failing, stripped of
-terminal controls and invisible characters, and of anything that looks like a credential.
-"""
+"""Captured output of a candidate: a bounded head and tail, cleaned for logs and prompts."""
 
 from __future__ import annotations
 
@@ -12,12 +8,11 @@ import threading
 from ..core.text import clean
 
 HEAD_BYTES = 16 * 1024
-
 TAIL_BYTES = 64 * 1024
 
 
 class Output:
-    """Drains a pipe on a thread of its own, keeping a head and a tail of what comes.
+    """Drains a pipe on its own thread and keeps the head and the tail of the stream.
 
     Attributes:
         write_fd: The descriptor to give to the process, and then to close.
@@ -32,16 +27,16 @@ class Output:
         self._thread.start()
 
     def finish(self, timeout_s: float = 2.0) -> tuple[str, str]:
-        """Wait for the end of the output; return its head and tail, cleaned.
-
-        The tail is ``""`` when everything fitted into the head. Where bytes were dropped between
-        the two, each is cut at a line's end, so that no credential is cut in half.
-        """
+        """Wait for the end of the output and return `text`."""
         self._thread.join(timeout_s)
         return self.text()
 
     def text(self) -> tuple[str, str]:
-        """Head and tail of what came so far, cleaned."""
+        """Return head and tail of the output so far, cleaned (see `core.text.clean`).
+
+        The tail is ``""`` when everything fitted into the head. Where bytes were dropped between
+        the two, each is cut at a line's end, so that no credential is cut in half.
+        """
         with self._lock:
             head, tail, dropped = bytes(self._head), bytes(self._tail), self._dropped
         if dropped:
@@ -52,7 +47,7 @@ class Output:
             cut = head.rfind(b"\n") + 1  # keep the line that straddles both whole
             if cut:
                 head, tail = head[:cut], head[cut:] + tail
-        return tuple(clean(part.decode("utf-8", "replace")) for part in (head, tail))  # type: ignore[return-value]
+        return clean(head.decode("utf-8", "replace")), clean(tail.decode("utf-8", "replace"))
 
     def _drain(self) -> None:
         head_limit, tail_limit = self._limits

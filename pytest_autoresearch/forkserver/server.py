@@ -1,17 +1,17 @@
-"""The warm server that candidates are forked from: trusted, single-threaded, outside the sandbox.
+"""The warm server that candidates are forked from: trusted, single-threaded, not confined.
 
-It imports torch once, then waits. A launch request forks; the fork confines itself before it runs
-anything (`sandbox.enter`) and only then becomes the candidate (`trial.child`). The server itself
-never runs candidate code, never initialises CUDA and holds no secret. It reaps, reports exits,
-and when its socket closes (its harness has ended, however) it kills every group and ends.
+It imports torch once, then waits. A launch request forks; the fork confines itself
+(`sandbox.enter`) before it runs the worker, which loads the candidate. The server itself never
+runs candidate code, never initialises CUDA and holds no secret. It reaps children and reports
+their exits. When its socket closes (the harness has ended), it kills every group and exits.
 
-Run by `trial.launch` as ``python -s -P -c …``; standard library only until the imports it is told.
+Run by `forkserver.client` as ``python -s -P -c …``; standard library only until `main` imports the
+preloaded modules.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import gc
 import importlib
@@ -21,20 +21,19 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from .. import sandbox
+from ..sandbox import syscalls
 from .channel import Channel, PeerGone, PeerTimeout, pair
-from .usage import open_cpu_counter
+from .usage import open_cpu_counter, process_table
 
 TRUSTED_LIMIT = 8 << 20
-"""Bytes of the largest frame between harness and zygote; both are trusted."""
+"""Bytes of the largest frame between harness and forkserver; both are trusted."""
 
 _PR_SET_CHILD_SUBREAPER = 36
-
 _SWEEP_MS = 5
-
 _END_SECONDS = 10.0
 
 
@@ -43,7 +42,7 @@ def main(fd: int, preload: Sequence[str]) -> None:
 
     Args:
         fd: Socket to the harness.
-        preload: Modules; each fork becomes the last one's ``main(channel)``.
+        preload: Modules; each fork runs the last one's ``main(channel)``.
     """
     channel = Channel(socket.socket(fileno=fd), limit=TRUSTED_LIMIT, accept_fds=True)
     try:
@@ -63,26 +62,21 @@ def main(fd: int, preload: Sequence[str]) -> None:
 
 
 class ForkServer:
-    """Forks on request, and reports how each fork ended once its whole group is gone."""
+    """Forks on request, and reports a fork's exit once its whole group is gone."""
 
     def __init__(self, channel: Channel, worker: str) -> None:
         self._channel = channel
         self._worker = worker
         self._running: set[int] = set()
         self._ended: dict[int, dict[str, object]] = {}
-        # Orphans of a group come to this process, so a group is known to be empty.
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self._wake, wake = (
-            os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
-        )
-        os.set_blocking(self._wake, False)
-        os.set_blocking(wake, False)
+        with contextlib.suppress(OSError):  # a group is empty once its orphans were reaped here
+            syscalls.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def serve(self) -> None:
-        """Answer requests until the other side has gone; then end every group."""
+        """Answer requests until the harness closes the socket; then end every group."""
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN)
         poll.register(self._wake, select.POLLIN)
@@ -127,7 +121,7 @@ class ForkServer:
             _become_child(self._worker, policy, request["mode"], fds, gate_there)
         gate_there.close()
         self._running.add(pid)
-        # The fork waits for this: a counter sees only what is started after it was opened.
+        # The fork waits at the gate: a counter covers only processes started after it was opened.
         counter = open_cpu_counter(pid)
         opened = [] if counter is None else [counter]
         self._channel.send({"event": "launched", "tag": request["tag"], "pid": pid}, opened)
@@ -149,12 +143,12 @@ class ForkServer:
                         "pid": pid,
                         "code": code if code >= 0 else None,
                         "signal": -code if code < 0 else None,
-                        "peak_memory_bytes": usage.ru_maxrss * _RSS_UNIT,
+                        "peak_memory_bytes": usage.ru_maxrss * 1024,
                         "cpu_seconds": usage.ru_utime + usage.ru_stime,
                     }
 
     def _sweep(self) -> None:
-        """Kill what is left of ended groups; report those that are empty."""
+        """Kill the remaining processes of ended groups; report the groups that are empty."""
         if self._ended:
             self._kill_strays()
         for pid, event in list(self._ended.items()):
@@ -164,13 +158,14 @@ class ForkServer:
                 del self._ended[pid]
                 self._running.discard(pid)
                 self._channel.send(event)
-            except PermissionError:  # macOS: every member is a zombie by now
+            except PermissionError:  # all that is left runs as another user (no sandbox)
                 self._reap()
 
     def _kill_strays(self) -> None:
-        """Kill orphans that left their group, which only a missing sandbox permits."""
+        """Kill orphans that left their group, which is possible only without a sandbox."""
         me = os.getpid()
-        for pid, parent, group in _process_table():
+        for pid, fields in process_table():
+            parent, group = int(fields[1]), int(fields[2])
             if parent == me and pid not in self._running and group not in self._running:
                 _kill(pid)
 
@@ -187,20 +182,8 @@ class ForkServer:
                 time.sleep(_SWEEP_MS / 1000)
 
 
-def _process_table() -> Iterator[tuple[int, int, int]]:
-    """Process id, parent and group of every process, where ``/proc`` tells."""
-    for name in os.listdir("/proc") if sys.platform == "linux" else ():
-        if name.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-                yield int(name), int(fields[1]), int(fields[2])
-
-
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-
-
 def _kill(pid: int) -> None:
-    for end in (os.kill, os.killpg):  # the group may not exist yet, or not any more
+    for end in (os.kill, os.killpg):  # the group may not exist yet, or no longer
         with contextlib.suppress(ProcessLookupError, PermissionError):
             end(pid, signal.SIGKILL)
 

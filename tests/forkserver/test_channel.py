@@ -34,37 +34,34 @@ messages = st.dictionaries(st.text(), json_values, max_size=5)
 
 
 def drain(parser: FrameParser) -> list[dict[str, object]]:
-    found = []
-    while (message := parser.next()) is not None:
-        found.append(message)
-    return found
+    return list(iter(parser.next, None))
 
 
 @settings(max_examples=40)
 @given(st.lists(messages, max_size=3), st.data())
-def test_frames_survive_any_cutting_of_the_stream(sent, data):
+def test_frames_are_read_from_any_split_of_the_stream(sent, data):
     stream = b"".join(encode(message) for message in sent)
     parser, received = FrameParser(limit=1 << 20), []
     while stream:
         cut = data.draw(st.integers(1, len(stream)))
-        parser.dataloader(stream[:cut])
+        parser.feed(stream[:cut])
         stream = stream[cut:]
         received += drain(parser)
     assert received == sent
 
 
 @given(st.binary(max_size=200))
-def test_garbage_is_refused_as_a_protocol_error_and_nothing_else(data):
+def test_random_bytes_raise_only_protocol_errors(data):
     parser = FrameParser()
-    parser.dataloader(data)
+    parser.feed(data)
     with contextlib.suppress(ProtocolError):
         assert all(isinstance(message, dict) for message in drain(parser))
 
 
 @given(st.binary(max_size=200))
-def test_a_framed_payload_decodes_to_an_object_or_is_refused(payload):
+def test_any_framed_payload_is_an_object_or_a_protocol_error(payload):
     parser = FrameParser()
-    parser.dataloader(struct.pack("<I", len(payload)) + payload)
+    parser.feed(struct.pack("<I", len(payload)) + payload)
     try:
         assert isinstance(parser.next(), dict)
     except ProtocolError:
@@ -86,32 +83,32 @@ def test_a_framed_payload_decodes_to_an_object_or_is_refused(payload):
     ],
     ids=["deep-list", "deep-object", "long-number", "nan", "infinity", "string", "utf", "empty"],
 )
-def test_hostile_payloads_are_refused(payload):
+def test_hostile_payloads_raise_protocol_errors(payload):
     with pytest.raises(ProtocolError):
         decode(payload)
 
 
-def test_a_frame_over_the_limit_is_refused_before_it_is_read():
+def test_frame_over_the_limit_is_refused_before_it_is_read():
     parser = FrameParser()
-    parser.dataloader(struct.pack("<I", MAX_FRAME + 1))
+    parser.feed(struct.pack("<I", MAX_FRAME + 1))
     with pytest.raises(ProtocolError, match=str(MAX_FRAME)):
         parser.next()
 
 
-def test_a_parser_never_wants_more_than_the_frame_it_reads():
+def test_parser_requests_no_bytes_beyond_the_current_frame():
     parser = FrameParser()
     assert parser.wanted == 4
-    parser.dataloader(struct.pack("<I", 7) + b"{")
+    parser.feed(struct.pack("<I", 7) + b"{")
     assert parser.wanted == 6
 
 
-def connected(**theirs: bool) -> tuple[Channel, Channel]:
+def connect(**options: bool) -> tuple[Channel, Channel]:
     here, there = pair()
-    return Channel(here), Channel(there, **theirs)
+    return Channel(here), Channel(there, **options)
 
 
-def test_descriptors_stay_with_their_message():
-    ours, theirs = connected(accept_fds=True)
+def test_descriptors_arrive_with_their_message():
+    ours, theirs = connect(accept_fds=True)
     fds = [readonly_memory(text) for text in (b"one", b"two", b"three")]
     ours.send({"n": 0})
     ours.send({"n": 1}, fds[:1])
@@ -124,8 +121,15 @@ def test_descriptors_stay_with_their_message():
     assert received == [(0, []), (1, [b"one"]), (2, []), (3, [b"two", b"three"])]
 
 
-def test_descriptors_from_an_untrusted_side_are_dropped():
-    ours, theirs = connected()
+def test_received_descriptors_are_not_inherited_across_exec():
+    ours, theirs = connect(accept_fds=True)
+    ours.send({}, [readonly_memory(b"x")])
+    theirs.receive(1.0)
+    assert [os.get_inheritable(fd) for fd in theirs.take_fds()] == [False]
+
+
+def test_descriptors_are_dropped_unless_accepted():
+    ours, theirs = connect()
     fd = readonly_memory(b"x")
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
@@ -134,14 +138,14 @@ def test_descriptors_from_an_untrusted_side_are_dropped():
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_announced_descriptors_that_never_came_are_refused():
-    ours, theirs = connected(accept_fds=True)
+def test_frame_that_names_missing_descriptors_is_refused():
+    ours, theirs = connect(accept_fds=True)
     ours.send({"fds": 3})
     with pytest.raises(ProtocolError, match="descriptors"):
         theirs.receive(1.0)
 
 
-def test_a_half_sent_frame_times_out_and_is_completed_later():
+def test_partial_frame_times_out_and_is_completed_later():
     here, there = pair()
     ours = Channel(here)
     frame = encode({"loss": 1.5})
@@ -152,8 +156,8 @@ def test_a_half_sent_frame_times_out_and_is_completed_later():
     assert ours.receive(1.0) == {"loss": 1.5}
 
 
-def test_a_closed_connection_is_noticed_on_both_ways():
-    ours, theirs = connected()
+def test_closed_connection_is_noticed_by_send_and_receive():
+    ours, theirs = connect()
     theirs.close()
     with pytest.raises(PeerGone):
         ours.receive(1.0)
@@ -161,21 +165,21 @@ def test_a_closed_connection_is_noticed_on_both_ways():
         ours.send({"a": 1})
 
 
-def test_a_side_that_never_reads_cannot_block_the_sender():
-    ours, theirs = connected()
+def test_peer_that_never_reads_cannot_block_the_sender():
+    ours, theirs = connect()
     message = {"text": "x" * 1000}
     with pytest.raises(PeerTimeout):
         any(ours.send(message, timeout_s=0.01) for _ in range(10_000))
     theirs.close()
 
 
-def test_messages_that_are_not_json_cannot_be_sent():
+def test_nan_cannot_be_sent():
     with pytest.raises(ValueError, match="JSON"):
         encode({"loss": float("nan")})
     assert json.loads(encode({"a": 1})[4:]) == {"a": 1}
 
 
-def test_readonly_memory_can_be_neither_written_nor_resized():
+def test_readonly_memory_cannot_be_written_or_resized():
     fd = readonly_memory(b"abc")
     assert os.pread(fd, 10, 0) == b"abc"
     with pytest.raises(OSError, match="not permitted"):
@@ -192,7 +196,7 @@ def test_writable_memory_keeps_its_size():
             os.ftruncate(fd, size)
 
 
-def test_mapped_memory_shows_its_reader_what_is_written_and_nothing_else_may_change_it():
+def test_mapped_memory_is_written_by_its_owner_only():
     memory, fd = mapped_memory(4096)
     memory[:5] = b"hello"
     assert os.pread(fd, 5, 0) == b"hello"

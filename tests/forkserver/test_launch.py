@@ -21,8 +21,11 @@ from support.runs import (
 )
 
 from pytest_autoresearch.forkserver.client import LaunchFailed
-from pytest_autoresearch.forkserver.launch import TORCH, ChildGone, ChildTimeout, Job, Launcher
+from pytest_autoresearch.forkserver.launch import PRELOAD, ChildGone, ChildTimeout, Job, Launcher
 from pytest_autoresearch.training.context import write_files
+
+WITHOUT_DYNAMO = PRELOAD[1:]
+"""Starts a second or two sooner."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks confined processes")
 
@@ -51,7 +54,7 @@ def first(child, kind: str) -> dict[str, object]:
     return message
 
 
-def test_a_child_builds_the_model_and_waits_for_data(launcher, make_job):
+def test_child_builds_the_model_and_waits_for_data(launcher, make_job):
     child = launcher.start(make_job())
     message = first(child, "ready")
     assert message["parameters"] == VOCAB * 16 + 16 * VOCAB + VOCAB
@@ -65,7 +68,7 @@ def test_a_child_builds_the_model_and_waits_for_data(launcher, make_job):
     assert child.kill() is end
 
 
-def test_training_code_sees_neither_the_harness_environment_nor_its_descriptors(
+def test_training_code_has_no_environment_or_descriptors_of_the_harness(
     launcher, make_job, monkeypatch
 ):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-secret-secret")
@@ -89,7 +92,7 @@ def test_training_code_sees_neither_the_harness_environment_nor_its_descriptors(
     assert len(seen["fds"]) == 1  # its channel
 
 
-def test_cpu_seconds_are_those_of_the_whole_group(launcher, make_job):
+def test_cpu_seconds_include_helper_processes(launcher, make_job):
     burn = candidate(
         """
         import os, time
@@ -115,7 +118,7 @@ def test_cpu_seconds_are_those_of_the_whole_group(launcher, make_job):
     assert child.kill().cpu_seconds >= 0.55
 
 
-def test_a_paused_group_uses_no_cpu_and_goes_on_when_resumed(launcher, make_job):
+def test_paused_group_uses_no_cpu_until_resumed(launcher, make_job):
     child = launcher.start(make_job("while True: pass"))
     while child.cpu_seconds() < 0.1:
         time.sleep(0.01)
@@ -131,7 +134,7 @@ def test_a_paused_group_uses_no_cpu_and_goes_on_when_resumed(launcher, make_job)
     assert child.kill().signal == signal.SIGKILL
 
 
-def test_a_child_that_ends_by_itself_says_how(launcher, make_job):
+def test_exit_status_of_a_child_is_reported(launcher, make_job):
     child = launcher.start(make_job("import os; os._exit(7)"))
     with pytest.raises(ChildGone) as gone:
         child.receive(30)
@@ -139,20 +142,20 @@ def test_a_child_that_ends_by_itself_says_how(launcher, make_job):
     assert child.kill() is gone.value.exit
 
 
-def test_a_child_that_faults_says_how(launcher, make_job):
+def test_fatal_signal_of_a_child_is_named(launcher, make_job):
     child = launcher.start(make_job("import ctypes; ctypes.string_at(0)"))
     with pytest.raises(ChildGone, match="SIGSEGV"):
         child.receive(30)
 
 
-def test_a_child_that_hangs_up_is_ended(launcher, make_job):
+def test_child_that_closes_its_channel_is_killed(launcher, make_job):
     child = launcher.start(make_job("import os, time\nos.closerange(3, 64)\ntime.sleep(600)"))
     with pytest.raises(ChildGone):
         child.receive(30)
     assert not alive(child.pid)
 
 
-def test_a_group_over_its_memory_limit_is_stopped(launcher, make_job):
+def test_group_over_its_memory_limit_is_stopped(launcher, make_job):
     hog = "import time\nkept = bytearray(1 << 30)\nkept[::4096] = b'x' * (1 << 18)\ntime.sleep(600)"
     child = launcher.start(make_job(hog, memory_limit_bytes=700 << 20))
     with pytest.raises(ChildGone) as gone:
@@ -162,7 +165,7 @@ def test_a_group_over_its_memory_limit_is_stopped(launcher, make_job):
 
 
 def test_killing_the_harness_leaves_no_process(tmp_path, make_job):
-    """The harness gets SIGKILL while its candidate has helpers and ignores what it can."""
+    """The candidate has helper processes and ignores SIGTERM, SIGHUP and SIGINT."""
     make_job(
         "import os, signal, time\n"
         "for name in ('SIGTERM', 'SIGHUP', 'SIGINT'):\n"
@@ -181,7 +184,7 @@ def test_killing_the_harness_leaves_no_process(tmp_path, make_job):
     )
     assert harness.stdout.readline() == "started\n"
     started = descendants(harness.pid)
-    while len(started) < 5:  # zygote, candidate, and its helpers at least
+    while len(started) < 5:  # at least forkserver, candidate and helpers
         time.sleep(0.05)
         started |= descendants(harness.pid)
     harness.kill()
@@ -192,9 +195,9 @@ def test_killing_the_harness_leaves_no_process(tmp_path, make_job):
 HARNESS = """
 import sys, time
 from pathlib import Path
-from pytest_autoresearch.forkserver.launch import TORCH, Job, Launcher
+from pytest_autoresearch.forkserver.launch import PRELOAD, Job, Launcher
 root, vocab, length = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-launcher = Launcher(preload=TORCH)
+launcher = Launcher(preload=PRELOAD[1:])
 child = launcher.start(Job(
     "train", root / "copy", "train.py", root / "work" / "c", root / "work",
     vocab_size=vocab, seq_len=length,
@@ -204,21 +207,21 @@ time.sleep(600)
 """
 
 
-def test_a_dead_zygote_is_infrastructure_and_is_replaced(tmp_path, make_job):
+def test_dead_forkserver_is_an_infrastructure_failure_and_is_replaced(tmp_path, make_job):
     job = make_job("import time; time.sleep(600)")
-    with Launcher(preload=TORCH) as launcher:
+    with Launcher(preload=WITHOUT_DYNAMO) as launcher:
         child = launcher.start(job)
-        zygotes = {pid for pid in descendants(os.getpid()) if child.pid in descendants(pid)}
-        for pid in zygotes:
-            os.kill(pid, signal.SIGKILL)
-        with pytest.raises(LaunchFailed, match="zygote"):
+        for pid in descendants(os.getpid()):
+            if child.pid in descendants(pid):
+                os.kill(pid, signal.SIGKILL)
+        with pytest.raises(LaunchFailed, match="forkserver died"):
             child.receive(30)
         assert all_gone({child.pid})
         with pytest.raises(ChildTimeout):
             launcher.start(job).receive(0.05)
 
 
-def test_a_zygote_that_cannot_import_says_what():
+def test_failed_import_of_the_forkserver_is_named():
     with (
         Launcher(preload=("no_such_module_at_all",)) as launcher,
         pytest.raises(LaunchFailed, match="no_such_module_at_all"),
@@ -226,11 +229,10 @@ def test_a_zygote_that_cannot_import_says_what():
         launcher.start(Job("train", Path("/"), "train.py", Path("/nowhere")))
 
 
-def test_closing_a_launcher_ends_everything(make_job):
-    launcher = Launcher(preload=TORCH)
+def test_closing_a_launcher_ends_its_children(make_job):
+    launcher = Launcher(preload=WITHOUT_DYNAMO)
     child = launcher.start(make_job("import time; time.sleep(600)"))
-    mine = descendants(os.getpid())
-    assert child.pid in mine
+    assert child.pid in descendants(os.getpid())
     launcher.close()
     launcher.close()
     assert all_gone({child.pid})
@@ -244,7 +246,7 @@ class Kept:
         self.closed += 1
 
 
-def test_what_is_kept_lives_until_its_key_changes():
+def test_kept_resource_is_closed_when_its_key_changes():
     launcher = Launcher()
     one = launcher.keep("x", 1, Kept)
     assert launcher.keep("x", 1, Kept) is one

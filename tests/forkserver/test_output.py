@@ -19,11 +19,11 @@ def printed(*chunks: bytes, head: int = 64, tail: int = 64) -> tuple[str, str]:
     return output.finish()
 
 
-def test_short_output_is_kept_whole():
+def test_short_output_is_kept_completely():
     assert printed(b"one\n", b"two\n") == ("one\ntwo\n", "")
 
 
-def test_long_output_keeps_both_ends_and_counts_the_rest():
+def test_long_output_keeps_head_and_tail_and_counts_dropped_bytes():
     lines = [b"line %03d\n" % i for i in range(100)]
     head, tail = printed(*lines)
     assert head.startswith("line 000\n")
@@ -33,12 +33,12 @@ def test_long_output_keeps_both_ends_and_counts_the_rest():
     assert dropped == 900 - 128
 
 
-def test_an_endless_line_is_bounded_too():
+def test_one_long_line_is_bounded():
     head, tail = printed(b"x" * 60_000)
     assert len(head) + len(tail) < 200
 
 
-def test_a_line_across_head_and_tail_is_not_torn():
+def test_line_across_head_and_tail_is_not_split():
     head, tail = printed(b"a" * 50 + b"\n" + b"b" * 40 + b"\n")
     assert tail == "b" * 40 + "\n"
     assert head == "a" * 50 + "\n"
@@ -62,11 +62,11 @@ def test_credentials_are_removed(secret):
     assert shown.endswith("; done")
 
 
-def test_a_credential_hidden_by_colours_is_removed():
+def test_credential_split_by_colour_codes_is_removed():
     assert "ghp" not in clean("ghp_\x1b[31m" + "c" * 36)
 
 
-def test_words_that_only_look_alike_stay():
+def test_words_similar_to_credentials_are_kept():
     text = "task-list risk-averse sk-learn bearer of news AKIAH"
     assert clean(text) == text
 
@@ -82,13 +82,13 @@ def test_cleaned_text_holds_no_control_characters(text):
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_decode(data):
+def test_invalid_utf8_is_decoded(data):
     head, tail = printed(data)
     (head + tail).encode("utf-8")
 
 
 @given(st.text(), st.integers(2, 40))
-def test_one_line_is_one_bounded_line(text, limit):
+def test_one_line_returns_one_line_of_bounded_length(text, limit):
     line = one_line(text, limit)
     assert len(line) <= limit
     assert len(line.splitlines()) <= 1

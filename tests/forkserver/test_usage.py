@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_autoresearch.forkserver import usage as meter
+from pytest_autoresearch.forkserver.usage import (
+    ScannedCpu,
+    Usage,
+    open_cpu_counter,
+    proportional_bytes,
+    read_cpu_counter,
+    scan_groups,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -47,7 +54,7 @@ FORGOTTEN = ("signal.signal(signal.SIGCHLD, signal.SIG_IGN); helper(0.4); time.s
 
 @contextlib.contextmanager
 def burning(body: str):
-    """A process group of its own that waits for a line, does `body`, says so, and waits again."""
+    """Start a process group that waits for a line, runs `body`, prints "done" and waits again."""
     process = subprocess.Popen(
         [sys.executable, "-c", BURN.format(body=body)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, text=True,
@@ -60,8 +67,8 @@ def burning(body: str):
         process.communicate()
 
 
-def spent(process: subprocess.Popen, read) -> float:
-    """CPU seconds that `body` took, by `read`, polled as the harness does."""
+def cpu_of_body(process: subprocess.Popen, read) -> float:
+    """Return the CPU seconds of `body` by `read`, polled as by the harness."""
     before = read()
     process.stdin.write("\n")
     process.stdin.flush()
@@ -72,48 +79,48 @@ def spent(process: subprocess.Popen, read) -> float:
 
 
 @pytest.mark.parametrize("name", [*BODIES, "forgotten helpers"])
-def test_a_scan_counts_the_whole_group(name):
+def test_scans_count_the_whole_group(name):
     body, expected = BODIES.get(name, FORGOTTEN)
     with burning(body) as process:
-        scanned = meter.ScannedCpu(process.pid)
-        assert spent(process, scanned.seconds) == pytest.approx(expected, abs=0.15)
+        scanned = ScannedCpu(process.pid)
+        assert cpu_of_body(process, scanned.seconds) == pytest.approx(expected, abs=0.15)
 
 
 @pytest.mark.parametrize("name", [*BODIES, "forgotten helpers"])
-def test_the_counter_counts_the_whole_group(name):
+def test_perf_counter_counts_the_whole_group(name):
     body, expected = BODIES.get(name, FORGOTTEN)
     with burning(body) as process:
-        fd = meter.open_cpu_counter(process.pid)
+        fd = open_cpu_counter(process.pid)
         if fd is None:
             pytest.skip("perf counters are not permitted here")
-        took = spent(process, lambda: meter.read_cpu_counter(fd))
+        took = cpu_of_body(process, lambda: read_cpu_counter(fd))
         assert took == pytest.approx(expected, abs=0.1)
         os.close(fd)
 
 
 def test_cpu_seconds_never_decrease_when_processes_vanish():
-    scanned = meter.ScannedCpu(1)
-    usage = meter.Usage(own_s=2.0, reaped_s=0.0, resident_bytes=0)
-    scanned.note({-5: usage, -6: usage})
+    scanned = ScannedCpu(1)
+    two_s = Usage(own_s=2.0, reaped_s=0.0, resident_bytes=0)
+    scanned.note({-5: two_s, -6: two_s})
     assert scanned.seconds() == 4.0
-    scanned.note({-5: usage})
+    scanned.note({-5: two_s})
     assert scanned.seconds() == 4.0
-    scanned.note({-5: meter.Usage(2.0, 1.0, 0)})
+    scanned.note({-5: Usage(2.0, 1.0, 0)})
     assert scanned.seconds() == 5.0
 
 
-def test_a_reaped_process_is_not_counted_twice():
-    scanned = meter.ScannedCpu(1)
-    scanned.note({-5: meter.Usage(1.0, 0.0, 0), -6: meter.Usage(3.0, 0.0, 0)})
-    scanned.note({-5: meter.Usage(1.0, 3.0, 0)})
+def test_reaped_process_is_not_counted_twice():
+    scanned = ScannedCpu(1)
+    scanned.note({-5: Usage(1.0, 0.0, 0), -6: Usage(3.0, 0.0, 0)})
+    scanned.note({-5: Usage(1.0, 3.0, 0)})
     assert scanned.seconds() == 4.0
 
 
-def test_a_command_name_with_brackets_does_not_confuse_the_scan(tmp_path: Path):
+def test_command_name_with_brackets_is_parsed(tmp_path: Path):
     body = "open('/proc/self/comm', 'w').write(') R 1 (')"
     with burning(body) as process:
-        spent(process, lambda: 0.0)
-        found = meter.scan_groups([process.pid])[process.pid]
+        cpu_of_body(process, lambda: 0.0)
+        found = scan_groups([process.pid])[process.pid]
         assert set(found) == {process.pid}
         assert found[process.pid].resident_bytes > 1 << 20
 
@@ -121,9 +128,9 @@ def test_a_command_name_with_brackets_does_not_confuse_the_scan(tmp_path: Path):
 def test_shared_memory_is_counted_once():
     body = "data = b'x' * (64 << 20)\nfor _ in range(3):\n    if os.fork() == 0: time.sleep(60)"
     with burning(body) as process:
-        spent(process, lambda: 0.0)
-        members = meter.scan_groups([process.pid])[process.pid]
+        cpu_of_body(process, lambda: 0.0)
+        members = scan_groups([process.pid])[process.pid]
         naive = sum(usage.resident_bytes for usage in members.values())
-        once = meter.proportional_bytes(list(members))
+        once = proportional_bytes(list(members))
         assert naive > 4 * (60 << 20)
         assert (60 << 20) < once < 2 * (64 << 20)
