@@ -1,12 +1,12 @@
-"""Confinement of untrusted processes: one file a mechanism, one report of what is active.
+"""Confinement of untrusted processes: one module for each mechanism, one report of what is active.
 
-`enter` confines the calling process, `launch` starts an external command confined, `survey` says
+`enter` confines the calling process, `launch` starts an external command confined, `survey` returns
 what this machine can enforce. Standard library only; imports nothing heavy.
 """
 
 from __future__ import annotations
 
-from .confine import Announce, enter, prepare
+from .confine import enter, prepare
 from .launch import Sandboxed, launch, survey
 from .limits import candidate_environment
 from .policy import COUNTED, LAYERS, Limits, Mode, Policy, Report, SandboxError, SandboxUnavailable
@@ -14,7 +14,6 @@ from .policy import COUNTED, LAYERS, Limits, Mode, Policy, Report, SandboxError,
 __all__ = [
     "COUNTED",
     "LAYERS",
-    "Announce",
     "Limits",
     "Mode",
     "Policy",

@@ -1,4 +1,4 @@
-"""`enter`: every layer in its order, each attempted and reported."""
+"""Confine the calling process: attempt every layer in order and report each."""
 
 from __future__ import annotations
 
@@ -9,73 +9,55 @@ from . import landlock, limits, namespaces, paths, root, seccomp, syscalls
 from .landlock import Rule
 from .policy import LAYERS, NETWORK_ALLOWED, Mode, Policy, Report, SandboxError, SandboxUnavailable
 
-Announce = int | Callable[[int], object] | None
-
 
 def prepare(policy: Policy) -> None:
     """Compute and cache the rules of `policy`, so that `enter` is cheap in the forks that follow.
 
-    Call it in the process that will fork (the zygote). Each readable folder is walked once per
-    process; calling it again for the same paths costs microseconds.
+    Call it in the process that will fork. Each readable folder is walked once per process;
+    another call for the same paths costs microseconds.
 
     Raises:
-        SandboxError: A writable folder is missing or contains something to be hidden.
+        SandboxError: A writable folder is missing or contains a hidden file.
     """
     if not syscalls.supported():
         paths.layout(policy)
 
 
-def enter(
-    policy: Policy,
-    mode: Mode = "auto",
-    *,
-    announce: Announce = None,
-    layout: paths.Layout | None = None,
-) -> Report:
+def enter(policy: Policy, mode: Mode = "auto", *, layout: paths.Layout | None = None) -> Report:
     """Confine the calling process: freshly forked, single-threaded, about to run untrusted code.
 
-    First of all the process leads a new session and process group of its own (id = its pid), and
+    First the process becomes the leader of a new session and process group (id = its pid), which
     dies with the thread that forked it. Then every layer is attempted, and descriptors other than
     0, 1, 2 and `policy.keep_fds` are closed. Where process id namespaces are permitted this
-    function forks: the caller goes on as process 1 of a new namespace, while the original process
-    stays behind holding nothing, waits, and ends as the inner process ended (same exit status or
-    signal), so its parent needs to know only the pid it forked. One ``os.killpg(pid, SIGKILL)``
-    ends both, and everything they started.
+    function forks: the caller continues as process 1 of a new namespace, while the original
+    process, without descriptors, waits and ends as the inner process ends (same exit status or
+    signal), so its parent needs only the pid it forked. One ``os.killpg(pid, SIGKILL)`` ends both,
+    and everything they started.
 
     Args:
         policy: What may be reached.
         mode: ``"require"``: raise unless network, files and group kill are enforced. ``"auto"``:
             enforce what the machine permits. ``"off"``: only session, limits, descriptors and
             environment.
-        announce: Told, from outside the new namespace, the process id under which the confined
-            process is seen from outside: a callable gets it as its argument; to a descriptor it is
-            written as ASCII digits and a newline. Runs before any descriptor is closed.
-        layout: The readable files, where another process has worked them out already.
+        layout: The readable files, where another process has computed them already.
 
     Returns:
         The report, in the confined process.
 
     Raises:
-        SandboxUnavailable: Mode ``"require"`` and the machine cannot enforce it; names the remedy.
+        SandboxUnavailable: Mode ``"require"``, and the machine cannot enforce it.
         SandboxError: The process is multi-threaded, the policy contradicts itself, or a private
             root failed half-way; the caller must exit without running anything.
     """
-    return _Entry(policy, mode, announce, layout).run()
+    return _Entry(policy, mode, layout).run()
 
 
 class _Entry:
     """One call of `enter`."""
 
-    def __init__(
-        self,
-        policy: Policy,
-        mode: Mode,
-        announce: Announce,
-        layout: paths.Layout | None,
-    ) -> None:
+    def __init__(self, policy: Policy, mode: Mode, layout: paths.Layout | None) -> None:
         self._policy = policy
         self._mode = mode
-        self._announce = announce
         self._states: dict[str, str] = {}
         self._private_proc = False
         unsupported = syscalls.supported()
@@ -140,17 +122,9 @@ class _Entry:
                 self._confine(layer, lambda layer=layer: namespaces.unshare(layer))  # type: ignore[misc]
         if self._on("pid"):
             try:
-                namespaces.enter_pid_namespace(self._tell)
+                namespaces.enter_pid_namespace()
             except OSError as error:
                 raise SandboxError(f"no inner process: {syscalls.reason(error)}") from error
-        else:
-            self._tell(os.getpid())
-
-    def _tell(self, pid: int) -> None:
-        if callable(self._announce):
-            self._announce(pid)
-        elif self._announce is not None:
-            os.write(self._announce, b"%d\n" % pid)
 
     def _build_root(self) -> str:
         state, self._private_proc = root.build(self._policy, self._layout, own_proc=self._on("pid"))
@@ -165,7 +139,7 @@ class _Entry:
         yield from paths.process_rules(
             private=self._private_proc, network=policy.network, gpu=policy.gpu
         )
-        if self._on("mount"):  # nothing but what the policy names has a name there
+        if self._on("mount"):  # which shows only what the policy names
             yield Rule("/", landlock.LIST)
         for path in (*policy.write, *(("/tmp", "/dev/shm") if self._on("mount") else ())):
             yield Rule(path, landlock.WRITE)
@@ -190,16 +164,12 @@ class _Entry:
 
 
 def _require(report: Report, policy: Policy) -> None:
-    lacking = [
-        name
-        for name, enforced in (
-            ("file access", report.files_confined),
-            ("the network", report.offline or policy.network),
-            ("a kill of the whole group", report.group_kill),
-        )
-        if not enforced
-    ]
-    if lacking:
+    needed = {
+        "file access": report.files_confined,
+        "the network": report.offline or policy.network,
+        "a kill of the whole group": report.group_kill,
+    }
+    if lacking := [name for name, enforced in needed.items() if not enforced]:
         raise SandboxUnavailable(
             f"this machine cannot enforce limits on {' and '.join(lacking)}: {report.headline()}; "
             "enable Landlock (Linux 5.13 or newer) and seccomp, permit unprivileged user "

@@ -1,7 +1,7 @@
-"""The far side of `launch`: confines itself, then becomes the command.
+"""Entry point of the process that `launch` starts: confine itself, then execute the command.
 
-Run as ``python -I -S -c``; says over the report pipe what is enforced. The pipe closes on execve,
-which is how the other side knows that the command runs.
+Run as ``python -I -S -c``; writes the state of each layer to the report pipe. The pipe closes on
+execve, which shows the parent that the command runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .policy import Policy, SandboxError, SandboxUnavailable
 
 
 def main(spec_fd: int, report_fd: int) -> None:
-    """Read the specification, confine, execute; never returns."""
+    """Read the specification, confine this process and execute the command; never returns."""
     with open(spec_fd) as stream:
         spec = json.load(stream)
     os.set_inheritable(report_fd, False)
@@ -27,10 +27,10 @@ def main(spec_fd: int, report_fd: int) -> None:
     try:
         report = enter(kept, spec["mode"], layout=_layout(spec["layout"]))
     except SandboxError as error:
-        refused = isinstance(error, SandboxUnavailable)
-        _say(report_fd, {"refused" if refused else "error": str(error)})
+        kind = "refused" if isinstance(error, SandboxUnavailable) else "error"
+        _write(report_fd, {kind: str(error)})
         os._exit(126)
-    _say(report_fd, {"layers": dict(report.layers)})
+    _write(report_fd, {"layers": dict(report.layers)})
     if not spec["argv"]:
         os._exit(0)
     for fd in policy.keep_fds:
@@ -38,12 +38,12 @@ def main(spec_fd: int, report_fd: int) -> None:
     try:
         os.execve(spec["program"], spec["argv"], os.environ)
     except OSError as error:
-        _say(report_fd, {"error": f"{spec['program']} cannot be executed: {error.strerror}"})
+        _write(report_fd, {"error": f"{spec['program']} cannot be executed: {error.strerror}"})
     sys.stderr.flush()
     os._exit(127)
 
 
-def _say(fd: int, message: dict[str, object]) -> None:
+def _write(fd: int, message: dict[str, object]) -> None:
     os.write(fd, json.dumps(message).encode() + b"\n")
 
 

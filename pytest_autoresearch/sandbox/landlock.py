@@ -1,4 +1,4 @@
-"""Landlock: a read and write allow-list that no privilege lifts, from Linux 5.13.
+"""Landlock (Linux 5.13): a read and write allow-list that privileges cannot lift.
 
 Rights and ABI numbers: ``linux/landlock.h`` and the kernel's ``userspace-api/landlock``.
 """
@@ -15,37 +15,26 @@ from dataclasses import dataclass
 from . import syscalls
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-
 _MAKE_CHAR, _MAKE_BLOCK = 1 << 6, 1 << 11
-
 _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 
 READ = EXECUTE | READ_FILE | READ_DIR
-
 LIST = READ_DIR
-
 DEVICE = READ_FILE | READ_DIR | WRITE_FILE | _IOCTL_DEV
-
 WRITE = 0xFFFF & ~(_MAKE_CHAR | _MAKE_BLOCK | _IOCTL_DEV)
-
 OVERWRITE = READ_FILE | READ_DIR | WRITE_FILE
 
 _FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | _TRUNCATE | _IOCTL_DEV
-
-_FIRST_BITS = {1: 13, 2: 14, 3: 15, 4: 15}  # of the file rights an ABI knows; 16 from 5 on
-
+_FIRST_BITS = {1: 13, 2: 14, 3: 15, 4: 15}  # number of file rights by ABI; 16 from ABI 5 on
 _NET_TCP = 3  # bind and connect
-
 _SCOPE_ABSTRACT_UNIX, _SCOPE_SIGNAL = 1, 2
-
 _RULE_PATH_BENEATH = 1
-
 _CREATE_RULESET_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Access to `path` and all beneath it; a path that does not exist is left out."""
+    """Access to `path` and everything beneath it; a missing path grants nothing."""
 
     path: str
     rights: int
@@ -61,7 +50,7 @@ def abi() -> int:
 
 
 def scopes_signals() -> bool:
-    """Whether this kernel's Landlock keeps signals and abstract sockets inside (ABI 6)."""
+    """Return whether Landlock confines signals and abstract UNIX sockets (ABI 6)."""
     try:
         return abi() >= 6
     except OSError:
@@ -69,7 +58,7 @@ def scopes_signals() -> bool:
 
 
 def restrict(rules: Iterable[Rule], *, network: bool) -> str:
-    """Allow this process and its descendants `rules` and nothing else, for ever.
+    """Restrict this process and its descendants to `rules`, irrevocably.
 
     Args:
         rules: The allow-list.

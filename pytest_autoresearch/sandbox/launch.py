@@ -1,4 +1,4 @@
-"""External commands (agents, checks, command experiments) started under a policy."""
+"""Start external commands (agents, checks, command experiments) under a policy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from . import paths, syscalls
 from .policy import Mode, Policy, Report, SandboxError, SandboxUnavailable
 
 Stream = int | Any
-"""What `subprocess.Popen` takes as a standard stream."""
+"""A standard stream of `subprocess.Popen`."""
 
 _ENTRY = (
     "import sys; sys.path.insert(0, {root!r}); "
@@ -31,13 +31,13 @@ class Sandboxed(subprocess.Popen[Any]):
     """A confined command: a `subprocess.Popen` that leads its own process group.
 
     Attributes:
-        report: What is enforced on it.
+        report: State of each layer.
     """
 
     report: Report
 
     def kill_group(self) -> None:
-        """End the command and everything it started; idempotent. `wait` reaps it."""
+        """Kill the command and everything it started; idempotent. `wait` reaps it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -55,25 +55,25 @@ def launch(
     keep_fds: Sequence[int] = (),
     text: bool = False,
 ) -> Sandboxed:
-    """Start `argv` confined, and return once it runs.
+    """Start `argv` confined and return once it runs.
 
-    It dies with the thread that calls this. End it with `Sandboxed.kill_group`.
+    It dies with the calling thread. End it with `Sandboxed.kill_group`.
 
     Args:
         argv: Program and arguments; a program without a slash is looked up on the PATH of its
-            environment. The program file itself is readable; what else it needs, `policy` names.
+            environment. The program file is readable; `policy` names the other files it needs.
         policy: What it may reach.
         mode: As for `enter`.
         cwd: Working directory, instead of the policy's.
-        env: Whole environment, instead of the policy's; where both are None, the caller's.
-        stdin: Standard input, as for `subprocess.Popen`; nothing by default.
-        stdout: Standard output; the caller's by default.
-        stderr: Standard error; the caller's by default.
+        env: Whole environment, instead of the policy's; the caller's if both are None.
+        stdin: As for `subprocess.Popen`, like the next two; empty by default.
+        stdout: The caller's by default.
+        stderr: The caller's by default.
         keep_fds: Descriptors it inherits, besides the policy's.
         text: Whether its pipes carry text.
 
     Raises:
-        SandboxUnavailable: The mode cannot be had here.
+        SandboxUnavailable: The mode is not possible on this machine.
         SandboxError: The command was not found or could not be confined.
     """
     policy = dataclasses.replace(
@@ -90,10 +90,10 @@ def launch(
 
 @functools.cache
 def survey() -> Report:
-    """What `enter` enforces here for a candidate, found out by a throw-away process.
+    """Return what `enter` enforces on this machine, as tried by a temporary process.
 
     Raises:
-        SandboxError: Not even an unconfined process could be started.
+        SandboxError: The process could not be started.
     """
     process = _start([], Policy(), "auto", {"stdin": subprocess.DEVNULL})
     process.wait()
@@ -103,23 +103,17 @@ def survey() -> Report:
 def _find(program: str, policy: Policy) -> str:
     search = (policy.env if policy.env is not None else os.environ).get("PATH", os.defpath)
     if os.path.dirname(program):
-        found = shutil.which(os.path.join(policy.cwd or os.getcwd(), program))
+        path = shutil.which(os.path.join(policy.cwd or os.getcwd(), program))
     else:
-        found = shutil.which(program, path=search)
-    if found is None:
-        raise SandboxError(f"command {program!r} is no program on PATH ({search}); install it")
-    return os.path.abspath(found)
+        path = shutil.which(program, path=search)
+    if path is None:
+        raise SandboxError(f"command {program!r} not found on PATH ({search}); install it")
+    return os.path.abspath(path)
 
 
-def _start(
-    command: list[str],
-    policy: Policy,
-    mode: Mode,
-    streams: Mapping[str, Any],
-) -> Sandboxed:
-    """Start the entry for ``[program, *argv]``, or for nothing; wait for its report."""
-    confine = mode != "off" and not syscalls.supported()
-    layout = paths.layout(policy) if confine else None
+def _start(command: list[str], policy: Policy, mode: Mode, streams: Mapping[str, Any]) -> Sandboxed:
+    """Start the entry for ``[program, *argv]``, or without a command; wait for its report."""
+    layout = paths.layout(policy) if mode != "off" and not syscalls.supported() else None
     spec = {
         "policy": policy.to_json(),
         "mode": mode,
@@ -144,7 +138,7 @@ def _start(
         finally:
             os.close(report_write)
         messages = [json.loads(line) for line in report]
-    return _judge(process, messages)
+    return _checked(process, messages)
 
 
 def _plain(layout: paths.Layout) -> dict[str, object]:
@@ -152,19 +146,19 @@ def _plain(layout: paths.Layout) -> dict[str, object]:
     return {"roots": layout.roots, "holes": layout.holes, "links": layout.links, "rules": rules}
 
 
-def _judge(process: Sandboxed, messages: list[dict[str, Any]]) -> Sandboxed:
+def _checked(process: Sandboxed, messages: list[dict[str, Any]]) -> Sandboxed:
     """Return `process` if it runs confined; else end it and raise."""
-    told: dict[str, Any] = {key: value for message in messages for key, value in message.items()}
-    if "layers" in told and "error" not in told:
-        process.report = Report(told["layers"])
+    reply: dict[str, Any] = {key: value for message in messages for key, value in message.items()}
+    if "layers" in reply and "error" not in reply:
+        process.report = Report(reply["layers"])
         return process
     process.kill_group()
     process.wait()
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()
-    if "refused" in told:
-        raise SandboxUnavailable(told["refused"])
+    if "refused" in reply:
+        raise SandboxUnavailable(reply["refused"])
     raise SandboxError(
-        told.get("error", f"the confined process ended at once, with status {process.returncode}")
+        reply.get("error", f"the confined process ended at once, with status {process.returncode}")
     )

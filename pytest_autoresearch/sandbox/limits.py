@@ -1,4 +1,4 @@
-"""What needs no permission: session, resource limits, descriptors, environment, privileges."""
+"""Layers that need no permission: session, limits, descriptors, environment, privileges."""
 
 from __future__ import annotations
 
@@ -8,36 +8,31 @@ import os
 import resource
 import signal
 import struct
-import sys
 from collections.abc import Iterable, Mapping
 
 from . import syscalls
 from .policy import Limits, SandboxError
 
 _CAPABILITY_VERSION_3 = 0x20080522
-
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
-
 _FROM_CALLER = ("LANG", "LC_ALL", "TZ")
 
 
 def lead_session() -> str:
-    """Lead a new session and process group; die with the thread that forked this process."""
+    """Become the leader of a new session and process group; die with the forking thread."""
     if os.getsid(0) != os.getpid():
         os.setsid()
-    if sys.platform != "linux":
-        return "ok: own process group; outlives its parent"
     die_with_parent()
     return "ok"
 
 
 def die_with_parent() -> None:
-    """Ask for SIGKILL when the parent ends; forks and new namespaces forget it."""
+    """Request SIGKILL when the parent ends; forks and new namespaces do not inherit this."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL, "PR_SET_PDEATHSIG")
 
 
 def refuse_threads() -> None:
-    """Raise if other threads run: Landlock and privileges bind the calling thread only.
+    """Raise if other threads run: Landlock and privileges confine the calling thread only.
 
     Raises:
         SandboxError: This process has more than one thread.
@@ -50,14 +45,8 @@ def refuse_threads() -> None:
 
 
 def apply_limits(limits: Limits) -> str:
-    """Lower the hard resource limits, never raising one; no core files."""
-    wanted = {
-        "CORE": 0,
-        "FSIZE": limits.file_bytes,
-        "NOFILE": limits.open_files,
-        "AS": limits.address_space,
-        "CPU": limits.cpu_seconds,
-    }
+    """Lower the hard resource limits, never raise one; disable core files."""
+    wanted = {"CORE": 0, "FSIZE": limits.file_bytes, "NOFILE": limits.open_files}
     for name, value in wanted.items():
         if value is not None:
             kind = getattr(resource, f"RLIMIT_{name}")
@@ -68,7 +57,7 @@ def apply_limits(limits: Limits) -> str:
 
 
 def close_descriptors(keep: Iterable[int]) -> str:
-    """Close every descriptor except 0, 1, 2 and `keep`; a missing one of the three is opened."""
+    """Close every descriptor except 0, 1, 2 and `keep`; open missing standard streams."""
     for standard in range(3):
         try:
             os.fstat(standard)
@@ -84,40 +73,38 @@ def close_descriptors(keep: Iterable[int]) -> str:
 def _close_between(low: int, end: int | None) -> None:
     if end is not None and low >= end:
         return
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            syscalls.syscall("close_range", low, 0xFFFFFFFF if end is None else end - 1, 0)
-            return
-    for name in os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd"):
+    with contextlib.suppress(OSError):  # no close_range before Linux 5.9
+        syscalls.syscall("close_range", low, 0xFFFFFFFF if end is None else end - 1, 0)
+        return
+    for name in os.listdir("/proc/self/fd"):
         if low <= int(name) and (end is None or int(name) < end):
             with contextlib.suppress(OSError):
                 os.close(int(name))
 
 
 def replace_environment(env: Mapping[str, str] | None) -> str:
-    """Make `env` the whole environment, and wipe the memory that held the old one."""
+    """Replace the environment by `env` and wipe the memory that held the old one."""
     if env is None:
         return "skipped: the policy keeps the caller's"
     os.environ.clear()
     os.environ.update(env)
-    if sys.platform == "linux":
-        # execve put the variables on the stack, where a candidate or /proc could read them still.
-        with open("/proc/self/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        start, end = int(fields[47]), int(fields[48])
-        if 0 < start < end:
-            ctypes.memset(start, 0, end - start)
+    # execve put the variables on the stack, where a candidate or /proc could still read them.
+    with open("/proc/self/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    start, end = int(fields[47]), int(fields[48])
+    if 0 < start < end:
+        ctypes.memset(start, 0, end - start)
     return f"ok: {len(env)} variables"
 
 
 def drop_privileges() -> str:
-    """Give up every capability, now and over any execve."""
+    """Drop every capability, now and across any execve."""
     bounding = 0
     for capability in range(64):
         try:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability, "PR_CAPBSET_DROP")
             bounding += 1
-        except OSError:  # past the last capability; or not privileged, so there are none to drop
+        except OSError:  # past the last capability, or unprivileged
             break
     with contextlib.suppress(OSError):
         syscalls.prctl(syscalls.PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
@@ -136,20 +123,20 @@ def candidate_environment(
     cuda_devices: str | None = None,
     extra: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The environment of a candidate: nothing of the caller's but its language and time zone.
+    """Return the environment of a candidate: of the caller's only language and time zone.
 
     Args:
-        home: The run folder: home, temporary and cache folders are or lie in it.
-        threads: CPU threads of numerical libraries, or None for their own choice.
+        home: The run folder, which holds the home, temporary and cache folders.
+        threads: CPU threads of numerical libraries, or None for their default.
         cuda_devices: Value of ``CUDA_VISIBLE_DEVICES``; None hides every device.
-        extra: Added last.
+        extra: Further variables; override the others.
     """
     env = {name: os.environ[name] for name in _FROM_CALLER if name in os.environ}
     env |= {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": home,
         "TMPDIR": home,
-        "USER": "candidate",  # else torch looks for a user database, which is not there
+        "USER": "candidate",  # without it torch looks for a user database, which is missing
         "LOGNAME": "candidate",
         "XDG_CACHE_HOME": f"{home}/.cache",
         "TORCHINDUCTOR_CACHE_DIR": f"{home}/.cache/inductor",

@@ -1,4 +1,4 @@
-"""Namespaces of the process's own, and the process that waits outside of them."""
+"""Linux namespaces: create them, and wait outside for the process inside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NoReturn
 
 from . import limits, syscalls
@@ -22,11 +22,11 @@ FLAGS: Mapping[str, int] = {
     "pid": PID,
     "mount": MOUNT,
 }
-"""Layer to the namespaces it makes; without privileges ``user`` has to come first."""
+"""Namespaces that each layer creates; without privileges ``user`` has to come first."""
 
 
 def unshare(layer: str) -> str:
-    """Leave the caller's namespaces for new ones.
+    """Move this process into new namespaces.
 
     Args:
         layer: A key of `FLAGS`.
@@ -56,11 +56,11 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def enter_pid_namespace(announce: Callable[[int], None]) -> None:
-    """Go on as process 1 of the namespace made before; the original process waits outside.
+def enter_pid_namespace() -> None:
+    """Continue as process 1 of the new namespace; the original process waits outside.
 
-    Returns in the inner process only. The outer one holds no descriptor, announces the inner
-    process by its outer id, and ends as that one ends. Either dies with its parent.
+    Returns in the inner process only. The outer one keeps no descriptor and ends as the inner
+    one ends. Either dies with its parent.
 
     Raises:
         OSError: No process could be forked.
@@ -70,14 +70,13 @@ def enter_pid_namespace(announce: Callable[[int], None]) -> None:
     if inner:
         os.close(alive)
         try:
-            announce(inner)
             limits.close_descriptors((held,))
             _wait_for(inner)
         finally:
             os._exit(70)
     limits.die_with_parent()
     os.close(held)
-    # The outer process may have ended before the line above; then nobody is left to end this one.
+    # If the outer process ended before the request above, no death of a parent will end this one.
     os.set_blocking(alive, False)
     with contextlib.suppress(BlockingIOError):
         if os.read(alive, 1) == b"":

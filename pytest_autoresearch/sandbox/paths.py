@@ -1,8 +1,8 @@
-"""Which files a confined process may read: an allow-list with holes.
+"""Readable files of a confined process: an allow-list with holes.
 
-A folder without anything hidden is granted as a whole; one with a hidden file in it is granted
-entry by entry (`Layout.rules`, for Landlock) or as a whole with the hidden entries covered
-(`Layout.holes`, for the private root), so that either mechanism alone hides.
+A folder without hidden files is granted as a whole. A folder that holds one is granted entry by
+entry (`Layout.rules`, for Landlock), and as a whole with the hidden entries covered
+(`Layout.holes`, for the private root), so that either mechanism alone hides them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,8 @@ from .landlock import LIST, READ, Rule
 from .policy import Policy, SandboxError
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-
 STATE_FOLDER = ".autoresearch"
-
 DEVICES = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
-
 GPU_DEVICES = tuple(
     f"/dev/nvidia{name}" for name in ("ctl", "-uvm", "-uvm-tools", "-modeset", "-caps")
 )
@@ -54,9 +51,7 @@ _MACHINE_WIDE = (
 )  # fmt: skip
 
 _GPU_PROC = ("driver", "devices", "modules", "interrupts")
-
 _LIBRARY_MARKS = ({"os.py", "abc.py", "types.py"}, {"os.pyc", "abc.pyc", "types.pyc"})
-
 _ZIPPED_LIBRARY = re.compile(r"python\d+t?\.zip")
 
 
@@ -66,9 +61,9 @@ class Layout:
 
     Attributes:
         roots: Real paths readable as a whole, except for `holes`.
-        holes: Real paths beneath roots that must not show what they hold.
+        holes: Real paths beneath roots whose contents must be covered.
         links: Symbolic links on the way to `roots`, with their targets.
-        rules: The same without any hole, as Landlock rules.
+        rules: The readable files without the holes, as Landlock rules.
     """
 
     roots: tuple[str, ...]
@@ -81,7 +76,7 @@ def layout(policy: Policy) -> Layout:
     """Return the readable files of `policy`; walks each folder once per process.
 
     Raises:
-        SandboxError: A writable folder is missing or contains something hidden.
+        SandboxError: A writable folder is missing or contains a hidden file.
     """
     return _layout(policy.read, policy.write, policy.hide, policy.gpu, policy.network)
 
@@ -98,18 +93,15 @@ def _layout(
     if not any(within(real, PACKAGE) for real, _ in listed):
         hidden.add(PACKAGE)
     _check_writable(write, hidden)
-    found = [*(resolve(path) for path in wanted), *listed]
-    # Walking what is installed takes a while; without hidden texts there is nothing to look for.
-    trusted = (
-        frozenset[str]()
-        if hide
-        else frozenset(real for real, _ in found) - {real for real, _ in listed}
-    )
-    return _combine(found, frozenset(hidden), trusted, strict=bool(hide))
+    resolved = [*(resolve(path) for path in wanted), *listed]
+    # Walking the installed files takes a while; it is needed only if texts are hidden.
+    installed = {real for real, _ in resolved} - {real for real, _ in listed}
+    trusted = frozenset[str]() if hide else frozenset(installed)
+    return _combine(resolved, frozenset(hidden), trusted, strict=bool(hide))
 
 
 def _combine(
-    found: list[tuple[str, list[tuple[str, str]]]],
+    resolved: list[tuple[str, list[tuple[str, str]]]],
     hidden: frozenset[str],
     trusted: frozenset[str],
     *,
@@ -118,7 +110,7 @@ def _combine(
     roots: list[str] = []
     holes: set[str] = set()
     rules: list[Rule] = []
-    for real in sorted({real for real, _ in found if os.path.exists(real)}):
+    for real in sorted({real for real, _ in resolved if os.path.exists(real)}):
         covered = any(within(real, root) for root in roots)
         if covered and not any(within(real, hole) for hole in holes):
             continue
@@ -131,7 +123,7 @@ def _combine(
             granted = _walk(real, hidden, strict)
             rules += granted.rules
             holes |= granted.holes
-    links = {link: target for _, chain in found for link, target in chain}
+    links = {link: target for _, chain in resolved for link, target in chain}
     return Layout(tuple(roots), tuple(sorted(holes)), tuple(links.items()), tuple(rules))
 
 
@@ -144,12 +136,12 @@ def _check_writable(write: tuple[str, ...], hidden: Iterable[str]) -> None:
             if within(secret, real):
                 raise SandboxError(
                     f"writable folder {path} holds {secret}, which must stay hidden; "
-                    "let the process write a folder of its own"
+                    "make another folder writable"
                 )
 
 
 def within(path: str, folder: str) -> bool:
-    """Whether `path` is `folder` or lies beneath it; both are real paths."""
+    """Return whether the real path `path` is `folder` or lies beneath it."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
@@ -170,12 +162,12 @@ def resolve(path: str) -> tuple[str, list[tuple[str, str]]]:
     return done, links
 
 
-# What a running interpreter needs
+# Files of the running interpreter
 
 
 @functools.cache
 def _interpreter() -> tuple[str, ...]:
-    """Paths of the running interpreter and its libraries: venv, Debian, pyenv, conda, uv alike."""
+    """Return paths of the interpreter and its libraries (venv, Debian, pyenv, conda, uv)."""
     paths = [*_standard_libraries(), *_site_folders(), f"{sys.prefix}/pyvenv.cfg"]
     for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix):
         paths += [f"{prefix}/{name}" for name in ("bin", "lib", "lib64", "include")]
@@ -193,20 +185,20 @@ def _standard_libraries() -> list[str]:
 
 
 def _site_folders() -> list[str]:
-    """Folders of installed packages that this interpreter imports from; no project folders."""
-    known = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    """Return the folders of installed packages on the import path, without project folders."""
+    packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     if site.ENABLE_USER_SITE:
-        known.add(site.getusersitepackages())
+        packages.add(site.getusersitepackages())
     return [
         path
-        for path in dict.fromkeys([*sys.path, *known])
+        for path in dict.fromkeys([*sys.path, *packages])
         if os.path.isdir(path)
-        and (path in known or os.path.basename(path) in ("site-packages", "dist-packages"))
+        and (path in packages or os.path.basename(path) in ("site-packages", "dist-packages"))
     ]
 
 
 def _unlisted_libraries() -> Iterator[str]:
-    """Package folders inside the standard library's that this interpreter does not use."""
+    """Yield package folders in the standard library's that this interpreter does not use."""
     used = {os.path.realpath(path) for path in _site_folders()}
     for library in _standard_libraries():
         for name in ("site-packages", "dist-packages"):
@@ -220,19 +212,19 @@ def _unlisted_libraries() -> Iterator[str]:
 
 @dataclass
 class _Granted:
-    """What a walk came to: rules and holes of one root."""
+    """Rules and holes of one root."""
 
     rules: list[Rule] = field(default_factory=list)
     holes: set[str] = field(default_factory=set)
 
 
 class _Secrets:
-    """Recognises what must be hidden: by path, by identity (hard links, mounts) and by content.
+    """Recognises hidden files by path, by identity (hard links, mounts) and by content.
 
     Args:
         hidden: Real paths.
-        strict: Whether texts are hidden at all; then other Python installations' standard
-            libraries, which hold the same texts, are too.
+        strict: Whether texts are hidden; then the standard libraries of other Python
+            installations, which hold the same texts, are hidden too.
     """
 
     def __init__(self, hidden: frozenset[str], strict: bool) -> None:
@@ -250,7 +242,7 @@ class _Secrets:
                     self._copies.setdefault(os.path.basename(path), set()).add(fingerprint)
 
     def foreign_library(self, folder: str, names: set[str]) -> bool:
-        """Whether `folder` is another installation's standard library."""
+        """Return whether `folder` is another installation's standard library."""
         return (
             self._strict
             and folder not in self._own
@@ -258,25 +250,25 @@ class _Secrets:
         )
 
     def folder(self, path: str, name: str) -> bool:
-        """Whether a folder is hidden as a whole."""
+        """Return whether a folder is hidden as a whole."""
         return path in self._paths or name == STATE_FOLDER
 
     def same(self, path: str) -> bool:
-        """Whether `path` is one of the secrets under another name."""
+        """Return whether `path` is a secret under another name."""
         status = os.stat(path, follow_symlinks=False)
         return status.st_dev in self._inodes.get(status.st_ino, ())
 
     def file(self, entry: os.DirEntry[str]) -> bool:
-        """Whether a file is one of the secrets, a link to one, or a verbatim copy."""
+        """Return whether a file is a secret, a link to one, or a verbatim copy."""
         if entry.path in self._paths or (entry.inode() in self._inodes and self.same(entry.path)):
             return True
         if self._strict and _ZIPPED_LIBRARY.fullmatch(entry.name):
             return True
-        known = self._copies.get(entry.name)
-        if not known:
+        copies = self._copies.get(entry.name)
+        if not copies:
             return False
         size = entry.stat(follow_symlinks=False).st_size
-        return any(size == other for other, _ in known) and (size, _digest(entry.path)) in known
+        return any(size == other for other, _ in copies) and (size, _digest(entry.path)) in copies
 
 
 def _digest(path: str) -> bytes:
@@ -308,13 +300,13 @@ _secrets = functools.lru_cache(maxsize=16)(_Secrets)
 def _visit(
     folder: str, secrets: _Secrets, stems: frozenset[str], holes: set[str]
 ) -> list[Rule] | None:
-    """Return the rules of `folder` if something in it is hidden; None grants it as a whole.
+    """Return the rules of `folder` if a file in it is hidden; None grants it as a whole.
 
     Args:
         folder: Real path.
-        secrets: What to hide.
+        secrets: Files to hide.
         stems: Module names whose compiled files here are hidden.
-        holes: Collects what is hidden.
+        holes: Collects the hidden paths.
     """
     try:
         with os.scandir(folder) as stream:
@@ -355,10 +347,10 @@ def _compiled(name: str, stems: frozenset[str]) -> bool:
 
 
 def process_rules(*, private: bool, network: bool, gpu: bool) -> Iterator[Rule]:
-    """Rules for ``/proc``: all of a private one, else this process and machine-wide figures.
+    """Yield the rules for ``/proc``: all of a private one, else this process and machine figures.
 
-    A process with network access is no candidate but a tool, whose own children look at
-    themselves there; Landlock still keeps it from other processes' memory and environment.
+    A process with network access is a tool, not a candidate; its children read their own entries
+    there. Landlock still denies other processes' memory and environment.
     """
     if private or network:
         yield Rule("/proc", READ)

@@ -1,4 +1,4 @@
-"""What a confined process may do, and what was really enforced: plain data, no mechanism."""
+"""Policy and report of a sandbox: plain data, no mechanism."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYERS = (
     "landlock",
     "seccomp",
 )
-"""Every layer, in the order in which it is attempted."""
+"""Every layer, in the order of the attempts."""
 
 COUNTED = ("landlock", "seccomp", "mount", "pid", "network", "ipc", "privileges")
 """The layers a headline counts; the others are preparation (``user``) or always succeed."""
@@ -33,11 +33,11 @@ _NAMESPACES = ("mount", "pid", "network", "ipc")
 
 
 class SandboxError(Exception):
-    """The process cannot be confined as asked and must not run: an infrastructure failure."""
+    """The process cannot be confined as requested and must not run: an infrastructure failure."""
 
 
 class SandboxUnavailable(SandboxError):
-    """Mode ``require`` was asked for and this machine cannot enforce it."""
+    """This machine cannot enforce what mode ``require`` needs."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +47,27 @@ class Limits:
     Attributes:
         file_bytes: Largest file (memory files included) a process may write.
         open_files: Descriptors a process may hold.
-        address_space: Bytes of address space; leave None on CUDA, which reserves far more than
-            it uses.
-        cpu_seconds: CPU seconds of one process, after which the kernel kills it.
         tmp_bytes: Size of the private ``/tmp``, where there is one.
         shm_bytes: Size of the private ``/dev/shm``, where there is one.
     """
 
     file_bytes: int | None = 8 << 30
     open_files: int | None = 4096
-    address_space: int | None = None
-    cpu_seconds: int | None = None
     tmp_bytes: int = 512 << 20
     shm_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What a confined process may reach. Everything not named here is out of reach.
+    """Files, devices and network a confined process may reach; nothing else is reachable.
 
     The running interpreter, its libraries and the system's shared libraries and tools are always
     readable; this package is not, unless `read` names it or a path inside it.
 
     Attributes:
-        read: Files and folders readable besides the interpreter; absolute. Missing ones are left
-            out.
-        write: Folders readable and writable; absolute, and they must exist. What lies beneath a
+        read: Absolute files and folders readable besides the interpreter; missing ones are
+            ignored.
+        write: Absolute folders readable and writable; they must exist. Everything beneath a
             writable folder is writable, even if `read` names it.
         devices: Device files usable besides null, zero, full, random and urandom.
         hide: Absolute files and folders that must be unreadable although they lie in readable
@@ -82,10 +77,9 @@ class Policy:
         gpu: Whether NVIDIA's control devices, ``/sys`` and the driver's files are reachable;
             name the leased ``/dev/nvidiaN`` in `devices`.
         keep_fds: Descriptors that stay open besides 0, 1 and 2.
-        env: The whole environment afterwards; None keeps the caller's. The memory that held the
-            caller's is wiped.
-        cwd: Working directory afterwards; None means the first of `write`, else ``/``.
-        limits: Resource limits.
+        env: The whole environment; None keeps the caller's. The memory that held the caller's is
+            wiped.
+        cwd: Working directory; None means the first of `write`, else ``/``.
         skip: Layers not to attempt (see `LAYERS`), for diagnosis.
     """
 
@@ -102,12 +96,12 @@ class Policy:
     skip: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return a dictionary that JSON can carry; `from_json` reads it back."""
+        """Return the policy as a dictionary for JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
-        """Read what `to_json` wrote."""
+        """Return the policy of a `to_json` dictionary."""
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
         }
@@ -117,34 +111,34 @@ class Policy:
 
 @dataclass(frozen=True)
 class Report:
-    """What is enforced on one confined process.
+    """State of each layer on one confined process.
 
     Attributes:
         layers: Layer name to ``"ok"`` or ``"ok: detail"``, ``"failed: reason"`` or
-            ``"skipped: reason"``. All that the other properties need is in here, so a report
-            crosses a process boundary as this mapping.
+            ``"skipped: reason"``. The other properties are computed from it, so a report crosses
+            a process boundary as this mapping.
     """
 
     layers: Mapping[str, str]
 
     def active(self, layer: str) -> bool:
-        """Whether `layer` is enforced."""
+        """Return whether `layer` is enforced."""
         return self.layers.get(layer, "").startswith("ok")
 
     @property
     def files_confined(self) -> bool:
-        """Whether only what the policy names can be read."""
+        """Whether only files that the policy names can be read."""
         return self.active("landlock") or self.active("mount")
 
     @property
     def offline(self) -> bool:
-        """Whether no network and no socket of the machine can be reached."""
+        """Whether the network and the machine's sockets are out of reach."""
         allowed = self.layers.get("network") == NETWORK_ALLOWED
         return not allowed and (self.active("network") or self.active("seccomp"))
 
     @property
     def group_kill(self) -> bool:
-        """Whether killing the process group surely ends every descendant."""
+        """Whether killing the process group is certain to end every descendant."""
         return self.active("pid") or self.active("seccomp")
 
     @property

@@ -1,7 +1,7 @@
-"""A root file system of the process's own: an empty tmpfs with only what the policy names.
+"""A private root file system: an empty tmpfs that shows only what the policy names.
 
-Everything up to the final pivot happens beneath a folder that nobody needs, and is undone when it
-fails; after the pivot there is no way back, so a failure there is a `SandboxError`.
+Everything before the final pivot happens beneath an unused folder and is undone if it fails. The
+pivot is irreversible, so a later failure is a `SandboxError`.
 """
 
 from __future__ import annotations
@@ -15,40 +15,33 @@ from . import paths, syscalls
 from .policy import Policy, SandboxError
 
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT = 1, 2, 4, 8, 32
-
 _BIND, _REC, _PRIVATE = 4096, 16384, 1 << 18
-
 _NOATIME, _NODIRATIME, _RELATIME = 1024, 2048, 1 << 21
-
 _DETACH = 2
-
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
-
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
-
 _STATVFS_RELATIME = 4096
 
 _BASES = ("/mnt", "/media", "/srv", "/opt", "/tmp", "/run", "/var", "/home", "/boot", "/dev/shm")
-
 _STANDARD_LINKS = {"fd": "fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def build(policy: Policy, layout: paths.Layout, *, own_proc: bool) -> tuple[str, bool]:
-    """Make the private root the root of this process; needs a mount namespace of its own.
+    """Replace the root of this process, which is in a mount namespace of its own.
 
     Args:
         policy: What to show.
         layout: Its readable files.
-        own_proc: Whether this process is in a process id namespace of its own.
+        own_proc: Whether this process is in its own process id namespace.
 
     Returns:
         State for the report, and whether ``/proc`` shows this namespace only.
 
     Raises:
-        OSError: Not permitted; the old root is still in place, untouched.
-        SandboxError: Failed half-way; nothing may run.
+        OSError: Not permitted; the old root is unchanged.
+        SandboxError: Failed half-way; the process must exit.
     """
     _mount("none", "/", flags=_REC | _PRIVATE)
     base = _unused_folder(policy, layout)
@@ -82,7 +75,7 @@ def _unused_folder(policy: Policy, layout: paths.Layout) -> str:
 
 
 class _Root:
-    """The new root while it is built at `base`, beneath the old one."""
+    """The new root, under construction at `base` beneath the old one."""
 
     def __init__(self, base: str) -> None:
         self._base = base
@@ -96,7 +89,7 @@ class _Root:
             options = f"mode=1777,size={size}"
             _mount("tmpfs", self._base + folder, "tmpfs", _NOSUID | _NODEV, options)
         devices = [*paths.DEVICES, *policy.devices, *(paths.GPU_DEVICES if policy.gpu else ())]
-        # A parent sorts before what lies in it, so that each is put on top of its surroundings.
+        # Sorting puts a folder before its contents, so that inner mounts come on top.
         work = [(path, "read") for path in layout.roots]
         work += [(path, "cover") for path in layout.holes]
         work += [(os.path.realpath(path), "write") for path in policy.write]
@@ -125,7 +118,7 @@ class _Root:
         _restrict(there, attributes)
 
     def _cover(self, path: str) -> None:
-        """Put an empty file or folder over `path`."""
+        """Cover `path` with an empty file or folder."""
         self._covers += 1
         cover = f"{self._base}/.cover/{self._covers}"
         if os.path.isdir(path):
@@ -135,7 +128,7 @@ class _Root:
         _mount(cover, self._base + path, flags=_BIND)
 
     def _point(self, path: str, folder: bool) -> str:
-        """Return the mount point for `path`, made if it is not there."""
+        """Return the mount point for `path`; create it if it is missing."""
         there = self._base + path
         if folder:
             os.makedirs(there, exist_ok=True)
@@ -193,11 +186,11 @@ def _restrict(target: str, attributes: int, *, nested: bool = True) -> None:
 
 
 def _remount(path: str, attributes: int) -> None:
-    """What `_restrict` does, before Linux 5.12."""
-    found = os.statvfs(path).f_flag
-    # Flags that an unprivileged remount cannot clear have to be repeated.
-    kept = found & (_RDONLY | _NOSUID | _NODEV | _NOEXEC | _NOATIME | _NODIRATIME)
-    kept |= _RELATIME if found & _STATVFS_RELATIME else 0
+    """Add mount attributes before Linux 5.12."""
+    current = os.statvfs(path).f_flag
+    # An unprivileged remount must repeat the flags that it cannot clear.
+    kept = current & (_RDONLY | _NOSUID | _NODEV | _NOEXEC | _NOATIME | _NODIRATIME)
+    kept |= _RELATIME if current & _STATVFS_RELATIME else 0
     _mount("none", path, flags=_REMOUNT | _BIND | kept | attributes)
 
 

@@ -1,4 +1,4 @@
-"""seccomp: a hand-assembled filter over system calls, for x86-64 and AArch64.
+"""seccomp: assemble and install a system call filter for x86-64 and AArch64.
 
 Instruction encoding: ``linux/bpf_common.h``; data layout: ``struct seccomp_data``.
 """
@@ -21,9 +21,9 @@ DENIED = (
     "mount", "umount2", "pivot_root", "chroot", "unshare", "setns", "move_mount", "open_tree",
     "open_tree_attr", "fsopen", "fsmount", "fsconfig", "fspick", "mount_setattr",
     "open_by_handle_at", "name_to_handle_at", "fanotify_init", "quotactl", "quotactl_fd",
-    # names that namespaces would have to keep apart
+    # names shared across processes, which only namespaces separate
     "shmget", "shmat", "shmctl", "semget", "msgget", "mq_open", "add_key", "request_key", "keyctl",
-    # kernel surface that training has no use for, and ways around this filter
+    # kernel interfaces that training does not need, and ways around this filter
     "bpf", "io_uring_setup", "io_uring_enter", "io_uring_register", "vmsplice", "lookup_dcookie",
     "personality", "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module",
     "syslog", "acct", "swapon", "swapoff", "reboot",
@@ -36,32 +36,24 @@ PRETENDED = (
     "utimes", "utimensat", "futimesat", "setxattr", "lsetxattr", "fsetxattr", "setxattrat",
     "removexattr", "lremovexattr", "fremovexattr", "removexattrat",
 )  # fmt: skip
-"""Changes to attributes of files anywhere, which Landlock does not govern."""
+"""Changes to file attributes, which Landlock does not cover; they appear to succeed."""
 
 _OTHERS_PRIORITY = {
     "setpriority": 1, "ioprio_set": 1, "sched_setscheduler": 0, "sched_setparam": 0,
     "sched_setattr": 0,
 }  # fmt: skip
-"""Calls that slow another process down, with the argument that names it (0 is oneself)."""
+"""Calls that slow another process down, with the index of the process id (0 is the caller)."""
 
 _SIGNALLING = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
-
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
-
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-
 _NEW_NAMESPACE = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x60000000
 
 _LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
-
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
-
 _NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
-
 _X32 = 0x40000000
-
 _SECCOMP_SET_MODE_FILTER = 1
-
 _SPEC_ALLOW = 1 << 2  # without it kernels before 5.16 slow the whole process down
 
 Instruction = tuple[int, int, int, int]
@@ -69,17 +61,16 @@ Instruction = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Filter:
-    """What the filter lets through.
+    """Rules of the filter.
 
     Attributes:
-        network: Whether sockets of the internet families (and netlink) may be made.
-        unix: Whether UNIX sockets may be made; safe only where no socket of the machine can be
+        network: Whether to allow sockets of the internet families and netlink.
+        unix: Whether to allow UNIX sockets; safe only where no socket of the machine can be
             named. Socket pairs are always allowed.
-        signals_only_to: Process id that alone may be signalled (besides the own group), where
-            nothing else keeps signals inside; else None.
-        guard_files: Whether changes that Landlock does not govern are kept from files by this
-            filter: modes, owners, times, and (in its first ABIs) truncation. Not needed on a
-            private root.
+        signals_only_to: The only process id (besides the own group) that may be signalled, where
+            no other layer confines signals; else None.
+        guard_files: Whether to prevent changes that Landlock does not cover: modes, owners, times
+            and (in its first ABIs) truncation. Not needed on a private root.
     """
 
     network: bool = False
@@ -100,7 +91,7 @@ class Filter:
         if machine == "x86_64":
             code += [(_AT_LEAST, 0, 1, _X32), fail(errno.ENOSYS)]
         code += [(_AT_LEAST, 0, 1, syscalls.FIRST_UNKNOWN), fail(errno.ENOSYS)]
-        # The C library then uses clone, whose flags a filter can see.
+        # The C library falls back to clone, whose flags a filter can read.
         code += on(machine, "clone3", fail(errno.ENOSYS))
         code += on(
             machine, "clone", *_argument(0), (_ANY_BIT, 0, 1, _NEW_NAMESPACE), fail(errno.EPERM),
@@ -108,10 +99,10 @@ class Filter:
         )  # fmt: skip
         code += on(machine, "socketpair", *_one_of(0, [_AF_UNIX], errno.EACCES))
         code += on(machine, "socket", *_one_of(0, families, errno.EACCES))
-        # A pretended success keeps every descendant in the one group that a killpg ends.
+        # A pretended success keeps every descendant in the group that killpg ends.
         for name in ("setsid", "setpgid"):
             code += on(machine, name, fail(0))
-        # Likewise nobody gets out of dying with the harness.
+        # Likewise, no process can cancel its death with the harness.
         code += on(machine, "prctl", *_none_of(0, [syscalls.PR_SET_PDEATHSIG], 0))
         code += on(machine, "ioctl", *_none_of(1, [_TIOCSTI, _TIOCLINUX], errno.EPERM))
         if self.signals_only_to is not None:
@@ -134,7 +125,7 @@ class Filter:
             code += on(machine, name, fail(0))
         for name in ("truncate", "file_setattr"):
             code += on(machine, name, fail(errno.EPERM))
-        # Opening for reading, yet with O_TRUNC, empties a file.
+        # O_RDONLY with O_TRUNC empties a file.
         for name, argument in (("open", 1), ("openat", 2)):
             code += on(
                 machine, name, *_argument(argument), (_AND, 0, 0, os.O_ACCMODE | os.O_TRUNC),
@@ -144,17 +135,16 @@ class Filter:
 
 
 LOAD_NUMBER: Instruction = (_LOAD, 0, 0, _NUMBER)
-
 PASS: Instruction = (_RETURN, 0, 0, _ALLOW)
 
 
 def fail(code: int) -> Instruction:
-    """Refuse the call with an errno; 0 pretends success."""
+    """Return an instruction that fails the call with errno `code`; 0 pretends success."""
     return (_RETURN, 0, 0, _ERROR | code)
 
 
 def _argument(index: int) -> tuple[Instruction, ...]:
-    """Load the low half; every argument looked at here is a C int."""
+    """Load the low half of an argument; every checked argument is a C int."""
     return ((_LOAD, 0, 0, _FIRST_ARGUMENT + 8 * index),)
 
 
@@ -171,7 +161,7 @@ def _none_of(index: int, refused: list[int], error: int) -> list[Instruction]:
 
 
 def on(machine: str, name: str, *body: Instruction) -> list[Instruction]:
-    """`body`, which must return, for one system call; falls through for the others."""
+    """Return code that runs `body`, which must end in a return, for one system call only."""
     code = syscalls.number(name, machine)
     return [] if code is None else [(_EQUAL, 0, len(body), code), *body]
 
@@ -186,7 +176,7 @@ class _Program(ctypes.Structure):
 
 
 def install(wanted: Filter) -> str:
-    """Filter the system calls of this process and its descendants, for ever.
+    """Filter the system calls of this process and its descendants, irrevocably.
 
     Returns:
         State for the report.
@@ -200,7 +190,7 @@ def install(wanted: Filter) -> str:
 
 
 def load(code: bytes) -> None:
-    """Put a program in force on the calling thread; raises OSError as `install` does."""
+    """Install a program on the calling thread; raises OSError like `install`."""
     memory = ctypes.create_string_buffer(code, len(code))
     program = _Program(len(code) // 8, ctypes.addressof(memory))
     try:

@@ -1,4 +1,4 @@
-"""Every escape attempt of `probe`, under every tier, as every user at hand."""
+"""Escape attempts of `probe` in every tier, as root and as an ordinary user."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ USERS = ["me", "ordinary user"] if os.getuid() == 0 else ["me"]
 
 @functools.cache
 def readable_interpreter() -> str:
-    """An interpreter that the ordinary user may run, or skip."""
+    """Return an interpreter that the ordinary user may run, or skip the test."""
     for python in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
         code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import pytest_autoresearch.sandbox"
         if os.path.exists(python) and run_as("ordinary user", [python, "-c", code]).returncode == 0:
@@ -63,7 +63,7 @@ def run_as(user: str, command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def arena(folder: Path, user: str, **settings: Any) -> dict[str, Any]:
-    """Run `probe`'s arena as `user`, and return what it prints."""
+    """Run `probe`'s arena as `user` and return its output."""
     python = sys.executable
     # pytest's own folders are private to this user
     work = Path("/var/tmp", f"arena-{os.getpid()}-{folder.name}")
@@ -87,7 +87,7 @@ def needs_namespaces() -> None:
 
 
 def everything_is_permitted() -> bool:
-    """Whether nothing but us stands in an attack's way: real root outside any container."""
+    """Return whether only the sandbox can block an attack: real root outside any container."""
     return os.getuid() == 0 and survey().active("mount") and os.path.exists("/dev/kmsg")
 
 
@@ -101,7 +101,7 @@ def test_there_are_enough_attacks():
 
 @pytest.mark.parametrize("user", USERS)
 def test_attacks_succeed_without_a_sandbox(tmp_path, user):
-    """The control: an attempt that is blocked here would prove nothing elsewhere."""
+    """Control: an attempt that is blocked here proves nothing about the sandbox."""
     result = arena(tmp_path, user, **TIERS["off"])
     expected = set(probe.ATTACKS) - {"large_file"}  # the limits hold in every mode
     if user != "me" or not everything_is_permitted():

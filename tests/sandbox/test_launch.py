@@ -1,4 +1,4 @@
-"""External commands under a policy; the report and its headline."""
+"""External commands under a policy, and the headline of the report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMESPACES = ("user", "network", "ipc", "pid", "mount")
 
 @pytest.fixture(params=["portable", "full"])
 def tier(request):
-    """Keyword arguments of a policy and the mode that go with a tier."""
+    """Return the keyword arguments of a policy and the mode of a tier."""
     if request.param != "portable" and not survey().active("mount"):
         pytest.skip("namespaces are not permitted here")
     skip = NAMESPACES if request.param == "portable" else ()
@@ -64,7 +64,7 @@ def test_command_writes_its_folder_and_reads_nothing_else(tmp_path, tier):
 
 
 @linux
-def test_hidden_files_and_state_are_not_shown(tmp_path, tier):
+def test_hidden_files_and_campaign_state_are_not_readable(tmp_path, tier):
     options, mode = tier
     for name in ("copy/open.txt", "copy/closed.txt", "copy/.autoresearch/ledger"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def test_virtual_environment_python_finds_its_packages(tmp_path, tier):
 
 
 @linux
-def test_standard_input_and_output_are_the_callers(tier):
+def test_standard_input_and_output_are_those_given(tier):
     options, mode = tier
     process = launch(
         ["cat"], Policy(**options), mode, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -162,13 +162,13 @@ def test_standard_input_and_output_are_the_callers(tier):
 
 
 @linux
-def test_a_missing_command_is_named():
-    with pytest.raises(SandboxError, match="command 'no-such-agent' is no program on PATH"):
+def test_missing_command_is_named():
+    with pytest.raises(SandboxError, match="command 'no-such-agent' not found on PATH"):
         launch(["no-such-agent"], Policy())
 
 
 @linux
-def test_a_file_that_cannot_be_executed_is_named(tmp_path):
+def test_file_that_cannot_be_executed_is_named(tmp_path):
     broken = tmp_path / "broken"
     broken.write_bytes(b"\x7fELFgarbage")
     broken.chmod(0o755)
@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_executed_is_named(tmp_path):
 
 
 @linux
-def test_a_working_directory_out_of_reach_is_named(tmp_path):
+def test_unreachable_working_directory_is_named(tmp_path):
     with pytest.raises(SandboxError, match=f"working directory {tmp_path}/gone cannot be entered"):
         launch(["true"], Policy(), cwd=str(tmp_path / "gone"))
 
@@ -190,7 +190,7 @@ def test_require_raises_before_the_command_runs(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-def test_survey_agrees_with_itself():
+def test_survey_is_cached_and_reports_every_layer():
     assert survey() is survey()
     assert tuple(survey().layers) == LAYERS
 
@@ -198,7 +198,7 @@ def test_survey_agrees_with_itself():
 def test_policy_survives_json():
     policy = Policy(
         read=("/a",), write=("/b",), devices=("/dev/nvidia0",), hide=("/c",), network=True,
-        gpu=True, keep_fds=(5, 6), env={"A": "1"}, cwd="/b", limits=Limits(cpu_seconds=9), skip=("pid",),
+        gpu=True, keep_fds=(5, 6), env={"A": "1"}, cwd="/b", limits=Limits(open_files=9), skip=("pid",),
     )  # fmt: skip
     assert Policy.from_json(json.loads(json.dumps(policy.to_json()))) == policy
     assert Policy.from_json(json.loads(json.dumps(Policy().to_json()))) == Policy()
@@ -232,12 +232,12 @@ def states(*failed: str, reason: str = "failed: unshare: EPERM") -> dict[str, st
         (states("seccomp", "landlock"), None, True),
     ],
 )
-def test_headline_and_verdict(layers, headline, verified):
+def test_headline_and_verified(layers, headline, verified):
     report = Report(layers)
     assert headline in (None, report.headline())
     assert report.verified is verified
 
 
-def test_an_empty_report_is_not_verified():
+def test_empty_report_is_not_verified():
     assert not Report({}).verified
     assert Report({}).headline().startswith("no confinement (0/7)")

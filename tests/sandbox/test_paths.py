@@ -1,4 +1,4 @@
-"""Which files are granted, and which are not although their folder is."""
+"""Readable files of a policy, and hidden ones in readable folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make(folder: Path, *names: str) -> None:
 
 
 def granted(found: Layout, path: Path) -> bool:
-    """Whether a rule lets `path` be read (rights 4, READ_FILE)."""
+    """Return whether a rule grants reading `path` (rights 4, READ_FILE)."""
     real = os.path.realpath(path)
     return any(
         rule.rights & 4 and within(real, os.path.realpath(rule.path)) for rule in found.rules
@@ -31,7 +31,7 @@ def granted(found: Layout, path: Path) -> bool:
 
 
 def shown(found: Layout, path: Path) -> bool:
-    """Whether a private root shows `path`."""
+    """Return whether a private root shows `path`."""
     real = os.path.realpath(path)
     roots = [root for root in found.roots if within(real, root)]
     holes = [hole for hole in found.holes if within(real, hole)]
@@ -39,12 +39,12 @@ def shown(found: Layout, path: Path) -> bool:
 
 
 def readable(found: Layout, path: Path) -> bool:
-    """Both mechanisms must agree."""
+    """Return whether `path` is readable; both mechanisms must agree."""
     assert granted(found, path) == shown(found, path), path
     return granted(found, path)
 
 
-def test_a_folder_without_secrets_is_one_rule(tmp_path):
+def test_folder_without_secrets_is_one_rule(tmp_path):
     make(tmp_path, "a", "b/c", "b/d")
     found = layout(Policy(read=(str(tmp_path),)))
     assert [rule.path for rule in found.rules if within(rule.path, str(tmp_path))] == [
@@ -52,7 +52,7 @@ def test_a_folder_without_secrets_is_one_rule(tmp_path):
     ]
 
 
-def test_a_hidden_file_is_left_out_and_its_neighbours_are_not(tmp_path):
+def test_hidden_file_is_unreadable_and_its_neighbours_are_readable(tmp_path):
     make(tmp_path, "pkg/secret.py", "pkg/open.py", "pkg/deep/other.py", "top.py")
     found = layout(Policy(read=(str(tmp_path),), hide=(str(tmp_path / "pkg/secret.py"),)))
     assert not readable(found, tmp_path / "pkg/secret.py")
@@ -81,7 +81,7 @@ def test_hard_links_and_copies_of_a_hidden_source_are_hidden(tmp_path):
     assert readable(found, tmp_path / "other/m.py")  # another text of the same name
 
 
-def test_a_hard_link_that_is_named_to_be_read_stays_hidden(tmp_path):
+def test_hard_link_to_a_hidden_file_stays_hidden_when_named(tmp_path):
     make(tmp_path, "m.py")
     os.link(tmp_path / "m.py", tmp_path / "link")
     found = layout(Policy(read=(str(tmp_path / "link"),), hide=(str(tmp_path / "m.py"),)))
@@ -98,14 +98,14 @@ def test_hiding_through_a_symbolic_link_hides_the_file(tmp_path):
     assert (str(tmp_path / "link"), "real") in found.links
 
 
-def test_a_hidden_folder_is_left_out(tmp_path):
+def test_hidden_folder_is_unreadable(tmp_path):
     make(tmp_path, "data/val.bin", "code.py")
     found = layout(Policy(read=(str(tmp_path),), hide=(str(tmp_path / "data"),)))
     assert not readable(found, tmp_path / "data/val.bin")
     assert readable(found, tmp_path / "code.py")
 
 
-def test_campaign_state_is_left_out_unless_a_path_in_it_is_named(tmp_path):
+def test_campaign_state_is_hidden_unless_a_path_in_it_is_named(tmp_path):
     make(tmp_path, ".autoresearch/data/val.bin", ".autoresearch/runs/7/train.py", "train.py")
     copy = tmp_path / ".autoresearch/runs/7"
     found = layout(Policy(read=(str(tmp_path), str(copy))))
@@ -114,7 +114,7 @@ def test_campaign_state_is_left_out_unless_a_path_in_it_is_named(tmp_path):
     assert readable(found, tmp_path / "train.py")
 
 
-def test_what_is_hidden_stays_hidden_when_named(tmp_path):
+def test_hidden_file_stays_hidden_when_named(tmp_path):
     make(tmp_path, "data/val.bin", "data/train.bin")
     hide = (str(tmp_path / "data"),)
     found = layout(Policy(read=(str(tmp_path / "data/val.bin"),), hide=hide))
@@ -122,21 +122,21 @@ def test_what_is_hidden_stays_hidden_when_named(tmp_path):
     assert str(tmp_path / "data/val.bin") not in found.roots
 
 
-def test_a_writable_folder_must_not_hold_a_secret(tmp_path):
+def test_writable_folder_must_not_hold_a_secret(tmp_path):
     make(tmp_path, "m.py")
     with pytest.raises(SandboxError, match="must stay hidden"):
         layout(Policy(write=(str(tmp_path),), hide=(str(tmp_path / "m.py"),)))
 
 
-def test_this_package_is_left_out_unless_named():
-    module = Path(PACKAGE, "judge.py")
+def test_this_package_is_hidden_unless_named():
+    module = Path(PACKAGE, "judge", "__init__.py")
     parent = os.path.dirname(PACKAGE)
     assert not granted(layout(Policy()), module)
     assert not readable(layout(Policy(read=(parent,))), Path(PACKAGE, "__init__.py"))
     assert granted(layout(Policy(read=(PACKAGE,))), Path(PACKAGE, "__init__.py"))
 
 
-def test_the_interpreter_its_library_and_its_packages_are_readable():
+def test_interpreter_library_and_packages_are_readable():
     found = layout(Policy())
     needed = [sys.executable, os.__file__, sysconfig.get_path("stdlib"), pytest.__file__]
     needed += [f"{sys.prefix}/pyvenv.cfg"] if sys.prefix != sys.base_prefix else []
@@ -145,7 +145,7 @@ def test_the_interpreter_its_library_and_its_packages_are_readable():
 
 
 def test_only_the_running_interpreters_library_is_readable(tmp_path):
-    """Other installations hold the same texts."""
+    """Hide other installations, which hold the same texts."""
     make(tmp_path, *(f"python3.9/{name}.py" for name in ("os", "abc", "types", "mailbox")), "x.py")
     secret = os.path.join(sysconfig.get_path("stdlib"), "mailbox.py")
     make(tmp_path, "python311.zip")
@@ -157,7 +157,7 @@ def test_only_the_running_interpreters_library_is_readable(tmp_path):
     assert readable(found, Path(os.__file__))
 
 
-def test_links_on_the_way_are_followed_one_by_one(tmp_path):
+def test_links_are_resolved_one_by_one(tmp_path):
     make(tmp_path, "real/inner/file")
     (tmp_path / "first").symlink_to("second")
     (tmp_path / "second").symlink_to(tmp_path / "real")
@@ -169,10 +169,10 @@ def test_links_on_the_way_are_followed_one_by_one(tmp_path):
     ]
 
 
-def test_a_loop_of_links_ends():
+def test_loop_of_links_ends():
     assert resolve("/proc/self/cwd/../../..")[0]
 
 
-def test_a_missing_path_is_left_out(tmp_path):
+def test_missing_path_is_ignored(tmp_path):
     found = layout(Policy(read=(str(tmp_path / "nowhere"),)))
     assert not any(within(rule.path, str(tmp_path)) for rule in found.rules)

@@ -1,4 +1,4 @@
-"""The filter program, run by an interpreter of the kernel's instructions, for both machines."""
+"""The filter program for both machines, run by an interpreter of classic BPF."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(program: bytes, arch: int, number: int, *arguments: int) -> int:
 
 
 def verdict(wanted: Filter, machine: str, name: str, *arguments: int) -> object:
-    """``"allowed"``, ``"killed"``, or the errno's name (``"pretended"`` for none)."""
+    """Return ``"allowed"``, ``"killed"``, or the errno's name (``"pretended"`` for none)."""
     number = syscalls.number(name, machine)
     assert number is not None
     result = run(wanted.program(machine), syscalls.AUDIT_ARCH[machine], number, *arguments)
@@ -64,7 +64,7 @@ def test_denied_calls_fail(machine):
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_leaving_the_group_is_pretended(machine):
+def test_leaving_the_group_only_appears_to_succeed(machine):
     assert verdict(Filter(), machine, "setsid") == "pretended"
     assert verdict(Filter(), machine, "setpgid", 0, 0) == "pretended"
     assert verdict(Filter(), machine, "prctl", 1, 0) == "pretended"
@@ -108,7 +108,7 @@ def test_terminal_injection_is_denied_and_other_requests_are_not(machine):
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_signals_stay_inside_where_nothing_else_keeps_them(machine):
+def test_signals_to_other_processes_are_denied_when_restricted(machine):
     wanted = Filter(signals_only_to=4242)
     for target, expected in ((4242, "allowed"), (0, "allowed"), (1, "EPERM"), (-1, "EPERM")):
         assert verdict(wanted, machine, "kill", target, 9) == expected

@@ -1,4 +1,4 @@
-"""A real training step inside, and GPU files on paper."""
+"""A real training step inside the sandbox."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ print("trained")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tier", ["portable", "full", "namespaces"])
-def test_a_model_trains_and_is_saved(tmp_path, tier):
+def test_model_trains_and_is_saved(tmp_path, tier):
     if tier != "portable" and not survey().active("mount"):
         pytest.skip("namespaces are not permitted here")
     skip = {
