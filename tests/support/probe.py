@@ -1,8 +1,8 @@
-"""Escape attempts: what a hostile train.py would try, one function each.
+"""Escape attempts of a hostile train.py, one function each.
 
-``python probe.py attack`` runs them inside a sandbox, reading what to attack from standard input
-(JSON) and printing name to outcome. ``python probe.py arena SETTINGS`` sets up what they attack
-and runs them confined; it needs the package, and runs as whichever user starts it.
+``python probe.py attack`` runs them inside a sandbox: it reads the targets from standard input
+(JSON) and prints name to outcome. ``python probe.py arena SETTINGS`` sets up the targets and runs
+the attempts confined; it needs the package and runs as the user who starts it.
 Standard library only.
 """
 
@@ -32,29 +32,29 @@ ATTACKS: dict[str, Callable[[Target], object]] = {}
 PRIVILEGED: set[str] = set()
 MAIN_PROCESS: set[str] = set()
 CONTROLS = ("write_run_folder", "read_training_text", "pair_of_sockets", "anonymous_memory_file")
-"""Not attacks: what a candidate must be able to do."""
+"""Not attacks: actions that a candidate must be able to perform."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Blocked(Exception):
-    """The attempt came to nothing without an errno to show for it."""
+    """The attempt failed without an errno."""
 
 
 def attack(function: Callable[[Target], object]) -> Callable[[Target], object]:
-    """An attempt that any user's process gets away with, unless it is confined."""
+    """Register an attempt that succeeds for any user's process unless it is confined."""
     ATTACKS[function.__name__] = function
     return function
 
 
 def privileged(function: Callable[[Target], object]) -> Callable[[Target], object]:
-    """An attempt that needs root, a kernel option, or a machine that is no container."""
+    """Register an attempt that needs root, a kernel option, or a machine outside a container."""
     PRIVILEGED.add(function.__name__)
     return attack(function)
 
 
 def of_main_process(function: Callable[[Target], object]) -> Callable[[Target], object]:
-    """An attempt about the confined process itself, which a fork of it could not make."""
+    """Mark an attempt that the confined process itself must make, not a fork of it."""
     MAIN_PROCESS.add(function.__name__)
     return function
 
@@ -72,7 +72,7 @@ def call(target: Target, name: str, *arguments: object) -> int:
 
 
 def reached(target: Target, name: str, *arguments: object) -> str:
-    """Make a call with senseless arguments: complaints about those mean it was let through."""
+    """Make a call with invalid arguments: an error about these means that the call is allowed."""
     try:
         return str(call(target, name, *arguments))
     except OSError as error:
@@ -100,7 +100,7 @@ def tcp_over_ipv6(target: Target) -> object:
 
 @attack
 def udp_to_this_machine(target: Target) -> object:
-    """Send a datagram, as a DNS tunnel would."""
+    """Send a datagram, like a DNS tunnel."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
         made.sendto(b"x", ("127.0.0.1", target["tcp"]))
 
@@ -121,20 +121,20 @@ def raw_socket(target: Target) -> object:
 
 @attack
 def netlink_socket(target: Target) -> object:
-    """Ask the kernel for the machine's interfaces and routes."""
+    """Open a netlink socket to the kernel's interfaces and routes."""
     socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).close()
 
 
 @attack
 def unix_name(target: Target) -> object:
-    """Connect to an abstract UNIX socket, as of a desktop bus."""
+    """Connect to an abstract UNIX socket, such as a desktop bus."""
     with socket.socket(socket.AF_UNIX) as made:
         made.connect("\0" + target["unix_name"])
 
 
 @attack
 def unix_path(target: Target) -> object:
-    """Connect to a UNIX socket by path, as of Docker or an ssh agent."""
+    """Connect to a UNIX socket by path, such as Docker's or an ssh agent's."""
     with socket.socket(socket.AF_UNIX) as made:
         made.connect(target["unix_path"])
 
@@ -156,31 +156,31 @@ def read_validation(target: Target) -> object:
 
 @attack
 def read_validation_through_own_root(target: Target) -> object:
-    """The same through /proc/self/root."""
+    """Open it through /proc/self/root."""
     return Path("/proc/self/root" + target["validation"]).read_text()[:20]
 
 
 @attack
 def read_validation_through_victims_root(target: Target) -> object:
-    """The same through another process's root."""
+    """Open it through another process's root."""
     return Path(f"/proc/{target['victim']}/root{target['validation']}").read_text()[:20]
 
 
 @attack
 def read_validation_through_victims_cwd(target: Target) -> object:
-    """The same through another process's working directory."""
+    """Open it through another process's working directory."""
     return Path(f"/proc/{target['victim']}/cwd/validation.bin").read_text()[:20]
 
 
 @attack
 def read_validation_through_victims_descriptor(target: Target) -> object:
-    """The same through another process's open file."""
+    """Open it through another process's open file."""
     return Path(f"/proc/{target['victim']}/fd/{target['victim_fd']}").read_text()[:20]
 
 
 @attack
 def read_validation_through_hard_link(target: Target) -> object:
-    """Link the data into the run folder and read it there."""
+    """Create a hard link to the data in the run folder and read it."""
     link = Path(target["run"], "hard")
     os.link(target["validation"], link)
     return link.read_text()[:20]
@@ -188,7 +188,7 @@ def read_validation_through_hard_link(target: Target) -> object:
 
 @attack
 def read_validation_through_symbolic_link(target: Target) -> object:
-    """Link the data into the run folder symbolically."""
+    """Create a symbolic link to the data in the run folder and read it."""
     link = Path(target["run"], "soft")
     link.symlink_to(target["validation"])
     return link.read_text()[:20]
@@ -196,7 +196,7 @@ def read_validation_through_symbolic_link(target: Target) -> object:
 
 @privileged
 def read_validation_by_handle(target: Target) -> object:
-    """Name the data by file handle, past every path check."""
+    """Open the data by file handle, which bypasses path checks."""
     handle = ctypes.create_string_buffer(struct.pack("Ii", 120, 0) + bytes(120))
     number = ctypes.create_string_buffer(8)
     path = target["validation"].encode()
@@ -214,7 +214,7 @@ def list_validation_folder(target: Target) -> object:
 
 @attack
 def stat_validation(target: Target) -> object:
-    """Learn size and times of the data."""
+    """Read size and times of the data."""
     return os.stat(target["validation"]).st_size
 
 
@@ -241,7 +241,7 @@ def read_disk(target: Target) -> object:
 
 @privileged
 def make_disk_node(target: Target) -> object:
-    """Make a node of the block device in the run folder and read it."""
+    """Make a node of the block device in the run folder."""
     node = os.path.join(target["run"], "disk")
     os.mknod(node, 0o600 | 0o060000, os.stat(target["run"]).st_dev)
     return "made"
@@ -256,7 +256,7 @@ def environment_secret(target: Target) -> object:
 @attack
 @of_main_process
 def environment_secret_in_memory(target: Target) -> object:
-    """Find it in the block that execve was given."""
+    """Find it in the environment block of execve."""
     block = Path("/proc/self/environ").read_bytes()
     if b"PROBE_API_KEY" not in block:
         raise Blocked("not in the block")
@@ -267,25 +267,25 @@ def environment_secret_in_memory(target: Target) -> object:
 
 @attack
 def write_conftest(target: Target) -> object:
-    """Plant code that the next pytest session imports."""
+    """Write code that the next pytest session imports."""
     Path(target["repo"], "conftest.py").write_text("x")
 
 
 @attack
 def write_git_hook(target: Target) -> object:
-    """Plant a hook that the next commit runs."""
+    """Write a hook that the next commit runs."""
     Path(target["repo"], ".git/hooks/post-commit").write_text("x")
 
 
 @attack
 def write_own_source(target: Target) -> object:
-    """Change one's own train.py after it was checked."""
+    """Change train.py after it was checked."""
     Path(target["copy"], "train.py").write_text("x")
 
 
 @privileged
 def write_installed_package(target: Target) -> object:
-    """Plant a .pth file beside the installed packages."""
+    """Write a .pth file beside the installed packages."""
     planted = Path(target["site"], "zz_probe.pth")
     planted.write_text("")
     planted.unlink()
@@ -293,7 +293,7 @@ def write_installed_package(target: Target) -> object:
 
 @attack
 def write_temporary_folder_of_machine(target: Target) -> object:
-    """Leave a file in the machine's /tmp for another trial."""
+    """Leave a file in the machine's /tmp for another run."""
     Path("/tmp", target["tag"]).write_text("x")
     if not _of_machine(target, "/tmp"):
         raise Blocked("private folder")
@@ -301,7 +301,7 @@ def write_temporary_folder_of_machine(target: Target) -> object:
 
 @attack
 def write_shared_memory_of_machine(target: Target) -> object:
-    """Leave a file in the machine's /dev/shm for another trial."""
+    """Leave a file in the machine's /dev/shm for another run."""
     Path("/dev/shm", target["tag"]).write_text("x")
     if not _of_machine(target, "/dev/shm"):
         raise Blocked("private folder")
@@ -365,7 +365,7 @@ def signal_victim(target: Target) -> object:
 
 @attack
 def signal_parent(target: Target) -> object:
-    """Signal whoever started this process."""
+    """Signal the process that started this one."""
     if os.getppid() == 0:
         raise Blocked("no parent is visible")
     os.kill(target["launcher"], signal.SIGCONT)
@@ -416,7 +416,7 @@ def read_victims_command(target: Target) -> object:
 
 @attack
 def list_processes(target: Target) -> object:
-    """See which processes run on the machine."""
+    """List the processes of the machine."""
     if str(target["victim"]) not in os.listdir("/proc"):
         raise Blocked("not among them")
 
@@ -435,7 +435,7 @@ def limit_victim(target: Target) -> object:
 
 @attack
 def pin_victim(target: Target) -> object:
-    """Choose another process's processors."""
+    """Set another process's CPU affinity."""
     os.sched_setaffinity(target["victim"], os.sched_getaffinity(0))
 
 
@@ -447,7 +447,7 @@ def shared_segment_of_victim(target: Target) -> object:
 
 @attack
 def leave_process_group(target: Target) -> object:
-    """Lead a session of one's own, out of reach of a group kill."""
+    """Start a new session, out of reach of a group kill."""
     if (child := os.fork()) == 0:
         before = os.getpgid(0)
         os.setsid()
@@ -458,7 +458,7 @@ def leave_process_group(target: Target) -> object:
 
 @attack
 def outlive_parent(target: Target) -> object:
-    """Cancel being killed with the harness."""
+    """Cancel the signal on the death of the harness."""
     armed = ctypes.c_int(0)
     libc.prctl(1, ctypes.c_ulong(signal.SIGUSR1), 0, 0, 0)
     libc.prctl(2, ctypes.byref(armed), 0, 0, 0)
@@ -478,7 +478,7 @@ def push_into_terminal(target: Target) -> object:
 @attack
 @of_main_process
 def gain_by_execve(target: Target) -> object:
-    """Rely on set-user-id programs."""
+    """Gain privileges by a set-user-id program."""
     if "NoNewPrivs:\t1" in Path("/proc/self/status").read_text():
         raise Blocked("no_new_privs")
 
@@ -515,13 +515,13 @@ def change_root(target: Target) -> object:
 
 @privileged
 def new_user_namespace(target: Target) -> object:
-    """Regain capabilities in a namespace of one's own."""
+    """Regain capabilities in a new user namespace."""
     checked(libc.unshare(0x10000000))
 
 
 @privileged
 def new_user_namespace_by_clone(target: Target) -> object:
-    """The same with clone."""
+    """Create a user namespace with clone."""
     pid = call(target, "clone", 0x10000000 | signal.SIGCHLD, 0, 0, 0, 0)
     if pid == 0:
         os._exit(0)
@@ -530,7 +530,7 @@ def new_user_namespace_by_clone(target: Target) -> object:
 
 @privileged
 def new_user_namespace_by_clone3(target: Target) -> object:
-    """The same with clone3, whose flags a filter cannot see."""
+    """Create a user namespace with clone3, whose flags a filter cannot read."""
     arguments = struct.pack("8Q", 0x10000000, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)
     pid = call(target, "clone3", arguments, len(arguments))
     if pid == 0:
@@ -553,13 +553,13 @@ def load_kernel_program(target: Target) -> object:
 
 @privileged
 def asynchronous_ring(target: Target) -> object:
-    """Reach io_uring, which a filter cannot look into."""
+    """Reach io_uring, whose operations a filter cannot see."""
     return reached(target, "io_uring_setup", 0, bytes(120))
 
 
 @privileged
 def handle_page_faults(target: Target) -> object:
-    """Reach userfaultfd, a favourite of kernel exploits."""
+    """Reach userfaultfd, which many kernel exploits use."""
     return reached(target, "userfaultfd", 1)
 
 
@@ -621,7 +621,7 @@ def anonymous_memory_file(target: Target) -> object:
 
 
 def hunt(target: Target) -> dict[str, object]:
-    """Look for the needles in every .py, .pyc and zip file within reach; say which were found."""
+    """Search every reachable .py, .pyc and zip file for the needles; return those found."""
     needles = re.compile(b"|".join(re.escape(needle.encode()) for needle in target["needles"]))
     found: dict[str, str] = {}
     read = 0
@@ -676,7 +676,7 @@ def _through_import(name: str) -> Iterator[str]:
 
 
 def run_attacks(target: Target) -> dict[str, str]:
-    """Try every attack in a process of its own; return name to ``OPEN…`` or ``blocked…``."""
+    """Run every attack in a separate process; return name to ``OPEN…`` or ``blocked…``."""
     results = {}
     for name, function in ATTACKS.items():
         if name in MAIN_PROCESS:
@@ -709,7 +709,7 @@ def inside() -> None:
 
 
 def _of_machine(target: Target, folder: str) -> bool:
-    """Whether `folder` is the one that the arena sees under that name."""
+    """Return whether `folder` is the one that the arena sees under that name."""
     status = os.stat(folder)
     return [status.st_dev, status.st_ino] == target["folders"][folder]
 
@@ -718,10 +718,10 @@ def _of_machine(target: Target, folder: str) -> bool:
 
 
 def arena(settings: dict[str, Any]) -> dict[str, Any]:
-    """Set up what the attacks need, run them confined as `settings` say, return the outcome.
+    """Set up the targets, run the attacks confined by `settings` and return the outcome.
 
     Settings: ``root`` (of the source tree), ``folder`` (to work in), ``mode``, ``skip`` (layers),
-    ``refuse_namespaces`` (as a container does), ``hide`` (modules to hide and to hunt for).
+    ``refuse_namespaces`` (like a container), ``hide`` (modules to hide and to search for).
     """
     sys.path.insert(0, settings["root"])
     from pytest_autoresearch import sandbox
@@ -764,10 +764,10 @@ def arena(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hidden_texts(modules: list[str], copy: Path) -> Target:
-    """What to hide and what to hunt for: a line of each module that its compiled form holds too.
+    """Return files to hide and needles: a line of each module, also in its compiled form.
 
-    The candidate's own folder gets further names of, and a copy of, hidden texts. The last needle
-    is of a module that is not hidden.
+    The candidate's folder gets links to, and a copy of, hidden texts. The last needle is of a
+    module that is not hidden.
     """
     library = Path(os.__file__).parent
     names = [name for name in modules if (library / name).exists()]
@@ -797,7 +797,7 @@ def _hidden_texts(modules: list[str], copy: Path) -> Target:
 
 
 def _needle(source: Path) -> str:
-    """A line of a docstring, which the compiled file holds unchanged."""
+    """Return a line of a docstring, which the compiled file contains unchanged."""
     tree = ast.parse(source.read_bytes())
     kinds = (ast.FunctionDef, ast.ClassDef, ast.Module)
     for node in ast.walk(tree):
@@ -866,7 +866,7 @@ def _make_targets(folder: Path, stack: contextlib.ExitStack) -> Target:
 
 
 def refuse_namespaces() -> None:
-    """Do what a container's default profile does: refuse unshare and mount."""
+    """Refuse unshare and mount, like a container's default profile."""
     from pytest_autoresearch.sandbox import seccomp, syscalls
 
     machine = os.uname().machine
