@@ -1,4 +1,4 @@
-"""Proposers by name; backends are imported when they are created."""
+"""Proposers by name; the SDKs they need are imported when they are first called."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.experiment import Experiment
 from ..core.proposal import Proposer
-
-if TYPE_CHECKING:
-    from ..ledger.spend import CostBudget
-    from ..sandbox.policy import Mode
+from ..ledger.spend import CostBudget
+from ..sandbox.policy import Mode
+from .agents.command import create_agent
+from .draft import WithControl
+from .llm.anthropic import DEFAULT_MODEL, AnthropicProposer
+from .llm.openai import ChatCompletionsProposer
+from .replay import OneFile, Replay
+from .search.gp import GaussianProcess
+from .search.literals import LiteralSearch, ratchet, uniform
 
 ENTRY_POINTS = "pytest_autoresearch.proposers"
 
@@ -73,68 +78,18 @@ def with_settings(proposer: Proposer, settings: Settings) -> Proposer:
             setattr(proposer, name, value)
     if settings.control < 2:
         return proposer
-    from .draft import WithControl
-
     return WithControl(proposer, BUILT_IN[search()]("", Path()), settings.control)
 
 
-def _gp(argument: str, root: Path) -> Proposer:
-    from .search.gp import GaussianProcess
-
-    return GaussianProcess()
-
-
-def _ratchet(argument: str, root: Path) -> Proposer:
-    from .search.literals import LiteralSearch, ratchet
-
-    return LiteralSearch("ratchet", ratchet)
-
-
-def _random(argument: str, root: Path) -> Proposer:
-    from .search.literals import LiteralSearch, uniform
-
-    return LiteralSearch("random", uniform)
-
-
-def _replay(argument: str, root: Path) -> Proposer:
-    from .replay import Replay
-
-    return Replay(root / argument)
-
-
-def _file(argument: str, root: Path) -> Proposer:
-    from .replay import OneFile
-
-    return OneFile(root / argument)
-
-
-def _anthropic(argument: str, root: Path) -> Proposer:
-    from .llm.anthropic import DEFAULT_MODEL, AnthropicProposer
-
-    return AnthropicProposer(model=argument or DEFAULT_MODEL)
-
-
-def _openai(argument: str, root: Path) -> Proposer:
-    from .llm.openai import ChatCompletionsProposer
-
-    return ChatCompletionsProposer(model=argument)
-
-
-def _command(argument: str, root: Path) -> Proposer:
-    from .agents.command import create_agent
-
-    return create_agent(argument, root)
-
-
 BUILT_IN: dict[str, Callable[[str, Path], Proposer]] = {
-    "anthropic": _anthropic,
-    "openai": _openai,
-    "command": _command,
-    "gp": _gp,
-    "ratchet": _ratchet,
-    "random": _random,
-    "replay": _replay,
-    "file": _file,
+    "anthropic": lambda argument, root: AnthropicProposer(argument or DEFAULT_MODEL),
+    "openai": lambda argument, root: ChatCompletionsProposer(argument),
+    "command": create_agent,
+    "gp": lambda argument, root: GaussianProcess(),
+    "ratchet": lambda argument, root: LiteralSearch("ratchet", ratchet),
+    "random": lambda argument, root: LiteralSearch("random", uniform),
+    "replay": lambda argument, root: Replay(root / argument),
+    "file": lambda argument, root: OneFile(root / argument),
 }
 """Name before the colon to factory, which gets the text after it and the project root."""
 

@@ -111,7 +111,7 @@ Tokens: 2.5k sent, 100 received. Cost: $0.02 message, $0.03 session.
               failure="litellm.AuthenticationError: bad key")),
     ],
 )  # fmt: skip
-def test_what_a_cli_says_of_itself_is_read(name: str, output: str, told: AgentReply) -> None:
+def test_reply_of_a_cli_is_parsed(name: str, output: str, told: AgentReply) -> None:
     assert RECIPES[name].read(output, "last words") == told
 
 
@@ -124,16 +124,14 @@ def test_what_a_cli_says_of_itself_is_read(name: str, output: str, told: AgentRe
      "Cost: $1.2.3 session\nCost: $1.2.3\nModel:\nCost: 9999999999999", "\0\ud800",
      '{"result": "' + "[" * 5000 + '"}', "[" * 100_000, '{"a":' * 100_000],
 )  # fmt: skip
-def test_readers_take_whatever_is_printed(
-    read: Callable[[str, str], AgentReply], output: str
-) -> None:
+def test_any_output_is_parsed(read: Callable[[str, str], AgentReply], output: str) -> None:
     told = read(output, "")
     assert isinstance(told.text, str)
     assert told.usage.cost_usd is None
     assert told.usage.input_tokens == 0
 
 
-def test_codex_keeps_its_own_confinement_where_ours_is_not() -> None:
+def test_codex_keeps_its_own_sandbox_without_ours() -> None:
     asked = AgentRequest(("train.py",), Path("p"), Path("last"), "", "", "", 1.0, confined=True)
     bypass = "--dangerously-bypass-approvals-and-sandbox"
     assert bypass in RECIPES["codex"].argv(asked)

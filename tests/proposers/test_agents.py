@@ -99,7 +99,7 @@ def after(proposal: Proposal, **files: str) -> str:
 # An agent that behaves
 
 
-def test_what_an_agent_edits_is_its_proposal(hire: Hire) -> None:
+def test_agents_edits_become_the_proposal(hire: Hire) -> None:
     proposal = hire(RAISE + SAY + "echo 'Model: tiny-1'; echo 'Idea: a deeper one'").propose(
         context()
     )
@@ -114,7 +114,7 @@ def test_what_an_agent_edits_is_its_proposal(hire: Hire) -> None:
     assert proposal.meta["sandbox"]
 
 
-def test_the_prompt_comes_by_file_and_as_standard_input(hire: Hire) -> None:
+def test_prompt_is_a_file_and_standard_input(hire: Hire) -> None:
     script = (
         'cat > "$HOME/got"; cmp "$HOME/got" "$1" || exit 1\n'
         'grep -q "# lower it" "$1" && grep -q "attempt 3" "$1" && [ "$2" = big-1 ] || exit 2\n'
@@ -124,21 +124,21 @@ def test_the_prompt_comes_by_file_and_as_standard_input(hire: Hire) -> None:
     assert agent.propose(context()).usage.model == "big-1"
 
 
-def test_an_agent_sees_a_plain_copy_of_what_it_may_know(hire: Hire) -> None:
+def test_agent_works_in_a_plain_copy(hire: Hire) -> None:
     script = RAISE + 'echo "Hypothesis: $(find . -type f | sort | xargs)"'
     proposal = hire(script).propose(context(**{"train.py": SOURCE, "model/net.py": "X = 1\n"}))
     assert proposal.hypothesis == "model/net.py ./prepare.py ./program.md ./train.py"
     assert proposal.title == "LR 0.02 -> 0.03"
 
 
-def test_what_tools_keep_for_themselves_is_no_change(hire: Hire) -> None:
+def test_hidden_files_and_caches_are_ignored(hire: Hire) -> None:
     script = RAISE + (
         "mkdir -p __pycache__ .agent; touch .agent.history .agent/log __pycache__/train.pyc"
     )
     assert after(hire(script).propose(context())) == SOURCE.replace("0.02", "0.03")
 
 
-def test_an_agent_that_cannot_edit_may_answer_with_blocks(hire: Hire) -> None:
+def test_agent_may_answer_with_blocks(hire: Hire) -> None:
     script = (
         "cat <<'END'\nTitle: raise\n\ntrain.py\n<<<<<<< SEARCH\nLR = 0.02\n=======\nLR = 0.03\n"
         ">>>>>>> REPLACE\nEND\n"
@@ -146,7 +146,7 @@ def test_an_agent_that_cannot_edit_may_answer_with_blocks(hire: Hire) -> None:
     assert after(hire(script).propose(context())) == SOURCE.replace("0.02", "0.03")
 
 
-def test_the_example_of_the_documentation_runs(hire: Hire) -> None:
+def test_example_of_the_documentation_runs(hire: Hire) -> None:
     text = (Path(__file__).parents[2] / "docs" / "proposers.md").read_text()
     [example] = re.findall(r"```python\n(#!.*?# agent\.py\n.*?)```", text, re.DOTALL)
     proposal = hire(example).propose(context())
@@ -163,7 +163,7 @@ def test_the_example_of_the_documentation_runs(hire: Hire) -> None:
         ("echo '# tuned' >> train.py", "change nothing that runs"),
     ],
 )
-def test_what_does_not_apply_is_sent_back_with_a_fresh_copy(
+def test_unusable_answer_is_sent_back_with_a_fresh_copy(
     hire: Hire, first: str, complaint: str
 ) -> None:
     script = (
@@ -176,7 +176,7 @@ def test_what_does_not_apply_is_sent_back_with_a_fresh_copy(
     assert proposal.usage.requests == 2
 
 
-def test_success_without_any_change_is_an_invalid_answer_in_the_end(hire: Hire) -> None:
+def test_answer_without_changes_is_invalid_after_the_repairs(hire: Hire) -> None:
     with pytest.raises(ProposalInvalid, match="after 2 repairs") as caught:
         hire("echo 'API error: 401'; echo 'Cost: $0.10'; exit 0").propose(context())
     assert caught.value.usage.requests == 3
@@ -213,9 +213,7 @@ def test_success_without_any_change_is_an_invalid_answer_in_the_end(hire: Hire) 
         ("yes 'LR = 1' | head -c 3000000 > train.py", "left no train.py"),
     ],
 )  # fmt: skip
-def test_a_forbidden_change_is_said_and_nothing_of_it_is_used(
-    hire: Hire, deed: str, complaint: str
-) -> None:
+def test_forbidden_change_is_invalid_and_named(hire: Hire, deed: str, complaint: str) -> None:
     with pytest.raises(ProposalInvalid) as caught:
         hire(RAISE + deed + "\n" + SAY).propose(context())
     assert complaint in str(caught.value)
@@ -225,13 +223,13 @@ def test_a_forbidden_change_is_said_and_nothing_of_it_is_used(
 
 
 @pytest.mark.parametrize("folder", ["model", ".model"])
-def test_a_folder_that_was_made_a_link_is_not_followed(hire: Hire, folder: str) -> None:
+def test_folder_replaced_by_a_link_is_not_followed(hire: Hire, folder: str) -> None:
     script = f'mv {folder} "$HOME/m"; echo Y=1 > "$HOME/m/net.py"; ln -s "$HOME/m" {folder}'
     with pytest.raises(ProposalInvalid, match=folder):
         hire(script).propose(context(**{"train.py": SOURCE, f"{folder}/net.py": "X = 1\n"}))
 
 
-def test_a_file_of_nothing_but_repeats_is_taken_whole(hire: Hire) -> None:
+def test_file_of_repeated_lines_is_replaced_whole(hire: Hire) -> None:
     blank = "\n" * 300
     source = blank + SOURCE
     script = "yes '' | head -c 1000000 > train.py\n"
@@ -241,7 +239,7 @@ def test_a_file_of_nothing_but_repeats_is_taken_whole(hire: Hire) -> None:
 
 
 @confined
-def test_nothing_is_written_outside_of_the_copy(
+def test_agent_cannot_write_outside_the_copy(
     hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = tmp_path / "house"
@@ -259,7 +257,7 @@ def test_nothing_is_written_outside_of_the_copy(
 
 
 @confined
-def test_data_ledger_repository_home_and_the_callers_environment_are_hidden(
+def test_data_ledger_repository_home_and_environment_are_hidden(
     hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = "5f1d-not-for-agents"
@@ -327,7 +325,7 @@ def wait_until(condition: Callable[[], bool]) -> bool:
         ("Cost: $0.00; no option 4290", None),
     ],
 )
-def test_a_provider_that_is_busy_pauses_the_night_where_that_is_free(
+def test_busy_provider_pauses_the_session_if_the_failure_was_free(
     hire: Hire, said: str, again: float | None
 ) -> None:
     lines = "".join(f"echo '{line}'\n" for line in said.split("; "))
@@ -337,7 +335,7 @@ def test_a_provider_that_is_busy_pauses_the_night_where_that_is_free(
 
 
 @pytest.mark.parametrize("ending", ["wait", "exit 0"])
-def test_nothing_that_an_agent_started_outlives_it(hire: Hire, ending: str) -> None:
+def test_agents_processes_end_with_it(hire: Hire, ending: str) -> None:
     mark = f"9{os.getpid()}.{len(ending)}"
     script = (
         f"trap '' TERM HUP\n{RAISE}{SAY}"
@@ -357,7 +355,7 @@ def test_nothing_that_an_agent_started_outlives_it(hire: Hire, ending: str) -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_closing_ends_what_still_runs_and_its_repairs(hire: Hire) -> None:
+def test_close_ends_the_running_agent(hire: Hire) -> None:
     mark = f"8{os.getpid()}.5"
     agent, raised = hire(f"sleep {mark}"), []
 
@@ -376,7 +374,7 @@ def test_closing_ends_what_still_runs_and_its_repairs(hire: Hire) -> None:
     agent.close()
 
 
-def test_a_hundred_megabytes_of_output_are_read_and_not_kept(hire: Hire) -> None:
+def test_hundred_megabytes_of_output_are_bounded(hire: Hire) -> None:
     flood = "yes 'Not a title: at all' | head -c 100000000\n"
     agent = hire(flood + flood.rstrip() + " >&2\n" + RAISE + SAY)
     proposal = agent.propose(context())
@@ -389,12 +387,12 @@ def test_a_hundred_megabytes_of_output_are_read_and_not_kept(hire: Hire) -> None
     assert 1 << 20 < ran[0] < 2 * OUTPUT_BYTES
 
 
-def test_a_failure_is_no_verdict_on_the_edits_that_it_left(hire: Hire) -> None:
+def test_failing_exit_status_is_not_charged(hire: Hire) -> None:
     with pytest.raises(ProposerUnavailable, match="quota is used up; the attempt is not charged"):
         hire(RAISE + SAY + "echo 'quota is used up' >&2; exit 1").propose(context())
 
 
-def test_a_program_that_cannot_run_is_no_verdict_either(hire: Hire, tmp_path: Path) -> None:
+def test_program_that_cannot_start_is_not_charged(hire: Hire, tmp_path: Path) -> None:
     cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=5.0)
     agent = hire("#!/no/such/interpreter\n", cost_budget=cost_budget)
     with pytest.raises(ProposerUnavailable, match="command:agent"):
@@ -417,9 +415,7 @@ TELL_ENVIRONMENT = python(
 OWN = set(candidate_environment("home", threads=None)) | {"PATH", "LC_CTYPE"}
 
 
-def test_an_agent_gets_what_was_named_and_no_other_variable(
-    hire: Hire, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_agent_gets_named_variables_only(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GITHUB_TOKEN", "MY_KEY", "MY_PLACE"):
         monkeypatch.setenv(name, f"value of {name}")
     assert set(env_of(hire(TELL_ENVIRONMENT))) <= OWN
@@ -483,7 +479,7 @@ PI_SAYS = (
         ("gemini", GEMINI_SAYS, None, ["GOOGLE_API_KEY"], {"GEMINI_API_KEY": "GOOGLE_API_KEY"}),
     ],
 )  # fmt: skip
-def test_a_recipe_passes_on_one_key(
+def test_recipe_passes_one_key(
     hire: Hire,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -506,7 +502,7 @@ def test_a_recipe_passes_on_one_key(
     assert proposal.meta["agent"] == f"{name} {name} 9.8.7"
 
 
-def test_model_effort_and_ones_own_arguments_reach_the_cli(
+def test_model_effort_and_user_arguments_reach_the_cli(
     hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imposter(tmp_path / "desk", "claude", CLAUDE_SAYS.replace("Hypothesis", "x").replace(
@@ -544,7 +540,7 @@ def test_model_effort_and_ones_own_arguments_reach_the_cli(
         ("codex", "npm install -g @openai/codex"),
     ],
 )
-def test_what_cannot_be_run_is_said_before_anything_is_spent(
+def test_bad_command_is_rejected_at_the_start(
     hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, says: str
 ) -> None:
     hire("true")
@@ -554,7 +550,7 @@ def test_what_cannot_be_run_is_said_before_anything_is_spent(
         check(f"command:{argument}", tmp_path)
 
 
-def test_a_broken_installation_is_told_from_a_bad_idea(
+def test_broken_installation_is_unavailable(
     hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(tmp_path / "desk" / "claude", "echo 'Cannot find module' >&2; exit 1")
@@ -564,7 +560,7 @@ def test_a_broken_installation_is_told_from_a_bad_idea(
         create_agent("claude", tmp_path).check()
 
 
-def test_what_is_said_on_standard_error_alone_is_read(
+def test_standard_error_is_read_if_there_is_no_output(
     hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failure = '{"error": {"message": "no quota"}}'
@@ -583,7 +579,7 @@ def test_what_is_said_on_standard_error_alone_is_read(
 # Money
 
 
-def test_under_a_cap_what_nobody_can_price_stays_set_aside(hire: Hire, tmp_path: Path) -> None:
+def test_run_without_a_price_costs_its_reservation_under_a_cap(hire: Hire, tmp_path: Path) -> None:
     cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=1.5 * BUDGET_USD)
     priced = hire(RAISE + SAY, cost_budget=cost_budget)
     priced.propose(context())
@@ -595,7 +591,7 @@ def test_under_a_cap_what_nobody_can_price_stays_set_aside(hire: Hire, tmp_path:
         unpriced.propose(context())
 
 
-def test_what_another_worker_has_set_aside_is_waited_for(hire: Hire, tmp_path: Path) -> None:
+def test_reservation_of_another_worker_is_waited_for(hire: Hire, tmp_path: Path) -> None:
     cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=1.5 * BUDGET_USD)
     held = cost_budget.reserve("m", BUDGET_USD)
     with pytest.raises(ProposerUnavailable, match="not charged"):
@@ -605,7 +601,7 @@ def test_what_another_worker_has_set_aside_is_waited_for(hire: Hire, tmp_path: P
     assert cost_budget.spent() == pytest.approx(0.2)
 
 
-def test_without_a_cap_what_is_known_is_counted(hire: Hire, tmp_path: Path) -> None:
+def test_known_costs_are_counted_without_a_cap(hire: Hire, tmp_path: Path) -> None:
     cost_budget = CostBudget(tmp_path / "ledger.sqlite")
     hire(RAISE, cost_budget=cost_budget).propose(context())
     hire(RAISE + SAY, cost_budget=cost_budget).propose(context())
@@ -626,7 +622,7 @@ def test_tokens_without_dollars_are_priced_from_the_list(
     assert known.cost_usd == pytest.approx((1000 * 1.25 + 100 * 10) / 1e6)
 
 
-def test_what_json_hides_in_its_escapes_is_cleaned(
+def test_control_characters_in_json_escapes_are_removed(
     hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     says = r'{"response": "Title: half \ud800 of\u001b[31m it\u0000"}'
@@ -636,7 +632,7 @@ def test_what_json_hides_in_its_escapes_is_cleaned(
     assert create_agent("gemini", tmp_path).propose(context()).title == "half of it"
 
 
-def test_refusals_are_counted_and_end_the_asking(
+def test_third_refusal_ends_the_session(
     hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imposter(tmp_path / "desk", "claude", CLAUDE_SAYS.replace("end_turn", "refusal"))
@@ -652,7 +648,7 @@ def test_refusals_are_counted_and_end_the_asking(
 
 
 @confined
-def test_the_sandboxs_mode_reaches_the_agent_and_is_warned_of(hire: Hire) -> None:
+def test_unconfined_agent_gives_a_warning(hire: Hire) -> None:
     agent = hire(RAISE + SAY)
     assert agent.check() == ""
     with_settings(agent, Settings(sandbox="off"))
@@ -683,7 +679,7 @@ exit 0
 
 
 @pytest.mark.slow
-def test_a_night_with_an_agent_keeps_what_is_better_and_charges_no_failure(
+def test_campaign_with_an_agent_keeps_gains_and_charges_no_failure(
     project: Project,
 ) -> None:
     program(project.path / "ideas" / "agent", NIGHT)
@@ -711,7 +707,7 @@ def test_a_night_with_an_agent_keeps_what_is_better_and_charges_no_failure(
     result.stdout.fnmatch_lines([f"*spent on proposals: ${6 * 0.1 + BUDGET_USD:.4f}*"])
 
 
-def test_a_program_that_does_not_exist_is_bad_usage(project: Project) -> None:
+def test_missing_program_is_a_usage_error(project: Project) -> None:
     result = project.run("--autoresearch-proposer=command:./nobody")
     assert result.ret == 4
     result.stderr.fnmatch_lines(

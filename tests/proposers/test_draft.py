@@ -114,7 +114,7 @@ def night(
     return [json.loads(line) for line in (project.path / "calls.jsonl").read_text().splitlines()]
 
 
-def test_the_next_proposal_is_drafted_while_a_run_runs_and_none_past_the_last(
+def test_next_proposal_is_drafted_during_a_run(
     project: Project,
 ) -> None:
     calls = night(project, 3)
@@ -123,13 +123,13 @@ def test_the_next_proposal_is_drafted_while_a_run_runs_and_none_past_the_last(
     assert project.verdicts() == ["keep", "keep", "keep"]
 
 
-def test_a_draft_that_fits_the_new_champion_is_applied_to_it(project: Project) -> None:
+def test_draft_that_fits_the_new_champion_is_applied_to_it(project: Project) -> None:
     night(project, 2)
     first, second = [s for s in project.ledger().attempts() if s.kind == "mutation"]
     assert second.parent == first.id
 
 
-def test_a_draft_that_no_longer_fits_is_trained_on_the_files_it_was_made_for(
+def test_draft_that_does_not_fit_is_trained_on_its_own_parent(
     project: Project,
 ) -> None:
     night(project, 2, strict=True)
@@ -161,7 +161,7 @@ class Little:
 """
 
 
-def test_a_draft_made_for_a_discard_is_built_on_it_while_the_champion_is_the_same(
+def test_draft_for_a_discard_builds_on_it_under_the_same_champion(
     project: Project,
 ) -> None:
     project.write("little.py", LITTLE)
@@ -183,13 +183,13 @@ def test_a_draft_made_for_a_discard_is_built_on_it_while_the_champion_is_the_sam
     assert (second.gain or 0) > (first.gain or 0) > 0
 
 
-def test_a_provider_that_failed_ahead_is_asked_again_when_its_turn_comes(project: Project) -> None:
+def test_failed_draft_is_requested_again(project: Project) -> None:
     calls = night(project, 2, fail=True)
     assert [call["ahead"] for call in calls] == [False, True, False]
     assert len(project.verdicts()) == 2
 
 
-def test_what_the_policy_wants_is_told_to_who_drafts(project: Project) -> None:
+def test_draft_gets_the_hint(project: Project) -> None:
     project.write(
         "conftest.py",
         (project.path / "conftest.py").read_text()
@@ -202,7 +202,7 @@ def test_what_the_policy_wants_is_told_to_who_drafts(project: Project) -> None:
 
 
 @pytest.mark.parametrize("ahead", ["time.sleep(600)", "raise RuntimeError('a bug')"])
-def test_a_session_that_stops_waits_for_no_draft(project: Project, ahead: str) -> None:
+def test_stopping_session_does_not_wait_for_a_draft(project: Project, ahead: str) -> None:
     project.write("slow.py", SLOW.replace("AHEAD", ahead))
     project.pytester.syspathinsert()
     began = time.monotonic()
@@ -217,7 +217,7 @@ def test_a_session_that_stops_waits_for_no_draft(project: Project, ahead: str) -
     assert "closed in order" in result.stdout.str()
 
 
-def test_a_killed_session_loses_no_finished_draft(project: Project) -> None:
+def test_killed_session_loses_no_finished_draft(project: Project) -> None:
     project.write("sleepy.py", SLEEPY)
     command = [
         sys.executable, "-m", "pytest", "--autoresearch", "--autoresearch-proposer=sleepy:Sleepy",
@@ -252,7 +252,7 @@ def drafts(project: Project) -> list[str]:
     return found
 
 
-def test_the_control_arm_takes_every_kth_attempt(tmp_path: Path) -> None:
+def test_control_arm_takes_every_kth_attempt(tmp_path: Path) -> None:
     class Named(Proposer):
         def __init__(self, name: str) -> None:
             self.name, self.closed = name, False
@@ -279,7 +279,7 @@ def test_the_control_arm_takes_every_kth_attempt(tmp_path: Path) -> None:
         WithControl(create("ratchet", experiment=Experiment(), root=tmp_path), search, 1)
 
 
-def test_a_control_that_finds_nothing_to_turn_ends_no_night(tmp_path: Path) -> None:
+def test_main_proposer_replaces_an_exhausted_control(tmp_path: Path) -> None:
     idea = tmp_path / "1.txt"
     idea.write_text(
         "train.py\n<<<<<<< SEARCH\nmodel.run()\n=======\nmodel.fit()\n>>>>>>> REPLACE\n"

@@ -34,7 +34,7 @@ def ideas(notebook: Notebook) -> list[str]:
 # ---------------------------------------------------------------------- what an answer says
 
 
-def test_remarks_are_read_beside_the_edits_however_they_are_decorated() -> None:
+def test_remarks_are_parsed_with_any_decoration() -> None:
     said = "Title: t\n**Idea:** warm up longer\n- Idea: tie the weights\nDone: `halve the batch`\nlesson: depth hurts\nIdea:\n"
     assert remarks(said) == {
         "ideas": ["warm up longer", "tie the weights"],
@@ -44,7 +44,7 @@ def test_remarks_are_read_beside_the_edits_however_they_are_decorated() -> None:
     assert remarks("An idea: in the middle of no line\nidealess: no") == {}
 
 
-def test_one_answer_adds_a_few_and_a_line_stays_a_line() -> None:
+def test_remarks_are_bounded_in_number_and_length() -> None:
     found = remarks("\n".join(f"Idea: {n}" for n in range(50)))["ideas"]
     assert found == ["0", "1", "2"][:MOST_IDEAS]
     [long] = remarks(f"Idea: <b>\x1b[31m{'x' * 1000}")["ideas"]
@@ -52,7 +52,7 @@ def test_one_answer_adds_a_few_and_a_line_stays_a_line() -> None:
     assert not set(long) & set("<\x1b\n")
 
 
-def test_remarks_travel_with_the_proposal_and_never_into_the_code() -> None:
+def test_remarks_are_stored_in_the_proposals_meta() -> None:
     answer = (
         "Title: t\nIdea: tie the weights\n\ntrain.py\n<<<<<<< SEARCH\nLR = 0.02\n=======\n"
         "LR = 0.03\n# Idea: not this one\n>>>>>>> REPLACE\nDone: raise the rate\n"
@@ -69,7 +69,7 @@ def _usage():
 
 
 @given(st.text(max_size=300))
-def test_any_prose_is_read(prose: str) -> None:
+def test_any_prose_is_parsed(prose: str) -> None:
     for texts in remarks(prose).values():
         assert texts
         assert all(text and "\n" not in text for text in texts)
@@ -78,7 +78,7 @@ def test_any_prose_is_read(prose: str) -> None:
 # ---------------------------------------------------------------------- the backlog
 
 
-def test_ideas_are_added_once_and_ticked_off_by_another_answer(notebook: Notebook) -> None:
+def test_ideas_are_added_once_and_ticked_off(notebook: Notebook) -> None:
     notebook.note({"ideas": ["Tie the weights.", "warm up longer"]}, "mutation-0001")
     notebook.note({"ideas": ["tie the  weights"]}, "mutation-0002")
     notebook.note({"done": ["tie the weights"]}, "mutation-0003")
@@ -90,7 +90,7 @@ def test_ideas_are_added_once_and_ticked_off_by_another_answer(notebook: Noteboo
     assert len(ideas(notebook)) == 2
 
 
-def test_only_one_idea_is_ticked_off_and_only_the_one_that_is_meant(notebook: Notebook) -> None:
+def test_ambiguous_beginning_ticks_off_nothing(notebook: Notebook) -> None:
     notebook.note({"ideas": ["use a cosine schedule", "use a cosine schedule with restarts"]})
     notebook.note({"done": ["use a cosine"]})  # both begin so
     notebook.note({"done": ["use"]})
@@ -99,7 +99,7 @@ def test_only_one_idea_is_ticked_off_and_only_the_one_that_is_meant(notebook: No
     assert [idea[:5] for idea in ideas(notebook)] == ["- [x]", "- [ ]"]
 
 
-def test_what_a_person_wrote_stays(notebook: Notebook) -> None:
+def test_users_lines_are_kept(notebook: Notebook) -> None:
     notebook.folder.mkdir()
     own = b"# My list\r\n\r\nBe bold.\n\n* [ ] try muon\n\nNot utf-8: \xff\n"
     (notebook.folder / "ideas.md").write_bytes(own)
@@ -114,7 +114,7 @@ def test_what_a_person_wrote_stays(notebook: Notebook) -> None:
     assert "Depth 5 never fits." in told.user[-1]
 
 
-def test_a_mark_that_a_person_deleted_costs_nothing_that_a_person_wrote(notebook: Notebook) -> None:
+def test_deleted_mark_loses_no_user_text(notebook: Notebook) -> None:
     history = [BASE, *(attempt(n) for n in range(2, 40))]
     notebook.lessons(history[:15])
     file = notebook.folder / "lessons.md"
@@ -123,7 +123,7 @@ def test_a_mark_that_a_person_deleted_costs_nothing_that_a_person_wrote(notebook
         assert "Depth 5 never fits.\n" in notebook.lessons(history[:upto])
 
 
-def test_a_person_may_delete_everything(notebook: Notebook) -> None:
+def test_deleted_files_are_created_again(notebook: Notebook) -> None:
     notebook.note({"ideas": ["one idea"], "lessons": ["one lesson"]})
     for name in ("ideas.md", "lessons.md"):
         (notebook.folder / name).unlink()
@@ -132,7 +132,7 @@ def test_a_person_may_delete_everything(notebook: Notebook) -> None:
     assert ideas(notebook) == ["- [ ] another"]
 
 
-def test_a_full_backlog_takes_no_more_until_something_is_done(notebook: Notebook) -> None:
+def test_full_backlog_accepts_no_ideas(notebook: Notebook) -> None:
     for n in range(MOST_OPEN + 5):
         notebook.note({"ideas": [f"idea number {n}"]})
     assert len(ideas(notebook)) == MOST_OPEN
@@ -141,7 +141,7 @@ def test_a_full_backlog_takes_no_more_until_something_is_done(notebook: Notebook
     assert "- [ ] room for one" in ideas(notebook)
 
 
-def test_workers_that_write_at_once_lose_nothing(notebook: Notebook) -> None:
+def test_concurrent_writes_lose_nothing(notebook: Notebook) -> None:
     def worker(name: str) -> None:
         for n in range(8):
             Notebook(notebook.folder).note({"ideas": [f"{name} {n}"]})
@@ -158,7 +158,7 @@ notes = st.lists(st.text(max_size=30) | st.none() | st.integers(), max_size=4)
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(["ideas", "done", "lessons"]), notes), max_size=5))
-def test_whatever_a_proposal_carries_the_files_stay_lists(tmp_path_factory, entries) -> None:
+def test_untrusted_meta_keeps_the_files_lists(tmp_path_factory, entries) -> None:
     notebook = Notebook(tmp_path_factory.mktemp("notes"))
     for entry in entries:
         notebook.note(entry, "mutation-0001")
@@ -186,7 +186,7 @@ def night(length: int) -> list:
     return made
 
 
-def test_lessons_are_drawn_every_ten_attempts_and_not_between(notebook: Notebook) -> None:
+def test_lessons_are_drawn_every_ten_attempts(notebook: Notebook) -> None:
     assert notebook.lessons(night(LESSON_EVERY - 1)) == ""
     first = notebook.lessons(night(LESSON_EVERY))
     assert "of 10 attempts: 2 crash, 7 discard, 1 keep" in first
@@ -200,12 +200,12 @@ def test_lessons_are_drawn_every_ten_attempts_and_not_between(notebook: Notebook
     assert notebook.lessons(night(12)) == second  # a worker that looked earlier undoes nothing
 
 
-def test_lessons_of_the_same_attempts_are_the_same_words() -> None:
+def test_lessons_are_deterministic() -> None:
     assert distil(night(40)) == distil(night(40))
     assert all("\n" not in lesson and len(lesson) < 1500 for lesson in distil(night(200)))
 
 
-def test_every_tenth_attempt_the_model_is_asked_for_a_lesson() -> None:
+def test_prompt_requests_a_lesson_every_tenth_attempt() -> None:
     assert "begins with Lesson:" in compose(context(attempt=20)).user[-1]
     assert "begins with Lesson:" not in compose(context(attempt=21)).user[-1]
 

@@ -37,7 +37,7 @@ def library(server: Server, tmp_path: Path) -> Callable[..., Library]:
     return make
 
 
-def test_titles_and_abstracts_come_with_their_ids(server: Server) -> None:
+def test_papers_have_title_abstract_and_id(server: Server) -> None:
     first, second = fetch("muon", url=server.url)
     assert (first.id, first.published) == ("2505.16932v1", "2025-05-22")
     assert first.title == "The Polar Express: Optimal Matrix Sign Methods"
@@ -45,7 +45,7 @@ def test_titles_and_abstracts_come_with_their_ids(server: Server) -> None:
     assert second.id == "cs/0101001v2"
 
 
-def test_what_is_asked_is_the_newest_and_says_who_asks(server: Server) -> None:
+def test_request_is_sorted_by_date_and_has_a_user_agent(server: Server) -> None:
     fetch('muon "learning rate"', most=3, url=server.url)
     fetch("cat:cs.LG AND ti:muon", url=server.url)
     words, own = server.asked
@@ -56,7 +56,7 @@ def test_what_is_asked_is_the_newest_and_says_who_asks(server: Server) -> None:
     assert server.agents[0].startswith("pytest-autoresearch/")
 
 
-def test_it_is_asked_once_in_so_many_attempts_and_the_words_stay_the_same(library, server) -> None:
+def test_papers_are_requested_once_in_many_attempts(library, server) -> None:
     one = library()
     first = one.text(1)
     assert "arXiv:2505.16932v1 (2025-05-22) The Polar Express" in first
@@ -68,7 +68,7 @@ def test_it_is_asked_once_in_so_many_attempts_and_the_words_stay_the_same(librar
     assert len(server.asked) == 2
 
 
-def test_another_query_is_asked_at_once(library, server) -> None:
+def test_new_query_is_requested_at_once(library, server) -> None:
     library().text(1)
     library(query="rotary").text(1)
     assert [a["search_query"] for a in server.asked] == [
@@ -76,7 +76,7 @@ def test_another_query_is_asked_at_once(library, server) -> None:
     ]  # fmt: skip
 
 
-def test_without_a_network_it_says_so_once_and_goes_on(library) -> None:
+def test_missing_network_gives_one_warning(library) -> None:
     said: list[str] = []
     one = library(url=nowhere(), say=said.append)
     assert [one.text(n) for n in (1, 2, 11, 21)] == [""] * 4
@@ -85,9 +85,7 @@ def test_without_a_network_it_says_so_once_and_goes_on(library) -> None:
     assert "--autoresearch-papers" in message
 
 
-def test_a_server_that_fails_is_left_alone_by_every_process_until_a_new_session(
-    library, server
-) -> None:
+def test_failed_request_is_not_repeated_within_a_session(library, server) -> None:
     server.status = 503
     assert [library().text(n) for n in range(1, 10)] == [""] * 9
     assert len(server.asked) == 1
@@ -99,7 +97,7 @@ def test_a_server_that_fails_is_left_alone_by_every_process_until_a_new_session(
     assert len(server.asked) == 3
 
 
-def test_workers_ask_one_after_another_and_once(library, server) -> None:
+def test_workers_share_one_request(library, server) -> None:
     barrier = threading.Barrier(6)
     found = []
 
@@ -116,7 +114,7 @@ def test_workers_ask_one_after_another_and_once(library, server) -> None:
     assert len(set(found)) == 1
 
 
-def test_between_two_requests_there_is_a_pause(library, server, monkeypatch) -> None:
+def test_requests_are_separated_by_a_pause(library, server, monkeypatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(papers.time, "sleep", pauses.append)
     library(query="one", pause_s=3600.0).text(1)
@@ -125,7 +123,7 @@ def test_between_two_requests_there_is_a_pause(library, server, monkeypatch) -> 
     assert 0 < pauses[1] <= 3600
 
 
-def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(server, tmp_path) -> None:
+def test_unwritable_cache_gives_a_warning(server, tmp_path) -> None:
     said: list[str] = []
     (tmp_path / "state").write_text("a file where the folder should be")
     one = Library(tmp_path / "state/papers.json", "muon", url=server.url, say=said.append)
@@ -133,7 +131,7 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(server, tmp_path) 
     assert len(said) == 1
 
 
-def test_what_was_found_before_outlives_a_network_that_is_gone(library) -> None:
+def test_cached_papers_are_used_without_a_network(library) -> None:
     found = library().text(1)
     assert library(url=nowhere()).text(35) == found
 
@@ -149,7 +147,7 @@ def test_what_was_found_before_outlives_a_network_that_is_gone(library) -> None:
         (200, b"<?xml version='1.0' encoding='klingon'?><feed/>", "not an Atom feed"),
     ],
 )
-def test_an_answer_that_is_none_is_said_in_one_line(server, status, body, says) -> None:
+def test_bad_response_is_an_error_in_one_line(server, status, body, says) -> None:
     server.status, server.body = status, body
     with pytest.raises(PapersError, match=says) as caught:
         fetch("muon", url=server.url)
@@ -167,7 +165,7 @@ def test_an_answer_that_is_none_is_said_in_one_line(server, status, body, says) 
     ],
     ids=["another protocol", "bad chunks", "half a body", "headers without end", "nothing"],
 )
-def test_what_is_no_web_server_is_said_in_one_line(said: bytes, says: str) -> None:
+def test_bad_http_is_an_error_in_one_line(said: bytes, says: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer() -> None:
@@ -190,14 +188,14 @@ def test_what_is_no_web_server_is_said_in_one_line(said: bytes, says: str) -> No
         '<!ENTITY % b SYSTEM "http://127.0.0.1/x.dtd"> %b;',
     ],
 )
-def test_document_types_are_refused(entities: str) -> None:
+def test_document_types_are_rejected(entities: str) -> None:
     text = f"<?xml version='1.0'?><!DOCTYPE feed [{entities}]><feed>&b;</feed>"
     with pytest.raises(PapersError, match="document type"):
         parse(text.encode())
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda t: feed(t.replace("{", ""))))
-def test_any_bytes_are_papers_or_one_kind_of_error(data: bytes) -> None:
+def test_any_bytes_are_papers_or_a_papers_error(data: bytes) -> None:
     try:
         found = parse(data)
     except PapersError:
@@ -205,7 +203,7 @@ def test_any_bytes_are_papers_or_one_kind_of_error(data: bytes) -> None:
     assert all("\n" not in paper.title and paper.id for paper in found)
 
 
-def test_a_broken_cache_is_asked_for_again(library, server, tmp_path: Path) -> None:
+def test_broken_cache_is_replaced(library, server, tmp_path: Path) -> None:
     one = library()
     one.text(1)
     for broken in ("{", "[]", '{"query": "muon optimizer", "attempt": "x", "asked": 1}', "null"):
@@ -214,7 +212,7 @@ def test_a_broken_cache_is_asked_for_again(library, server, tmp_path: Path) -> N
     assert len(server.asked) == 5
 
 
-def test_own_notes_are_read_without_a_query_and_bounded(library, server, tmp_path) -> None:
+def test_notes_are_read_without_a_query_and_bounded(library, server, tmp_path) -> None:
     notes = tmp_path / "literature"
     notes.mkdir()
     (notes / "b.md").write_text("try smaller batches")

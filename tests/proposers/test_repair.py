@@ -37,7 +37,7 @@ def reader(*answers: str | Exception):
     return ask, told
 
 
-def test_a_good_answer_is_asked_for_once() -> None:
+def test_valid_answer_needs_no_repair() -> None:
     ask, told = reader(GOOD)
     proposal = converse(ask, context(), "x")
     assert (proposal.title, proposal.proposer, proposal.meta) == (
@@ -48,7 +48,7 @@ def test_a_good_answer_is_asked_for_once() -> None:
     assert told == [[]]
 
 
-def test_the_failing_block_is_answered_with_the_nearest_real_lines() -> None:
+def test_failing_block_is_sent_back_with_the_nearest_lines() -> None:
     ask, told = reader(BAD, GOOD)
     assert converse(ask, context(), "x").usage.cost_usd == 0.5
     [(said, answered)] = told[1]
@@ -62,7 +62,7 @@ def test_the_failing_block_is_answered_with_the_nearest_real_lines() -> None:
     "value",
     ["-" * 200_000 + "1", "+".join(["1"] * 100_000), "a" + ".b" * 100_000, "2\0", "("],
 )
-def test_what_no_parser_can_read_is_sent_back(value: str) -> None:
+def test_unparsable_edit_is_sent_back(value: str) -> None:
     ask, told = reader(GOOD.replace("LR = 0.03", f"LR = {value}"), GOOD)
     assert converse(ask, context(), "x").title == "raise the rate"
     [(said, answered)] = told[1]
@@ -71,14 +71,14 @@ def test_what_no_parser_can_read_is_sent_back(value: str) -> None:
     said.encode()
 
 
-def test_what_was_cut_within_a_character_is_put_together() -> None:
+def test_split_surrogates_are_joined() -> None:
     title = "raise \ud83d\ude00 the \x1b[31mrate"
     ask, told = reader(GOOD.replace("raise the rate", title))
     assert converse(ask, context(), "x").title == "raise \U0001f600 the rate"
     assert len(told) == 1
 
 
-def test_the_conversation_only_grows_and_ends_after_two_repairs() -> None:
+def test_conversation_grows_and_ends_after_two_repairs() -> None:
     ask, told = reader(BAD)
     with pytest.raises(ProposalInvalid, match=f"after {REPAIRS} repairs") as caught:
         converse(ask, context(), "x")
@@ -98,14 +98,14 @@ def test_the_conversation_only_grows_and_ends_after_two_repairs() -> None:
         (GOOD.replace("0.03", "0.02  # tuned"), "change nothing that runs"),
     ],
 )
-def test_what_is_wrong_is_said(answer: str, complaint: str) -> None:
+def test_response_names_the_fault(answer: str, complaint: str) -> None:
     ask, told = reader(answer, GOOD)
     assert converse(ask, context(), "x").meta["repairs"] == 1
     assert complaint in told[1][0][1]
 
 
 @pytest.mark.parametrize("error", [ProposalRefused("no"), ProposalInvalid("cut short")])
-def test_what_earlier_turns_cost_is_not_forgotten(error) -> None:
+def test_error_carries_the_cost_of_earlier_turns(error) -> None:
     error.usage = COST
     ask, _ = reader(BAD, error)
     with pytest.raises(type(error)) as caught:
@@ -113,7 +113,7 @@ def test_what_earlier_turns_cost_is_not_forgotten(error) -> None:
     assert caught.value.usage.cost_usd == 0.5
 
 
-def test_a_fault_of_the_provider_in_a_repair_is_no_verdict() -> None:
+def test_provider_fault_in_a_repair_is_unavailable() -> None:
     ask, _ = reader(BAD, ProposerUnavailable("529"))
     with pytest.raises(ProposerUnavailable):
         converse(ask, context(), "x")
@@ -121,7 +121,7 @@ def test_a_fault_of_the_provider_in_a_repair_is_no_verdict() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_a_corrupted_answer_never_changes_another_place(data) -> None:
+def test_corrupted_answer_changes_no_other_place(data) -> None:
     at = data.draw(st.integers(0, len(GOOD) - 1))
     cut = data.draw(st.integers(0, 12))
     text = GOOD[:at] + data.draw(st.text("LR=0.2DEPTH \n<>", max_size=6)) + GOOD[at + cut :]

@@ -271,7 +271,7 @@ class AgentProposer(Proposer):
         path = (*interpreters(program), os.environ.get("PATH", os.defpath))
         extra.setdefault("PATH", os.pathsep.join(path))
         if (key := self._key()) is not None:
-            extra[key.inside] = os.environ[key.name]
+            extra[key.renamed or key.name] = os.environ[key.name]
         certificates = [os.environ[name] for name in _CERTIFICATES if name in os.environ]
         return Policy(
             read=(*installation(program), *certificates, *self.read),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...core.proposal import Usage
+from ...core.proposal import Usage, add
 from ...core.text import one_line
 
 MAX_TURNS = 60
@@ -70,12 +70,12 @@ class Key:
     Attributes:
         name: The caller's variable.
         provider: Its provider; the first word of a model ``provider/name``.
-        inside: The CLI's variable.
+        renamed: The CLI's variable if it has another name, or ''.
     """
 
     name: str
     provider: str
-    inside: str
+    renamed: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,11 @@ class Recipe:
     install: str = ""
 
 
-def _key(name: str, provider: str, inside: str = "") -> Key:
-    return Key(name, provider, inside or name)
+ANTHROPIC = Key("ANTHROPIC_API_KEY", "anthropic")
 
+OPENAI = Key("OPENAI_API_KEY", "openai")
 
-ANTHROPIC = _key("ANTHROPIC_API_KEY", "anthropic")
-
-OPENAI = _key("OPENAI_API_KEY", "openai")
-
-GEMINI = (_key("GEMINI_API_KEY", "google"), _key("GOOGLE_API_KEY", "google", "GEMINI_API_KEY"))
+GEMINI = (Key("GEMINI_API_KEY", "google"), Key("GOOGLE_API_KEY", "google", "GEMINI_API_KEY"))
 
 
 def _option(flag: str, value: str) -> list[str]:
@@ -171,14 +167,13 @@ def _read_claude(output: str, last: str) -> AgentReply:
     if result is None:
         return _unreadable(output)
     used, models = _map(result.get("usage")), _map(result.get("modelUsage"))
+    model = max(models, key=lambda name: _int(_map(models[name]).get("outputTokens")), default="")
     usage = Usage(
-        model=max(
-            models, key=lambda name: _int(_map(models[name]).get("outputTokens")), default=""
-        ),
-        input_tokens=_int(used.get("input_tokens")),
-        cache_read_tokens=_int(used.get("cache_read_input_tokens")),
-        cache_write_tokens=_int(used.get("cache_creation_input_tokens")),
-        output_tokens=_int(used.get("output_tokens")),
+        model,
+        _int(used.get("input_tokens")),
+        _int(used.get("cache_read_input_tokens")),
+        _int(used.get("cache_creation_input_tokens")),
+        _int(used.get("output_tokens")),
         cost_usd=_dollars(result.get("total_cost_usd")),
     )
     reply = AgentReply(str(result.get("result") or ""), usage)
@@ -212,7 +207,7 @@ def _ask_codex(request: AgentRequest) -> list[str]:
 
 
 def _read_codex(output: str, last: str) -> AgentReply:
-    reply, model = AgentReply(text=last), ""
+    reply = AgentReply(text=last)
     for event in _objects(output):
         kind = event.get("type")
         if kind == "item.completed" and _map(event.get("item")).get("type") == "agent_message":
@@ -221,13 +216,8 @@ def _read_codex(output: str, last: str) -> AgentReply:
             used = _map(event.get("usage"))
             read = _int(used.get("cached_input_tokens"))
             written = _int(used.get("cache_write_input_tokens"))
-            usage = Usage(
-                model,
-                max(0, _int(used.get("input_tokens")) - read - written),
-                read,
-                written,
-                _int(used.get("output_tokens")),
-            )
+            new = max(0, _int(used.get("input_tokens")) - read - written)
+            usage = Usage("", new, read, written, _int(used.get("output_tokens")))
             reply = replace(reply, usage=usage, failure="")
         elif kind in ("turn.failed", "error"):
             message = _map(event.get("error")).get("message") or event.get("message")
@@ -255,15 +245,16 @@ def _read_pi(output: str, last: str) -> AgentReply:
         if event.get("type") != "message_end" or message.get("role") != "assistant":
             continue
         used = _map(message.get("usage"))
-        cost = _dollars(_map(used.get("cost")).get("total"))
-        usage = Usage(
-            model=str(message.get("model") or usage.model),
-            input_tokens=usage.input_tokens + _int(used.get("input")),
-            cache_read_tokens=usage.cache_read_tokens + _int(used.get("cacheRead")),
-            cache_write_tokens=usage.cache_write_tokens + _int(used.get("cacheWrite")),
-            output_tokens=usage.output_tokens + _int(used.get("output")),
-            cost_usd=None if cost is None else (usage.cost_usd or 0.0) + cost,
+        model = str(message.get("model") or usage.model)
+        turn = Usage(
+            model,
+            _int(used.get("input")),
+            _int(used.get("cacheRead")),
+            _int(used.get("cacheWrite")),
+            _int(used.get("output")),
+            cost_usd=_dollars(_map(used.get("cost")).get("total")),
         )
+        usage = add(usage, turn)
         parts = message.get("content")
         texts = [p for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
         text = "".join(str(p.get("text", "")) for p in texts if p.get("type") == "text") or text
@@ -298,14 +289,10 @@ def _read_gemini(output: str, last: str) -> AgentReply:
     for name, model in _map(_map(result.get("stats")).get("models")).items():
         tokens = _map(_map(model).get("tokens"))
         read, whole = _int(tokens.get("cached")), _int(tokens.get("total"))
-        usage = Usage(
-            model=name if whole > most else usage.model,
-            input_tokens=usage.input_tokens + max(0, _int(tokens.get("prompt")) - read),
-            cache_read_tokens=usage.cache_read_tokens + read,
-            output_tokens=usage.output_tokens
-            + _int(tokens.get("candidates"))
-            + _int(tokens.get("thoughts")),
-        )
+        new = max(0, _int(tokens.get("prompt")) - read)
+        output_tokens = _int(tokens.get("candidates")) + _int(tokens.get("thoughts"))
+        largest = name if whole > most else usage.model
+        usage = add(usage, Usage(largest, new, read, output_tokens=output_tokens))
         most = max(most, whole)
     error = _map(result.get("error"))
     failure = one_line(error.get("message") or "it failed", 200) if error else ""
@@ -360,7 +347,7 @@ RECIPES = {
         "claude",
         _ask_claude,
         _read_claude,
-        (ANTHROPIC, _key("ANTHROPIC_AUTH_TOKEN", "anthropic")),  # --bare takes no login
+        (ANTHROPIC, Key("ANTHROPIC_AUTH_TOKEN", "anthropic")),  # --bare takes no login
         ("ANTHROPIC_BASE_URL",),
         "npm install -g @anthropic-ai/claude-code",
     ),
@@ -368,7 +355,7 @@ RECIPES = {
         "codex",
         _ask_codex,
         _read_codex,
-        (_key("CODEX_API_KEY", "openai"), _key("OPENAI_API_KEY", "openai", "CODEX_API_KEY")),
+        (Key("CODEX_API_KEY", "openai"), Key("OPENAI_API_KEY", "openai", "CODEX_API_KEY")),
         (),
         "npm install -g @openai/codex",
     ),
