@@ -1,4 +1,4 @@
-"""Mending answers: at most two chances, nearest real lines shown, nothing misapplied or lost."""
+"""Repair of answers: at most two rounds, the nearest real lines shown, nothing misapplied or lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that is wrong before the start: one line with the remedy, exit 4, nothing spent."""
+"""Errors before the start: one line with the remedy, exit code 4, nothing spent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hook for trackers: told of every verdict by the driver, and never in its way."""
+"""The hook for plugins is called for every verdict by the driver and never blocks it."""
 
 from __future__ import annotations
 

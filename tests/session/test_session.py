@@ -1,4 +1,4 @@
-"""How a session ends, whatever ends it: nothing is lost, and what is said of it is true."""
+"""A session ends properly whatever ends it, and its report is true."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ RAW = f'"key {SECRET} is \\x1b[31mbad\\nsecond line\\n" * 3'
 
 
 def own(project: Project, fault: str, close: str = "pass") -> tuple[str, ...]:
-    """Write a proposer of one's own; return the options that choose it."""
+    """Write a proposer; return the options that select it."""
     project.write("mine.py", OWN.replace("FAULT", fault).replace("CLOSE", close))
     project.commit("a proposer")
     project.pytester.syspathinsert()
@@ -55,7 +55,7 @@ def own(project: Project, fault: str, close: str = "pass") -> tuple[str, ...]:
 
 @contextmanager
 def running(project: Project, *args: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A night beside the test, in which ``mutation-0001`` trains, and what it prints."""
+    """Run a session beside the test in which ``mutation-0001`` trains; yield process and output."""
 
     def as_from_a_terminal() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
