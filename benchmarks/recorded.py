@@ -83,7 +83,7 @@ def table(server: Recorded, attempts: list[Attempt]) -> list[dict[str, object]]:
     recorded = {one.name: one.outcome for one in server.conversations}
     asked = iter(server.asked)
     rows: list[dict[str, object]] = []
-    print(f"{'slot':14}{'recording':27}{'became':11}{'verdict':11}{'requests':>8}{'cost':>10}")
+    print(f"{'attempt':14}{'recording':27}{'became':11}{'verdict':11}{'requests':>8}{'cost':>10}")
     for attempt in attempts:
         name = (
             next(asked, "") if attempt.proposer == "anthropic" or attempt.state == "infra" else ""
@@ -152,7 +152,7 @@ def main() -> None:
     print(", ".join(f"{name.removesuffix('_tokens')} {mean[name]:,.0f}" for name in mean))
     for name, price in cost.items():
         print(f"{name:20} ${price:.4f} an attempt, by {prices_version()}")
-    print(f"{seconds:.0f} s in all, baselines and closing runs included")
+    print(f"{seconds:.0f} s in all, baselines and confirmation runs included")
     print(f"served ${owed:.4f}, in the ledger ${spent:.4f}, sum of the attempts ${written:.4f}")
     if unknown:
         print(f"at most ${unknown:.4f} of it is set aside for answers that never began")
