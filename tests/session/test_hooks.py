@@ -128,7 +128,7 @@ def pytest_unconfigure():
 def test_without_the_option_only_three_modules_are_imported(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(IMPORTED)
     result = pytester.runpytest_subprocess("-p", "no:hypothesispytest", "-p", "no:cacheprovider")
-    result.stdout.fnmatch_lines(["IMPORTED experiment hookspecs options plugin"])
+    result.stdout.fnmatch_lines(["IMPORTED core core.experiment hookspecs options plugin"])
 
 
 # ---------------------------------------------------------------------- trackers, through their own
