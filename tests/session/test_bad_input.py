@@ -120,7 +120,7 @@ def test_a_declaration_of_the_wrong_type(project: Project) -> None:
         "conftest.py",
         "import pytest\n@pytest.fixture(scope='session')\ndef experiment():\n    return 3\n",
     )
-    refused(project, says="returned int; return a pytest_autoresearch.core.experiment.Experiment")
+    refused(project, says="returned int; return a pytest_autoresearch.Experiment")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")

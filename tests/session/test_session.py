@@ -225,7 +225,7 @@ def test_a_failing_close_of_a_proposer_changes_no_verdict(project: Project) -> N
     result = project.run("--iterations=1", *own(project, "pass", "raise OSError('gone')"))
     assert result.ret == 0
     assert "Traceback" not in result.stderr.str()
-    assert result.stdout.str().count("warning: not everything was released in order: OSE") == 1
+    assert result.stdout.str().count("warning: not every resource was released: OSE") == 1
     assert project.verdicts() == ["discard"]
 
 
