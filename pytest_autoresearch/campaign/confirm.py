@@ -10,11 +10,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ..core.records import CONFIRM, HOLDOUT, SCORING
-from ..judge.confirmation import Confirmation, Gain, Survival, kept_gain, paired_gain, still_holds
+from ..core.records import CONFIRM, HOLDOUT, SCORING, Confirmation, Gain, Survival
+from ..judge.confirmation import kept_gain, paired_gain, still_holds
 from .attempt import WorkingAttempt
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def confirm(
         keeps=tuple(survivals),
         trouble=tuple(trouble),
     )
-    ledger.set_meta("confirmation", asdict(confirmation))
+    ledger.save_confirmation(confirmation)
     return confirmation
 
 

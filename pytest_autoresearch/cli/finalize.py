@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..campaign.facts import CampaignFacts
 from ..campaign.project import check, default_tag, experiment_at
@@ -20,8 +19,7 @@ from ..core.errors import UsageError
 from ..core.experiment import Experiment, Metric
 from ..core.files import write_atomic
 from ..core.proposal import EditError
-from ..core.records import ABLATION, Attempt
-from ..judge.confirmation import format_interval
+from ..core.records import ABLATION, Attempt, Confirmation
 from ..judge.parents import built_on, stack
 from ..ledger.git import Repository, RepositoryError
 from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
@@ -84,15 +82,15 @@ def _finalize(
     ledger = Ledger.open(root, tag)
     session = ledger.begin_session(driver="finalize", worker="finalize")
     try:
-        facts, confirmation = CampaignFacts.load(ledger), ledger.meta("confirmation") or {}
+        facts, confirmation = CampaignFacts.load(ledger), ledger.confirmation()
         champions = ledger.champions()
         if facts is None or len(champions) < 2:
             raise UsageError("nothing was kept, so there is nothing to finalize")
         base = facts.base_commit
         repository.check_branch(tag, [champion.commit for champion in champions])
         last = champions[-1]
-        if confirmation.get("champion") != last.version:  # measured of an earlier champion
-            confirmation = {"keeps": confirmation.get("keeps", ())}
+        if confirmation is not None and confirmation.champion != last.version:
+            confirmation = replace(confirmation, confirmed=None, holdout=None)
         by_id, promoted = {s.id: s for s in ledger.attempts()}, {c.attempt_id for c in champions}
         attempts = [_whole(stack(by_id[c.attempt_id], by_id, promoted)) for c in champions[1:]]
         keeps = plan(repository, experiment, base, attempts)
@@ -191,7 +189,7 @@ def build(
     base: str,
     steps: Sequence[Step],
     metric: Metric,
-    confirmation: Mapping[str, Any],
+    confirmation: Confirmation | None,
 ) -> str:
     """Create the commit objects without a ref; return the id of the last one."""
     tip = base
@@ -215,7 +213,7 @@ def subject(step: Step) -> str:
     return first if len(step.attempts) == 1 else f"{len(step.attempts)} steps: {first}, …"[:72]
 
 
-def describe(attempt: Attempt, metric: Metric, confirmation: Mapping[str, Any]) -> str:
+def describe(attempt: Attempt, metric: Metric, confirmation: Confirmation | None) -> str:
     """Return the measurements and the hypothesis of one keep."""
     lines = [f"{attempt.name}: {attempt.title}"]
     if attempt.gain is not None and attempt.score is not None:
@@ -223,25 +221,26 @@ def describe(attempt: Attempt, metric: Metric, confirmation: Mapping[str, Any]) 
             f"{metric.name} {attempt.score:.6f}, gain {attempt.gain:+.6f} "
             f"({attempt.gain_sigma or 0:+.1f} sigma) over {attempt.n} paired seed(s)"
         )
-    for keep in confirmation.get("keeps", ()):
-        if keep["attempt"] == attempt.id and keep["gain"] is not None:
-            held = "holds" if keep["held"] else "does NOT hold"
-            lines.append(f"on fresh seeds {keep['gain']:+.6f}: {held}")
+    for keep in confirmation.keeps if confirmation else ():
+        if keep.attempt == attempt.id and keep.gain is not None:
+            held = "holds" if keep.held else "does NOT hold"
+            lines.append(f"on fresh seeds {keep.gain:+.6f}: {held}")
     if attempt.hypothesis:
         lines.append(attempt.hypothesis)
     return "\n".join(lines)
 
 
 def pull_request(
-    tag: str, steps: Sequence[Step], metric: Metric, confirmation: Mapping[str, Any]
+    tag: str, steps: Sequence[Step], metric: Metric, confirmation: Confirmation | None
 ) -> str:
     """Return the text of a pull request."""
     lines = [f"Research campaign `{tag}`: {metric.name}", ""]
-    for name, where in (("confirmed", "on fresh seeds"), ("holdout", "on the holdout")):
-        if gain := confirmation.get(name):
-            lines.append(f"- gain {where}: {format_interval(gain)}")
-    if not confirmation.get("confirmed"):
+    if confirmation and confirmation.confirmed:
+        lines.append(f"- gain on fresh seeds: {confirmation.confirmed}")
+    else:
         lines.append("- not confirmed on fresh seeds")
+    if confirmation and confirmation.holdout:
+        lines.append(f"- gain on the holdout: {confirmation.holdout}")
     lines.append("")
     for step in steps:
         lines += [f"### {cell(subject(step))}", ""]

@@ -13,14 +13,12 @@ from pathlib import Path
 from ..campaign.attempt import WorkingAttempt
 from ..campaign.loop import Campaign
 from ..core.errors import UsageError
-from ..judge.confirmation import Gain, paired_gain
+from ..core.records import Gain, Transfer
+from ..judge.confirmation import paired_gain
 from ..source.search_space import find, substitute
 from .command import run_command
 
 TRANSFER = "transfer"
-
-FACT = "transfers"
-"""Key of the results in the ledger, one for each condition that was tried."""
 
 
 def transfer(
@@ -84,9 +82,9 @@ def measure(
         print(f"  seed {seed}: {scores[0]:.6f} -> {scores[1]:.6f} ({gains[-1]:+.6f})", flush=True)
     gain = paired_gain(gains, runner.noise())
     assert gain is not None
-    earlier = [one for one in campaign.ledger.meta(FACT) or [] if one["where"] != where]
-    result = {"champion": last.version, "where": where, **asdict(gain)}
-    campaign.ledger.set_meta(FACT, [*earlier, result])
+    campaign.ledger.save_transfer(
+        Transfer(**asdict(gain), champion=last.version, where=where)
+    )
     verdict = "transfers" if gain.gain > 0 else "does not transfer"
     print(f"{verdict}: {gain.gain:+.6f} {metric.name} over {gain.n} seed(s)")
     return gain

@@ -43,7 +43,7 @@ def verify_campaign(root: Path, tag: str | None, seeds: int) -> int:
         if confirmation is None:
             print("nothing was kept, so there is nothing to confirm")
             return True
-        for line in lines(campaign.ledger.meta("confirmation"), campaign.experiment.metric.name):
+        for line in lines(confirmation, campaign.experiment.metric.name):
             print(line)
         return confirmation.confirmed is not None and confirmation.confirmed.gain > 0
 

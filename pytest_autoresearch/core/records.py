@@ -150,6 +150,96 @@ class Champion:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """A gain over paired seeds; ``str`` gives ``+0.071200 [+0.051200, +0.091200]``.
+
+    Attributes:
+        gain: Mean difference in the metric's unit, positive is better.
+        low, high: 95 % interval of it.
+        n: Pairs.
+    """
+
+    gain: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.gain:+.6f} [{self.low:+.6f}, {self.high:+.6f}]"
+
+
+@dataclass(frozen=True)
+class Transfer(Gain):
+    """The gain of a champion under other conditions.
+
+    Attributes:
+        champion: Its version.
+        where: The conditions in words.
+    """
+
+    champion: int
+    where: str
+
+
+@dataclass(frozen=True)
+class Survival:
+    """The result of one keep on fresh seeds.
+
+    Attributes:
+        attempt: Ledger row of the kept attempt.
+        name, title: Of the attempt.
+        claimed: Gain it was kept with.
+        gain: Mean gain over the champion before it, on fresh seeds; None if it has no score there.
+        held: Whether that gain is positive or, for a simplification, still counts as equal.
+    """
+
+    attempt: int
+    name: str
+    title: str
+    claimed: float
+    gain: float | None
+    held: bool
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The gain of a campaign, measured again.
+
+    Attributes:
+        champion: Version of the last champion.
+        seeds: The fresh seeds.
+        kept: Sum of the paired gains of the last champion's keeps.
+        confirmed: Gain of the last over the first champion on the fresh seeds; None if either has
+            no score there.
+        holdout: The same for the saved checkpoints on the holdout; None without one.
+        keeps: One entry per examined keep.
+        trouble: One line per measurement that failed.
+    """
+
+    champion: int
+    seeds: tuple[int, ...]
+    kept: float
+    confirmed: Gain | None = None
+    holdout: Gain | None = None
+    keeps: tuple[Survival, ...] = ()
+    trouble: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Confirmation:
+        """Read the stored form, which is that of `dataclasses.asdict`."""
+        confirmed, holdout = stored["confirmed"], stored["holdout"]
+        return cls(
+            stored["champion"],
+            tuple(stored["seeds"]),
+            stored["kept"],
+            Gain(**confirmed) if confirmed else None,
+            Gain(**holdout) if holdout else None,
+            tuple(Survival(**keep) for keep in stored["keeps"]),
+            tuple(stored["trouble"]),
+        )
+
+
+@dataclass(frozen=True)
 class SessionRecord:
     """One process that worked on a campaign.
 

@@ -19,7 +19,16 @@ from typing import Any, Unpack
 
 from ..core.processes import boot_id, is_alive, process_start
 from ..core.proposal import Usage
-from ..core.records import ABLATION, Attempt, Champion, CheckNote, Outcome, SessionRecord
+from ..core.records import (
+    ABLATION,
+    Attempt,
+    Champion,
+    CheckNote,
+    Confirmation,
+    Outcome,
+    SessionRecord,
+    Transfer,
+)
 from ..core.run import Run
 from .cache import RecordCache
 from .codec import champion_of, scores_of
@@ -389,3 +398,21 @@ class Ledger(ProposalStore):
             db.execute(
                 "UPDATE champions SET scores = ? WHERE version = ?", (json.dumps(merged), version)
             )
+
+    def confirmation(self) -> Confirmation | None:
+        """Return the last confirmation, which may be of a former champion, or None."""
+        stored = self.meta("confirmation")
+        return Confirmation.from_json(stored) if stored else None
+
+    def save_confirmation(self, confirmation: Confirmation) -> None:
+        """Store a confirmation in place of the last one."""
+        self.set_meta("confirmation", asdict(confirmation))
+
+    def transfers(self) -> list[Transfer]:
+        """Return the gains under other conditions, one for each condition that was tried."""
+        return [Transfer(**stored) for stored in self.meta("transfers") or ()]
+
+    def save_transfer(self, transfer: Transfer) -> None:
+        """Store a gain under other conditions; replaces an earlier one under the same."""
+        others = [asdict(one) for one in self.transfers() if one.where != transfer.where]
+        self.set_meta("transfers", [*others, asdict(transfer)])

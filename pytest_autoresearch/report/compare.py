@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ..core.records import Attempt
+from ..core.records import Attempt, Confirmation, Survival
 
 PURPOSES = {
     "calibrate": "baseline, to estimate the noise",
@@ -125,12 +125,12 @@ def by_purpose(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
 
 
 def survivals(
-    attempts: Sequence[Attempt], confirmation: Mapping[str, Any] | None
-) -> list[Mapping[str, Any]]:
+    attempts: Sequence[Attempt], confirmation: Confirmation | None
+) -> list[Survival]:
     """Return the keeps that were examined one by one on fresh seeds, the failed ones first."""
     ids = {attempt.id for attempt in attempts}
-    keeps = [k for k in (confirmation["keeps"] if confirmation else ()) if k["attempt"] in ids]
-    return sorted(keeps, key=lambda keep: bool(keep["held"]))
+    keeps = confirmation.keeps if confirmation else ()
+    return sorted((keep for keep in keeps if keep.attempt in ids), key=lambda keep: keep.held)
 
 
 def ablated(attempts: Sequence[Attempt]) -> list[tuple[Attempt, Attempt]]:

@@ -21,7 +21,6 @@ from markupsafe import Markup
 from ..core.files import write_atomic
 from ..core.records import Attempt, Champion
 from ..core.text import harmless
-from ..judge.confirmation import format_interval
 from ..judge.verdicts import show
 from ..ledger.store import Ledger
 from . import compare
@@ -45,8 +44,8 @@ def gather(ledger: Ledger, status: Sequence[Mapping[str, Any]] = ()) -> dict[str
     return {
         "tag": ledger.path.parent.name,
         "campaign": ledger.meta("campaign") or {},
-        "confirmation": ledger.meta("confirmation"),
-        "transfers": ledger.meta("transfers") or [],
+        "confirmation": ledger.confirmation(),
+        "transfers": ledger.transfers(),
         "data_sha256": ledger.meta("data_sha256") or "",
         "sessions": ledger.sessions(),
         "status": list(status),
@@ -120,7 +119,6 @@ def _environment() -> Environment:
     environment.filters |= {
         "score": lambda v: "" if v is None else f"{v:.6f}" if abs(v) < 1e6 else f"{v:.6g}",
         "gain": lambda v: "" if v is None else f"{v:+.6f}" if abs(v) < 1e6 else f"{v:+.6g}",
-        "interval": format_interval,
         "mean": lambda champion: show(champion.scores.values()),
         "sigma": lambda v: "" if v is None else f"{v:+.1f}",
         "span": span,

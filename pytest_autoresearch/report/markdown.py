@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ..core.experiment import Metric
-from ..core.records import Attempt, Champion
+from ..core.records import Attempt, Champion, Confirmation
 from ..core.text import harmless
-from ..judge.confirmation import format_interval
 from ..judge.verdicts import show
 from .terminal import tally
 
@@ -21,7 +19,7 @@ def render(
     attempts: Sequence[Attempt],
     champions: Sequence[Champion],
     metric: Metric,
-    confirmation: Mapping[str, Any] | None,
+    confirmation: Confirmation | None,
 ) -> str:
     """Return the summary: the gain, the progress as a row of blocks, and every keep.
 
@@ -30,7 +28,7 @@ def render(
         attempts: Of the whole campaign.
         champions: Of the whole campaign.
         metric: Of the campaign.
-        confirmation: The ledger's fact ``confirmation``, or None.
+        confirmation: The last one, or None.
     """
     tried = [attempt for attempt in attempts if attempt.kind != "baseline"]
     lines = [f"## autoresearch: {tag}", ""]
@@ -40,10 +38,10 @@ def render(
     lines.append(f"baseline {metric.name} **{show(first.scores.values())}**  ")
     if last.version > 1:
         lines.append(f"champion {metric.name} **{show(last.scores.values())}**  ")
-    if confirmation and confirmation.get("champion") == last.version:
+    if confirmation and confirmation.champion == last.version:
         for name in ("confirmed", "holdout"):
-            if gain := confirmation.get(name):
-                lines.append(f"{name} gain **{format_interval(gain)}**  ")
+            if gain := getattr(confirmation, name):
+                lines.append(f"{name} gain **{gain}**  ")
     elif last.version > 1:
         lines.append("not confirmed on fresh seeds yet  ")
     lines += [f"{len(tried)} attempts: {tally(tried)}", "", f"`{sparkline(tried, metric)}`", ""]

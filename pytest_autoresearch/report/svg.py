@@ -13,6 +13,8 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
+from ..core.records import Gain
+
 WIDTH = 1100
 """Of pictures as wide as the page."""
 
@@ -155,10 +157,10 @@ def steps(
     return picture(name, f"{y_name} by {x_name}", description, width, height, drawing(*shapes))
 
 
-def intervals(gains: Mapping[str, Mapping[str, float]], *, unit: str, description: str) -> Markup:
+def intervals(gains: Mapping[str, Gain], *, unit: str, description: str) -> Markup:
     """Draw named gains (gain, low, high) on one line each, and zero."""
     width, height = 620, 34 * len(gains) + 48
-    bounds = [0.0, *(g[key] for g in gains.values() for key in ("low", "high", "gain"))]
+    bounds = [0.0, *(end for g in gains.values() for end in (g.low, g.high, g.gain))]
     pad = 0.06 * (max(bounds) - min(bounds))
     x = Scale((min(bounds) - pad, max(bounds) + pad), (150, width - 20))
     foot = height - 36
@@ -172,10 +174,10 @@ def intervals(gains: Mapping[str, Mapping[str, float]], *, unit: str, descriptio
     for i, (name, gain) in enumerate(gains.items()):
         at = 34 * i + 22
         shapes.append(element("text", name, x=142, y=at + 4, class_="name end"))
-        if gain["high"] > gain["low"]:
-            whisker = f"M{x(gain['low']):.1f} {at - 6}v12m0-6H{x(gain['high']):.1f}m0-6v12"
+        if gain.high > gain.low:
+            whisker = f"M{x(gain.low):.1f} {at - 6}v12m0-6H{x(gain.high):.1f}m0-6v12"
             shapes.append(element("path", d=whisker, class_="whisker"))
-        shapes.append(element("circle", cx=x(gain["gain"]), cy=at, r=5, class_="k"))
+        shapes.append(element("circle", cx=x(gain.gain), cy=at, r=5, class_="k"))
     return picture("intervals", "Gains", description, width, height, drawing(*shapes))
 
 

@@ -210,8 +210,8 @@ def summary(view: SessionView) -> list[str]:
             f"champion  {metric.name} {show(last.scores.values())}  "
             f"gain {kept_gain(records, champions):+.6f}  {kept.name} {' '.join(kept.title.split())}"
         )
-        confirmation = ledger.meta("confirmation")
-        if confirmation and confirmation["champion"] == last.version:
+        confirmation = ledger.confirmation()
+        if confirmation and confirmation.champion == last.version:
             lines += confirmation_lines(confirmation, metric.name)
         else:
             lines.append("not confirmed on fresh seeds yet:  python -m pytest_autoresearch verify")

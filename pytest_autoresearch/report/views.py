@@ -10,8 +10,8 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from ..core.experiment import Metric
-from ..core.records import Attempt, Champion
-from ..judge.confirmation import format_interval, kept_gain
+from ..core.records import Attempt, Champion, Confirmation, Gain, Transfer
+from ..judge.confirmation import kept_gain
 from ..judge.noise import noise_of
 from . import progress, svg
 from .rows import Table, short, word
@@ -74,12 +74,12 @@ class Report:
             return "unmeasured"
         if self.champion_attempt is None:
             return "baseline"
-        gain = self.confirmation and self.confirmation["confirmed"]
+        gain = self.confirmation and self.confirmation.confirmed
         if not gain:
             return "unconfirmed"
-        if gain["low"] > 0:
+        if gain.low > 0:
             return "confirmed"
-        return "open" if gain["high"] > 0 else "lost"
+        return "open" if gain.high > 0 else "lost"
 
     @property
     def champion_attempt(self) -> Attempt | None:
@@ -92,23 +92,22 @@ class Report:
         return kept_gain(self.attempts, self.champions)
 
     @property
-    def confirmation(self) -> Mapping[str, Any] | None:
+    def confirmation(self) -> Confirmation | None:
         """The confirmation of the present champion, or None."""
-        confirmation: Mapping[str, Any] | None = self.facts.get("confirmation")
-        present = confirmation and self.last and confirmation["champion"] == self.last.version
+        confirmation: Confirmation | None = self.facts.get("confirmation")
+        present = confirmation and self.last and confirmation.champion == self.last.version
         return confirmation if present else None
 
     @property
-    def holdout(self) -> Mapping[str, Any] | None:
+    def holdout(self) -> Gain | None:
         """The gain on the holdout; None while the campaign runs and could still profit from it."""
-        gain: Mapping[str, Any] | None = (self.confirmation or {}).get("holdout")
-        return None if self.live else gain
+        return self.confirmation.holdout if self.confirmation and not self.live else None
 
     @property
-    def transfers(self) -> list[Mapping[str, Any]]:
+    def transfers(self) -> list[Transfer]:
         """Gains of the present champion under other conditions."""
         version = self.last.version if self.last else 0
-        return [gain for gain in self.facts.get("transfers", ()) if gain["champion"] == version]
+        return [gain for gain in self.facts.get("transfers", ()) if gain.champion == version]
 
     @property
     def forgeable(self) -> list[tuple[str, str]]:
@@ -135,13 +134,14 @@ class Report:
         """Return the picture of the gain as kept, as confirmed and on the holdout."""
         if self.confirmation is None:
             return None
+        kept = self.confirmation.kept
         rows = {
-            "when kept": dict.fromkeys(("gain", "low", "high"), self.confirmation["kept"]),
-            "on fresh seeds": self.confirmation["confirmed"],
+            "when kept": Gain(kept, kept, kept, 0),
+            "on fresh seeds": self.confirmation.confirmed,
             "on the holdout": self.holdout,
         }
         gains = {name: gain for name, gain in rows.items() if gain}
-        words = "; ".join(f"{name} {format_interval(gain)}" for name, gain in gains.items())
+        words = "; ".join(f"{name} {gain}" for name, gain in gains.items())
         return svg.intervals(gains, unit=self.metric.unit or self.metric.name, description=words)
 
     # ------------------------------------------------------------------ pictures

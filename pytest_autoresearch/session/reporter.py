@@ -197,7 +197,7 @@ class Reporter:
             ledger.attempts(),
             ledger.champions(),
             self.metric,
-            ledger.meta("confirmation"),
+            ledger.confirmation(),
         )
         with path.open("a", encoding="utf-8") as file:
             file.write(text + "\n")

@@ -432,8 +432,8 @@ class Session:
         with tolerate_failure(self._say):
             if self.options.ablate:
                 ablate(self.campaign(), self._say)
-            champion, last = self.ledger.champion(), self.ledger.meta("confirmation") or {}
-            new = champion is not None and last.get("champion") != champion.version
+            champion, last = self.ledger.champion(), self.ledger.confirmation()
+            new = champion and not (last and last.champion == champion.version)
             if self.options.confirm and new:
                 confirm(self.campaign(), self.options.confirm, say=self._say)
 

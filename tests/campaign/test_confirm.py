@@ -77,10 +77,12 @@ def test_a_real_gain_is_confirmed_on_fresh_seeds(project: Project) -> None:
     result.stdout.fnmatch_lines(
         ["*score 0.8 on fresh seed 500: val_bpb 0.8*", "*confirmed gain  +0.2*2 fresh seed*"]
     )
-    confirmation = project.ledger().meta("confirmation")
-    assert confirmation["champion"] == 3
-    assert confirmation["confirmed"]["gain"] == pytest.approx(0.2)
-    assert confirmation["confirmed"]["low"] < 0.2 < confirmation["confirmed"]["high"]
+    confirmation = project.ledger().confirmation()
+    assert confirmation is not None
+    assert confirmation.champion == 3
+    assert confirmation.confirmed is not None
+    assert confirmation.confirmed.gain == pytest.approx(0.2)
+    assert confirmation.confirmed.low < 0.2 < confirmation.confirmed.high
 
 
 def test_gain_on_the_selected_seeds_only_is_not_confirmed(project: Project) -> None:
@@ -115,7 +117,7 @@ def test_confirmed_champion_is_not_trained_again(project: Project) -> None:
 def test_verify_examines_every_keep(project: Project) -> None:
     project.propose(0.9, idea(LUCKY.replace("0.9", "0.8")), 0.7)
     project.run("--iterations=3", "--autoresearch-confirm=0")
-    assert project.ledger().meta("confirmation") is None
+    assert project.ledger().confirmation() is None
     done = command(project, "verify", "--campaign")
     assert done.returncode == 0, done.stderr
     assert "keeps that hold on fresh seeds: 2 of 3" in done.stdout

@@ -32,8 +32,8 @@ def test_gain_at_a_larger_scale_transfers(campaign_project: Project) -> None:
     assert "budget 1200s, SCORE x 2" in done.stdout
     assert "transfers: +0.200000 val_bpb over 2 seed(s)" in done.stdout
     ledger = campaign_project.ledger()
-    (told,) = ledger.meta("transfers")
-    assert (told["where"], told["champion"], told["n"]) == ("budget 1200s, SCORE x 2", 2, 2)
+    (told,) = ledger.transfers()
+    assert (told.where, told.champion, told.n) == ("budget 1200s, SCORE x 2", 2, 2)
     ledger.close()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch import Metric
+from pytest_autoresearch.core.records import Confirmation
 from pytest_autoresearch.judge.noise import noise_of
 from pytest_autoresearch.ledger.store import Ledger
 
@@ -54,4 +55,4 @@ def test_champions_noise_and_numbering(ledger: Ledger) -> None:
 def test_the_confirmation_of_its_champion(ledger: Ledger) -> None:
     for keep in FIGURES["confirmation"]["keeps"]:
         keep["attempt"] = keep.pop("slot")
-    assert ledger.meta("confirmation") == FIGURES["confirmation"]
+    assert ledger.confirmation() == Confirmation.from_json(FIGURES["confirmation"])

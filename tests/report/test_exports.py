@@ -80,7 +80,7 @@ def test_file_name_selects_the_export(tmp_path: Path) -> None:
 
 def test_reported_figures_are_csv_columns(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, "t")
-    made_up.write(ledger, {"attempts": [], "drafts": [], "confirmation": None})
+    made_up.write(ledger, {"attempts": [], "drafts": []})
     row = made_up.start(ledger, 1, "mutation", 1)
     result = Run("ok", score=1.0, metrics={"mfu": 38.5}, sandbox={"pid": "ok"})
     made_up.run(ledger, row, 7, "first", result)

@@ -21,7 +21,9 @@ from pytest_autoresearch.core.records import (
     Attempt,
     Champion,
     CheckNote,
+    Gain,
     SessionRecord,
+    Transfer,
 )
 from pytest_autoresearch.ledger.store import Ledger
 from pytest_autoresearch.report import compare, html, rows, svg
@@ -92,14 +94,14 @@ def test_confirmed_gain_shows_its_interval_and_the_holdout():
 
 
 def test_confirmation_of_an_earlier_champion_is_ignored():
-    shown = page(confirmation={**CONFIRMATION, "champion": 1}).text
+    shown = page(confirmation=replace(CONFIRMATION, champion=1)).text
     assert "not yet confirmed" in shown
     assert "+0.071200" not in shown
 
 
 def test_transfer_is_shown_for_the_present_champion_only():
-    here = {"where": "budget 1200s", "gain": 0.05, "low": 0.01, "high": 0.09, "n": 2, "champion": 2}
-    old = {**here, "where": "budget 600s", "gain": -0.03, "champion": 1}
+    here = Transfer(0.05, 0.01, 0.09, 2, champion=2, where="budget 1200s")
+    old = replace(here, where="budget 600s", gain=-0.03, champion=1)
     shown = page(confirmation=CONFIRMATION, transfers=[old, here]).text
     assert "Under budget 1200s the gain transfers: +0.050000 [+0.010000, +0.090000] , 95 %" in shown
     assert "600s" not in shown
@@ -109,10 +111,7 @@ def test_transfer_is_shown_for_the_present_champion_only():
     ("low", "high", "word"), [(-0.01, 0.03, "not confirmed"), (-0.03, -0.01, "lost")]
 )
 def test_gain_with_an_interval_below_zero_is_not_confirmed(low, high, word):
-    weak = {
-        **CONFIRMATION,
-        "confirmed": {"gain": (low + high) / 2, "low": low, "high": high, "n": 2},
-    }
+    weak = replace(CONFIRMATION, confirmed=Gain((low + high) / 2, low, high, 2))
     assert f"[{low:+.6f}, {high:+.6f}] , 95 % {word} Mean gain" in page(confirmation=weak).text
 
 
@@ -468,12 +467,12 @@ def test_failed_write_keeps_the_old_page(tmp_path: Path):
 
 def test_facts_are_gathered_from_the_ledger(tmp_path: Path):
     ledger = Ledger.open(tmp_path, "demo")
-    ledger.set_meta("confirmation", CONFIRMATION)
+    ledger.save_confirmation(CONFIRMATION)
     session = ledger.begin_session(driver="d", config={"iterations": 3})
     ledger.end_session(session, 0)
     facts = html.gather(ledger)
     assert facts["tag"] == "demo"
-    assert facts["confirmation"]["champion"] == 2
+    assert facts["confirmation"] == CONFIRMATION
     assert facts["sessions"][0].config == {"iterations": 3}
 
 

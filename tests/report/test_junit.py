@@ -48,7 +48,7 @@ PROPOSAL = Proposal(
 def ledger(tmp_path: Path) -> Ledger:
     """A campaign with one keep that has every figure."""
     ledger = Ledger.open(tmp_path, "demo")
-    made_up.write(ledger, {"attempts": [], "drafts": [], "confirmation": None})
+    made_up.write(ledger, {"attempts": [], "drafts": []})
     attempt = made_up.start(ledger, 1, "mutation", 1)
     ledger.save_proposal(attempt, PROPOSAL, parent=1)
     ledger.add_check_notes(

@@ -26,7 +26,7 @@ from pytest_autoresearch.ledger.store import Ledger
 @pytest.fixture
 def record(tmp_path: Path) -> Iterator[Attempt]:
     ledger = Ledger.open(tmp_path, "night")
-    made_up.write(ledger, {"attempts": [], "drafts": [], "confirmation": None})
+    made_up.write(ledger, {"attempts": [], "drafts": []})
     attempt = made_up.start(ledger, 1, "mutation", 1)
     proposal = Proposal("halve it", (), "because", "gp", Usage("some-model", cost_usd=0.125))
     ledger.save_proposal(attempt, proposal, parent=1)

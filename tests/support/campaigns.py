@@ -77,7 +77,6 @@ campaigns = st.fixed_dictionaries(
     {
         "attempts": st.lists(attempts, max_size=5),
         "drafts": st.lists(proposals, max_size=2),
-        "confirmation": st.none() | st.dictionaries(any_text, numbers),
     }
 )
 
@@ -86,7 +85,6 @@ def write(ledger: Ledger, data: dict[str, Any]) -> None:
     """Write a made-up campaign as its sessions would have."""
     session = ledger.begin_session(driver="d", worker="gw0", config={"iterations": 3})
     ledger.set_meta("campaign", FACTS)
-    ledger.set_meta("confirmation", data["confirmation"])
     for number in (1, 2):
         attempt = start(ledger, session, "baseline", number)
         run(ledger, attempt, number, "calibrate", Run("ok", score=1.0 + number / 1000))

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from pytest_autoresearch.core.records import Attempt, Champion, CheckNote
+from pytest_autoresearch.core.records import (
+    Attempt,
+    Champion,
+    CheckNote,
+    Confirmation,
+    Gain,
+    Survival,
+)
 from pytest_autoresearch.core.run import Run
 
 
@@ -48,15 +55,14 @@ ATTEMPTS = (
     attempt(4, "discard", 0.95, gain=-0.05, gain_sigma=-4.0, champion_before=3, parent=3),
 )
 
-CONFIRMATION = {
-    "champion": 2, "seeds": [501, 502], "kept": 0.1, "trouble": [],
-    "confirmed": {"gain": 0.0712, "low": 0.0512, "high": 0.0912, "n": 2},
-    "holdout": {"gain": 0.0634, "low": 0.0434, "high": 0.0834, "n": 2},
-    "keeps": [
-        {"attempt": 3, "name": "mutation-0003", "title": "idea 3", "claimed": 0.1, "gain": -0.02,
-         "held": False},
-    ],
-}  # fmt: skip
+CONFIRMATION = Confirmation(
+    champion=2,
+    seeds=(501, 502),
+    kept=0.1,
+    confirmed=Gain(0.0712, 0.0512, 0.0912, 2),
+    holdout=Gain(0.0634, 0.0434, 0.0834, 2),
+    keeps=(Survival(3, "mutation-0003", "idea 3", 0.1, -0.02, False),),
+)
 
 
 STATUS = {
