@@ -24,11 +24,11 @@ from pytest_autoresearch.campaign.attempt import WorkingAttempt
 from pytest_autoresearch.campaign.loop import Campaign
 from pytest_autoresearch.campaign.open import open_campaign
 from pytest_autoresearch.core.records import Attempt
+from pytest_autoresearch.core.run import Purpose
 from pytest_autoresearch.source.blocks import format_blocks
 from pytest_autoresearch.source.edits import edits_between
 
 ROOT = Path(__file__).resolve().parent.parent
-TRUTH = "truth"
 MUTATIONS = {
     "halve the MLP": ("MLP_RATIO = 4", "MLP_RATIO = 2"),
     "nothing: one more random draw before the model": (
@@ -78,10 +78,11 @@ def truth(campaign: Campaign, attempt: Attempt, seeds: range) -> list[float]:
 def train(campaign: Campaign, attempt: Attempt, seed: int) -> float | None:
     """Score of an attempt's files on one seed; trained once."""
     for run in campaign.ledger.attempt(attempt.id).runs:
-        if (run.purpose, run.seed) == (TRUTH, seed):
+        if (run.purpose, run.seed) == (Purpose.VERIFY, seed):
             return run.score
     holder = WorkingAttempt(attempt, parent_commit=attempt.commit)
-    return campaign.runner.run(holder, campaign.runner.read(attempt.commit), seed, TRUTH).score
+    files = campaign.runner.read(attempt.commit)
+    return campaign.runner.run(holder, files, seed, Purpose.VERIFY).score
 
 
 def main() -> None:

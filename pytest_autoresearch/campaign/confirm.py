@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..core.records import CONFIRM, HOLDOUT, SCORING, Confirmation, Gain, Survival
+from ..core.records import Confirmation, Gain, Survival
+from ..core.run import SCORING, Purpose
 from ..judge.confirmation import kept_gain, paired_gain, still_holds
 from .attempt import WorkingAttempt
 
@@ -92,12 +93,13 @@ def _on_fresh_seeds(
 ) -> dict[int, float]:
     on_cuda = campaign.runner.device.kind == "cuda"
     runs = [t for t in _runs(campaign, champion) if t.device.startswith("cuda") == on_cuda]
-    scores = _scores(runs, CONFIRM)
+    scores = _scores(runs, Purpose.CONFIRM)
     attempt, name = _attempt(campaign, champion)
     for seed in seeds:
         if seed in scores:
             continue
-        result = campaign.runner.run(attempt, campaign.runner.read(champion.commit), seed, CONFIRM)
+        files = campaign.runner.read(champion.commit)
+        result = campaign.runner.run(attempt, files, seed, Purpose.CONFIRM)
         if result.score is None:
             trouble.append(f"{name} on fresh seed {seed}: {result.status}: {result.reason}")
             say(trouble[-1])
@@ -113,7 +115,7 @@ def _on_holdout(
     if campaign.experiment.run is not None:
         return {}
     runner, runs = campaign.runner, _runs(campaign, champion)
-    scores = _scores(runs, HOLDOUT)
+    scores = _scores(runs, Purpose.HOLDOUT)
     attempt, name = _attempt(campaign, champion)
     for run in runs:
         if run.purpose not in SCORING or run.status != "ok" or run.seed in scores:
@@ -122,15 +124,8 @@ def _on_holdout(
         if checkpoint is None:
             trouble.append(f"{name}, seed {run.seed}: its checkpoint is gone, no holdout score")
             continue
-        result = runner.run(
-            attempt,
-            runner.read(champion.commit),
-            run.seed,
-            HOLDOUT,
-            phase="rescore",
-            split="holdout",
-            checkpoint=checkpoint,
-        )
+        files = runner.read(champion.commit)
+        result = runner.run(attempt, files, run.seed, Purpose.HOLDOUT, checkpoint=checkpoint)
         if result.score is None:
             trouble.append(f"{name}, seed {run.seed}, holdout: {result.status}: {result.reason}")
             continue
@@ -153,7 +148,7 @@ def _runs(campaign: Campaign, champion: Champion) -> list[Run]:
     return [run for attempt in attempts for run in attempt.runs]
 
 
-def _scores(runs: Sequence[Run], purpose: str) -> dict[int, float]:
+def _scores(runs: Sequence[Run], purpose: Purpose) -> dict[int, float]:
     return {t.seed: t.score for t in runs if t.purpose == purpose and t.score is not None}
 
 

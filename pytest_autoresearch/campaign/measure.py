@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import InfrastructureFailure
 from ..core.outcome import NoScore, Score, Trial
-from ..core.records import ABLATION, SMOKE, CheckNote
+from ..core.records import ABLATION, CheckNote
+from ..core.run import Purpose, Run
 from ..judge import constraints
 from ..judge.verdicts import Decision, Judge, earns_wealth
-from ..scoring import AUDIT_KEEP
 from ..source.checks import fits_memory
 from ..source.fingerprint import complexity, fingerprint
 from ..training.rescore import CLOZE
@@ -21,7 +21,6 @@ from .runs import Runner
 
 if TYPE_CHECKING:
     from ..core.records import Attempt
-    from ..core.run import Run
 
 DOWNSTREAM_EVERY = 10
 """Attempts between two runs of the downstream task on what is not kept."""
@@ -56,7 +55,7 @@ class Measurement:
         seed = sorted(champion.scores)[record.number % len(champion.scores)]
         if not self._smoke(attempt, seed):
             return self._failed(attempt)
-        purpose = "first"
+        purpose = Purpose.FIRST
         while True:
             result = self.runner.run(attempt, attempt.files, seed, purpose)
             if result.score is None:
@@ -74,7 +73,7 @@ class Measurement:
             if decision.action != "replicate":
                 break
             assert decision.seed is not None
-            seed, purpose = decision.seed, "replicate"
+            seed, purpose = decision.seed, Purpose.REPLICATE
             if decision.remeasure_champion:
                 seed = self._measure_champion(attempt, seed, CHAMPION_SEEDS - 1)
         if decision.action != "keep" and record.number % DOWNSTREAM_EVERY == 0:
@@ -92,7 +91,7 @@ class Measurement:
         seed = self.facts.baseline_seeds[attempt.record.number - 1]
         files = self.runner.read(self.facts.base_commit)
         attempt.fingerprint = fingerprint(files)  # a mutation back to it is a duplicate
-        result = self.runner.run(attempt, files, seed, "calibrate")
+        result = self.runner.run(attempt, files, seed, Purpose.CALIBRATE)
         if result.score is not None:
             self._check_reported(result)
         if attempt.record.number == 1 and result.score is not None and self.experiment.checks:
@@ -122,7 +121,7 @@ class Measurement:
         """Run two steps, a checkpoint and one scored batch, so that broken code costs seconds."""
         if self.experiment.run is not None:
             return True
-        result = self.runner.run(attempt, attempt.files, seed, SMOKE, phase="smoke")
+        result = self.runner.run(attempt, attempt.files, seed, Purpose.SMOKE)
         if result.checkpoint is not None:
             shutil.rmtree(result.checkpoint.parent, ignore_errors=True)
         notes = [CheckNote("smoke", result.status == "ok", result.reason, result.total_seconds)]
@@ -166,7 +165,7 @@ class Measurement:
         self, attempt: WorkingAttempt, files: Mapping[str, str], seed: int
     ) -> tuple[Run, str]:
         """Run the checks on some files; return the run, and '' or why it failed."""
-        result = self.runner.run(attempt, files, seed, "check", phase="check")
+        result = self.runner.run(attempt, files, seed, Purpose.CHECK)
         if result.status == "ok":
             return result, ""
         output = constraints.last_lines(result)
@@ -184,9 +183,7 @@ class Measurement:
                 attempt,
                 attempt.files,
                 run.seed,
-                "audit",
-                phase="audit",
-                audit=AUDIT_KEEP,
+                Purpose.AUDIT,
                 checkpoint=run.checkpoint,
             )
             if result.score is None:
@@ -204,8 +201,7 @@ class Measurement:
             attempt,
             attempt.files,
             saved.seed,
-            "downstream",
-            phase="downstream",
+            Purpose.DOWNSTREAM,
             checkpoint=saved.checkpoint,
         )
         bounds = [guard for guard in self.experiment.guards if guard.metric == CLOZE]
@@ -288,7 +284,7 @@ class Measurement:
             if candidate in champion.scores:
                 return candidate
             files = self.runner.read(champion.commit)
-            result = self.runner.run(attempt, files, candidate, "champion")
+            result = self.runner.run(attempt, files, candidate, Purpose.CHAMPION)
             if result.score is not None:
                 self.ledger.add_champion_scores(champion.version, {candidate: result.score})
                 return candidate
@@ -312,18 +308,9 @@ class Measurement:
             if run.score is None:
                 continue
             checkpoint = self.runner.checkpoint(run)
-            if checkpoint is None:
-                result = self.runner.run(attempt, files, run.seed, "verify")
-            else:
-                result = self.runner.run(
-                    attempt,
-                    files,
-                    run.seed,
-                    "verify",
-                    phase="rescore",
-                    audit=AUDIT_KEEP,
-                    checkpoint=checkpoint,
-                )
+            result = self.runner.run(
+                attempt, files, run.seed, Purpose.VERIFY, checkpoint=checkpoint
+            )
             results.append((run.seed, run.score, result))
         return results
 

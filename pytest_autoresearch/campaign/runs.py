@@ -6,12 +6,13 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ..core.errors import InfrastructureFailure, Interrupted
 from ..core.experiment import Budget, Experiment
-from ..core.run import Run, RunSpec
+from ..core.run import Purpose, Run, RunSpec
 from ..judge.noise import noise_of
+from ..scoring import AUDIT, AUDIT_KEEP
 from ..source.fingerprint import Shape, shape
 from ..training.devices import Device, memory_bytes
 from .attempt import WorkingAttempt
@@ -59,7 +60,7 @@ class Runner:
         self.repository = repository
         self.device = device
         self.executor = executor
-        self.running: tuple[WorkingAttempt, str] | None = None
+        self.running: tuple[WorkingAttempt, Purpose] | None = None
         self._should_stop = should_stop
         self._shapes: dict[str, Shape] = {}
         self._calibration: tuple[Run, ...] | None = None
@@ -69,11 +70,8 @@ class Runner:
         attempt: WorkingAttempt,
         code: Mapping[str, str],
         seed: int,
-        purpose: str,
+        purpose: Purpose,
         *,
-        phase: Literal["full", "smoke", "audit", "rescore", "downstream", "check"] = "full",
-        split: Literal["val", "holdout"] = "val",
-        audit: int = 512,
         checkpoint: Path | None = None,
         budget: Budget | None = None,
     ) -> Run:
@@ -83,23 +81,20 @@ class Runner:
             attempt: Attempt that the run belongs to.
             code: The editable files.
             seed: Given to the candidate.
-            purpose: Recorded with the run.
-            phase: What is run; see `RunSpec`. ``"check"`` runs the experiment's checks.
-            split: Part of the data that is scored.
-            audit: Audited positions.
-            checkpoint: Of an earlier run, for the phases that do not train.
+            purpose: What the run is for.
+            checkpoint: Of an earlier run; scored instead of training.
             budget: Instead of the campaign's; the limits calibrated for that one are relaxed.
 
         Raises:
             InfrastructureFailure: The run failed for a reason that is not the candidate's.
             Interrupted: The session was asked to stop.
         """
-        experiment, settings, checks = self.experiment, self.settings, phase == "check"
+        experiment, settings, checks = self.experiment, self.settings, purpose is Purpose.CHECK
         calibration = self.calibration()
         wall_limit = self.wall_limit()
         if budget is not None:
             wall_limit *= 2 * max(1.0, budget.amount / self.facts.budget.amount)
-        comparable = budget is None and split == "val"
+        comparable = budget is None and purpose is not Purpose.HOLDOUT
         reference = None
         if self.facts.budget.kind == "equal":
             reference = _encoded(self.read(self.facts.base_commit))
@@ -120,9 +115,9 @@ class Runner:
             data=self.root / experiment.data if experiment.data else None,
             command=("sh", "-c", experiment.checks or "") if checks else experiment.run,
             metric=experiment.metric.name,
-            phase=phase,
-            split=split,
-            audit=audit,
+            purpose=purpose,
+            from_checkpoint=checkpoint is not None,
+            audit=AUDIT_KEEP if purpose in (Purpose.AUDIT, Purpose.VERIFY) else AUDIT,
             device=self.device.kind,
             threads=settings.threads,
             wall_limit_s=wall_limit,
@@ -189,7 +184,9 @@ class Runner:
             return self._calibration
         calibrated = self.ledger.champion() is not None
         runs = tuple(
-            run for run in self.ledger.runs() if run.purpose == "calibrate" and run.status == "ok"
+            run
+            for run in self.ledger.runs()
+            if run.purpose is Purpose.CALIBRATE and run.status == "ok"
         )
         if calibrated:
             self._calibration = runs

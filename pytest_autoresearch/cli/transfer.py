@@ -14,11 +14,10 @@ from ..campaign.attempt import WorkingAttempt
 from ..campaign.loop import Campaign
 from ..core.errors import UsageError
 from ..core.records import Gain, Transfer
+from ..core.run import Purpose
 from ..judge.confirmation import paired_gain
 from ..source.search_space import find, substitute
 from .command import run_command
-
-TRANSFER = "transfer"
 
 
 def transfer(
@@ -41,7 +40,7 @@ def transfer(
         gain = measure(campaign, longer, scale, seeds)
         return gain is not None and gain.gain > 0
 
-    return run_command(root, tag, TRANSFER, work)
+    return run_command(root, tag, "transfer", work)
 
 
 def measure(
@@ -70,7 +69,8 @@ def measure(
             attempt = WorkingAttempt(
                 campaign.ledger.attempt(champion.attempt_id), parent_commit=champion.commit
             )
-            run = runner.run(attempt, files[champion.version], seed, TRANSFER, budget=budget)
+            code = files[champion.version]
+            run = runner.run(attempt, code, seed, Purpose.TRANSFER, budget=budget)
             if run.score is None:
                 print(f"  seed {seed}: {run.status}: {run.reason}")
                 if champion is first:

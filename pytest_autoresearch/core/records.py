@@ -8,22 +8,10 @@ from statistics import fmean
 from typing import Any, Literal, Required, TypedDict
 
 from .proposal import Edit, Origin, Usage
-from .run import Run
-
-SCORING = ("calibrate", "first", "replicate")
-"""Purposes of the runs whose mean is the attempt's score."""
-
-SMOKE = "smoke"
-"""Purpose of the short run before the first training."""
+from .run import SCORING, Run
 
 ABLATION = "ablation"
 """Kind of an attempt that omits one keep."""
-
-CONFIRM = "confirm"
-"""Purpose of a champion's run on a fresh seed, for confirmation."""
-
-HOLDOUT = "holdout"
-"""Purpose of scoring a checkpoint on the holdout; not shown before the confirmation."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,39 @@ RunStatus = Literal[
 ]
 
 ScoreKind = Literal["trusted", "unverified", "self-reported"]
+
+
+class Purpose(StrEnum):
+    """What a run is for, in the order in which a campaign comes to them."""
+
+    CALIBRATE = "calibrate"
+    """The unchanged code, on one seed of the calibration."""
+    FIRST = "first"
+    """A mutation's first training."""
+    REPLICATE = "replicate"
+    """A mutation on another seed."""
+    CHAMPION = "champion"
+    """The champion on a seed it lacks, so that a comparison stays paired."""
+    SMOKE = "smoke"
+    """Two steps and one scored batch, before the first training."""
+    CHECK = "check"
+    """The experiment's checks: the command must only succeed."""
+    AUDIT = "audit"
+    """A run's claims audited at more positions, without training."""
+    DOWNSTREAM = "downstream"
+    """The downstream task on a run's checkpoint, without training."""
+    CONFIRM = "confirm"
+    """A champion on a fresh seed."""
+    HOLDOUT = "holdout"
+    """A checkpoint scored on the holdout; not shown before the confirmation."""
+    VERIFY = "verify"
+    """A score repeated from its checkpoint, or by training where that is gone."""
+    TRANSFER = "transfer"
+    """A champion under another budget or at another size."""
+
+
+SCORING = (Purpose.CALIBRATE, Purpose.FIRST, Purpose.REPLICATE)
+"""Purposes of the runs whose mean is the attempt's score."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +63,8 @@ class RunSpec:
         data: Folder of the prepared data set; None for a `command`.
         command: None for the training contract; else argv run in the copy.
         metric: Name of the score in a command's output.
-        phase: ``"full"``; ``"smoke"``: two steps and one scored batch; ``"audit"``: no training,
-            the claims of this run are audited again; ``"rescore"``: no training,
-            its checkpoint is scored again; ``"downstream"``: no training, the downstream task on
-            its checkpoint; ``"check"``: `command` must only succeed.
-        split: Part of the data that is scored.
+        purpose: What the run is for.
+        from_checkpoint: No training: the checkpoint in the run directory is scored.
         device: ``"cpu"`` or ``"cuda"``.
         threads: CPU threads of the candidate.
         startup_limit_s: CPU seconds allowed before the first training batch.
@@ -53,8 +84,8 @@ class RunSpec:
     data: Path | None = None
     command: tuple[str, ...] | None = None
     metric: str = "val_bpb"
-    phase: Literal["full", "smoke", "audit", "rescore", "downstream", "check"] = "full"
-    split: Literal["val", "holdout"] = "val"
+    purpose: Purpose = Purpose.FIRST
+    from_checkpoint: bool = False
     device: str = "cpu"
     threads: int = 1
     startup_limit_s: float = 120.0
@@ -97,9 +128,7 @@ class Run:
         id: Ledger row; 0 before it is recorded, like `attempt_id`.
         attempt_id: Its attempt.
         seed: Its seed.
-        purpose: One of `records.SCORING`, ``champion`` (measured again for a pair),
-            `records.SMOKE`, ``audit``, `records.CONFIRM`, `records.HOLDOUT`, ``verify`` or
-            ``transfer``.
+        purpose: What it was for.
         state: ``running``, ``done``, ``interrupted`` or ``infra``.
         device, concurrency, budget: Conditions that a noise estimate must not mix.
         started, finished: Unix seconds.
@@ -132,7 +161,7 @@ class Run:
     id: int = 0
     attempt_id: int = 0
     seed: int = 0
-    purpose: str = ""
+    purpose: Purpose = Purpose.FIRST
     state: str = ""
     device: str = ""
     concurrency: int = 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..core.proposal import Edit, Origin, Proposal, Usage, add
 from ..core.records import Attempt, Champion, CheckNote
-from ..core.run import Run
+from ..core.run import Purpose, Run
 from ..core.text import one_line
 
 
@@ -78,6 +78,7 @@ def run_of(row: sqlite3.Row) -> Run:
     """Return a run from its row."""
     result = {k: v for k, v in json.loads(row["result"]).items() if k in _RUN_FIELDS}
     result |= {k: row[k] for k in row.keys() if k in _RUN_FIELDS}  # noqa: SIM118
+    result["purpose"] = Purpose(result["purpose"])
     result["curve"] = tuple(tuple(point) for point in result.get("curve", ()))
     for name in ("checkpoint", "losses"):
         result[name] = Path(result[name]) if result.get(name) else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.files import write_atomic
 
 if TYPE_CHECKING:
-    from ..core.run import Progress
+    from ..core.run import Progress, Purpose
 
 REPAINT_S = 0.5
 
@@ -26,7 +26,7 @@ def write_status(
     folder: Path,
     worker: str,
     attempt: str,
-    purpose: str,
+    purpose: Purpose | None,
     progress: Progress,
     *,
     title: str = "",
@@ -38,7 +38,7 @@ def write_status(
         folder: Of the campaign.
         worker: Name of this process.
         attempt: Name of the attempt.
-        purpose: What the run is for.
+        purpose: What the run is for; None outside a run.
         progress: How far it is.
         title: Of the proposal.
         champion: Mean score of the champion.
@@ -54,7 +54,7 @@ def write_status(
         "attempt": attempt,
         "title": title,
         "champion": champion,
-        "purpose": purpose,
+        "purpose": purpose or "",
         "phase": progress.phase,
         "fraction": progress.fraction,
         "elapsed": progress.elapsed_s,

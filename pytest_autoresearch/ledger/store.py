@@ -29,7 +29,7 @@ from ..core.records import (
     SessionRecord,
     Transfer,
 )
-from ..core.run import Run
+from ..core.run import Purpose, Run
 from .cache import RecordCache
 from .codec import champion_of, scores_of
 from .database import LedgerUnavailable as LedgerUnavailable
@@ -311,7 +311,7 @@ class Ledger(ProposalStore):
         attempt_id: int,
         *,
         seed: int,
-        purpose: str,
+        purpose: Purpose,
         device: str,
         concurrency: int,
         budget: str,

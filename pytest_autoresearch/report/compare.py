@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core.records import Attempt, Confirmation, Survival
+from ..core.run import Purpose
 
 PURPOSES = {
-    "calibrate": "baseline, to estimate the noise",
-    "first": "first run of a mutation",
-    "replicate": "replicates of close calls",
-    "champion": "champion again, to stay paired",
-    "smoke": "smoke runs before training",
-    "audit": "deeper audits of keeps",
-    "downstream": "downstream task",
-    "confirm": "confirmation on fresh seeds",
-    "holdout": "scoring on the holdout",
-    "verify": "verification of scores",
-    "transfer": "transfer to other budgets and sizes",
+    Purpose.CALIBRATE: "baseline, to estimate the noise",
+    Purpose.FIRST: "first run of a mutation",
+    Purpose.REPLICATE: "replicates of close calls",
+    Purpose.CHAMPION: "champion again, to stay paired",
+    Purpose.SMOKE: "smoke runs before training",
+    Purpose.CHECK: "the experiment's checks",
+    Purpose.AUDIT: "deeper audits of keeps",
+    Purpose.DOWNSTREAM: "downstream task",
+    Purpose.CONFIRM: "confirmation on fresh seeds",
+    Purpose.HOLDOUT: "scoring on the holdout",
+    Purpose.VERIFY: "verification of scores",
+    Purpose.TRANSFER: "transfer to other budgets and sizes",
 }
 """Purpose of a run in words, in the order in which a campaign comes to them."""
 
@@ -98,7 +100,7 @@ def _notes(
         (run.status == "ok", run.total_seconds)
         for attempt in attempts
         for run in attempt.runs
-        if run.purpose == "audit" and run.state == "done"
+        if run.purpose is Purpose.AUDIT and run.state == "done"
     ]
     if audits:
         notes["deeper audit of keeps"] = audits
@@ -107,19 +109,19 @@ def _notes(
 
 def by_purpose(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
     """Return runs, device seconds and their share for each purpose."""
-    groups: dict[str, list[float]] = {}
+    groups: dict[Purpose, list[float]] = {}
     for attempt in attempts:
         for run in attempt.runs:
             groups.setdefault(run.purpose, []).append(run.total_seconds)
     total = sum(map(sum, groups.values()))
     return [
         {
-            "name": PURPOSES.get(purpose, purpose),
+            "name": PURPOSES[purpose],
             "runs": len(groups[purpose]),
             "seconds": sum(groups[purpose]),
             "share": sum(groups[purpose]) / total if total else 0.0,
         }
-        for purpose in dict.fromkeys((*PURPOSES, *groups))
+        for purpose in PURPOSES
         if purpose in groups
     ]
 

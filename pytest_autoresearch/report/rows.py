@@ -12,8 +12,8 @@ from markupsafe import Markup, escape
 
 from ..core.outcome import VERDICTS
 from ..core.proposal import Edit
-from ..core.records import HOLDOUT, Attempt, Champion
-from ..core.run import Run
+from ..core.records import Attempt, Champion
+from ..core.run import Purpose, Run
 from ..judge.parents import stack
 from ..source.edits import unified
 from . import svg
@@ -146,7 +146,7 @@ class Table:
             cut=tuple(name for name, text, cap in caps if len(text) > cap),
             curve=svg.curve_path(curves[-1], low, high) if curves else "",
             champion_curve=f"c{champion}" if champion and curves else "",
-            runs=tuple(outcome(run) for run in attempt.runs if run.purpose != HOLDOUT),
+            runs=tuple(outcome(run) for run in attempt.runs if run.purpose is not Purpose.HOLDOUT),
         )
 
     def choices(self) -> list[tuple[str, str]]:

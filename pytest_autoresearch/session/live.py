@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import pytest
 
 from ..core.experiment import Budget, Direction
-from ..core.records import CONFIRM, SMOKE
+from ..core.run import Purpose
 from ..core.text import one_line
 from ..ledger.status import REPAINT_S, read_status
 from ..report.terminal import EVERY, SessionView, clock, markup, result_line, standing, write
@@ -36,7 +36,8 @@ PHASES = {
 }  # fmt: skip
 
 PURPOSES = {
-    "replicate": " again", "champion": " (champion)", CONFIRM: " (fresh seed)", SMOKE: " (smoke)",
+    Purpose.REPLICATE: " again", Purpose.CHAMPION: " (champion)",
+    Purpose.CONFIRM: " (fresh seed)", Purpose.SMOKE: " (smoke)",
 }  # fmt: skip
 
 
@@ -45,7 +46,7 @@ PURPOSES = {
 
 def cells(status: Mapping[str, Any], budget: Budget) -> dict[str, str]:
     """Return the parts of a worker's line by name."""
-    smoke = status["purpose"] == SMOKE
+    smoke = status["purpose"] == Purpose.SMOKE
     elapsed, fraction = float(status["elapsed"]), float(status["fraction"])
     how_far = clock(elapsed)
     if status["phase"] == "train" and not smoke:

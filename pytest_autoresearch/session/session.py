@@ -20,7 +20,7 @@ from ..campaign.pause import PastDeadline, PauseControl
 from ..core.experiment import Experiment
 from ..core.outcome import NoScore, Score, Trial
 from ..core.proposal import ProposerExhausted
-from ..core.run import Progress
+from ..core.run import Progress, Purpose
 from ..core.text import one_line
 from ..ledger import copy
 from ..ledger.git import Repository
@@ -158,7 +158,7 @@ class Session:
         shown = line if self.reporter is None else line.partition(": ")[0]
         for attempt in self._attempts.values():
             phase = shown or ("start" if attempt.proposal else "propose")
-            self._show(attempt, "", Progress(phase))
+            self._show(attempt, None, Progress(phase))
 
     # ------------------------------------------------------------------ fixtures
 
@@ -168,7 +168,7 @@ class Session:
         attempt = campaign.begin(item.name, item.kind, item.number)
         self._attempts[item.nodeid] = attempt
         if item.kind == "mutation":
-            self._show(attempt, "", Progress("propose"))
+            self._show(attempt, None, Progress("propose"))
             try:
                 campaign.propose(attempt)
             except ProposerExhausted as error:
@@ -339,7 +339,7 @@ class Session:
         if campaign is not None and campaign.runner.running is not None:
             self._show(*campaign.runner.running, progress)
 
-    def _show(self, attempt: WorkingAttempt, purpose: str, progress: Progress) -> None:
+    def _show(self, attempt: WorkingAttempt, purpose: Purpose | None, progress: Progress) -> None:
         write_status(
             self.folder,
             self.resources.worker,

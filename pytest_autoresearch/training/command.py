@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import sandbox
+from ..core.run import Purpose
 from ..core.text import one_line
 from ..forkserver.client import LaunchFailed
 from ..forkserver.group import Group
@@ -61,7 +62,7 @@ def run_command(context: RunContext) -> None:
         LaunchFailed: It could not be confined, or its program does not exist.
     """
     spec, limits = context.spec, context.limits
-    if spec.phase == "smoke":
+    if spec.purpose is Purpose.SMOKE:
         return  # an arbitrary command has no two steps
     output = Output()
     try:
@@ -103,8 +104,8 @@ def run_command(context: RunContext) -> None:
         lines = (head + tail).strip().splitlines() or ["it printed nothing"]
         was = "was " if ended.signal is not None else ""
         reason = f"the command {was}{ended.describe()}: {lines[-1]}"
-        raise Ended("guard" if spec.phase == "check" else "crash", reason)
-    if spec.phase != "check":
+        raise Ended("guard" if spec.purpose is Purpose.CHECK else "crash", reason)
+    if spec.purpose is not Purpose.CHECK:
         _take_figures(context, parse_figures(f"{head}\n{tail}"))
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import scoring
+from ..core.run import Purpose
 from ..forkserver.client import LaunchFailed
 from ..forkserver.launch import Child
 from ..scoring import evaluator
@@ -107,7 +108,7 @@ class TrainingRun:
 
     def _clock(self, child: Child) -> Clock:
         budget, launcher = self.spec.budget, self.context.launcher
-        if self.spec.phase == "smoke":
+        if self.spec.purpose is Purpose.SMOKE:
             return StepClock(SMOKE_STEPS)
         if budget.kind == "wall":
             return WallClock(budget.amount)
@@ -176,7 +177,7 @@ class TrainingRun:
         context.enter_phase("score")
         began, audit_s = time.monotonic(), 0.0
         try:
-            if spec.phase == "smoke":
+            if spec.purpose is Purpose.SMOKE:
                 value = evaluator.rehearse(
                     context.start_scorer, dataset, device=spec.device,
                     cpu_limit_s=spec.scoring_cpu_limit_s, wall_limit_s=context.scoring_wall_s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import scoring
+from ..core.run import Purpose
 from .context import CHECKPOINT, LOSSES, RunContext, refused
 from .limits import Ended
 
@@ -16,7 +17,7 @@ def rescore(context: RunContext) -> None:
     """Score the checkpoint that a run of the same id left in its run directory.
 
     Args:
-        context: A run of phase ``"audit"``, ``"rescore"`` or ``"downstream"``.
+        context: A run whose spec says ``from_checkpoint``.
 
     Raises:
         Ended: The checkpoint is missing or its score is refused.
@@ -29,14 +30,15 @@ def rescore(context: RunContext) -> None:
     if not checkpoint.is_file():
         raise Ended("infra", f"the checkpoint {checkpoint} is missing; train the mutation again")
     context.result = replace(context.result, checkpoint=checkpoint)
-    if spec.phase == "downstream":
+    if spec.purpose is Purpose.DOWNSTREAM:
         _downstream(context)
         return
-    audit = spec.phase == "audit"
+    audit = spec.purpose is Purpose.AUDIT
+    split = "holdout" if spec.purpose is Purpose.HOLDOUT else "val"
     try:
         with context.limits.cause("audit" if audit else "score"):
             score = evaluator.evaluate(
-                context.start_scorer, context.dataset, split=spec.split, audit=spec.audit,
+                context.start_scorer, context.dataset, split=split, audit=spec.audit,
                 claims=context.directory / LOSSES if audit else None,
                 champion_losses=spec.champion_losses, device=spec.device,
                 on_phase=context.enter_phase, cpu_limit_s=spec.scoring_cpu_limit_s,

@@ -67,7 +67,7 @@ def _steps(context: RunContext) -> None:
         from .command import run_command
 
         run_command(context)
-    elif context.spec.phase in ("audit", "rescore", "downstream"):
+    elif context.spec.from_checkpoint:
         from .rescore import rescore
 
         rescore(context)

@@ -16,8 +16,6 @@ from support.pages import ATTEMPTS, BASE, CONFIRMATION, KEPT, NASTY, STATUS, att
 
 from pytest_autoresearch.core.proposal import Edit, Origin, Usage
 from pytest_autoresearch.core.records import (
-    CONFIRM,
-    HOLDOUT,
     Attempt,
     Champion,
     CheckNote,
@@ -25,6 +23,7 @@ from pytest_autoresearch.core.records import (
     SessionRecord,
     Transfer,
 )
+from pytest_autoresearch.core.run import Purpose
 from pytest_autoresearch.ledger.store import Ledger
 from pytest_autoresearch.report import compare, html, rows, svg
 from pytest_autoresearch.report.views import Report
@@ -125,7 +124,7 @@ def test_forgeable_scores_are_marked_at_the_top(kind):
 
 
 def test_live_page_hides_the_holdout():
-    told = (run(3), run(3, 2, 0.8765, purpose=HOLDOUT), run(3, 501, 0.8888, purpose=CONFIRM))
+    told = (run(3), run(3, 2, 0.8765, purpose=Purpose.HOLDOUT), run(3, 501, 0.8888, purpose=Purpose.CONFIRM))
     attempts = (*ATTEMPTS[:2], replace(ATTEMPTS[2], runs=told), ATTEMPTS[3])
     shown = page(attempts, live=True, confirmation=CONFIRMATION).text
     assert "0.063400" not in shown
@@ -220,7 +219,7 @@ def test_checks_show_catches_cost_and_spared_training():
 
 
 def test_device_time_is_listed_by_purpose():
-    again = replace(ATTEMPTS[3], runs=(run(4), run(4, 2, purpose="replicate")))
+    again = replace(ATTEMPTS[3], runs=(run(4), run(4, 2, purpose=Purpose.REPLICATE)))
     table = compare.by_purpose((*ATTEMPTS[:3], again))
     parts = {part["name"]: (part["runs"], part["seconds"]) for part in table}
     assert parts == {

@@ -17,7 +17,6 @@ from support import campaigns as made_up
 from support.project import Project
 
 from pytest_autoresearch import Metric
-from pytest_autoresearch.core.files import write_atomic
 from pytest_autoresearch.core.proposal import Edit, Proposal, Usage
 from pytest_autoresearch.core.records import CheckNote
 from pytest_autoresearch.core.run import Run
@@ -223,13 +222,6 @@ def test_logs_are_written_although_another_plugin_fails_at_the_end(project: Proj
     assert "score 0.9" in (project.path / "results.tsv").read_text()
     page = (project.path / ".autoresearch/report.html").read_text()
     assert "the campaign is running" not in page
-
-
-def test_atomic_write_keeps_a_device_file(tmp_path: Path) -> None:
-    place = tmp_path / "log"
-    place.symlink_to("/dev/null")
-    write_atomic(place, "x")
-    assert place.is_symlink()
 
 
 def test_log_written_again_has_the_same_campaign_properties(project: Project) -> None:

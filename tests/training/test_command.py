@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.runs import all_gone, descendants
 
 from pytest_autoresearch import Budget
-from pytest_autoresearch.core.run import Run, RunSpec
+from pytest_autoresearch.core.run import Purpose, Run, RunSpec
 from pytest_autoresearch.forkserver.launch import Launcher
 from pytest_autoresearch.training.command import parse_figures
 from pytest_autoresearch.training.run import execute
@@ -111,7 +111,7 @@ def test_should_stop_interrupts_the_command(run):
 
 
 def test_smoke_run_of_a_command_executes_nothing(run, tmp_path):
-    assert run("1 / 0", phase="smoke").status == "ok"
+    assert run("1 / 0", purpose=Purpose.SMOKE).status == "ok"
     assert not (tmp_path / "runs" / "c1").exists()
 
 

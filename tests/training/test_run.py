@@ -22,7 +22,7 @@ from support.runs import (
     write_dataset,
 )
 
-from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.run import Purpose, Run
 from pytest_autoresearch.forkserver.launch import Job
 from pytest_autoresearch.training.clock import Burst, EqualWorkClock
 from pytest_autoresearch.training.run import execute
@@ -400,7 +400,7 @@ def test_endless_logits_are_a_timeout(run):
 
 
 def test_smoke_run_takes_two_steps_and_one_scored_batch(run):
-    result = run(phase="smoke", budget="equal:900ktok")
+    result = run(purpose=Purpose.SMOKE, budget="equal:900ktok")
     assert (result.status, result.steps, result.score_kind) == ("ok", 2, "unverified")
     assert result.losses is None
 
