@@ -115,12 +115,10 @@ def _disk(root: Path) -> Finding:
 
 def _sandbox(root: Path) -> Finding:
     report = survey()
-    missing = [f"{name}: {state}" for name, state in report.layers.items() if "fail" in state]
-    if not report.verified:
-        return Finding(
-            "sandbox", "warn",
-            f"{report.headline()}; scores will be unverified ({'; '.join(missing)[:200]})",
-        )  # fmt: skip
+    if report.lacking:
+        open_to = ", ".join(report.lacking)
+        reason = f"{report.headline()}; nothing confines {open_to}, so scores will be unverified"
+        return Finding("sandbox", "warn", reason)
     return Finding("sandbox", "ok", report.headline())
 
 

@@ -36,9 +36,9 @@ def enter(policy: Policy, mode: Mode = "auto", *, layout: paths.Layout | None = 
 
     Args:
         policy: What may be reached.
-        mode: ``"require"``: raise unless network, files and group kill are enforced. ``"auto"``:
-            enforce what the machine permits. ``"off"``: only session, limits, descriptors and
-            environment.
+        mode: ``"require"``: raise unless all of `policy.GUARANTEES` are enforced (the network only
+            if the policy forbids it). ``"auto"``: enforce what the machine permits. ``"off"``:
+            only session, limits, descriptors and environment.
         layout: The readable files, where another process has computed them already.
 
     Returns:
@@ -159,19 +159,16 @@ class _Entry:
                 unix=self._on("mount") and names_private,
                 signals_only_to=os.getpid() if alone else None,
                 guard_files=not self._on("mount"),
+                guard_others=not self._on("pid"),
             )
         )
 
 
 def _require(report: Report, policy: Policy) -> None:
-    needed = {
-        "file access": report.files_confined,
-        "the network": report.offline or policy.network,
-        "a kill of the whole group": report.group_kill,
-    }
-    if lacking := [name for name, enforced in needed.items() if not enforced]:
+    lacking = [what for what in report.lacking if not (policy.network and what == "the network")]
+    if lacking:
         raise SandboxUnavailable(
-            f"this machine cannot enforce limits on {' and '.join(lacking)}: {report.headline()}; "
-            "enable Landlock (Linux 5.13 or newer) and seccomp, permit unprivileged user "
-            "namespaces, or choose sandbox mode auto (scores are then unverified)"
+            f"this machine cannot confine {', '.join(lacking)}: {report.headline()}; enable "
+            "seccomp and Landlock (Linux 5.13 or newer) or permit unprivileged user namespaces, or choose "
+            "sandbox mode auto (scores are then unverified)"
         )

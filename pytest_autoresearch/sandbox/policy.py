@@ -29,6 +29,18 @@ COUNTED = ("landlock", "seccomp", "mount", "pid", "network", "ipc", "privileges"
 
 NETWORK_ALLOWED = "skipped: the policy allows the network"
 
+GUARANTEES: Mapping[str, tuple[str, ...]] = {
+    "file access": ("landlock", "mount"),
+    "the network": ("network", "seccomp"),
+    "a kill of the whole group": ("pid", "seccomp"),
+    "System V memory and queues": ("ipc", "seccomp"),
+    "keyrings, page cache and priorities": ("seccomp",),
+    "capabilities": ("privileges",),
+    "inherited descriptors": ("descriptors",),
+}
+"""What a trusted score rests on, and the layers of which one has to confine it. Otherwise a process
+that has seen secret text can leave some for a later one."""
+
 _NAMESPACES = ("mount", "pid", "network", "ipc")
 
 
@@ -126,25 +138,32 @@ class Report:
         return self.layers.get(layer, "").startswith("ok")
 
     @property
-    def files_confined(self) -> bool:
-        """Whether only files that the policy names can be read."""
-        return self.active("landlock") or self.active("mount")
-
-    @property
     def offline(self) -> bool:
         """Whether the network and the machine's sockets are out of reach."""
-        allowed = self.layers.get("network") == NETWORK_ALLOWED
-        return not allowed and (self.active("network") or self.active("seccomp"))
+        return "the network" not in self.lacking
 
     @property
-    def group_kill(self) -> bool:
-        """Whether killing the process group is certain to end every descendant."""
-        return self.active("pid") or self.active("seccomp")
+    def files_confined(self) -> bool:
+        """Whether only files that the policy names can be read."""
+        return "file access" not in self.lacking
+
+    @property
+    def rests_on(self) -> dict[str, tuple[str, ...]]:
+        """The enforced layers behind each of `GUARANTEES`."""
+        found = {what: tuple(filter(self.active, layers)) for what, layers in GUARANTEES.items()}
+        if self.layers.get("network") == NETWORK_ALLOWED:
+            found["the network"] = ()
+        return found
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The guarantees that no layer enforces."""
+        return tuple(what for what, layers in self.rests_on.items() if not layers)
 
     @property
     def verified(self) -> bool:
-        """Whether a score can be trusted: validation hidden, no network, group kill."""
-        return self.files_confined and self.offline and self.group_kill
+        """Whether a score can be trusted: every one of `GUARANTEES` is enforced."""
+        return not self.lacking
 
     def headline(self) -> str:
         """Return one line, like ``landlock+seccomp (3/7), missing: namespaces (EPERM)``."""

@@ -27,6 +27,8 @@ DENIED = (
     "bpf", "io_uring_setup", "io_uring_enter", "io_uring_register", "vmsplice", "lookup_dcookie",
     "personality", "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module",
     "syslog", "acct", "swapon", "swapoff", "reboot",
+    # a signal from the kernel would continue a paused process
+    "timer_create",
     # the clock
     "settimeofday", "clock_settime", "adjtimex", "clock_adjtime",
 )  # fmt: skip
@@ -38,11 +40,11 @@ PRETENDED = (
 )  # fmt: skip
 """Changes to file attributes, which Landlock does not cover; they appear to succeed."""
 
-_OTHERS_PRIORITY = {
-    "setpriority": 1, "ioprio_set": 1, "sched_setscheduler": 0, "sched_setparam": 0,
-    "sched_setattr": 0,
+_OWN_PRIORITY = {
+    "setpriority": (0, 0), "ioprio_set": (1, 0), "sched_setscheduler": (0,),
+    "sched_setparam": (0,), "sched_setattr": (0,),
 }  # fmt: skip
-"""Calls that slow another process down, with the index of the process id (0 is the caller)."""
+"""Calls that can slow other processes down, with the first arguments that mean only the caller."""
 
 _SIGNALLING = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
@@ -71,12 +73,15 @@ class Filter:
             no other layer confines signals; else None.
         guard_files: Whether to prevent changes that Landlock does not cover: modes, owners, times
             and (in its first ABIs) truncation. Not needed on a private root.
+        guard_others: Whether to prevent a change of other processes' CPU affinity. Not needed in
+            a process id namespace.
     """
 
     network: bool = False
     unix: bool = False
     signals_only_to: int | None = None
     guard_files: bool = False
+    guard_others: bool = False
 
     def program(self, machine: str) -> bytes:
         """Return the BPF program for `machine` (``x86_64`` or ``aarch64``)."""
@@ -109,9 +114,11 @@ class Filter:
             for name in _SIGNALLING:
                 code += on(machine, name, *_one_of(0, [0, self.signals_only_to], errno.EPERM))
             code += on(machine, "pidfd_send_signal", fail(errno.EPERM))
-        for name, argument in _OTHERS_PRIORITY.items():
-            code += on(machine, name, *_one_of(argument, [0], errno.EPERM))
+        for name, own in _OWN_PRIORITY.items():
+            code += on(machine, name, *_exactly(own, errno.EPERM))
         code += on(machine, "prlimit64", *_one_of(0, [0, os.getpid()], errno.EPERM))
+        if self.guard_others:
+            code += on(machine, "sched_setaffinity", *_one_of(0, [0, os.getpid()], errno.EPERM))
         if self.guard_files:
             code += self._file_guards(machine)
         for name in DENIED:
@@ -153,6 +160,14 @@ def _one_of(index: int, allowed: list[int], error: int) -> list[Instruction]:
         (_EQUAL, len(allowed) - place, 0, value & 0xFFFFFFFF) for place, value in enumerate(allowed)
     ]
     return [*_argument(index), *tests, fail(error), PASS] if allowed else [fail(error)]
+
+
+def _exactly(values: tuple[int, ...], error: int) -> list[Instruction]:
+    """Allow the call if its first arguments are `values`."""
+    code = [PASS, fail(error)]
+    for index, value in reversed(list(enumerate(values))):
+        code = [*_argument(index), (_EQUAL, 0, len(code) - 1, value), *code]
+    return code
 
 
 def _none_of(index: int, refused: list[int], error: int) -> list[Instruction]:

@@ -38,7 +38,8 @@ def view(
         score = "sandbox: off; score: unverified"
     else:
         report = survey()
-        trust = "trusted" if report.verified else "unverified"
+        open_to = ", ".join(report.lacking)
+        trust = f"unverified (nothing confines {open_to})" if open_to else "trusted"
         score = f"sandbox: {report.headline()}; score: {trust}"
     gpus = visible_gpus()
     return SessionView(

@@ -118,12 +118,13 @@ class RunContext:
             score: The score.
             layers: Sandbox reports of the processes behind it; it is trusted if all are verified.
         """
-        trusted = all(sandbox.Report(report).verified for report in (*layers, score.sandbox))
+        reports = [sandbox.Report(report) for report in (*layers, score.sandbox)]
+        lacking = sorted({what for report in reports for what in report.lacking})
         self.result = replace(
             self.result,
             score=score.bpb,
             score_se=score.se,
-            score_kind="trusted" if trusted else "unverified",
+            score_kind="unverified" if lacking else "trusted",
             hashes=dict(score.hashes),
         )
         self.add_evidence(
@@ -131,6 +132,7 @@ class RunContext:
                 "claimed_bpb": score.claimed_bpb,
                 "audited": score.audited,
                 "largest_difference_nats": score.largest_difference,
+                **({"nothing_confines": lacking} if lacking else {}),
             }
         )
 

@@ -14,6 +14,7 @@ import pytest
 from support import probe
 
 from pytest_autoresearch.sandbox.launch import survey
+from pytest_autoresearch.sandbox.policy import COUNTED
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
@@ -28,8 +29,8 @@ TIERS: dict[str, dict[str, Any]] = {
     "namespaces": {"mode": "auto", "skip": ("landlock", "seccomp")},
 }
 KNOWN_OPEN = {
-    "portable": {"stat_validation", "pin_victim"},
-    "container": {"stat_validation", "pin_victim"},
+    "portable": {"stat_validation"},
+    "container": {"stat_validation"},
     "full": set[str](),
 }
 HIDDEN = [
@@ -122,6 +123,15 @@ def test_attacks_are_blocked(tmp_path, tier, user):
     assert set(escaped) <= KNOWN_OPEN[tier], escaped
     assert set(probe.CONTROLS) <= opened(result)
     assert result["verified"]
+
+
+@pytest.mark.parametrize("layer", COUNTED)
+def test_layer_without_which_an_attack_succeeds_makes_scores_unverified(tmp_path, layer):
+    needs_namespaces()
+    result = arena(tmp_path, "me", mode="auto", skip=[layer])
+    escaped = opened(result) - set(probe.CONTROLS) - {"stat_validation", "list_processes"}
+    assert result["verified"] == (layer not in ("seccomp", "privileges")), escaped
+    assert not (escaped and result["verified"])
 
 
 def test_refused_namespaces_are_reported(tmp_path):

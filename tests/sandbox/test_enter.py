@@ -300,16 +300,21 @@ def test_missing_writable_folder_is_named():
 def test_require_is_refused_where_files_cannot_be_confined():
     policy = Policy(skip=("landlock", "mount"))
     answer = confined(policy, lambda report: None, mode="require")
-    assert answer["error"].startswith("SandboxUnavailable: this machine cannot enforce limits on ")
+    assert answer["error"].startswith("SandboxUnavailable: this machine cannot confine ")
     assert "file access" in answer["error"]
     assert "sandbox mode auto" in answer["error"]
 
 
-@pytest.mark.parametrize("skipped", [NAMESPACES, ("landlock",), ("seccomp",)])
+@pytest.mark.parametrize("skipped", [NAMESPACES, ("landlock",), ("ipc",)])
 def test_require_accepts_either_mechanism(skipped):
     if skipped != NAMESPACES and not sandbox.survey().active("mount"):
         pytest.skip("namespaces are not permitted here")
     assert "value" in confined(Policy(skip=skipped), lambda report: None, mode="require")
+
+
+def test_require_is_refused_without_a_filter_of_system_calls():
+    answer = confined(Policy(skip=("seccomp",)), lambda report: None, mode="require")
+    assert "cannot confine keyrings, page cache and priorities: " in answer["error"]
 
 
 def test_mode_off_is_reported_as_unconfined(tmp_path):
@@ -383,7 +388,7 @@ def test_machine_without_a_system_call_table_is_reported_with_the_reason():
     first, second = done.stdout.splitlines()
     reason = f"no system call table for {os.uname().machine}"
     assert first.startswith(f"False skipped: {reason} no confinement (0/7)")
-    assert "cannot enforce" in second
+    assert "cannot confine" in second
     assert reason in second
 
 

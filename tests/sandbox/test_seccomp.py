@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 
 import pytest
@@ -117,6 +118,25 @@ def test_signals_to_other_processes_are_denied_when_restricted(machine):
 
 
 @pytest.mark.parametrize("machine", MACHINES)
+def test_priorities_can_be_changed_only_of_the_caller(machine):
+    for name, own, others in (
+        ("setpriority", (0, 0), [(0, 5), (1, 0), (2, 0), (2, 1000), (0, 1 << 31)]),
+        ("ioprio_set", (1, 0), [(1, 5), (2, 0), (3, 0), (0, 0)]),
+        ("sched_setscheduler", (0,), [(5,)]),
+    ):
+        assert verdict(Filter(), machine, name, *own) == "allowed"
+        for arguments in others:
+            assert verdict(Filter(), machine, name, *arguments) == "EPERM", (name, arguments)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_affinity_of_others_is_guarded_where_they_are_visible(machine):
+    for pid, expected in ((0, "allowed"), (os.getpid(), "allowed"), (1, "EPERM")):
+        assert verdict(Filter(guard_others=True), machine, "sched_setaffinity", pid) == expected
+        assert verdict(Filter(), machine, "sched_setaffinity", pid) == "allowed"
+
+
+@pytest.mark.parametrize("machine", MACHINES)
 def test_file_guards(machine):
     guarded = Filter(guard_files=True)
     for name in PRETENDED:
@@ -141,7 +161,12 @@ def test_unknown_calls_and_other_architectures_are_refused(machine):
 
 @given(
     st.builds(
-        Filter, st.booleans(), st.booleans(), st.none() | st.integers(1, 2**22), st.booleans()
+        Filter,
+        network=st.booleans(),
+        unix=st.booleans(),
+        signals_only_to=st.none() | st.integers(1, 2**22),
+        guard_files=st.booleans(),
+        guard_others=st.booleans(),
     ),
     st.sampled_from(MACHINES),
     st.integers(0, 2**32 - 1),

@@ -424,7 +424,26 @@ def list_processes(target: Target) -> object:
 @attack
 def slow_victim_down(target: Target) -> object:
     """Give another process the lowest priority."""
-    os.setpriority(os.PRIO_PROCESS, target["victim"], 1)
+    priority = os.getpriority(os.PRIO_PROCESS, target["victim"])
+    os.setpriority(os.PRIO_PROCESS, target["victim"], priority)
+
+
+@attack
+def slow_every_process_of_this_user_down(target: Target) -> object:
+    """Lower the priority of all processes of the user."""
+    os.setpriority(os.PRIO_USER, 0, os.getpriority(os.PRIO_PROCESS, 0))
+
+
+@attack
+def slow_disks_of_every_process_of_this_user(target: Target) -> object:
+    """Lower the priority of all reads and writes of the user."""
+    return call(target, "ioprio_set", 3, os.getuid(), 2 << 13 | 4)
+
+
+@attack
+def slow_disks_of_group(target: Target) -> object:
+    """Lower the priority of all reads and writes of a process group."""
+    return call(target, "ioprio_set", 2, 0, 2 << 13 | 4)
 
 
 @attack
@@ -573,6 +592,12 @@ def kernel_keyring(target: Target) -> object:
 def performance_counters(target: Target) -> object:
     """Reach perf_event_open."""
     return reached(target, "perf_event_open", bytes(128), 0, -1, -1, 0)
+
+
+@attack
+def alarm_that_continues_a_paused_process(target: Target) -> object:
+    """Make a timer whose signal continues this process while the harness pauses it."""
+    return reached(target, "timer_create", 1, None, None)
 
 
 @attack
