@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MEMORY_SHARE = 0.9
 """Share of this machine's memory that all concurrent runs may take together."""
 
+CHECKPOINT_TIMES = 8
+"""Largest checkpoint of a mutation, as a multiple of the baseline's; 64 MiB are added."""
+
 TICK_S = 0.25
 """Seconds between two looks of a waiting step at the stop flag and the ledger."""
 
@@ -122,6 +125,7 @@ class Runner:
             threads=settings.threads,
             wall_limit_s=wall_limit,
             memory_limit_bytes=self.memory_bound(),
+            checkpoint_limit_bytes=_checkpoint_limit(calibration),
             startup_limit_s=_startup_limit(calibration),
             champion_losses=self._champion_losses() if comparable else None,
             scoring_cpu_limit_s=_scoring_limit(calibration) if budget is None else None,
@@ -253,3 +257,9 @@ def _scoring_limit(calibration: Sequence[Run]) -> float | None:
 def _startup_limit(calibration: Sequence[Run]) -> float:
     measured = [run.causes.get("start", 0.0) for run in calibration]
     return max(20.0, 5 * max(measured)) if measured else 120.0
+
+
+def _checkpoint_limit(calibration: Sequence[Run]) -> int | None:
+    """Return the largest size of a checkpoint in bytes, from those that the baseline saved."""
+    sizes = [int(run.evidence.get("checkpoint_bytes", 0)) for run in calibration]
+    return CHECKPOINT_TIMES * max(sizes) + (64 << 20) if any(sizes) else None

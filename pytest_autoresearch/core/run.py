@@ -69,7 +69,8 @@ class RunSpec:
         threads: CPU threads of the candidate.
         startup_limit_s: CPU seconds allowed before the first training batch.
         wall_limit_s: Hard limit for the process group, everything included.
-        memory_limit_bytes: Resident memory of the group; above it the run is stopped.
+        memory_limit_bytes: Memory of the group; above it the run is stopped.
+        checkpoint_limit_bytes: Largest checkpoint, or None for the first baseline.
         audit: Audited positions.
         reference_files: The campaign's baseline files, for ``equal`` budgets; None otherwise.
         champion_losses: File of the champion's stored per-token losses, or None.
@@ -91,6 +92,7 @@ class RunSpec:
     startup_limit_s: float = 120.0
     wall_limit_s: float = 600.0
     memory_limit_bytes: int | None = None
+    checkpoint_limit_bytes: int | None = None
     audit: int = 512
     reference_files: Mapping[str, bytes] | None = None
     champion_losses: Path | None = None
@@ -112,7 +114,7 @@ class Run:
         cpu_seconds: CPU seconds of the candidate's group while training.
         work: Units of training data handed out (tokens).
         steps: Batches handed out.
-        parameters: Model parameters, or 0 when unknown.
+        parameters: Numbers in the checkpoint, as measured; as declared where there is none; or 0.
         peak_memory_bytes: Peak resident memory of the group (device memory on CUDA).
         exit_code: Exit status of the training process; None when it was killed by us.
         signal: Signal that ended it, or None.

@@ -30,8 +30,8 @@ LAST_LINES = 80
 def figure(run: Run, name: str) -> float | None:
     """Return a figure of a run, or None where it is unknown.
 
-    Figures in `MEASURED` come from the harness. All others, and those that the harness could not
-    measure (the steps of a command), come from the metrics that the candidate reported.
+    Figures in `MEASURED` come from the harness. All others, and those of a command that the harness
+    cannot measure (its steps), come from the metrics that the candidate reported.
     """
     value: float | None = None
     if name in FIELDS:
@@ -40,7 +40,9 @@ def figure(run: Run, name: str) -> float | None:
         value = run.work / run.train_seconds
     elif name == "scoring_cpu_seconds":
         value = scoring_seconds(run)
-    return value or run.metrics.get(name)
+    if value or (name in MEASURED and run.score_kind != "self-reported"):
+        return value or None
+    return run.metrics.get(name)
 
 
 def scoring_seconds(run: Run) -> float | None:

@@ -169,6 +169,6 @@ def _require(report: Report, policy: Policy) -> None:
     if lacking:
         raise SandboxUnavailable(
             f"this machine cannot confine {', '.join(lacking)}: {report.headline()}; enable "
-            "seccomp and Landlock (Linux 5.13 or newer) or permit unprivileged user namespaces, or choose "
-            "sandbox mode auto (scores are then unverified)"
+            "seccomp and Landlock (Linux 5.13 or newer) or permit unprivileged user namespaces, "
+            "or choose sandbox mode auto (scores are then unverified)"
         )

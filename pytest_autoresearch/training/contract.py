@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import stat
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from .. import scoring
 from ..core.run import Purpose
 from ..forkserver.client import LaunchFailed
 from ..forkserver.launch import Child
 from ..scoring import evaluator
+from .checkpoint import take_checkpoint
 from .clock import Burst, Clock, EqualWorkClock, StepClock, WallClock, WorkClock
 from .context import CHECKPOINT, LOSSES, RunContext, refused, write_files
 from .dataloader import DataLoader
@@ -48,8 +46,7 @@ class TrainingRun:
                     child = context.launcher.start(context.job("train", work / CHECKPOINT, work))
                 declared = self._train(child, dataloader)
             with self.limits.cause("save"):
-                checkpoint = self._take_checkpoint(declared)
-                context.result = replace(context.result, checkpoint=checkpoint)
+                self._take_checkpoint(declared)
         finally:
             shutil.rmtree(work, ignore_errors=True)
             self.limits.folder = None
@@ -66,6 +63,13 @@ class TrainingRun:
         try:
             with self.limits.cause("start"):
                 training.ready()
+            limit = spec.checkpoint_limit_bytes
+            if limit is not None and training.declared_bytes > limit:
+                raise Ended(
+                    "crash",
+                    f"the model holds {training.declared_bytes} bytes; at most {limit} are "
+                    "accepted, a multiple of the baseline's",
+                )
             clock = self._clock(child)
             training.run(dataloader, clock)
         finally:
@@ -146,31 +150,22 @@ class TrainingRun:
         with self.limits.cause("reference"):
             return context.launcher.keep("reference", key, lambda: Reference(context, files))
 
-    def _take_checkpoint(self, declared: int) -> Path:
-        """Copy the checkpoint to where the candidate cannot write.
+    def _take_checkpoint(self, declared: int) -> None:
+        """Take the checkpoint, and measure the model by it.
 
         Raises:
-            Ended: It is missing, not a regular file, or larger than declared plus a tenth.
+            Ended: It is not a checkpoint, or is larger than declared plus a tenth.
         """
-        source, target = self.context.work / CHECKPOINT, self.context.directory / CHECKPOINT
-        limit = declared + declared // 10 + (64 << 10)
-        try:
-            fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as error:
-            raise Ended("crash", f"no checkpoint: {os.strerror(error.errno or 0)}") from None
-        with os.fdopen(fd, "rb") as file:
-            info = os.fstat(fd)
-            if not stat.S_ISREG(info.st_mode):
-                raise Ended("crash", "the checkpoint is not a regular file")
-            if info.st_size > limit:
-                raise Ended(
-                    "crash",
-                    f"the checkpoint holds {info.st_size} bytes; the model declared {declared} "
-                    f"before training, so at most {limit} are accepted",
-                )
-            with target.open("wb") as copy:
-                shutil.copyfileobj(file, copy, 1 << 20)
-        return target
+        context = self.context
+        found = take_checkpoint(
+            context.work / CHECKPOINT,
+            context.directory / CHECKPOINT,
+            declared + declared // 10 + (64 << 10),
+        )
+        context.add_evidence({"checkpoint_bytes": found.size})
+        context.result = replace(
+            context.result, checkpoint=found.path, parameters=found.parameters
+        )
 
     def _score(self) -> None:
         context, spec, dataset = self.context, self.spec, self.context.dataset

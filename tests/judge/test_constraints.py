@@ -81,7 +81,8 @@ def test_non_finite_figures_violate_every_bound(value: float) -> None:
 def test_measured_figures_take_precedence_over_reported_ones() -> None:
     lying = Run("ok", parameters=50, metrics={"parameters": 1.0})
     assert figure(lying, "parameters") == 50
-    command = Run("ok", metrics={"parameters": 7.0})
+    assert figure(replace(lying, parameters=0), "parameters") is None
+    command = Run("ok", metrics={"parameters": 7.0}, score_kind="self-reported")
     assert figure(command, "parameters") == 7
     assert figure(command, "steps") is None
 

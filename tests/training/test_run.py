@@ -206,7 +206,27 @@ CRASHES = {
     "a checkpoint that grew": (
         "import torch\nnext(iter(batches(4, 16)))\n"
         "model.register_buffer('table', torch.zeros(1 << 20))",
-        r"holds \d+ bytes; the model declared \d+",
+        r"holds \d+ bytes; at most \d+ are accepted",
+    ),
+    "a sparse checkpoint": (
+        "next(iter(batches(4, 16)))\nimport os\n"
+        "os.truncate(os.open('checkpoint.safetensors', os.O_CREAT | os.O_RDWR), 1 << 32)\n"
+        "batches._channel.send({'type': 'done'})\nimport time; time.sleep(600)",
+        r"holds 4294967296 bytes; at most \d+ are accepted",
+    ),
+    "a checkpoint with unnamed bytes": (
+        "next(iter(batches(4, 16)))\nimport safetensors.torch, time\n"
+        "safetensors.torch.save_model(model, 'checkpoint.safetensors')\n"
+        "open('checkpoint.safetensors', 'ab').write(b'x' * 1000)\n"
+        "batches._channel.send({'type': 'done'})\ntime.sleep(600)",
+        "header does not describe its tensors",
+    ),
+    "a checkpoint with a nonsensical header": (
+        "next(iter(batches(4, 16)))\nimport time\n"
+        "header = b'{\"a\":{\"shape\":[\"x\"],\"data_offsets\":[0]}}'\n"
+        "open('checkpoint.safetensors', 'wb').write(len(header).to_bytes(8, 'little') + header)\n"
+        "batches._channel.send({'type': 'done'})\ntime.sleep(600)",
+        "header does not describe its tensors",
     ),
 }  # fmt: skip
 
@@ -297,6 +317,27 @@ def test_too_many_processes_are_a_guard_failure_and_all_end(run):
     result = run(swarm)
     assert (result.status, "processes" in result.reason) == ("guard", True)
     assert all_gone(descendants(os.getpid()) - before)
+
+
+def test_model_larger_than_its_limit_is_a_crash_before_training(run):
+    result = run(checkpoint_limit_bytes=1000)
+    assert (result.status, result.steps) == ("crash", 0)
+    assert result.reason.startswith("the model holds 4224 bytes; at most 1000 are accepted")
+
+
+def test_parameters_are_measured_in_the_checkpoint(run):
+    lying = candidate(
+        "for batch in batches(4, 16): pass",
+        build="from torch import nn\n"
+        "def build(vocab_size, seq_len):\n"
+        "    model = nn.Sequential(nn.Embedding(vocab_size, 16), nn.Linear(16, vocab_size))\n"
+        "    model.parameters = lambda: iter(())\n"
+        "    return model\n"
+        "def logits(model, x):\n"
+        "    return model(x)\n",
+    )
+    result = run(lying)
+    assert (result.status, result.parameters) == ("ok", 32 * 16 + 16 * 32 + 32), result.reason
 
 
 @pytest.mark.parametrize("mode", ["auto", "off"])
