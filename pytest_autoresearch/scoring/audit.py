@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.dataset import Dataset
-from . import CheatDetected, ScoringCrash
-from .process import Losses, Scorer, Tokens
+from . import CheatDetected
+from .process import Losses, Scorer, Tokens, bounded
 from .sampling import Sample, draw, rounds, secret_generator
 
 Floats = npt.NDArray[np.float64]
@@ -111,7 +111,7 @@ def run_audit(
 
     Raises:
         CheatDetected: The audit contradicts the claims.
-        ScoringCrash: The logits are not finite, or the process failed.
+        ScoringCrash: A logit is not finite or too large, or the process failed.
     """
     differences = _audited(scorer, dataset, rows, plan.chosen, batch) - plan.claims
     mean, se = plan.sample.mean(differences)
@@ -144,9 +144,7 @@ def _audited(scorer: Scorer, dataset: Dataset, rows: Tokens, chosen: Ints, batch
                 prefix = position[member] + 1
                 x[i, :prefix] = rows[row[member], :prefix]
             positions = [*position[which].tolist(), *[0] * padding]
-            logits = scorer.audit(x, positions, size)[: len(which)]
-            if not np.isfinite(logits).all():
-                raise ScoringCrash("the model's logits are not finite on audited text")
+            logits = bounded(scorer.audit(x, positions, size)[: len(which)], "audited text")
             result[which] = target_nats(logits, rows[row[which], position[which] + 1])
     return result
 

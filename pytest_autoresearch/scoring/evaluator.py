@@ -20,6 +20,7 @@ import numpy as np
 
 from ..core.files import write_atomic
 from ..data.dataset import Dataset
+from ..forkserver.client import LaunchFailed
 from ..forkserver.launch import Child
 from . import AUDIT, CheatDetected, ScoringCrash
 from .audit import Tolerance, plan_audit, run_audit
@@ -108,11 +109,11 @@ def evaluate(
         on_phase: Called with ``"score"`` and ``"audit"`` when they begin.
 
     Raises:
-        ValueError: `claims` does not belong to this split.
         CheatDetected: The losses are not those of (weights, prefix of the row).
         ScoringCrash: The model could not be loaded or run, or has no finite losses.
         ScoringTimeout: Over one of the limits.
-        LaunchFailed: The harness failed; independent of the candidate.
+        LaunchFailed: The harness failed, or `claims` does not belong to this split; independent of
+            the candidate.
     """
     batch = batch or default_batch(dataset, device)
     allowance = Allowance(cpu_limit_s, wall_limit_s)
@@ -122,7 +123,7 @@ def evaluate(
     if claims is not None:
         losses = load_losses(claims, dataset, split)
         if losses is None:
-            raise ValueError(
+            raise LaunchFailed(
                 f"{claims} does not hold one loss for every target of {split}; score again"
             )
     else:

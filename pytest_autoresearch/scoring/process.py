@@ -22,6 +22,9 @@ Tokens = npt.NDArray[np.uint16]
 
 Losses = npt.NDArray[np.float32]
 
+HIGHEST_LOGIT = 1e4
+"""Largest magnitude of a logit; exponentials of larger ones overflow, and no model needs them."""
+
 _POLL_SECONDS = 0.2
 
 _DETAIL_CHARS = 300
@@ -191,6 +194,23 @@ class Scorer:
 
 def _died(gone: ChildGone) -> ScoringCrash:
     return ScoringCrash(f"the scoring process ended before it answered: {gone.exit.describe()}")
+
+
+def bounded(logits: Losses, where: str) -> Losses:
+    """Return logits of which every sum and difference is finite.
+
+    Raises:
+        ScoringCrash: One is not a number, infinite or beyond `HIGHEST_LOGIT`.
+    """
+    with np.errstate(all="ignore"):
+        highest = np.abs(logits).max(initial=0.0)
+    if not np.isfinite(highest):
+        raise ScoringCrash(f"the model's logits are not finite on {where}")
+    if highest > HIGHEST_LOGIT:
+        raise ScoringCrash(
+            f"a logit of the model is {highest:.3g} on {where}; the bound is {HIGHEST_LOGIT:g}"
+        )
+    return logits
 
 
 class _Output:

@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, Phase, Verbosity, configuration, given, sett
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
-from . import CheatDetected, ScoringCrash
-from .process import Losses, Tokens
+from . import CheatDetected
+from .process import Losses, Tokens, bounded
 
 Logits = Callable[[Tokens], Losses]
 
@@ -98,7 +98,7 @@ def check_properties(
 
     Raises:
         CheatDetected: The smallest counterexample in one sentence.
-        ScoringCrash: The logits are not finite, or `logits` raised it.
+        ScoringCrash: A logit is not finite or too large, or `logits` raised it.
     """
     search = _Search(logits, text, vocab_size, tolerance)
     strategy = _cases(len(text), seq_len, vocab_size, fixed_shape)
@@ -221,8 +221,8 @@ class _Search:
                 same[i, row.position :] = False
         rows = np.arange(len(x))
         order = {"same": rows, "reversed": rows[::-1], "alone": rows[:1]}[case.order]
-        before = self._finite(x)[order]
-        gap = np.abs(self._finite(changed[order] % self._vocab) - before)
+        before = self._answer(x)[order]
+        gap = np.abs(self._answer(changed[order] % self._vocab) - before)
         over = gap > self._tolerance * np.maximum(1, np.abs(before))
         wrong = np.argwhere(over.any(axis=2) & same[order])
         if not len(wrong):
@@ -230,13 +230,9 @@ class _Search:
         at, position = (int(number) for number in wrong[0])
         return _sentence(case, int(order[at]), position), float(gap[at, position].max())
 
-    def _finite(self, x: npt.NDArray[np.int64]) -> Losses:
-        logits = self._logits(x.astype(np.uint16))
-        if not np.isfinite(logits).all():
-            raise ScoringCrash(
-                f"logits() is not finite on training text ({len(x)} rows of {x.shape[1]} tokens)"
-            )
-        return logits
+    def _answer(self, x: npt.NDArray[np.int64]) -> Losses:
+        rows = f"training text ({len(x)} rows of {x.shape[1]} tokens)"
+        return bounded(self._logits(x.astype(np.uint16)), rows)
 
 
 def _sentence(case: Case, row: int, position: int) -> str:

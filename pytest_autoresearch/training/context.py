@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .. import sandbox, scoring
-from ..core.run import Run, RunSpec
+from ..core.run import Run, RunSpec, RunStatus
 from ..core.text import one_line
 from ..forkserver.client import LaunchFailed
 from ..forkserver.launch import Child, Job, Launcher
@@ -107,6 +108,26 @@ class RunContext:
         """Begin a phase after training."""
         self.limits.enter(phase, 1.0)
 
+    @contextlib.contextmanager
+    def scoring_errors(self) -> Iterator[None]:
+        """End the run with a verdict on the candidate if its answers cannot be scored.
+
+        Whatever is raised while its data are looked at is caused by them.
+
+        Raises:
+            Ended: The score is refused.
+        """
+        try:
+            yield
+        except scoring.ScoringError as error:
+            self.add_evidence(error.evidence)
+            raise Ended(_status(error), error.reason) from None
+        except (Ended, LaunchFailed, OSError, MemoryError):
+            raise
+        except Exception as error:
+            reason = f"the model's answers cannot be scored: {type(error).__name__}: {error}"
+            raise Ended("crash", reason) from error
+
     def add_evidence(self, evidence: Mapping[str, object]) -> None:
         """Add to the evidence of the result."""
         self.result = replace(self.result, evidence={**self.result.evidence, **evidence})
@@ -137,12 +158,10 @@ class RunContext:
         )
 
 
-def refused(error: scoring.ScoringError) -> Ended:
-    """Return the end of a run whose scoring failed."""
+def _status(error: scoring.ScoringError) -> RunStatus:
     if isinstance(error, scoring.CheatDetected):
-        return Ended("cheat", error.reason)
-    timeout = isinstance(error, scoring.ScoringTimeout)
-    return Ended("timeout" if timeout else "crash", error.reason)
+        return "cheat"
+    return "timeout" if isinstance(error, scoring.ScoringTimeout) else "crash"
 
 
 def write_files(files: Mapping[str, bytes], directory: Path) -> None:

@@ -8,14 +8,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .. import scoring
 from ..core.run import Purpose
 from ..forkserver.client import LaunchFailed
 from ..forkserver.launch import Child
 from ..scoring import evaluator
 from .checkpoint import take_checkpoint
 from .clock import Burst, Clock, EqualWorkClock, StepClock, WallClock, WorkClock
-from .context import CHECKPOINT, LOSSES, RunContext, refused, write_files
+from .context import CHECKPOINT, LOSSES, RunContext, write_files
 from .dataloader import DataLoader
 from .limits import Ended
 from .protocol import TrainingProcess
@@ -172,22 +171,20 @@ class TrainingRun:
         context.enter_phase("score")
         began, audit_s = time.monotonic(), 0.0
         try:
-            if spec.purpose is Purpose.SMOKE:
-                value = evaluator.rehearse(
-                    context.start_scorer, dataset, device=spec.device,
+            with context.scoring_errors():
+                if spec.purpose is Purpose.SMOKE:
+                    value = evaluator.rehearse(
+                        context.start_scorer, dataset, device=spec.device,
+                        cpu_limit_s=spec.scoring_cpu_limit_s, wall_limit_s=context.scoring_wall_s,
+                    )  # fmt: skip
+                    context.result = replace(context.result, score=value)
+                    return
+                score = evaluator.evaluate(
+                    context.start_scorer, dataset, audit=spec.audit, device=spec.device,
+                    champion_losses=spec.champion_losses, on_phase=context.enter_phase,
                     cpu_limit_s=spec.scoring_cpu_limit_s, wall_limit_s=context.scoring_wall_s,
                 )  # fmt: skip
-                context.result = replace(context.result, score=value)
-                return
-            score = evaluator.evaluate(
-                context.start_scorer, dataset, audit=spec.audit, device=spec.device,
-                champion_losses=spec.champion_losses, on_phase=context.enter_phase,
-                cpu_limit_s=spec.scoring_cpu_limit_s, wall_limit_s=context.scoring_wall_s,
-            )  # fmt: skip
             audit_s = score.seconds.get("audit", 0.0)
-        except scoring.ScoringError as error:
-            context.add_evidence(error.evidence)
-            raise refused(error) from None
         finally:
             self.limits.book("score", time.monotonic() - began - audit_s)
             self.limits.book("audit", audit_s)

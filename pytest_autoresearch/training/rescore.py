@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .. import scoring
 from ..core.run import Purpose
-from .context import CHECKPOINT, LOSSES, RunContext, refused
+from .context import CHECKPOINT, LOSSES, RunContext
 from .limits import Ended
 
 CLOZE = "cloze_accuracy"
@@ -35,18 +34,14 @@ def rescore(context: RunContext) -> None:
         return
     audit = spec.purpose is Purpose.AUDIT
     split = "holdout" if spec.purpose is Purpose.HOLDOUT else "val"
-    try:
-        with context.limits.cause("audit" if audit else "score"):
-            score = evaluator.evaluate(
-                context.start_scorer, context.dataset, split=split, audit=spec.audit,
-                claims=context.directory / LOSSES if audit else None,
-                champion_losses=spec.champion_losses, device=spec.device,
-                on_phase=context.enter_phase, cpu_limit_s=spec.scoring_cpu_limit_s,
-                wall_limit_s=context.scoring_wall_s,
-            )  # fmt: skip
-    except scoring.ScoringError as error:
-        context.add_evidence(error.evidence)
-        raise refused(error) from None
+    with context.scoring_errors(), context.limits.cause("audit" if audit else "score"):
+        score = evaluator.evaluate(
+            context.start_scorer, context.dataset, split=split, audit=spec.audit,
+            claims=context.directory / LOSSES if audit else None,
+            champion_losses=spec.champion_losses, device=spec.device,
+            on_phase=context.enter_phase, cpu_limit_s=spec.scoring_cpu_limit_s,
+            wall_limit_s=context.scoring_wall_s,
+        )  # fmt: skip
     context.take_score(score)
     context.result = replace(context.result, sandbox=dict(score.sandbox))
 
@@ -54,13 +49,10 @@ def rescore(context: RunContext) -> None:
 def _downstream(context: RunContext) -> None:
     from ..scoring.downstream import downstream
 
-    try:
-        with context.limits.cause("downstream"):
-            answer = downstream(
-                context.start_scorer, context.dataset, wall_limit_s=context.scoring_wall_s
-            )
-    except scoring.ScoringError as error:
-        raise refused(error) from None
+    with context.scoring_errors(), context.limits.cause("downstream"):
+        answer = downstream(
+            context.start_scorer, context.dataset, wall_limit_s=context.scoring_wall_s
+        )
     if answer is not None:
         context.result = replace(context.result, metrics={CLOZE: answer.accuracy})
         context.add_evidence({"sample": answer.sample, "contexts": answer.rows})

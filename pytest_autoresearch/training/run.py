@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +44,9 @@ def execute(
     status: RunStatus = "ok"
     reason = ""
     try:
-        _steps(context)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # the user's filters must not end a run
+            _steps(context)
     except Ended as ended:
         status, reason = ended.status, ended.reason
     except LaunchFailed as error:

@@ -31,6 +31,7 @@ CASES = [
 
 
 @pytest.mark.attacks
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("attack", CASES)
 def test_attack_gains_nothing(arena: Arena, attack: Attack) -> None:
     outcome = arena.rehearse(attack)

@@ -132,7 +132,7 @@ def test_losses_of_other_data_are_refused(arena: Arena, tmp_path: Path) -> None:
     short = tmp_path / "short.f32"
     short.write_bytes(arena.champion_losses.read_bytes()[:-4])
     start = arena.start({"train.py": HONEST}, "deepen")
-    with pytest.raises(ValueError, match="one loss for every target of val"):
+    with pytest.raises(LaunchFailed, match="one loss for every target of val"):
         evaluate(start, arena.dataset, claims=short)
     # A champion's losses only guide the audit and are optional.
     assert evaluate(start, arena.dataset, champion_losses=short).bpb == pytest.approx(
@@ -148,7 +148,7 @@ def test_systematic_difference_below_the_tolerance_is_detected(arena: Arena) -> 
 
 
 def test_diverged_model_is_a_crash_not_a_cheat(arena: Arena) -> None:
-    source = b"from honest import *\ndef logits(model, x):\n    return model(x) * 1e4\n"
+    source = b"from honest import *\ndef logits(model, x):\n    return model(x) * 1e3\n"
     with pytest.raises(ScoringCrash, match="nats on one token; the model has diverged"):
         evaluate(arena.start({"train.py": source}, "diverged"), arena.dataset)
 
