@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import InfrastructureFailure, Interrupted
 from ..core.experiment import Budget, Experiment
-from ..core.run import Purpose, Run, RunSpec
+from ..core.run import Allowances, Purpose, Run, RunSpec
 from ..judge.noise import noise_of
 from ..scoring import AUDIT, AUDIT_KEEP
 from ..source.fingerprint import Shape, shape
@@ -126,7 +126,7 @@ class Runner:
             wall_limit_s=wall_limit,
             memory_limit_bytes=self.memory_bound(),
             checkpoint_limit_bytes=_checkpoint_limit(calibration),
-            startup_limit_s=_startup_limit(calibration),
+            allowances=Allowances.of(calibration, self.facts.budget),
             champion_losses=self._champion_losses() if comparable else None,
             scoring_cpu_limit_s=_scoring_limit(calibration) if budget is None else None,
             reference_files=reference,
@@ -252,11 +252,6 @@ def _scoring_limit(calibration: Sequence[Run]) -> float | None:
     measured = [run.evidence.get("scoring_cpu_s") for run in calibration]
     seconds = [sum(m.values()) if isinstance(m, dict) else m for m in measured if m]
     return 2 * max(seconds) + 5 if seconds else None
-
-
-def _startup_limit(calibration: Sequence[Run]) -> float:
-    measured = [run.causes.get("start", 0.0) for run in calibration]
-    return max(20.0, 5 * max(measured)) if measured else 120.0
 
 
 def _checkpoint_limit(calibration: Sequence[Run]) -> int | None:

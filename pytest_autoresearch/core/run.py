@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from .experiment import Budget
@@ -51,6 +52,55 @@ SCORING = (Purpose.CALIBRATE, Purpose.FIRST, Purpose.REPLICATE)
 
 
 @dataclass(frozen=True)
+class Allowances:
+    """What a run may use besides its budget; fixed by what the baseline needed.
+
+    Nothing here depends on what a candidate says. CPU seconds above an allowance count against the
+    budget. The defaults are for the baseline's own runs.
+
+    Attributes:
+        start_cpu_s: CPU seconds before the first batch.
+        save_cpu_s: CPU seconds from the end of the budget to the end of the process.
+        train_cpu_s: CPU seconds of the baseline's training, which limit the start; 0 if unknown.
+        step: The baseline's step in units of the budget; 0 if unknown.
+        start_wall_s, save_wall_s: Wall seconds, for budgets of wall time.
+    """
+
+    start_cpu_s: float = 120.0
+    save_cpu_s: float = 60.0
+    train_cpu_s: float = 0.0
+    step: float = 0.0
+    start_wall_s: float = 300.0
+    save_wall_s: float = 120.0
+
+    @classmethod
+    def of(cls, baseline: Sequence[Run], budget: Budget) -> Allowances:
+        """Return the allowances that follow from the baseline's finished runs.
+
+        A budget in tokens has no price in CPU seconds, so everything above an allowance ends the
+        run; its allowances are wider.
+        """
+        bills = [run.evidence["charged"] for run in baseline if "charged" in run.evidence]
+        if not bills:
+            return cls()
+        factor, margin_s = (4.0, 1.0) if budget.kind == "work" else (1.5, 0.25)
+
+        def allowed(name: str) -> float:
+            return factor * float(median(bill[name] for bill in bills)) + margin_s
+
+        used = [run.train_seconds if budget.kind == "wall" else run.work for run in baseline]
+        steps = [total / run.steps for total, run in zip(used, baseline, strict=True) if run.steps]
+        return cls(
+            start_cpu_s=allowed("start_cpu_s"),
+            save_cpu_s=allowed("save_cpu_s"),
+            train_cpu_s=median(bill["train_cpu_s"] for bill in bills),
+            step=median(steps) if steps else 0.0,
+            start_wall_s=2 * allowed("start_wall_s") + 5.0,
+            save_wall_s=2 * allowed("save_wall_s") + 2.0,
+        )
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """One training run.
 
@@ -67,7 +117,7 @@ class RunSpec:
         from_checkpoint: No training: the checkpoint in the run directory is scored.
         device: ``"cpu"`` or ``"cuda"``.
         threads: CPU threads of the candidate.
-        startup_limit_s: CPU seconds allowed before the first training batch.
+        allowances: What the run may use besides its budget.
         wall_limit_s: Hard limit for the process group, everything included.
         memory_limit_bytes: Memory of the group; above it the run is stopped.
         checkpoint_limit_bytes: Largest checkpoint, or None for the first baseline.
@@ -89,7 +139,7 @@ class RunSpec:
     from_checkpoint: bool = False
     device: str = "cpu"
     threads: int = 1
-    startup_limit_s: float = 120.0
+    allowances: Allowances = Allowances()
     wall_limit_s: float = 600.0
     memory_limit_bytes: int | None = None
     checkpoint_limit_bytes: int | None = None

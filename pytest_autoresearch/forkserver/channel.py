@@ -124,7 +124,7 @@ class Channel:
         sock.setblocking(False)
         self._socket = sock
         self._parser = FrameParser(limit)
-        self._accept_fds = accept_fds
+        self.accept_fds = accept_fds
         self._arrived: deque[int] = deque()
         self._taken: list[int] = []
 
@@ -199,7 +199,7 @@ class Channel:
         self._taken = []
 
     def _read(self, size: int) -> bytes:
-        if not self._accept_fds:
+        if not self.accept_fds:
             return self._socket.recv(size)
         space = socket.CMSG_SPACE(4 * _MAX_FDS)
         data, ancillary, _, _ = self._socket.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
@@ -214,7 +214,7 @@ class Channel:
         for fd in self._taken:
             os.close(fd)
         self._taken = []
-        count = message.pop("fds", 0) if self._accept_fds else 0
+        count = message.pop("fds", 0) if self.accept_fds else 0
         if not isinstance(count, int) or not 0 <= count <= len(self._arrived):
             raise ProtocolError("a frame names descriptors that were not sent with it")
         self._taken = [self._arrived.popleft() for _ in range(count)]

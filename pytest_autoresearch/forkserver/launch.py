@@ -18,10 +18,12 @@ from typing import Literal, Protocol, TypeVar, cast
 from ..core.text import one_line
 from ..sandbox.limits import candidate_environment
 from ..sandbox.policy import Mode, Policy
+from ..sandbox.seal import Supervisor
 from .channel import Channel, PeerGone, PeerTimeout, pair
 from .client import ForkServerClient, LaunchFailed
 from .group import Exit, Group
 from .output import Output
+from .usage import scan_groups
 
 __all__ = ["Child", "ChildGone", "ChildTimeout", "Exit", "Job", "LaunchFailed", "Launcher"]
 
@@ -102,6 +104,7 @@ class Job:
             devices=gpu_devices(cuda) if self.device == "cuda" else (),
             hide=self.hide,
             gpu=self.device == "cuda",
+            seal=self.phase == "score",
             env=candidate_environment(
                 home, threads=self.threads, cuda_devices=cuda, extra=self.env
             ),
@@ -143,6 +146,36 @@ class Child:
         self._channel = channel
         self._output = output
         self._exit: Exit | None = None
+        self._supervisor: Supervisor | None = None
+
+    def await_confinement(self) -> None:
+        """Receive the report of the sandbox, and the listener if the process can be sealed.
+
+        Raises:
+            ChildGone, ChildTimeout: It ended or hangs.
+            LaunchFailed: It could not be confined as required.
+        """
+        self._channel.accept_fds = True  # it runs none of the candidate's code yet
+        first = self.receive(_CONFINE_S)
+        self._channel.accept_fds = False
+        if first.get("type") != "sandbox":
+            raise LaunchFailed(one_line(first.get("error", "a child was not confined")))
+        self.report = cast("dict[str, str]", first["layers"])
+        for listener in self._channel.take_fds():
+            self._supervisor = Supervisor(listener)
+
+    def seal(self) -> None:
+        """Let the group compute and answer from now on, and nothing else; see `sandbox.seal`.
+
+        The report tells whether this machine enforces it.
+
+        Raises:
+            PermissionError: It hides which files it has mapped.
+        """
+        state = self.report.get("seal", "skipped: seccomp is not active")
+        if self._supervisor is not None:
+            state = self._supervisor.seal(scan_groups([self.pid])[self.pid])
+        self.report = {**self.report, "seal": state}
 
     def send(
         self, message: Mapping[str, object], fds: Sequence[int] = (), timeout_s: float = 10.0
@@ -209,6 +242,8 @@ class Child:
         ended = self._group.ended.wait(_EXIT_S)
         self._exit = self._group.exit()
         self._channel.close()
+        if self._supervisor is not None:
+            self._supervisor.close()
         self._server.forget(self._group)
         if self._discard is not None:
             shutil.rmtree(self._discard, ignore_errors=True)
@@ -255,10 +290,7 @@ class Launcher:
         server.wait_ready()
         child = self._fork(server, job)
         try:
-            first = child.receive(_CONFINE_S)
-            if first.get("type") != "sandbox":
-                raise LaunchFailed(one_line(first.get("error", "a child was not confined")))
-            child.report = cast("dict[str, str]", first["layers"])
+            child.await_confinement()
             child.send(job.message())
         except (ChildGone, ChildTimeout) as error:
             child.kill()

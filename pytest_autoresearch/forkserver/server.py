@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from .. import sandbox
-from ..sandbox import syscalls
+from ..sandbox import seal, syscalls
 from .channel import Channel, PeerGone, PeerTimeout, pair
 from .usage import open_cpu_counter, process_table
 
@@ -210,7 +210,16 @@ def _become_child(
         except sandbox.SandboxError as error:
             channel.send({"type": "refused", "error": str(error)})
         else:
-            channel.send({"type": "sandbox", "layers": dict(report.layers)})
+            layers, listeners = dict(report.layers), list[int]()
+            if policy.seal and report.active("seccomp"):
+                # The listener is the supervisor's: the candidate must not hold a copy.
+                try:
+                    listeners.append(seal.open_listener(gpu=policy.gpu))
+                except OSError as error:
+                    layers["seal"] = f"failed: {syscalls.reason(error)}"
+            channel.send({"type": "sandbox", "layers": layers}, listeners)
+            for fd in listeners:
+                os.close(fd)
             code = importlib.import_module(worker).main(channel)
     except (PeerGone, PeerTimeout):
         pass

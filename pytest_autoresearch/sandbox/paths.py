@@ -32,7 +32,8 @@ _SYSTEM = (
     "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/bin", "/usr/sbin",
     "/usr/include", "/usr/local/lib", "/usr/local/lib64", "/usr/local/bin", "/usr/local/include",
     "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime", "/sys/devices/system",
+    "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime", "/sys/devices/system/cpu",
+    "/sys/devices/system/node/online", "/sys/devices/system/node/possible",
 )  # fmt: skip
 
 _GPU = ("/sys", "/usr/local/nvidia", "/run/opengl-driver", *sorted(glob.glob("/usr/local/cuda*")))
@@ -46,9 +47,16 @@ _NETWORK = tuple(
 )  # fmt: skip
 
 _MACHINE_WIDE = (
-    "cpuinfo", "meminfo", "stat", "version", "filesystems", "loadavg", "uptime", "vmstat",
-    "sys/kernel", "sys/vm",
+    "cpuinfo", "meminfo", "version", "filesystems", "sys/kernel", "sys/vm",
 )  # fmt: skip
+
+COUNTERS = (
+    "stat", "vmstat", "loadavg", "uptime", "interrupts", "softirqs", "schedstat", "zoneinfo",
+    "buddyinfo", "pagetypeinfo", "slabinfo", "vmallocinfo", "diskstats", "timer_list", "locks",
+    "kpagecount", "kpageflags", "kpagecgroup", "keys", "key-users", "pressure",
+)  # fmt: skip
+"""Entries of ``/proc`` that count what all processes do, dead ones included: whoever can read them
+can learn what an earlier process wanted it to know."""
 
 _GPU_PROC = ("driver", "devices", "modules", "interrupts")
 _LIBRARY_MARKS = ({"os.py", "abc.py", "types.py"}, {"os.pyc", "abc.pyc", "types.pyc"})

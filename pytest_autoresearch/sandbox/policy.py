@@ -92,6 +92,7 @@ class Policy:
         env: The whole environment; None keeps the caller's. The memory that held the caller's is
             wiped.
         cwd: Working directory; None means the first of `write`, else ``/``.
+        seal: Whether the process can be sealed before it sees secret text; see `sandbox.seal`.
         skip: Layers not to attempt (see `LAYERS`), for diagnosis.
     """
 
@@ -105,6 +106,7 @@ class Policy:
     env: Mapping[str, str] | None = None
     cwd: str | None = None
     limits: Limits = field(default_factory=Limits)
+    seal: bool = False
     skip: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

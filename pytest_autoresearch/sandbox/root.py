@@ -107,7 +107,7 @@ class _Root:
         for path in layout.holes:
             if os.path.ismount(self._base + path):
                 _restrict(self._base + path, _ATTR_RDONLY, nested=False)
-        return self._proc(own_proc)
+        return self._proc(own_proc, hide_counters=not policy.network)
 
     def _bind(self, path: str, kind: str) -> None:
         there = self._point(path, os.path.isdir(path))
@@ -121,7 +121,7 @@ class _Root:
         """Cover `path` with an empty file or folder."""
         self._covers += 1
         cover = f"{self._base}/.cover/{self._covers}"
-        if os.path.isdir(path):
+        if os.path.isdir(self._base + path):
             os.mkdir(cover)
         else:
             os.close(os.open(cover, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o444))
@@ -143,11 +143,15 @@ class _Root:
             os.makedirs(os.path.dirname(there), exist_ok=True)
             os.symlink(target, there)
 
-    def _proc(self, own: bool) -> bool:
+    def _proc(self, own: bool, *, hide_counters: bool) -> bool:
         there = f"{self._base}/proc"
         if own:
             try:
                 _mount("proc", there, "proc", _NOSUID | _NODEV | _NOEXEC)
+                if hide_counters:
+                    for name in paths.COUNTERS:
+                        if os.path.exists(f"{there}/{name}"):
+                            self._cover(f"/proc/{name}")
                 return True
             except OSError:
                 pass  # a container with a masked /proc may not mount an unmasked one

@@ -31,7 +31,15 @@ DENIED = (
     "timer_create",
     # the clock
     "settimeofday", "clock_settime", "adjtimex", "clock_adjtime",
+    # which pages of a file are in memory, which any process can change by reading
+    "mincore", "cachestat",
 )  # fmt: skip
+
+_CACHE_ADVICE = ("fadvise64", "readahead", "sync_file_range")
+"""Calls that change which pages of a file are in memory; they appear to succeed."""
+
+_PRIVATE_ADVICE = (0, 1, 2, 4, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19)
+"""Advice to madvise that changes nothing but the caller's own memory (Linux: ``mman-common.h``)."""
 
 PRETENDED = (
     "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime",
@@ -51,7 +59,7 @@ _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _NEW_NAMESPACE = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x60000000
 
-_LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
+_LOAD, _AND, _EQUAL, _AT_LEAST, ANY_BIT, RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 _NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
 _X32 = 0x40000000
@@ -90,7 +98,7 @@ class Filter:
         code: list[Instruction] = [
             (_LOAD, 0, 0, _ARCH),
             (_EQUAL, 1, 0, syscalls.AUDIT_ARCH[machine]),
-            (_RETURN, 0, 0, _KILL),
+            (RETURN, 0, 0, _KILL),
             LOAD_NUMBER,
         ]
         if machine == "x86_64":
@@ -99,7 +107,7 @@ class Filter:
         # The C library falls back to clone, whose flags a filter can read.
         code += on(machine, "clone3", fail(errno.ENOSYS))
         code += on(
-            machine, "clone", *_argument(0), (_ANY_BIT, 0, 1, _NEW_NAMESPACE), fail(errno.EPERM),
+            machine, "clone", *argument(0), (ANY_BIT, 0, 1, _NEW_NAMESPACE), fail(errno.EPERM),
             PASS,
         )  # fmt: skip
         code += on(machine, "socketpair", *_one_of(0, [_AF_UNIX], errno.EACCES))
@@ -121,6 +129,12 @@ class Filter:
             code += on(machine, "sched_setaffinity", *_one_of(0, [0, os.getpid()], errno.EPERM))
         if self.guard_files:
             code += self._file_guards(machine)
+        code += on(machine, "madvise", *_one_of(2, list(_PRIVATE_ADVICE), 0))
+        # Flags such as RWF_NOWAIT tell whether a page is in memory.
+        for name in ("preadv2", "pwritev2"):
+            code += on(machine, name, *_one_of(5, [0], errno.EOPNOTSUPP))
+        for name in _CACHE_ADVICE:
+            code += on(machine, name, fail(0))
         for name in DENIED:
             code += on(machine, name, fail(errno.EPERM))
         code.append(PASS)
@@ -133,24 +147,24 @@ class Filter:
         for name in ("truncate", "file_setattr"):
             code += on(machine, name, fail(errno.EPERM))
         # O_RDONLY with O_TRUNC empties a file.
-        for name, argument in (("open", 1), ("openat", 2)):
+        for name, flags in (("open", 1), ("openat", 2)):
             code += on(
-                machine, name, *_argument(argument), (_AND, 0, 0, os.O_ACCMODE | os.O_TRUNC),
+                machine, name, *argument(flags), (_AND, 0, 0, os.O_ACCMODE | os.O_TRUNC),
                 (_EQUAL, 0, 1, os.O_RDONLY | os.O_TRUNC), fail(errno.EPERM), PASS,
             )  # fmt: skip
         return code + on(machine, "openat2", fail(errno.ENOSYS))
 
 
 LOAD_NUMBER: Instruction = (_LOAD, 0, 0, _NUMBER)
-PASS: Instruction = (_RETURN, 0, 0, _ALLOW)
+PASS: Instruction = (RETURN, 0, 0, _ALLOW)
 
 
 def fail(code: int) -> Instruction:
     """Return an instruction that fails the call with errno `code`; 0 pretends success."""
-    return (_RETURN, 0, 0, _ERROR | code)
+    return (RETURN, 0, 0, _ERROR | code)
 
 
-def _argument(index: int) -> tuple[Instruction, ...]:
+def argument(index: int) -> tuple[Instruction, ...]:
     """Load the low half of an argument; every checked argument is a C int."""
     return ((_LOAD, 0, 0, _FIRST_ARGUMENT + 8 * index),)
 
@@ -159,20 +173,20 @@ def _one_of(index: int, allowed: list[int], error: int) -> list[Instruction]:
     tests = [
         (_EQUAL, len(allowed) - place, 0, value & 0xFFFFFFFF) for place, value in enumerate(allowed)
     ]
-    return [*_argument(index), *tests, fail(error), PASS] if allowed else [fail(error)]
+    return [*argument(index), *tests, fail(error), PASS] if allowed else [fail(error)]
 
 
 def _exactly(values: tuple[int, ...], error: int) -> list[Instruction]:
     """Allow the call if its first arguments are `values`."""
     code = [PASS, fail(error)]
     for index, value in reversed(list(enumerate(values))):
-        code = [*_argument(index), (_EQUAL, 0, len(code) - 1, value), *code]
+        code = [*argument(index), (_EQUAL, 0, len(code) - 1, value), *code]
     return code
 
 
 def _none_of(index: int, refused: list[int], error: int) -> list[Instruction]:
     tests = [(_EQUAL, len(refused) - place, 0, value) for place, value in enumerate(refused)]
-    return [*_argument(index), *tests, PASS, fail(error)]
+    return [*argument(index), *tests, PASS, fail(error)]
 
 
 def on(machine: str, name: str, *body: Instruction) -> list[Instruction]:
@@ -204,14 +218,18 @@ def install(wanted: Filter) -> str:
     return f"ok: {len(DENIED)} calls denied, {sockets}, {'' if wanted.unix else 'no '}UNIX sockets"
 
 
-def load(code: bytes) -> None:
-    """Install a program on the calling thread; raises OSError like `install`."""
+def load(code: bytes, flags: int = 0) -> int:
+    """Install a program on the calling thread; return the kernel's answer (0, or a listener).
+
+    Raises:
+        OSError: As for `install`.
+    """
     memory = ctypes.create_string_buffer(code, len(code))
-    program = _Program(len(code) // 8, ctypes.addressof(memory))
+    program = ctypes.byref(_Program(len(code) // 8, ctypes.addressof(memory)))
     try:
-        syscalls.syscall("seccomp", _SECCOMP_SET_MODE_FILTER, _SPEC_ALLOW, ctypes.byref(program))
+        return syscalls.syscall("seccomp", _SECCOMP_SET_MODE_FILTER, flags | _SPEC_ALLOW, program)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
         # before Linux 4.17
-        syscalls.syscall("seccomp", _SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(program))
+        return syscalls.syscall("seccomp", _SECCOMP_SET_MODE_FILTER, flags, program)

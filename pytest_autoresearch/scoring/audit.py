@@ -107,7 +107,7 @@ def run_audit(
         rows: (n, T + 1) tokens of the split.
         plan: Positions to request.
         tolerance: Differences that count as rounding.
-        batch: Rows of every forward pass (fewer if there are fewer).
+        batch: Rows of every forward pass.
 
     Raises:
         CheatDetected: The audit contradicts the claims.
@@ -137,14 +137,13 @@ def _audited(scorer: Scorer, dataset: Dataset, rows: Tokens, chosen: Ints, batch
         in_round = np.flatnonzero(round_of == number)
         for at in range(0, len(in_round), _REQUEST_POSITIONS):
             which = in_round[at : at + _REQUEST_POSITIONS]
-            size = min(batch, len(which))
-            padding = -len(which) % size
+            padding = -len(which) % batch
             x = _filler(dataset, len(which) + padding)
             for i, member in enumerate(which):
                 prefix = position[member] + 1
                 x[i, :prefix] = rows[row[member], :prefix]
             positions = [*position[which].tolist(), *[0] * padding]
-            logits = bounded(scorer.audit(x, positions, size)[: len(which)], "audited text")
+            logits = bounded(scorer.audit(x, positions, batch)[: len(which)], "audited text")
             result[which] = target_nats(logits, rows[row[which], position[which] + 1])
     return result
 

@@ -134,8 +134,9 @@ def evaluate(
                 with timer("properties"):
                     examples = _properties(scorer, dataset, device)
             with timer("claims"):
+                _seal(scorer, dataset, batch, len(dataset.rows(split)))
                 losses = scorer.claims(dataset.rows(split), batch)
-        sandbox = scorer.sandbox
+            sandbox = scorer.sandbox
     _check_range(losses)
     rows = dataset.rows(split)
     token_bytes = dataset.token_bytes[rows[:, 1:]].astype(np.int64).ravel()
@@ -145,6 +146,7 @@ def evaluate(
     with timer("start", report="audit"):
         scorer = Scorer(start, dataset.vocab_size, allowance, secret=True)
     with scorer, timer("audit"):
+        _seal(scorer, dataset, batch, batch)
         result = run_audit(scorer, dataset, rows, plan, Tolerance.for_device(device), batch)
     claimed = float(losses.ravel()[scored].sum(dtype=np.float64))
     n, n_bytes = len(scored), int(token_bytes.sum())
@@ -187,6 +189,7 @@ def rehearse(
     allowance = Allowance(cpu_limit_s, wall_limit_s)
     with Scorer(start, dataset.vocab_size, allowance, secret=False) as scorer:
         _properties(scorer, dataset, device)
+        _seal(scorer, dataset, len(rows), len(rows))
         losses = scorer.claims(rows, len(rows))
     _check_range(losses)
     scored = dataset.token_bytes[rows[:, 1:]].astype(np.int64)
@@ -237,6 +240,18 @@ def _properties(scorer: Scorer, dataset: Dataset, device: str) -> int:
         tolerance=Tolerance.for_device(device).logits,
         fixed_shape=device == "cuda",
     )
+
+
+def _seal(scorer: Scorer, dataset: Dataset, batch: int, rows: int) -> None:
+    """Seal the process once it has scored training text in passes of the sizes to come.
+
+    Args:
+        scorer: The process.
+        dataset: Supplies the training text.
+        batch: Rows of the forward passes to come.
+        rows: Rows to come in all, which decide the size of the last pass.
+    """
+    scorer.seal(dataset.rows("train")[: batch + rows % batch], batch)
 
 
 def _check_range(losses: Losses) -> None:

@@ -29,6 +29,8 @@ _POLL_SECONDS = 0.2
 
 _DETAIL_CHARS = 300
 
+_SEALED_HINT = " on validation text; it can reach no files, and start no processes, then"
+
 
 @dataclass
 class Allowance:
@@ -52,8 +54,8 @@ class Scorer:
         start: Starts a new confined child of phase ``score`` with its job.
         vocab_size: V, logits of a position.
         allowance: Shared by all processes of one scoring.
-        secret: Whether text that candidates must not learn will be sent. After that, only the
-            codes of the child's errors are reported, not their messages.
+        secret: Whether text that candidates must not learn will be sent. The process must be
+            sealed before; after it, only the codes of the child's errors are reported.
 
     Attributes:
         cpu_s: CPU seconds of the process; set when it is killed.
@@ -70,6 +72,7 @@ class Scorer:
         self._vocab_size = vocab_size
         self._allowance = allowance
         self._secret = secret
+        self._sealed = False
         self._exposed = False
         self._deadline = time.monotonic() + allowance.wall_s
         self._child = start()
@@ -93,6 +96,25 @@ class Scorer:
         self._allowance.used_cpu_s += used - self.cpu_s
         self.cpu_s = used
 
+    def seal(self, rows: Tokens, batch: int) -> None:
+        """Score `rows`, so that all that is loaded late is loaded, then seal the process.
+
+        Args:
+            rows: (n, T + 1) tokens that are not secret.
+            batch: Rows of one forward pass; n should give passes of all the sizes to come.
+
+        Raises:
+            CheatDetected: The process hides which files it has mapped.
+        """
+        n, width = rows.shape
+        self._request({"op": "claims", "rows": n, "batch": batch}, rows, n * (width - 1))
+        try:
+            self._child.seal()
+        except PermissionError:
+            raise CheatDetected("the scoring process hides which files it has mapped") from None
+        self.sandbox = self._child.report
+        self._sealed = True
+
     def claims(self, rows: Tokens, batch: int) -> Losses:
         """Request the loss of every target of `rows`, then kill the child.
 
@@ -103,7 +125,7 @@ class Scorer:
         Returns:
             (n, T) claimed nats, unchecked.
         """
-        self._exposed = self._secret
+        self._expose()
         n, width = rows.shape
         data = self._request({"op": "claims", "rows": n, "batch": batch}, rows, n * (width - 1))
         self.kill()
@@ -120,7 +142,7 @@ class Scorer:
         Returns:
             (m, V) logits, untrusted.
         """
-        self._exposed = self._secret
+        self._expose()
         m = len(x)
         request = {"op": "audit", "rows": m, "batch": batch, "positions": positions}
         return self._request(request, x, m * self._vocab_size).read().reshape(m, self._vocab_size)
@@ -139,11 +161,17 @@ class Scorer:
         data = self._request(request, x, n * length * self._vocab_size)
         return data.read().reshape(n, length, self._vocab_size)
 
+    def _expose(self) -> None:
+        if self._secret and not self._sealed:
+            raise RuntimeError("seal the scoring process before it receives secret text")
+        self._exposed = self._secret
+
     def _request(self, request: dict[str, object], tokens: Tokens, outputs: int) -> _Output:
         fd = readonly_memory(np.ascontiguousarray(tokens, dtype="<u2").data)
         output = _Output(outputs)
+        sizes = {"inputs": tokens.size, "outputs": outputs}
         try:
-            self._child.send(request, fds=[fd, output.fd])
+            self._child.send({**request, **sizes}, fds=[fd, output.fd])
         except ChildGone as gone:
             raise _died(gone) from None
         finally:
@@ -187,7 +215,7 @@ class Scorer:
         if reason is None:
             reason, detail = "train.py failed in the scoring process", error
         if self._exposed or not detail.strip():
-            return reason
+            return f"{reason}{_SEALED_HINT if self._exposed and code == 'logits' else ''}"
         printable = "".join(c if c.isprintable() else " " for c in detail)
         return f"{reason}: {' '.join(printable.split())[:_DETAIL_CHARS]}"
 

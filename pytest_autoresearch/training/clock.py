@@ -18,12 +18,16 @@ from statistics import median
 SHARE = 0.08
 """Share of a run's CPU seconds that the reference of an `EqualWorkClock` takes."""
 
+BATCH_SHARE = 0.25
+"""Largest share of a budget in tokens that one batch may hold, once the baseline's is known."""
+
 _GAPS = 9
 _SLACK = 0.01
+_JITTER = 1.1
 
 
 class BudgetTooSmall(Exception):
-    """The first batch requested is larger than the whole budget."""
+    """The batch requested is larger than the budget allows."""
 
 
 class Clock(ABC):
@@ -31,19 +35,27 @@ class Clock(ABC):
 
     poll_seconds = 0.5
 
-    def begin(self) -> None:  # noqa: B027
-        """Start the budget at the request for the first batch."""
+    def begin(self, charged_s: float = 0.0) -> None:
+        """Start the budget at the request for the first batch; charge seconds used before it."""
+        self.charge(charged_s)
+
+    @abstractmethod
+    def charge(self, seconds: float) -> None:
+        """Count seconds that were used outside of the training loop, above their allowance."""
 
     @abstractmethod
     def admit(self, tokens: int) -> bool:
         """Return whether a batch of `tokens` fits the budget, and count it if so.
 
         Raises:
-            BudgetTooSmall: The very first batch is larger than the budget.
+            BudgetTooSmall: The batch is larger than the budget allows.
         """
 
     def poll(self) -> None:  # noqa: B027
         """Do what is due between batches."""
+
+    def end(self) -> None:  # noqa: B027
+        """Stop counting at the end of the training loop: saving has an allowance of its own."""
 
     @property
     @abstractmethod
@@ -52,27 +64,49 @@ class Clock(ABC):
 
     @property
     def overdue(self) -> bool:
-        """Whether the budget ended long ago and the candidate has requested no batch since."""
-        return False
+        """Whether more was used than the budget and its slack."""
+        return self.overdue_with(0.0)
+
+    @abstractmethod
+    def overdue_with(self, seconds: float) -> bool:
+        """Return whether it would be overdue if `seconds` more were charged."""
 
     def facts(self) -> dict[str, float]:
         """Return figures for the record."""
         return {}
 
 
+def _largest_batch(amount: float, step: float) -> float:
+    return max(BATCH_SHARE * amount, step) if step else amount
+
+
+def _check_batch(tokens: int, largest: float) -> None:
+    if tokens > largest:
+        raise BudgetTooSmall(
+            f"asked for a batch of {tokens} tokens; within this budget a batch may hold {largest:g}"
+        )
+
+
 class WorkClock(Clock):
     """A budget of tokens: at most `amount` are handed out, however long that takes."""
 
-    def __init__(self, amount: float) -> None:
+    def __init__(self, amount: float, step: float = 0.0) -> None:
         self._amount = amount
+        self._largest = _largest_batch(amount, step)
         self._tokens = 0
+        self._charged_s = 0.0
+
+    def charge(self, seconds: float) -> None:
+        """Tokens have no price in seconds: the run is overdue as soon as any are charged."""
+        self._charged_s += seconds
+
+    def overdue_with(self, seconds: float) -> bool:
+        """Return whether seconds were used above an allowance."""
+        return self._charged_s + seconds > 0
 
     def admit(self, tokens: int) -> bool:
         """Return whether the batch fits into the remaining tokens."""
-        if tokens > self._amount:
-            raise BudgetTooSmall(
-                f"asked for a batch of {tokens} tokens, more than its budget of {self._amount:g}"
-            )
+        _check_batch(tokens, self._largest)
         if self._tokens + tokens > self._amount:
             return False
         self._tokens += tokens
@@ -95,13 +129,22 @@ class StepClock(WorkClock):
 class _RunningClock(Clock):
     """A budget that passes while the candidate runs.
 
-    It ends at the batch that begins nearest to its end, so long steps gain nothing.
+    It ends at the batch that begins nearest to its end, or earlier where the next step might end
+    later than the slack of one per cent or one step of the baseline allows. The slack does not grow
+    with the candidate's own steps, so long steps gain nothing.
+
+    Args:
+        amount: The budget.
+        step: The baseline's step in the same unit; 0 while it is not known (for the baseline's own
+            runs, whose slack is two of their steps).
     """
 
     poll_seconds = 0.2
 
-    def __init__(self, amount: float) -> None:
+    def __init__(self, amount: float, step: float = 0.0) -> None:
         self._amount = amount
+        self._step = step
+        self._charged = 0.0
         self._asked: float | None = None
         self._gaps: deque[float] = deque(maxlen=_GAPS)
         self._progress = 0.0
@@ -117,7 +160,9 @@ class _RunningClock(Clock):
         if self._asked is not None:
             self._gaps.append(max(0.0, used - self._asked))
         self._asked = used
-        return used + self._usual_step() / 2 < self._amount
+        step = self._usual_step()
+        nearest = used + step / 2 < self._amount
+        return nearest and used + _JITTER * step <= self._amount + self.slack
 
     @property
     def progress(self) -> float:
@@ -125,11 +170,23 @@ class _RunningClock(Clock):
         self._progress = max(self._progress, min(self.used() / self._amount, 1.0 - 1e-9))
         return self._progress
 
+    @abstractmethod
+    def price(self, seconds: float) -> float:
+        """Convert charged seconds to the unit of the budget."""
+
+    def charge(self, seconds: float) -> None:
+        """Count the seconds."""
+        self._charged += self.price(seconds)
+
+    def overdue_with(self, seconds: float) -> bool:
+        """Return whether more would be used than the budget and its slack."""
+        used = self.used() + self.price(seconds)
+        return used - self._amount - self._unforeseen > self.slack
+
     @property
-    def overdue(self) -> bool:
-        """Whether the budget ended more than two usual steps and one per cent ago."""
-        late = self.used() - self._amount - self._unforeseen
-        return late > self._amount * _SLACK + 2 * self._usual_step()
+    def slack(self) -> float:
+        """How far beyond the budget a run may end."""
+        return max(self._amount * _SLACK, self._step or 2 * self._usual_step())
 
     def _usual_step(self) -> float:
         return median(self._gaps) if self._gaps else 0.0
@@ -138,18 +195,32 @@ class _RunningClock(Clock):
 class WallClock(_RunningClock):
     """A budget of wall seconds, measured outside of the candidate."""
 
-    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(seconds)
+    def __init__(
+        self, seconds: float, now: Callable[[], float] = time.monotonic, step: float = 0.0
+    ) -> None:
+        super().__init__(seconds, step)
         self._now = now
         self._began: float | None = None
+        self._ended: float | None = None
 
-    def begin(self) -> None:
+    def begin(self, charged_s: float = 0.0) -> None:
         """Start the clock."""
         self._began = self._now()
+        super().begin(charged_s)
+
+    def end(self) -> None:
+        """Stop the clock."""
+        self._ended = self._now()
+
+    def price(self, seconds: float) -> float:
+        """Return the seconds: they are the unit of this budget."""
+        return seconds
 
     def used(self) -> float:
-        """Return the seconds since `begin`."""
-        return 0.0 if self._began is None else self._now() - self._began
+        """Return the seconds from `begin` to `end`, and those charged."""
+        if self._began is None:
+            return 0.0
+        return self._charged + (self._ended or self._now()) - self._began
 
 
 @dataclass(frozen=True)
@@ -175,6 +246,7 @@ class EqualWorkClock(_RunningClock):
         burst: Runs the reference for a moment, at the given progress.
         paused: Returns a context in which the candidate is paused.
         rng: Source of the moments.
+        step: Tokens of the baseline's step; 0 while it is not known.
     """
 
     poll_seconds = 0.03
@@ -186,13 +258,16 @@ class EqualWorkClock(_RunningClock):
         burst: Callable[[float], Burst],
         paused: Callable[[], AbstractContextManager[object]],
         rng: random.Random | None = None,
+        step: float = 0.0,
     ) -> None:
-        super().__init__(amount)
+        super().__init__(amount, step)
+        self._largest = _largest_batch(amount, step)
         self._cpu_seconds = cpu_seconds
         self._burst = burst
         self._paused = paused
         self._rng = rng or random.SystemRandom()
         self._began = 0.0
+        self._ended: float | None = None
         self._at: list[float] = []  # candidate's CPU seconds at each burst
         self._costs: list[float] = []  # reference's CPU seconds per token at each burst
         self._settled = 0.0  # baseline tokens that the candidate used up to the last burst
@@ -200,10 +275,24 @@ class EqualWorkClock(_RunningClock):
         self._reference_cpu = 0.0
         self._reference_wall = 0.0
 
-    def begin(self) -> None:
+    def begin(self, charged_s: float = 0.0) -> None:
         """Take the first burst, then start to count."""
         self._began = self._cpu_seconds()
         self._take_burst()
+        super().begin(charged_s)
+
+    def price(self, seconds: float) -> float:
+        """Return the tokens that the baseline would have trained on in CPU seconds."""
+        return seconds / self._costs[-1]
+
+    def end(self) -> None:
+        """Stop counting."""
+        self._ended = self._cpu_seconds()
+
+    def admit(self, tokens: int) -> bool:
+        """Return whether a usual step that begins now lies mostly inside the budget."""
+        _check_batch(tokens, self._largest)
+        return super().admit(tokens)
 
     def poll(self) -> None:
         """Take a burst if one is due."""
@@ -214,14 +303,15 @@ class EqualWorkClock(_RunningClock):
         """Return the tokens that the baseline would have trained on with the CPU seconds used."""
         if not self._costs:
             return 0.0
-        since = self._cpu_seconds() - self._began - self._at[-1]
-        return self._settled + since / self._costs[-1]
+        now = self._cpu_seconds() if self._ended is None else self._ended
+        since = now - self._began - self._at[-1]
+        return self._charged + self._settled + since / self._costs[-1]
 
     def facts(self) -> dict[str, float]:
         """Return bursts, their share of the CPU seconds, and the cost per token with its spread."""
         if not self._costs:
             return {}
-        candidate = self._cpu_seconds() - self._began
+        candidate = (self._ended or self._cpu_seconds()) - self._began
         middle = median(self._costs)
         return {
             "reference_bursts": float(len(self._costs)),
@@ -243,11 +333,13 @@ class EqualWorkClock(_RunningClock):
         cost = median(burst.costs)
         if self._at:
             since, before = at - self._at[-1], 1 / self._costs[-1]
-            shown = self._settled + since * before
+            shown = self._charged + self._settled + since * before
             self._settled += since * (before + 1 / cost) / 2
             # A cheaper burst reveals more use than `used` had shown: where that ends the budget,
             # the candidate is not overdue for it.
-            self._unforeseen += max(0.0, self._settled - max(self._amount, shown))
+            self._unforeseen += max(
+                0.0, self._charged + self._settled - max(self._amount, shown)
+            )
         self._at.append(at)
         self._costs.append(cost)
         between = burst.total_cpu_s * (1 - SHARE) / SHARE

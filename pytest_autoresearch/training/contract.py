@@ -56,9 +56,9 @@ class TrainingRun:
         context, spec = self.context, self.spec
         context.result = replace(context.result, sandbox=dict(child.report))
         training = TrainingProcess(
-            child, self.limits, spec.startup_limit_s, wall_budget=spec.budget.kind == "wall"
+            child, self.limits, spec.allowances, wall_budget=spec.budget.kind == "wall"
         )
-        clock: Clock | None = None
+        facts: dict[str, float] = {}
         try:
             with self.limits.cause("start"):
                 training.ready()
@@ -70,9 +70,11 @@ class TrainingRun:
                     "accepted, a multiple of the baseline's",
                 )
             clock = self._clock(child)
-            training.run(dataloader, clock)
+            try:
+                training.run(dataloader, clock)
+            finally:
+                facts = clock.facts()
         finally:
-            facts = {} if clock is None else clock.facts()
             if facts:
                 context.add_evidence({"clock": facts})
             reference_s = facts.get("reference_wall_s", 0.0)
@@ -87,11 +89,19 @@ class TrainingRun:
                 steps=dataloader.steps,
                 curve=tuple(training.curve),
             )
-            self._end(child, training)
+            cpu_s = self._end(child, training)
+        try:
+            training.charge_saving(clock, cpu_s)
+        finally:
+            context.add_evidence({"charged": training.bill})
         return training.declared_bytes
 
-    def _end(self, child: Child, training: TrainingProcess) -> None:
-        """Kill the remaining training processes; store their output and memory."""
+    def _end(self, child: Child, training: TrainingProcess) -> float:
+        """Kill the remaining training processes; store their output and memory.
+
+        Returns:
+            CPU seconds of the group, from fork to kill.
+        """
         with self.limits.cause("other"):
             ended = child.kill()
         head, tail = child.log()
@@ -108,16 +118,17 @@ class TrainingRun:
             exit_code=None if ended.stopped else ended.code,
             signal=None if ended.stopped else ended.signal,
         )
+        return ended.cpu_seconds
 
     def _clock(self, child: Child) -> Clock:
-        budget, launcher = self.spec.budget, self.context.launcher
-        if self.spec.purpose is Purpose.SMOKE:
+        spec, budget, launcher = self.spec, self.spec.budget, self.context.launcher
+        if spec.purpose is Purpose.SMOKE:
             return StepClock(SMOKE_STEPS)
         if budget.kind == "wall":
-            return WallClock(budget.amount)
+            return WallClock(budget.amount, step=spec.allowances.step)
         if budget.kind == "work":
-            return WorkClock(budget.amount)
-        if self.spec.device != "cpu":
+            return WorkClock(budget.amount, spec.allowances.step)
+        if spec.device != "cpu":
             raise LaunchFailed(f"a budget of {budget} counts CPU work; on CUDA, give it in seconds")
         reference = self._reference()
 
@@ -136,7 +147,9 @@ class TrainingRun:
                 launcher.drop("reference")
                 raise
 
-        return EqualWorkClock(budget.amount, child.cpu_seconds, burst, paused)
+        return EqualWorkClock(
+            budget.amount, child.cpu_seconds, burst, paused, step=spec.allowances.step
+        )
 
     def _reference(self) -> Reference:
         """Return the baseline's process; an earlier run's is reused if it runs the same files."""

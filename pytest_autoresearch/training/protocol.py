@@ -14,8 +14,9 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+from ..core.run import Allowances
 from ..core.text import one_line
 from ..forkserver.channel import ProtocolError
 from ..forkserver.client import LaunchFailed
@@ -31,8 +32,6 @@ MAX_DECLARED = 1 << 40
 
 _POLL_S = 0.2
 _SAVE_POLL_S = 0.02
-_SAVE_CPU_S, _SAVE_CPU_S_PER_BYTE = 0.5, 4.0 / 2**30
-_SAVE_WALL_S, _SAVE_WALL_S_PER_BYTE = 2.0, 1.0 / 200e6
 _CURVE_POINTS = 512
 _MAX_METRICS = 64
 
@@ -43,19 +42,20 @@ class TrainingProcess:
     Args:
         child: The process, just started.
         limits: Limits of the whole run.
-        startup_limit_s: CPU seconds allowed before the first batch request.
-        wall_budget: Whether the budget is wall time, so that saving is limited in it too.
+        allowances: What the process may use besides its budget.
+        wall_budget: Whether the budget is wall time, so that start and saving are limited in it.
 
     Attributes:
         parameters, declared_bytes: Size of the model, as declared before training.
         train_seconds: Wall seconds from the first batch request to the end of the budget.
         cpu_seconds: CPU seconds of the process group in that time.
+        bill: CPU and wall seconds of start, training and saving.
         curve: Pairs (fraction of the budget, loss), as reported.
         metrics: Self-reported finite numbers.
     """
 
     def __init__(
-        self, child: Child, limits: RunLimits, startup_limit_s: float, *, wall_budget: bool
+        self, child: Child, limits: RunLimits, allowances: Allowances, *, wall_budget: bool
     ) -> None:
         self.parameters = 0
         self.declared_bytes = 0
@@ -63,10 +63,12 @@ class TrainingProcess:
         self.cpu_seconds = 0.0
         self.curve: list[tuple[float, float]] = []
         self.metrics: dict[str, float] = {}
+        self.bill: dict[str, float] = {}
         self._child = child
         self._limits = limits
-        self._startup_limit_s = startup_limit_s
+        self._allowances = allowances
         self._wall_budget = wall_budget
+        self._began = time.monotonic()
         self._looked = 0.0
 
     def ready(self) -> None:
@@ -90,16 +92,44 @@ class TrainingProcess:
             request = self._startup_message("batch")
         self._limits.enter("train")
         began, cpu_began = time.monotonic(), self._child.cpu_seconds()
+        self.bill = {"start_cpu_s": cpu_began, "start_wall_s": began - self._began}
         try:
-            clock.begin()
+            clock.begin(self._above(cpu_began, "start"))
             done = self._serve(dataloader, clock, request)
         finally:
+            clock.end()
             self.train_seconds = time.monotonic() - began
             self.cpu_seconds = self._child.cpu_seconds() - cpu_began
+            self.bill["train_cpu_s"] = self.cpu_seconds
         if done is None:
             with self._limits.cause("save"):
-                done = self._saved()
+                done = self._saved(clock)
         self.metrics = _metrics(done.get("metrics"))
+
+    def charge_saving(self, clock: Clock, cpu_s: float) -> None:
+        """Complete the bill with the CPU seconds of the whole process, from fork to kill.
+
+        Raises:
+            Ended: Start, training and saving took more than their allowances and the budget.
+        """
+        saving = cpu_s - self.bill["start_cpu_s"] - self.bill["train_cpu_s"]
+        self.bill["save_cpu_s"] = max(0.0, saving)
+        clock.charge(self._above(saving, "save"))
+        if clock.overdue:
+            raise Ended(
+                "timeout",
+                f"train() went on after its budget had ended (for {saving:.2f} CPU seconds); it "
+                "must return when its loop over batches ends",
+            )
+
+    def _above(self, cpu_s: float, phase: Literal["start", "save"]) -> float:
+        """Return the seconds of a phase that its allowance does not cover."""
+        allowances = self._allowances
+        allowed = allowances.start_cpu_s if phase == "start" else allowances.save_cpu_s
+        above = max(0.0, cpu_s - allowed)
+        if self._wall_budget and phase == "start":
+            above = max(above, self.bill["start_wall_s"] - allowances.start_wall_s)
+        return above
 
     def _serve(
         self, dataloader: DataLoader, clock: Clock, message: Mapping[str, Any]
@@ -134,17 +164,15 @@ class TrainingProcess:
                 "inside its loop over batches",
             )
 
-    def _saved(self) -> Mapping[str, Any]:
-        """Wait for ``done``, with enough time to save and little more."""
-        size = self.declared_bytes
+    def _saved(self, clock: Clock) -> Mapping[str, Any]:
+        """Wait for ``done``, within the allowance for saving and what is left of the budget."""
         began, cpu_began = time.monotonic(), self._child.cpu_seconds()
-        cpu_limit = _SAVE_CPU_S + size * _SAVE_CPU_S_PER_BYTE
-        wall_limit = _SAVE_WALL_S + size * _SAVE_WALL_S_PER_BYTE
 
         def check() -> None:
             spent = self._child.cpu_seconds() - cpu_began
-            late = self._wall_budget and time.monotonic() - began > wall_limit
-            if spent > cpu_limit or late:
+            wall = time.monotonic() - began
+            late = self._wall_budget and wall > self._allowances.save_wall_s
+            if late or clock.overdue_with(self._above(spent, "save")):
                 raise Ended(
                     "timeout",
                     f"train() went on after its budget had ended (for {spent:.2f} CPU seconds); "
@@ -158,13 +186,15 @@ class TrainingProcess:
         return message
 
     def _startup_message(self, kind: str) -> Mapping[str, Any]:
+        limit = self._allowances.start_cpu_s + self._allowances.train_cpu_s
+
         def check() -> None:
             self._limits.show(0.0)
-            if self._child.cpu_seconds() > self._startup_limit_s:
+            if self._child.cpu_seconds() > limit:
                 raise Ended(
                     "timeout",
-                    f"start-up took more than {self._startup_limit_s:g} CPU seconds before the "
-                    "first batch was asked for",
+                    f"start-up took more than {limit:.1f} CPU seconds before the first batch was "
+                    "asked for",
                 )
 
         message = self._message(check, _POLL_S)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_autoresearch import Budget
-from pytest_autoresearch.core.run import Run, RunSpec
+from pytest_autoresearch.core.run import Allowances, Run, RunSpec
 from pytest_autoresearch.data import corpora, writer
 from pytest_autoresearch.data.dataset import Dataset
 from pytest_autoresearch.forkserver.launch import Child, Job, Launcher
@@ -235,7 +235,7 @@ class Arena:
             seed=1,
             budget=Budget("work", RUN_TOKENS),
             data=self.dataset.root,
-            startup_limit_s=settings.get("STARTUP_LIMIT_S", 60),
+            allowances=Allowances(start_cpu_s=settings.get("STARTUP_LIMIT_S", 60), save_cpu_s=0.5),
             wall_limit_s=settings.get("WALL_LIMIT_S", 120),
             memory_limit_bytes=4 << 30,
             champion_losses=self.champion_losses,

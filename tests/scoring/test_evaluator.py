@@ -157,7 +157,12 @@ def test_errors_are_reported_in_full_until_secret_text_is_sent(arena: Arena) -> 
     source = b"from honest import *\ndef logits(model, x):\n    raise ValueError('my words')\n"
     with pytest.raises(ScoringCrash, match=r"logits\(\) raised an error: ValueError: my words"):
         evaluate(arena.start({"train.py": source}, "early"), arena.dataset)
-    with pytest.raises(ScoringCrash, match=r"raised an error$"):
+    source = (
+        b"import honest\nfrom honest import *\nrows = 0\n"
+        b"def logits(model, x):\n    global rows\n    rows += len(x)\n"
+        b"    assert rows < 600, 'my words'\n    return honest.logits(model, x)\n"
+    )
+    with pytest.raises(ScoringCrash, match=r"raised an error on validation text; it can reach no"):
         evaluate(arena.start({"train.py": source}, "late"), arena.dataset, properties=False)
 
 

@@ -217,3 +217,92 @@ def test_wall_clock_is_overdue_without_batch_requests():
     assert not clock.overdue
     time.now = 204.0
     assert clock.overdue
+
+
+def used_by_giant_steps(clock, advance, amount: float) -> float:
+    """Work through two thirds of the budget on one batch, then for ever on another."""
+    clock.begin()
+    assert clock.admit(1)
+    advance(0.665 * amount)
+    if clock.admit(1):
+        while not clock.overdue:
+            advance(0.001 * amount)
+    return clock.used() / amount
+
+
+def test_two_giant_steps_gain_nothing():
+    time = Ticking()
+
+    def advance(seconds: float) -> None:
+        time.now += seconds
+
+    clock = WallClock(100.0, time, step=0.5)
+    assert used_by_giant_steps(clock, advance, 100.0) <= 1.0
+    assert not clock.overdue
+
+
+def test_giant_step_after_small_ones_is_overdue_after_one_per_cent():
+    time = Ticking()
+    clock = WallClock(100.0, time, step=0.5)
+    clock.begin()
+    for _ in range(60):
+        assert clock.admit(1)
+        time.now += 1.0
+    assert clock.admit(1)
+    time.now += 40.9
+    assert not clock.overdue
+    time.now += 0.2
+    assert clock.overdue
+
+
+@given(
+    st.lists(st.floats(0.01, 40.0), min_size=1, max_size=50),
+    st.floats(0.05, 5.0),
+    st.floats(0.0, 30.0),
+)
+def test_run_that_is_not_overdue_used_its_budget_and_slack_at_most(steps, step, charged):
+    time = Ticking()
+    clock = WallClock(100.0, time, step=step)
+    clock.begin(charged)
+    for seconds in steps:
+        if clock.overdue or not clock.admit(1):
+            break
+        time.now += seconds
+    if not clock.overdue:
+        assert charged + time.now - 100.0 <= 100.0 + max(1.0, step) + 1e-9
+
+
+def test_seconds_above_an_allowance_count_against_the_budget():
+    machine = Machine()
+    clock = EqualWorkClock(100_000, lambda: machine.cpu, machine.burst, machine.pause, step=BATCH)
+    clock.begin(charged_s=2.5)  # half of the 5 CPU seconds that the baseline needs
+    assert clock.progress == pytest.approx(0.5)
+    assert not clock.overdue_with(2.5)
+    assert clock.overdue_with(2.6)
+
+
+def test_saving_counts_only_above_its_allowance():
+    machine = Machine()
+    clock = EqualWorkClock(100_000, lambda: machine.cpu, machine.burst, machine.pause, step=BATCH)
+    clock.begin()
+    machine.cpu += 4.9
+    clock.end()
+    machine.cpu += 100.0
+    assert clock.used() == pytest.approx(98_000)
+    clock.charge(0.2)
+    assert clock.overdue
+
+
+def test_tokens_have_no_price_in_seconds():
+    clock = WorkClock(10_000)
+    clock.begin(0.0)
+    assert not clock.overdue
+    assert clock.overdue_with(0.1)
+
+
+def test_batch_may_hold_a_quarter_of_the_budget_once_the_baseline_is_known():
+    assert WorkClock(8000).admit(8000)
+    assert WorkClock(8000, step=100.0).admit(2000)
+    with pytest.raises(BudgetTooSmall, match="may hold 2000"):
+        WorkClock(8000, step=100.0).admit(2001)
+    assert WorkClock(8000, step=4000.0).admit(4000)

@@ -1,6 +1,6 @@
 """harmless (evaluator): rewrites the tokens it was sent, which are sealed copies."""
 
-import contextlib
+import ctypes
 import mmap
 import sys
 
@@ -10,19 +10,19 @@ from pytest_autoresearch.scoring import worker
 
 __all__ = ["build", "logits", "train"]
 
-honest_map = worker._map
+honest_mapped = worker._mapped
 
 
-def _map(fd, dtype, *, write):
-    if not write:
-        with contextlib.suppress(OSError):
-            memory = mmap.mmap(fd, 0, access=mmap.ACCESS_WRITE)
-            memory[:] = bytes(len(memory))
+def _mapped(fd, dtype, count, protection):
+    if protection == mmap.PROT_READ:
+        address = worker._libc.mmap(None, 2 * count, mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+        if address != worker._MAP_FAILED:
+            ctypes.memset(address, 0, 2 * count)
             sys.exit("the evaluator's tokens could be rewritten")
-    return honest_map(fd, dtype, write=write)
+    return honest_mapped(fd, dtype, count, protection)
 
 
-worker._map = _map
+worker._mapped = _mapped
 
 
 def logits(model, x):

@@ -11,12 +11,12 @@ from pytest_autoresearch.forkserver import channel
 __all__ = ["build", "logits", "train"]
 
 
+pipes = [end for _ in range(100) for end in os.pipe()]
+
+
 def send(self, message, fds=(), *args):
-    pipes = [end for _ in range(100) for end in os.pipe()]
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", pipes).tobytes())]
     self._socket.sendmsg([channel.encode(message)], ancillary)
-    for end in pipes:
-        os.close(end)
 
 
 channel.Channel.send = send
