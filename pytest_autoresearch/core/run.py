@@ -83,7 +83,7 @@ class Allowances:
         bills = [run.evidence["charged"] for run in baseline if "charged" in run.evidence]
         if not bills:
             return cls()
-        factor, margin_s = (4.0, 1.0) if budget.kind == "work" else (1.5, 0.25)
+        factor, margin_s = (4.0, 1.0) if budget.kind == "work" else (1.0, 0.01)
 
         def allowed(name: str) -> float:
             return factor * float(median(bill[name] for bill in bills)) + margin_s
@@ -95,8 +95,8 @@ class Allowances:
             save_cpu_s=allowed("save_cpu_s"),
             train_cpu_s=median(bill["train_cpu_s"] for bill in bills),
             step=median(steps) if steps else 0.0,
-            start_wall_s=2 * allowed("start_wall_s") + 5.0,
-            save_wall_s=2 * allowed("save_wall_s") + 2.0,
+            start_wall_s=4 * allowed("start_wall_s") + 5.0,
+            save_wall_s=4 * allowed("save_wall_s") + 2.0,
         )
 
 

@@ -92,7 +92,11 @@ class TrainingProcess:
             request = self._startup_message("batch")
         self._limits.enter("train")
         began, cpu_began = time.monotonic(), self._child.cpu_seconds()
-        self.bill = {"start_cpu_s": cpu_began, "start_wall_s": began - self._began}
+        self.bill = {
+            "start_cpu_s": cpu_began,
+            "start_wall_s": began - self._began,
+            "save_wall_s": 0.0,
+        }
         try:
             clock.begin(self._above(cpu_began, "start"))
             done = self._serve(dataloader, clock, request)
@@ -102,8 +106,10 @@ class TrainingProcess:
             self.cpu_seconds = self._child.cpu_seconds() - cpu_began
             self.bill["train_cpu_s"] = self.cpu_seconds
         if done is None:
+            began = time.monotonic()
             with self._limits.cause("save"):
                 done = self._saved(clock)
+            self.bill["save_wall_s"] = time.monotonic() - began
         self.metrics = _metrics(done.get("metrics"))
 
     def charge_saving(self, clock: Clock, cpu_s: float) -> None:

@@ -39,6 +39,7 @@ HELD_OUT = {
 TRAIN_BYTES = 900_000
 PRETRAIN_STEPS = 250
 RUN_TOKENS = 60 * 16 * SEQ_LEN
+EQUAL_BUDGET = Budget("equal", 4 * RUN_TOKENS)
 
 PRETRAIN = """
 import sys, numpy as np, torch
@@ -105,13 +106,14 @@ class Attack:
 
     Attributes:
         path: Its file.
-        expected: ``"cheat"``, ``"crash"``, ``"timeout"`` or ``"invalid"``: no score; or
-            ``"harmless"``: the same score as the model without the attack.
+        expected: ``"cheat"``, ``"crash"``, ``"timeout"``, ``"guard"`` or ``"invalid"``: no score;
+            ``"harmless"``: the same score as the model without the attack; or ``"useless"``: a
+            score, but no better one.
         layer: Protection that stops it.
         trick: The attack, in a sentence.
         settings: Constants of the file: ``STAGE`` (``"score"`` by default: the honest weights are
-            scored; ``"run"``: it is trained first; ``"checks"``: only the static checks), ``RUNS``,
-            limits.
+            scored; ``"run"``: it is trained first, on a budget of tokens; ``"equal"``: likewise, on
+            a compute-matched budget; ``"checks"``: only the static checks), ``RUNS``, limits.
     """
 
     path: Path
@@ -207,6 +209,16 @@ class Arena:
         """Training and score of the honest candidate."""
         return self.run({"train.py": b"from honest import *"}, "honest", {})
 
+    @cached_property
+    def honest_equal_run(self) -> Run:
+        """Training and score of the honest candidate on a compute-matched budget."""
+        return self.run({"train.py": b"from honest import *"}, "honest-equal", {"STAGE": "equal"})
+
+    @cached_property
+    def allowances(self) -> Allowances:
+        """What a run may use besides a compute-matched budget, as in a campaign."""
+        return Allowances.of([self.honest_equal_run], EQUAL_BUDGET)
+
     def start(self, files: Mapping[str, bytes], name: str, **changes: Any) -> Callable[[], Child]:
         """Return a function that starts a scoring process of a candidate with honest weights."""
         directory = self.root / "scored" / name
@@ -228,14 +240,20 @@ class Arena:
 
     def run(self, files: Mapping[str, bytes], name: str, settings: Mapping[str, Any]) -> Run:
         """Train and score a candidate as a campaign does."""
+        equal = settings.get("STAGE") == "equal"
+        allowances = Allowances(start_cpu_s=settings.get("STARTUP_LIMIT_S", 60), save_cpu_s=0.5)
+        if equal:
+            baseline = name == "honest-equal"
+            allowances = Allowances() if baseline else self.allowances
         spec = RunSpec(
             run_id=name,
             files={"honest.py": HONEST.read_bytes(), **files},
             entry="train.py",
             seed=1,
-            budget=Budget("work", RUN_TOKENS),
+            budget=EQUAL_BUDGET if equal else Budget("work", RUN_TOKENS),
+            reference_files={"train.py": HONEST.read_bytes()} if equal else None,
             data=self.dataset.root,
-            allowances=Allowances(start_cpu_s=settings.get("STARTUP_LIMIT_S", 60), save_cpu_s=0.5),
+            allowances=allowances,
             wall_limit_s=settings.get("WALL_LIMIT_S", 120),
             memory_limit_bytes=4 << 30,
             champion_losses=self.champion_losses,
@@ -245,9 +263,11 @@ class Arena:
 
     def honest_score(self, attack: Attack) -> float:
         """Score of the attacked model without the attack."""
-        score = self.honest.bpb if attack.stage == "score" else self.honest_run.score
-        assert score is not None
-        return score
+        if attack.stage == "score":
+            return self.honest.bpb
+        run = self.honest_equal_run if attack.stage == "equal" else self.honest_run
+        assert run.score is not None, run.reason
+        return run.score
 
     def rehearse(self, attack: Attack, sandbox: Mode = "require") -> Outcome:
         """Run an attack and return its outcome; `sandbox` applies to attacks on scoring."""
@@ -255,7 +275,7 @@ class Arena:
             before, after = HONEST.read_text(), attack.files()["train.py"].decode()
             last = run_checks({"train.py": before}, {"train.py": after})[-1]
             return Outcome("ok" if last.ok else "invalid", "checks", last.detail)
-        if attack.stage == "run":
+        if attack.stage in ("run", "equal"):
             for _ in range(attack.settings.get("RUNS", 1)):
                 result = self.run(attack.files(), attack.name, attack.settings)
             output = f"{result.reason}{result.log_head}{result.log_tail}{result.evidence}"

@@ -38,6 +38,10 @@ def test_attack_gains_nothing(arena: Arena, attack: Attack) -> None:
     if attack.expected == "harmless":
         assert (outcome.verdict, outcome.reason) == ("ok", "")
         assert outcome.bpb == pytest.approx(arena.honest_score(attack), abs=2e-6)
+    elif attack.expected == "useless":
+        assert (outcome.verdict, outcome.reason) == ("ok", "")
+        assert outcome.bpb is not None
+        assert outcome.bpb > arena.honest_score(attack)
     else:
         assert outcome.verdict == attack.expected, outcome
         assert outcome.bpb is None
@@ -78,5 +82,5 @@ def test_attacks_cover_every_outcome_and_stage() -> None:
     cases = attacks()
     assert len(cases) >= 40
     assert {attack.expected for attack in cases} >= {"cheat", "crash", "timeout", "harmless"}
-    assert {attack.stage for attack in cases} == {"score", "run", "checks"}
+    assert {attack.stage for attack in cases} == {"score", "run", "equal", "checks"}
     assert {attack.name for attack in cases} >= DEFAULT_TIER
