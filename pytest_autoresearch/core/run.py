@@ -67,7 +67,7 @@ class Allowances:
     """
 
     start_cpu_s: float = 120.0
-    save_cpu_s: float = 60.0
+    save_cpu_s: float = 30.0
     train_cpu_s: float = 0.0
     step: float = 0.0
     start_wall_s: float = 300.0

@@ -262,7 +262,7 @@ def test_crash_names_the_line_and_the_log_keeps_the_traceback(run):
 
 def test_training_past_the_budget_is_a_timeout(run):
     overrun = candidate("for x, y, p in batches(4, 16): pass\nwhile True: pass")
-    result = run(overrun, budget="640tok")
+    result = run(overrun, budget="640tok", allowances=Allowances(save_cpu_s=0.5))
     assert result.status == "timeout"
     assert "after its budget had ended" in result.reason
 
