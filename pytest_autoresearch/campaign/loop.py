@@ -6,13 +6,14 @@ finds a step that was cut off.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..core.errors import InfrastructureFailure
+from ..core.errors import BaselineFailed, InfrastructureFailure
 from ..core.outcome import NoScore, Trial
 from ..core.proposal import (
     Edit,
@@ -26,9 +27,10 @@ from ..core.proposal import (
     Usage,
 )
 from ..core.records import CheckNote
+from ..core.text import one_line
 from ..judge.parents import NextStep, next_step
 from ..judge.verdicts import Judge, too_noisy
-from ..ledger.store import AttemptTaken, ChampionMoved
+from ..ledger.store import AttemptTaken, ChampionMoved, LedgerUnavailable
 from ..proposers.draft import Draft
 from ..source.checks import run_checks
 from ..source.edits import apply
@@ -99,7 +101,14 @@ class Campaign:
     # ------------------------------------------------------------------ propose and mutate
 
     def begin(self, name: str, kind: str, number: int) -> WorkingAttempt:
-        """Open the attempt's ledger row; a mutation first waits for the baseline."""
+        """Open the attempt's ledger row; a mutation first waits for the baseline.
+
+        Raises:
+            BaselineFailed: The baseline cannot be measured.
+            ProposerExhausted: The session has to stop.
+        """
+        # This process runs one attempt at a time: what still runs by its row has ended.
+        self.ledger.free_unended(self.session_id)
         if kind != "baseline":
             self.calibrated()
         while True:
@@ -116,7 +125,7 @@ class Campaign:
             except AttemptTaken as taken:
                 if taken.record.state == "done":
                     return WorkingAttempt(taken.record)
-                self.runner.wait(f"while {name} was measured by another worker")
+                self._wait()
 
     def propose(self, attempt: WorkingAttempt) -> None:
         """Fill the attempt with a proposal and apply its edits.
@@ -307,6 +316,7 @@ class Campaign:
         """Measure an attempt; retry a mutation whose run failed for infrastructure reasons.
 
         Raises:
+            BaselineFailed: The unchanged code cannot be measured.
             InfrastructureFailure: Every try failed.
         """
         for seconds in RETRY_S if attempt.record.kind == "mutation" else ():
@@ -321,7 +331,12 @@ class Campaign:
                 except ProposerExhausted:
                     raise error from None
             attempt.scores.clear()
-        return self.measurement.measure(attempt)
+        try:
+            return self.measurement.measure(attempt)
+        except InfrastructureFailure as error:
+            if attempt.record.kind != "baseline":
+                raise
+            raise BaselineFailed(str(error)) from None
 
     # ------------------------------------------------------------------ baseline
 
@@ -329,7 +344,8 @@ class Campaign:
         """Wait until the baseline is measured; measure what no other process is measuring.
 
         Raises:
-            InfrastructureFailure: The unchanged code has no score, or its scores scatter too much.
+            BaselineFailed: The unchanged code has no score, or its scores scatter too much.
+            ProposerExhausted: The session has to stop.
         """
         while True:
             if champion := self.ledger.champion():
@@ -346,15 +362,24 @@ class Campaign:
             if free:
                 self._measure_baseline(free[0])
             else:
-                self.runner.wait("while waiting for the baseline")
+                self._wait()
+
+    def _wait(self) -> None:
+        """Sleep a moment, then free what dead workers held."""
+        self.pauses.wait()
+        self.ledger.recover()
 
     def _measure_baseline(self, number: int) -> None:
         attempt = self.begin(f"baseline-{number}", "baseline", number)
-        trial = self.measurement.measure(attempt)
-        verdict = "baseline" if trial.value is not None else trial.verdict
-        self.recorder.record_verdict(attempt, trial, verdict, trial.reason)
+        try:
+            trial = self.measure(attempt)
+            verdict = "baseline" if trial.value is not None else trial.verdict
+            self.recorder.record_verdict(attempt, trial, verdict, trial.reason)
+        except BaseException as error:
+            self.requeue(attempt, "infra", one_line(error) or type(error).__name__)
+            raise
         if trial.value is None:
-            raise InfrastructureFailure(
+            raise BaselineFailed(
                 f"the baseline itself failed ({trial.verdict}): {trial.reason}; "
                 f"fix {self.experiment.files[0]} and run again"
             )
@@ -364,7 +389,7 @@ class Campaign:
             run.seed: run.score for one in scored for run in one.runs if run.score is not None
         }
         if trouble := too_noisy(scores.values(), self.settings.max_noise):
-            raise InfrastructureFailure(trouble)
+            raise BaselineFailed(trouble)
         try:
             self.ledger.promote(0, scored[0].id, self.facts.base_commit, scores)
         except ChampionMoved:
@@ -372,8 +397,12 @@ class Campaign:
         self.recorder.project()
 
     def requeue(self, attempt: WorkingAttempt, state: str, reason: str) -> None:
-        """End an attempt without a verdict; its proposal waits for the next attempt."""
-        self.ledger.abandon_attempt(attempt.record.id, state, reason)
+        """End an attempt without a verdict; its proposal waits for the next attempt.
+
+        While the ledger cannot be written, nothing happens: the next `begin` ends the attempt.
+        """
+        with contextlib.suppress(LedgerUnavailable):
+            self.ledger.abandon_attempt(attempt.record.id, state, reason)
 
     def close(self) -> None:
         """Stop runs and helpers; a finished draft waits in the ledger."""

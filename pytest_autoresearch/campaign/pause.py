@@ -18,6 +18,18 @@ TICK_S = 2.0
 """Seconds between two looks at the stop conditions, each of which reads the ledger."""
 
 
+WAIT_S = 0.25
+"""Seconds between two looks of a step that waits for another process."""
+
+
+def clock() -> float:
+    """Return seconds since boot, suspended time included: the same in every process.
+
+    Deadlines use it, since the wall clock may be set while a session runs.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class PastDeadline(ProposerExhausted):
     """The provider or device becomes available only after the deadline: the session failed."""
 
@@ -28,7 +40,7 @@ class PauseControl:
 
     Attributes:
         stop_reason: Returns why no further attempt may start (deadline, STOP file, …), or ''.
-        deadline: Unix seconds, or None.
+        deadline: Time by `clock`, or None.
         say: Prints a line.
         on_pause: Called with that line when a pause begins, and with '' when it ends.
     """
@@ -45,17 +57,25 @@ class PauseControl:
             PastDeadline: The pause would end after a deadline that is more than `SHORT_S` away.
             ProposerExhausted: The session has to stop, or a nearer deadline comes first.
         """
-        until = time.time() + seconds
-        at = time.strftime("%a %H:%M:%S", time.localtime(until))
+        until = clock() + seconds
+        at = time.strftime("%a %H:%M:%S", time.localtime(time.time() + seconds))
         if self.deadline is not None and until >= self.deadline:
-            early = self.deadline - time.time() > SHORT_S
+            early = self.deadline - clock() > SHORT_S
             error = PastDeadline if early else ProposerExhausted
             raise error(f"{reason}; {at} is after the deadline")
         line = f"paused until {at}: {reason}"
         self.say(line)
         self.on_pause(line)
-        while (left := until - time.time()) > 0:
-            if stop := self.stop_reason():
-                raise ProposerExhausted(stop)
-            time.sleep(min(left, TICK_S))
+        while (left := until - clock()) > 0:
+            self.wait(min(left, TICK_S))
         self.on_pause("")
+
+    def wait(self, seconds: float = WAIT_S) -> None:
+        """Sleep a moment.
+
+        Raises:
+            ProposerExhausted: The session has to stop.
+        """
+        if stop := self.stop_reason():
+            raise ProposerExhausted(stop)
+        time.sleep(seconds)

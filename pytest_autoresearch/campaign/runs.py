@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +29,6 @@ MEMORY_SHARE = 0.9
 
 CHECKPOINT_TIMES = 8
 """Largest checkpoint of a mutation, as a multiple of the baseline's; 64 MiB are added."""
-
-TICK_S = 0.25
-"""Seconds between two looks of a waiting step at the stop flag and the ledger."""
 
 
 class Runner:
@@ -230,17 +226,6 @@ class Runner:
         if attempts is None:
             attempts = self.ledger.attempts()
         return noise_of(attempts, self.ledger.champions(), self.experiment.metric)
-
-    def wait(self, what: str) -> None:
-        """Sleep a moment, then free what dead workers held.
-
-        Raises:
-            Interrupted: The session was asked to stop.
-        """
-        if self._should_stop():
-            raise Interrupted(f"stopped {what}")
-        time.sleep(TICK_S)
-        self.ledger.recover()
 
 
 def _encoded(files: Mapping[str, str]) -> dict[str, bytes]:

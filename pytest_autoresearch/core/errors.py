@@ -15,5 +15,9 @@ class InfrastructureFailure(Exception):
     """A failure of the machine (no device, full disk): never a verdict on a mutation."""
 
 
+class BaselineFailed(InfrastructureFailure):
+    """The unchanged code cannot be measured, so nothing can be compared: the session ends."""
+
+
 class Interrupted(Exception):
     """The session was asked to stop during a run; the proposal goes back into the queue."""

@@ -135,6 +135,11 @@ class Ledger(ProposalStore):
         ).fetchall():
             self._abandon(db, row["id"], "interrupted", "the process died")
         if not db.execute("SELECT 1 FROM sessions WHERE ended IS NULL").fetchone():
+            # Runs of finished attempts, e.g. confirmations, that were cut off.
+            db.execute(
+                "UPDATE runs SET state = 'interrupted', finished = ? WHERE state = 'running'",
+                (now,),
+            )
             self._attribute_unbilled_cost(db)
 
     @staticmethod
@@ -286,6 +291,14 @@ class Ledger(ProposalStore):
             "UPDATE runs SET state = ?, finished = ? WHERE attempt_id = ? AND state = 'running'",
             (state, now, attempt_id),
         )
+
+    def free_unended(self, session_id: int) -> None:
+        """End the running attempts of a session that runs none: their ends were not recorded."""
+        rows = self._rows(
+            "SELECT id FROM attempts WHERE state = 'running' AND session_id = ?", session_id
+        )
+        for row in rows:
+            self.abandon_attempt(row["id"], "infra", "its end could not be recorded")
 
     def attempt(self, attempt_id: int) -> Attempt:
         """Return one attempt.

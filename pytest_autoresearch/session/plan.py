@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from dataclasses import asdict, dataclass
 
 import pytest
 
 from ..campaign.facts import CampaignFacts
+from ..campaign.pause import clock
 from ..campaign.project import check_data_identity, default_tag
 from ..core.errors import UsageError
 from ..core.experiment import Budget, Experiment
@@ -31,7 +31,7 @@ class Plan:
         baselines: Numbers of the calibration items to collect.
         first: Number of the first mutation.
         attempts: How many mutations are collected.
-        deadline: Unix seconds after which no attempt starts, or None.
+        deadline: Time by `campaign.pause.clock` after which no attempt starts, or None.
         concurrency: Runs side by side.
     """
 
@@ -102,7 +102,7 @@ def make(
         baselines=tuple(n for n in range(1, facts.calibrate + 1) if n not in measured),
         first=first,
         attempts=options.iterations or MAX_ATTEMPTS,
-        deadline=time.time() + options.deadline if options.deadline else None,
+        deadline=clock() + options.deadline if options.deadline else None,
         concurrency=max(1, len(getattr(config.option, "tx", None) or ())),
     )
 

@@ -17,6 +17,7 @@ from ..campaign.facts import SessionSettings
 from ..campaign.loop import Campaign
 from ..campaign.open import CampaignResources
 from ..campaign.pause import PastDeadline, PauseControl
+from ..core.errors import BaselineFailed
 from ..core.experiment import Experiment
 from ..core.outcome import NoScore, Score, Trial
 from ..core.proposal import ProposerExhausted
@@ -40,6 +41,8 @@ from .view import view
 SESSION = pytest.StashKey["Session"]()
 
 INTERRUPTED = "interrupted"
+
+NO_BASELINE = "there is no usable baseline"
 
 OURS = "autoresearch: "
 """Prefix of the reason when the plugin itself stops; xdist carries it from a worker."""
@@ -165,20 +168,29 @@ class Session:
     def propose(self, item: AttemptItem) -> WorkingAttempt:
         """Open the attempt of an item and fetch its proposal."""
         campaign = self.campaign()
-        attempt = campaign.begin(item.name, item.kind, item.number)
-        self._attempts[item.nodeid] = attempt
-        if item.kind == "mutation":
-            self._show(attempt, None, Progress("propose"))
-            try:
+        with self._stopping():
+            attempt = campaign.begin(item.name, item.kind, item.number)
+            self._attempts[item.nodeid] = attempt
+            if item.kind == "mutation":
+                self._show(attempt, None, Progress("propose"))
                 campaign.propose(attempt)
-            except ProposerExhausted as error:
-                self.stopping = one_line(error) or "nothing is left to propose"
-                if isinstance(error, PastDeadline):
-                    raise
-                pytest.skip(self.stopping)
-            if attempt.proposal is not None:
-                self.resources.researcher.note(attempt.proposal.meta, attempt.name)
+        if attempt.proposal is not None:
+            self.resources.researcher.note(attempt.proposal.meta, attempt.name)
         return attempt
+
+    @contextlib.contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Let this attempt be the last one if nothing can be proposed or compared any more."""
+        try:
+            yield
+        except BaselineFailed:
+            self.stopping = NO_BASELINE
+            raise
+        except ProposerExhausted as error:
+            self.stopping = one_line(error) or "nothing is left to propose"
+            if isinstance(error, PastDeadline):
+                raise
+            pytest.skip(self.stopping)
 
     def train(self, item: AttemptItem, attempt: WorkingAttempt) -> Trial:
         """Check, train, score and replicate an attempt."""
@@ -186,7 +198,8 @@ class Session:
         campaign.check(attempt)
         if self.more and item.kind == "mutation":
             campaign.draft_ahead(attempt)
-        return campaign.measure(attempt)
+        with self._stopping():
+            return campaign.measure(attempt)
 
     def bar(self, item: AttemptItem) -> Score:
         """Return the score that the attempt must beat."""
@@ -243,6 +256,8 @@ class Session:
     ) -> None:
         if attempt is None or not isinstance(trial, Trial):
             return
+        if item.kind == "baseline" and verdict != "baseline":
+            self.stopping = NO_BASELINE
         record = self.campaign().recorder.record_verdict(attempt, trial, verdict, reason)
         self._attempts.pop(item.nodeid, None)
         self.idle()
@@ -274,10 +289,9 @@ class Session:
         attempt = self._attempts.pop(item.nodeid, None)
         if attempt is not None and self.resources.campaign is not None:
             interrupted = call.excinfo.errisinstance((KeyboardInterrupt, pytest.skip.Exception))
-            with contextlib.suppress(Exception):
-                state = "interrupted" if interrupted else "infra"
-                reason = testreports.words(call.excinfo.value)
-                self.resources.campaign.requeue(attempt, state, reason)
+            state = "interrupted" if interrupted else "infra"
+            reason = testreports.words(call.excinfo.value)
+            self.resources.campaign.requeue(attempt, state, reason)
         elif verdict:
             self._shape_verdict(item, call.excinfo.value, report, verdict)
             return

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..campaign.pause import clock
 from ..core.experiment import Metric
 from ..judge.parents import stop
 from ..options import Options
@@ -38,7 +38,7 @@ def stop_condition(
     Raises:
         LedgerUnavailable: The ledger cannot be read.
     """
-    if plan.deadline is not None and time.time() >= plan.deadline:
+    if plan.deadline is not None and clock() >= plan.deadline:
         return "deadline reached"
     if (folder / STOP_FILE).exists():
         return f"{folder / STOP_FILE} exists"

@@ -1,0 +1,153 @@
+"""A baseline that cannot be measured or recorded never blocks a session."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.project import Project
+
+from pytest_autoresearch import Budget, Experiment
+from pytest_autoresearch.campaign.facts import CampaignFacts, SessionSettings
+from pytest_autoresearch.campaign.open import CampaignResources
+from pytest_autoresearch.campaign.pause import PauseControl
+from pytest_autoresearch.core.proposal import ProposerExhausted
+from pytest_autoresearch.ledger.store import Ledger
+
+IMPATIENT = """
+from pytest_autoresearch.ledger import database
+database.BUSY_TIMEOUT_S = 0.3
+"""
+
+SLOW = """\
+import os, time
+SCORE = 1.0
+# ideas go here
+time.sleep(2 if os.environ["AUTORESEARCH_SEED"] == "1" else 0)
+print("METRIC:", SCORE)
+"""
+
+
+@contextmanager
+def session(project: Project, *args: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a session beside the test."""
+    project.write("conftest.py", (project.path / "conftest.py").read_text() + IMPATIENT)
+    project.commit("no patience")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--autoresearch", "--autoresearch-proposer=replay:ideas",
+         "--autoresearch-confirm=0", "--autoresearch-html=off", "-p", "no:cacheprovider", *args],
+        cwd=project.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def until_baseline_runs(project: Project) -> None:
+    while not Ledger.exists(project.path, "main"):
+        time.sleep(0.05)
+    ledger = project.ledger()
+    while not any(run.state == "running" for run in ledger.runs()):
+        time.sleep(0.05)
+    ledger.close()
+
+
+def until_printed(process: subprocess.Popen[str], word: str) -> str:
+    assert process.stdout is not None
+    return next(line for line in process.stdout if word in line)
+
+
+@contextmanager
+def locked(process: subprocess.Popen[str], ledger: Path) -> Iterator[None]:
+    """Hold the write lock of the ledger."""
+    with sqlite3.connect(ledger, isolation_level=None) as db:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("ROLLBACK")
+    db.close()
+
+
+@contextmanager
+def full_disk(process: subprocess.Popen[str], ledger: Path) -> Iterator[None]:
+    """Let every write of the session fail."""
+    before = resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    yield
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("broken", [locked, full_disk])
+def test_a_baseline_whose_end_could_not_be_recorded_is_measured_again(
+    make_project: Callable[..., Project], broken: Callable
+) -> None:
+    project = make_project(train=SLOW)
+    project.propose(0.5)
+    with session(project, "--iterations=1") as process:
+        until_baseline_runs(project)
+        with broken(process, project.path / ".autoresearch/main/ledger.sqlite"):
+            line = until_printed(process, "baseline-1")
+        assert line.startswith("E ")
+        until_printed(process, "1 kept")
+        process.wait()
+    assert process.returncode == 1  # one attempt was an infrastructure failure
+    baselines = [a for a in project.ledger().attempts() if a.kind == "baseline"]
+    assert {a.number for a in baselines if a.score is not None} == {1, 2, 3}
+    assert not any(a.state == "running" for a in baselines)
+    assert project.verdicts() == ["keep"]
+
+
+@pytest.fixture
+def resources(project: Project) -> Iterator[CampaignResources]:
+    facts = CampaignFacts("", Budget("wall", 60.0), 1, 0, Experiment().metric, ("train.py",))
+    found = CampaignResources(
+        project.path, "main", Experiment(run=("true",)), facts, SessionSettings(), driver="one run"
+    )
+    yield found
+    found.close()
+
+
+def test_waiting_for_the_baseline_of_another_worker_ends_with_the_session(
+    resources: CampaignResources,
+) -> None:
+    worker = resources.ledger.begin_session(driver="one run", worker="gw1")
+    resources.ledger.start_attempt(
+        session_id=worker, worker="gw1", name="baseline-1", kind="baseline", number=1
+    )
+    reasons = iter(["", "", "deadline reached"])
+    resources.pauses = PauseControl(lambda: next(reasons))
+    campaign = resources.open()
+    for kind in ("mutation", "baseline"):
+        reasons = iter(["", "", "deadline reached"])
+        with pytest.raises(ProposerExhausted, match="deadline reached"):
+            campaign.begin(f"{kind}-1", kind, 1)
+
+
+@pytest.mark.parametrize("workers", [(), ("-n2",)])
+def test_a_failing_baseline_ends_the_session_with_its_cause(
+    project: Project, workers: tuple[str, ...]
+) -> None:
+    project.write("train.py", "raise SystemExit('no data')\n")
+    project.commit("broken")
+    project.propose(0.5)
+    result = project.run("--iterations=9", *workers)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*baseline-1*no data*", "*there is no usable baseline*"])
+    attempts = project.ledger().attempts()
+    assert len(attempts) == max(1, 2 * len(workers))  # a second worker's was in flight
+    assert {a.verdict for a in attempts} == {"crash"}
+
+
+def test_a_noisy_baseline_ends_the_session_with_its_cause(project: Project) -> None:
+    project.propose(0.5)
+    result = project.run("--iterations=9", "--autoresearch-max-noise=0.00001")
+    assert result.ret == 1
+    assert str(result.stdout).count("E -----") == 1
+    result.stdout.fnmatch_lines(["*stopped: there is no usable baseline*"])
