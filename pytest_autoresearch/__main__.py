@@ -73,6 +73,11 @@ def _main(arguments: Sequence[str] | None) -> int:
         "--group", action="append", default=[], metavar="A,B", help="keeps that become one commit"
     )
     final.add_argument("--squash", action="store_true", help="one commit for all keeps")
+    clean = commands.add_parser("clean", help="remove files of a campaign that nothing needs")
+    clean.add_argument("--tag", help="campaign; default: the name of the current git branch")
+    clean.add_argument(
+        "--all", action="store_true", help="remove the whole campaign: ledger, refs, branch, table"
+    )
     commands.add_parser("doctor", help="is this machine and this project in order?")
     options, rest = parser.parse_known_args(arguments)
     if options.command == "try":
@@ -88,6 +93,10 @@ def _main(arguments: Sequence[str] | None) -> int:
 
         groups = [text.split(",") for text in options.group]
         return finalize(Path.cwd(), options.tag, options.branch, groups, options.squash)
+    if options.command == "clean":
+        from .cli.clean import clean as run_clean
+
+        return run_clean(Path.cwd(), options.tag, options.all)
     if options.command == "doctor":
         from .cli.doctor import doctor
 

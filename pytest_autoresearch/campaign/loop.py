@@ -36,6 +36,7 @@ from ..source.checks import run_checks
 from ..source.edits import apply
 from ..source.fingerprint import fingerprint, shape
 from .attempt import WorkingAttempt
+from .cleanup import discard_files
 from .context import ContextBuilder
 from .measure import Measurement
 from .pause import LONGEST_S, PauseControl
@@ -401,6 +402,7 @@ class Campaign:
 
         While the ledger cannot be written, nothing happens: the next `begin` ends the attempt.
         """
+        discard_files(self.runner.executor.root, attempt.record.id)
         with contextlib.suppress(LedgerUnavailable):
             self.ledger.abandon_attempt(attempt.record.id, state, reason)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -122,8 +121,6 @@ class Measurement:
         if self.experiment.run is not None:
             return True
         result = self.runner.run(attempt, attempt.files, seed, Purpose.SMOKE)
-        if result.checkpoint is not None:
-            shutil.rmtree(result.checkpoint.parent, ignore_errors=True)
         notes = [CheckNote("smoke", result.status == "ok", result.reason, result.total_seconds)]
         if not notes[0].ok:
             attempt.refusal = NoScore(_verdict_of(result), result.reason)

@@ -20,6 +20,7 @@ from ..ledger.git import Repository
 from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
 from ..training.devices import Lease
 from ..training.executor import Executor
+from .cleanup import RUNS, sweep_campaign
 from .facts import CampaignFacts, SessionSettings
 from .loop import Campaign
 from .pause import PauseControl
@@ -106,7 +107,13 @@ class CampaignResources:
                 )
             except (CampaignBusy, LedgerUnavailable) as error:
                 raise UsageError(str(error)) from None
+            if not self.workers():
+                self.sweep()
         return self.session_id
+
+    def sweep(self) -> None:
+        """Remove what killed processes left, and the files of runs that nothing needs."""
+        sweep_campaign(self.root, self.ledger)
 
     def workers(self) -> list[int]:
         """Return the ids of the other live processes of this pytest run."""
@@ -152,7 +159,7 @@ class CampaignResources:
             device=device,
             executor=Executor(
                 launcher,
-                self.folder / "runs",
+                self.folder / RUNS,
                 sandbox_mode=sandbox,
                 on_progress=self.on_progress,
             ),
@@ -218,4 +225,5 @@ def open_campaign(root: Path, tag: str | None, command: str) -> Iterator[Campaig
         with ExitStack() as stack:
             stack.callback(ledger.end_session, session, None)
             stack.callback(resources.close)
+            stack.callback(resources.sweep)
             yield resources.open()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from ..ledger import copy
 from ..ledger.git import RepositoryError
 from ..source.edits import changed_lines
 from .attempt import WorkingAttempt
+from .cleanup import discard_files
 from .runs import Runner
 
 if TYPE_CHECKING:
@@ -78,9 +78,7 @@ class Recorder:
             self.save_ledger()
         record = self.ledger.attempt(attempt.record.id)
         if verdict not in ("keep", "baseline"):
-            for run in record.runs:  # checkpoints of what is not kept would fill the disk
-                if run.checkpoint is not None:
-                    shutil.rmtree(run.checkpoint.parent, ignore_errors=True)
+            discard_files(self.runner.executor.root, record.id)
         return record
 
     def _commit(self, attempt: WorkingAttempt, trial: Trial, verdict: str, reason: str) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import InfrastructureFailure, Interrupted
 from ..core.experiment import Budget, Experiment
-from ..core.run import Allowances, Purpose, Run, RunSpec
+from ..core.run import SCORING, Allowances, Purpose, Run, RunSpec
 from ..judge.noise import noise_of
 from ..scoring import AUDIT, AUDIT_KEEP
 from ..source.fingerprint import Shape, shape
 from ..training.devices import Device, memory_bytes
 from .attempt import WorkingAttempt
+from .cleanup import run_name, tidy
 from .facts import CampaignFacts, SessionSettings
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ class Runner:
             run_id=(
                 checkpoint.parent.name
                 if checkpoint is not None
-                else f"{attempt.record.id:05d}-{purpose}-{seed}"
+                else run_name(attempt.record.id, purpose, seed)
             ),
             files=files,
             entry=experiment.files[0],
@@ -136,12 +138,19 @@ class Runner:
             budget=str(spec.budget),
         )
         self.running = (attempt, purpose)
+        keep = checkpoint is not None
         try:
             result = self.executor.run(spec, self._should_stop)
+            keep = keep or (purpose in SCORING and result.status == "ok")
         except BaseException as error:
             with contextlib.suppress(Exception):  # recovery ends only the runs of open attempts
                 self.ledger.finish_run(run_id, Run("interrupted", reason=type(error).__name__))
             raise
+        finally:
+            with contextlib.suppress(OSError):
+                tidy(self.executor.root / spec.run_id, keep)
+        if not keep:
+            result = replace(result, checkpoint=None, losses=None)
         self.ledger.finish_run(run_id, result)
         if result.status == "interrupted":
             raise Interrupted(result.reason)
@@ -206,8 +215,7 @@ class Runner:
         """Return a run's checkpoint, also after the project was moved; None if it is gone."""
         if run.checkpoint is None:
             return None
-        folder = self.ledger.path.parent / "runs" / run.checkpoint.parent.name
-        path = folder / run.checkpoint.name
+        path = self.executor.root / run.checkpoint.parent.name / run.checkpoint.name
         return path if path.is_file() else None
 
     def champion(self) -> Champion:

@@ -1,12 +1,25 @@
-"""Write files atomically: temporary file, fsync, rename."""
+"""Files that are replaced atomically, and temporary files that a killed process leaves behind."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from .processes import process_start
+
+STATE = ".autoresearch"
+"""Folder of a project that holds everything that campaigns write; it ignores itself in git."""
+
+_OWNER = ".pytest-autoresearch"
+"""File in a temporary folder that its process keeps locked."""
 
 
 @contextmanager
@@ -16,7 +29,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: The disk is full or the folder is not writable; the old file is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -24,11 +37,27 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None:  # a failed write names no file
+        if error.filename in (None, str(temporary)):  # a failed write names no file
             error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """Return where the next content of `path` is written: the project's `STATE`, or beside it.
+
+    A killed process would leave an untracked file in the user's project, where git adds it.
+    """
+    for folder in path.absolute().parents:
+        state = folder if folder.name == STATE else folder / STATE
+        if (state / ".gitignore").is_file():
+            with suppress(OSError):
+                (state / "tmp").mkdir(exist_ok=True)
+                if (state / "tmp").stat().st_dev == path.parent.stat().st_dev:
+                    return state / "tmp" / f"{path.name}.{os.getpid()}.tmp"
+            break
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -43,3 +72,46 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         return
     with replacing(path) as file:
         file.write(data)
+
+
+@contextmanager
+def temporary_folder(kind: str) -> Iterator[Path]:
+    """Create a folder in TMPDIR and remove it afterwards; `sweep` does if the process is killed."""
+    folder = Path(tempfile.mkdtemp(prefix=f"autoresearch-{kind}-"))
+    with open(folder / _OWNER, "w") as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        owner.write(f"{os.getpid()}\n")
+        owner.flush()
+        try:
+            yield folder
+        finally:
+            remove_tree(folder)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with everything in it, or a file, as far as possible."""
+    if folder.is_symlink() or not folder.is_dir():
+        with suppress(OSError):
+            folder.unlink()
+        return
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except RecursionError:  # a thousand nested folders
+        subprocess.run(["rm", "-rf", str(folder)], check=False)
+
+
+def sweep(root: Path) -> None:
+    """Remove the temporary files and folders of killed processes.
+
+    Args:
+        root: Folder of a project.
+    """
+    for path in (root / STATE / "tmp").glob("*.tmp"):
+        if (pid := re.fullmatch(r".+\.(\d+)\.tmp", path.name)) and not process_start(int(pid[1])):
+            path.unlink(missing_ok=True)
+    for path in Path(tempfile.gettempdir()).glob(f"autoresearch-*/{_OWNER}"):
+        # of another user; in use; removed meanwhile
+        with suppress(OSError), open(path, "r+") as owner:
+            if os.fstat(owner.fileno()).st_uid == os.getuid() and owner.read():
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_tree(path.parent)

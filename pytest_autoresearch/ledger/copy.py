@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import tempfile
 import zlib
 from pathlib import Path
 
+from ..core.files import temporary_folder
 from .database import FILE
 from .git import Repository, RepositoryError
 from .store import Ledger
@@ -37,8 +37,8 @@ def save(repository: Repository, ledger: Ledger) -> None:
         LedgerUnavailable: The ledger cannot be read.
         OSError: There is no room for the temporary copy.
     """
-    with tempfile.TemporaryDirectory(prefix="autoresearch-") as folder:
-        path = Path(folder) / FILE
+    with temporary_folder("copy") as folder:
+        path = folder / FILE
         ledger.copy_to(path)
         data = zlib.compress(path.read_bytes())
         if len(data) > LIMIT_BYTES:

@@ -342,6 +342,12 @@ class Repository:
             raise RepositoryError(f"branch {name} exists; give another --branch")
         self._git("update-ref", ref, commit, "0" * len(commit))
 
+    def drop_campaign(self, tag: str) -> None:
+        """Delete a campaign's branch and refs; its commits stay until git collects them."""
+        refs = self._refs(f"refs/autoresearch/{tag}/", self.branch_ref(tag))
+        deletions = "".join(f"delete {ref} {sha}\n" for ref, sha in refs.items())
+        self._git("update-ref", "--stdin", stdin=deletions.encode())
+
     # ------------------------------------------------------------------ running git
 
     def _environment(self, extra: Mapping[str, str] | None) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.files import write_atomic
+from ..core.processes import process_start
 
 if TYPE_CHECKING:
     from ..core.run import Progress, Purpose
@@ -83,6 +84,14 @@ def read_status(folder: Path) -> list[dict[str, Any]]:
             status["elapsed"] += max(0.0, time.time() - status["at"])
             found.append(status)
     return found
+
+
+def drop_dead_status(folder: Path) -> None:
+    """Remove what workers that were killed last said."""
+    for path in (folder / "status").glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if not process_start(json.loads(path.read_text())["pid"]):
+                path.unlink()
 
 
 def _file(folder: Path, worker: str) -> Path:

@@ -472,6 +472,9 @@ class Session:
                 self.resources.campaign.recorder.project()
         if self.session_id is not None:
             self.requeue()
+            if self.is_driver:
+                with self._optional("not every file of a run was removed"):
+                    self.resources.sweep()
             with self._optional("the end of this session is not recorded"):
                 self.ledger.end_session(self.session_id, status)
             if self.reporter is not None:

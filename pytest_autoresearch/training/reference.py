@@ -7,12 +7,10 @@ batch and uses no CPU. Only the cost of its steps matters, not its loss.
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
+from ..core.files import temporary_folder
 from ..core.text import one_line
 from ..forkserver.channel import ProtocolError
 from ..forkserver.client import LaunchFailed
@@ -41,8 +39,7 @@ class Reference:
 
     def __init__(self, context: RunContext, files: Mapping[str, bytes]) -> None:
         with contextlib.ExitStack() as undo:
-            root = Path(tempfile.mkdtemp(prefix="autoresearch-reference-"))
-            undo.callback(shutil.rmtree, root, ignore_errors=True)
+            root = undo.enter_context(temporary_folder("reference"))
             copy, work = root / "copy", root / "work"
             write_files(files, copy)
             work.mkdir()

@@ -6,12 +6,11 @@ import contextlib
 import os
 import shutil
 import stat
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...core.files import temporary_folder
 from ...core.proposal import Context, Edit, ProposalInvalid
 from ...core.text import one_line
 from ...source.edits import edits_between
@@ -27,17 +26,11 @@ _COMPARISONS = 10**6
 @contextlib.contextmanager
 def workspace() -> Iterator[tuple[Path, Path]]:
     """Create an empty home and an empty folder for a copy; remove both afterwards."""
-    folder = tempfile.TemporaryDirectory(prefix="autoresearch-agent-", ignore_cleanup_errors=True)
-    home, copy = Path(folder.name, "home"), Path(folder.name, "copy")
-    try:
+    with temporary_folder("agent") as folder:
+        home, copy = folder / "home", folder / "copy"
         home.mkdir()
         copy.mkdir()
         yield home, copy
-    finally:
-        try:
-            folder.cleanup()
-        except RecursionError:  # a thousand nested folders
-            subprocess.run(["rm", "-rf", folder.name], check=False)
 
 
 def fill(copy: Path, context: Context) -> None:

@@ -1,0 +1,79 @@
+"""The command ``clean``: remove what a campaign left."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from ..campaign.cleanup import RUNS, sweep_campaign
+from ..campaign.project import default_tag
+from ..campaign.researcher import PAPERS
+from ..core.errors import UsageError
+from ..core.files import STATE, remove_tree
+from ..ledger.database import FILE
+from ..ledger.git import Repository, RepositoryError
+from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
+from ..proposers.memory import IDEAS, LESSONS
+from ..report import exports
+
+OURS = (RUNS, "status", "STOP", f"{FILE}*", f".{FILE}*", PAPERS, f".{PAPERS}.lock", IDEAS, LESSONS,
+        ".notes.lock", "pull-request.md")  # fmt: skip
+"""Everything that the plugin writes into the folder of a campaign."""
+
+
+def clean(root: Path, tag: str | None, everything: bool) -> int:
+    """Remove files that nothing needs, or the whole campaign.
+
+    Args:
+        root: Folder of the project.
+        tag: Of the campaign; None for the name of the current git branch.
+        everything: Also remove ledger, checkpoints, refs, branch, table and page.
+
+    Returns:
+        Exit code: 0, or 4 if nothing was removed.
+    """
+    try:
+        repository = Repository.open(root)
+        tag = tag or default_tag(repository)
+        if not Ledger.exists(root, tag):
+            raise UsageError(f"no campaign {tag!r} in {root}; give --tag")
+        with closing(Ledger.open(root, tag)) as ledger:
+            session = ledger.begin_session(driver="clean", worker="clean")
+            try:
+                _clean(repository, ledger, tag, everything)
+            finally:
+                if Ledger.exists(root, tag):
+                    ledger.end_session(session, None)
+    except (UsageError, RepositoryError, CampaignBusy, LedgerUnavailable) as error:
+        print(error, file=sys.stderr)
+        return 4
+    return 0
+
+
+def _clean(repository: Repository, ledger: Ledger, tag: str, everything: bool) -> None:
+    root, folder = repository.root, ledger.path.parent
+    sweep_campaign(root, ledger)
+    if not everything:
+        print(
+            f"campaign {tag}: run files that nothing needs are removed; --all also removes the "
+            "ledger, checkpoints, refs and the branch"
+        )
+        return
+    repository.check_branch(tag, [champion.commit for champion in ledger.champions()])
+    table = root / "results.tsv"
+    if table.is_file() and table.read_bytes() == exports.tsv(ledger.attempts()).encode():
+        table.unlink()
+    repository.drop_campaign(tag)
+    ledger.close()
+    for pattern in OURS:
+        for path in folder.glob(pattern):
+            remove_tree(path)
+    left = sorted(path.name for path in folder.iterdir())
+    if not left:
+        folder.rmdir()
+    if not any((root / STATE).glob(f"*/{FILE}")):
+        (root / STATE / "report.html").unlink(missing_ok=True)
+    print(f"campaign {tag} is removed")
+    if left:
+        print(f"left in {folder}, not written by campaigns: {', '.join(left)}")
