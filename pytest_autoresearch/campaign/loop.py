@@ -352,6 +352,7 @@ class Campaign:
             if champion := self.ledger.champion():
                 return champion
             baselines = [a for a in self.ledger.attempts() if a.kind == "baseline"]
+            self._check_none_failed(baselines)
             scored = [a for a in baselines if a.score is not None]
             numbers = {a.number for a in scored}
             missing = [n for n in range(1, self.facts.calibrate + 1) if n not in numbers]
@@ -364,6 +365,22 @@ class Campaign:
                 self._measure_baseline(free[0])
             else:
                 self._wait()
+
+    def _check_none_failed(self, baselines: Sequence[Attempt]) -> None:
+        """Check that the baseline did not fail in another worker of this pytest run.
+
+        Raises:
+            BaselineFailed: It did, and would again.
+        """
+        sessions = self.ledger.sessions()
+        [driver] = [one.driver for one in sessions if one.id == self.session_id]
+        ours = {one.id for one in sessions if one.driver == driver}
+        for attempt in baselines:
+            if attempt.state == "done" and attempt.score is None and attempt.session_id in ours:
+                raise BaselineFailed(
+                    f"the baseline itself failed ({attempt.verdict}): {attempt.reason}; "
+                    f"fix {self.experiment.files[0]} and run again"
+                )
 
     def _wait(self) -> None:
         """Sleep a moment, then free what dead workers held."""
@@ -379,11 +396,6 @@ class Campaign:
         except BaseException as error:
             self.requeue(attempt, "infra", one_line(error) or type(error).__name__)
             raise
-        if trial.value is None:
-            raise BaselineFailed(
-                f"the baseline itself failed ({trial.verdict}): {trial.reason}; "
-                f"fix {self.experiment.files[0]} and run again"
-            )
 
     def _promote_baseline(self, scored: Sequence[Attempt]) -> None:
         scores = {

@@ -21,30 +21,18 @@ ScoreKind = Literal["trusted", "unverified", "self-reported"]
 class Purpose(StrEnum):
     """What a run is for, in the order in which a campaign comes to them."""
 
-    CALIBRATE = "calibrate"
-    """The unchanged code, on one seed of the calibration."""
-    FIRST = "first"
-    """A mutation's first training."""
-    REPLICATE = "replicate"
-    """A mutation on another seed."""
-    CHAMPION = "champion"
-    """The champion on a seed it lacks, so that a comparison stays paired."""
-    SMOKE = "smoke"
-    """Two steps and one scored batch, before the first training."""
-    CHECK = "check"
-    """The experiment's checks: the command must only succeed."""
-    AUDIT = "audit"
-    """A run's claims audited at more positions, without training."""
-    DOWNSTREAM = "downstream"
-    """The downstream task on a run's checkpoint, without training."""
-    CONFIRM = "confirm"
-    """A champion on a fresh seed."""
-    HOLDOUT = "holdout"
-    """A checkpoint scored on the holdout; not shown before the confirmation."""
-    VERIFY = "verify"
-    """A score repeated from its checkpoint, or by training where that is gone."""
-    TRANSFER = "transfer"
-    """A champion under another budget or at another size."""
+    CALIBRATE = "calibrate"  # the unchanged code, on one seed of the calibration
+    FIRST = "first"  # a mutation's first training
+    REPLICATE = "replicate"  # a mutation on another seed
+    CHAMPION = "champion"  # the champion on a seed it lacks, so that a comparison stays paired
+    SMOKE = "smoke"  # two steps and one scored batch, before the first training
+    CHECK = "check"  # the experiment's checks: the command must only succeed
+    AUDIT = "audit"  # a run's claims audited at more positions, without training
+    DOWNSTREAM = "downstream"  # the downstream task on a run's checkpoint, without training
+    CONFIRM = "confirm"  # a champion on a fresh seed
+    HOLDOUT = "holdout"  # a checkpoint on the holdout; not shown before the confirmation
+    VERIFY = "verify"  # a score repeated from its checkpoint, or by training where that is gone
+    TRANSFER = "transfer"  # a champion under another budget or at another size
 
 
 SCORING = (Purpose.CALIBRATE, Purpose.FIRST, Purpose.REPLICATE)

@@ -188,6 +188,12 @@ class Ledger(ProposalStore):
         rows = self._rows("SELECT max(number) AS top FROM attempts WHERE kind = ?", kind)
         return int(rows[0]["top"] or 0) + 1
 
+    def unused_numbers(self, kind: str) -> list[int]:
+        """Return the numbers before `next_number` that no attempt has, e.g. of a dead worker."""
+        rows = self._rows("SELECT DISTINCT number FROM attempts WHERE kind = ?", kind)
+        used = {row["number"] for row in rows}
+        return [number for number in range(1, max(used, default=0)) if number not in used]
+
     def start_attempt(
         self, *, session_id: int, worker: str, name: str, kind: str, number: int
     ) -> Attempt:

@@ -65,7 +65,7 @@ class ProgramFile(pytest.File):
             yield AttemptItem.from_parent(
                 self, name=f"baseline-{number}", callobj=baseline, kind="baseline", number=number
             )
-        for number in range(plan.first, plan.first + plan.attempts):
+        for number in plan.numbers:
             yield AttemptItem.from_parent(
                 self,
                 name=f"mutation-{number:04d}",

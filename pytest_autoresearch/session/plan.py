@@ -29,7 +29,8 @@ class Plan:
         driver: Token of this pytest run; its processes share one campaign lock.
         facts: What the campaign was started with.
         baselines: Numbers of the calibration items to collect.
-        first: Number of the first mutation.
+        unused: Numbers of earlier mutations that were planned and never begun.
+        first: Number of the first new mutation.
         attempts: How many mutations are collected.
         deadline: Time by `campaign.pause.clock` after which no attempt starts, or None.
         concurrency: Runs side by side.
@@ -40,6 +41,7 @@ class Plan:
     driver: str
     facts: CampaignFacts
     baselines: tuple[int, ...]
+    unused: tuple[int, ...]
     first: int
     attempts: int
     deadline: float | None
@@ -53,8 +55,15 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """Read what `to_json` returned."""
         plan = json.loads(text)
-        facts, baselines = CampaignFacts.from_json(plan["facts"]), tuple(plan["baselines"])
-        return cls(**{**plan, "facts": facts, "baselines": baselines})
+        for name in ("baselines", "unused"):
+            plan[name] = tuple(plan[name])
+        return cls(**{**plan, "facts": CampaignFacts.from_json(plan["facts"])})
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the mutations of this session."""
+        new = range(self.first, self.first + self.attempts)
+        return [*self.unused, *new][: self.attempts]
 
 
 def make(
@@ -78,6 +87,7 @@ def make(
         files=tuple(experiment.files),
     )
     measured: set[int] = set()
+    unused: list[int] = []
     first = 1
     if not dry or Ledger.exists(root, tag):
         try:
@@ -92,6 +102,7 @@ def make(
                 if attempt.kind == "baseline" and attempt.score is not None
             }
             first = ledger.next_number("mutation")
+            unused = ledger.unused_numbers("mutation")
         except (CampaignBusy, LedgerUnavailable, RepositoryError) as error:
             raise UsageError(str(error)) from None
     return Plan(
@@ -100,6 +111,7 @@ def make(
         driver=secrets.token_hex(8),
         facts=facts,
         baselines=tuple(n for n in range(1, facts.calibrate + 1) if n not in measured),
+        unused=tuple(unused),
         first=first,
         attempts=options.iterations or MAX_ATTEMPTS,
         deadline=clock() + options.deadline if options.deadline else None,

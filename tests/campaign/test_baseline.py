@@ -18,6 +18,7 @@ from pytest_autoresearch import Budget, Experiment
 from pytest_autoresearch.campaign.facts import CampaignFacts, SessionSettings
 from pytest_autoresearch.campaign.open import CampaignResources
 from pytest_autoresearch.campaign.pause import PauseControl
+from pytest_autoresearch.core.errors import BaselineFailed
 from pytest_autoresearch.core.proposal import ProposerExhausted
 from pytest_autoresearch.ledger.store import Ledger
 
@@ -128,6 +129,20 @@ def test_waiting_for_the_baseline_of_another_worker_ends_with_the_session(
         reasons = iter(["", "", "deadline reached"])
         with pytest.raises(ProposerExhausted, match="deadline reached"):
             campaign.begin(f"{kind}-1", kind, 1)
+
+
+def test_a_baseline_that_failed_in_another_worker_is_not_trained_again(
+    resources: CampaignResources,
+) -> None:
+    ledger = resources.ledger
+    worker = ledger.begin_session(driver="one run", worker="gw1")
+    attempt = ledger.start_attempt(
+        session_id=worker, worker="gw1", name="baseline-1", kind="baseline", number=1
+    )
+    ledger.finish_attempt(attempt.id, verdict="crash", reason="no data")
+    with pytest.raises(BaselineFailed, match=r"no data; fix train\.py and run again"):
+        resources.open().begin("mutation-1", "mutation", 1)
+    assert ledger.runs() == []
 
 
 @pytest.mark.parametrize("workers", [(), ("-n2",)])

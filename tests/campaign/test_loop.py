@@ -102,6 +102,19 @@ def test_second_session_resumes_after_the_last_attempt(project: Project) -> None
     assert "mutation-0001" in project.cases()
 
 
+def test_numbers_that_a_dead_worker_left_are_used_by_the_next_session(project: Project) -> None:
+    project.propose(0.9, 0.8, 0.7, 0.6)
+    project.run("--iterations=3", "--autoresearch-confirm=0")
+    ledger = project.ledger()
+    with ledger._write() as db:
+        db.execute("UPDATE attempts SET number = 4, name = 'mutation-0004' WHERE number = 3"
+                   " AND kind = 'mutation'")  # fmt: skip
+    ledger.close()
+    project.run("--iterations=2", "--autoresearch-confirm=0")
+    names = [s.name for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert names == [f"mutation-{n:04d}" for n in (1, 2, 4, 3, 5)]
+
+
 def test_duplicate_program_is_not_trained(project: Project) -> None:
     hidden = (
         "Title: the same in other words\n\ntrain.py\n<<<<<<< SEARCH\n# ideas go here\n=======\n"
