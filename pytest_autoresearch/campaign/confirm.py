@@ -56,7 +56,7 @@ def confirm(
     scores = {c.version: _on_fresh_seeds(campaign, c, fresh, say, trouble) for c in examined}
     held_out = {c.version: _on_holdout(campaign, c, say, trouble) for c in examined}
     attempts = {attempt.id: attempt for attempt in ledger.attempts()}
-    noise = campaign.runner.noise(list(attempts.values()))
+    noise = campaign.runner.noise()
 
     def gain(of: Mapping[int, Mapping[int, float]], new: Champion, old: Champion) -> Gain | None:
         a, b = of[new.version], of[old.version]

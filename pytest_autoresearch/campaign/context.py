@@ -51,7 +51,7 @@ class ContextBuilder:
             fixed_files=runner.repository.read(self.base_commit, fixed),
             history=history,
             champion=by_id[runner.champion().attempt_id],
-            sigma=runner.noise(records).sigma,
+            sigma=runner.noise().sigma,
             figures=_figures(last) if last else {},
             log_tail=last.log_tail if last else "",
             hint=hint,

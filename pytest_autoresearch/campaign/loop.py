@@ -240,21 +240,17 @@ class Campaign:
         """Apply the edits to the parent's files, or else to the files they were written for."""
         assert attempt.proposal is not None
         assert attempt.parent is not None
-        edits, parent = attempt.proposal.edits, attempt.parent.id
-        try:
-            attempt.files = apply(attempt.before, edits)
-            return
-        except EditError as error:
-            attempt.refusal = NoScore("invalid", str(error))
-        if written_for in (None, parent):
-            return
-        self._start_from(attempt, written_for)
-        try:
-            attempt.files = apply(attempt.before, edits)
-            attempt.refusal = None
-        except EditError as error:
-            attempt.refusal = NoScore("invalid", str(error))
-            self._start_from(attempt, parent)
+        own = attempt.parent.id
+        for parent in dict.fromkeys((own, written_for or own)):
+            if parent != own:
+                self._start_from(attempt, parent)
+            try:
+                attempt.files = apply(attempt.before, attempt.proposal.edits)
+                attempt.refusal = None
+                return
+            except EditError as error:
+                attempt.refusal = NoScore("invalid", str(error))
+        self._start_from(attempt, own)
 
     def draft_ahead(self, attempt: WorkingAttempt) -> None:
         """Start on the next proposal while this attempt trains, if the proposer is slow.

@@ -97,13 +97,8 @@ class Measurement:
             _, failure = self._checks(attempt, files, self.facts.baseline_seeds[0])
             if failure:
                 raise InfrastructureFailure(f"the unchanged code does not pass {failure}")
-        return Trial(
-            self.experiment.metric,
-            attempt.record.id,
-            result.score,
-            _verdict_of(result),
-            result.reason,
-        )
+        metric, row = self.experiment.metric, attempt.record.id
+        return Trial(metric, row, result.score, result.verdict, result.reason)
 
     def _check_reported(self, result: Run) -> None:
         for guard in self.experiment.guards:
@@ -123,7 +118,7 @@ class Measurement:
         result = self.runner.run(attempt, attempt.files, seed, Purpose.SMOKE)
         notes = [CheckNote("smoke", result.status == "ok", result.reason, result.total_seconds)]
         if not notes[0].ok:
-            attempt.refusal = NoScore(_verdict_of(result), result.reason)
+            attempt.refusal = NoScore(result.verdict, result.reason)
         else:
             notes.append(fits_memory(result.peak_memory_bytes, self._memory_bound()))
             if not notes[1].ok:
@@ -177,14 +172,10 @@ class Measurement:
             if run.checkpoint is None:
                 continue
             result = self.runner.run(
-                attempt,
-                attempt.files,
-                run.seed,
-                Purpose.AUDIT,
-                checkpoint=run.checkpoint,
+                attempt, attempt.files, run.seed, Purpose.AUDIT, checkpoint=run.checkpoint
             )
             if result.score is None:
-                attempt.refusal = NoScore(_verdict_of(result), result.reason)
+                attempt.refusal = NoScore(result.verdict, result.reason)
                 return False
         return True
 
@@ -195,11 +186,7 @@ class Measurement:
         if self.experiment.run is not None or saved is None:
             return []
         result = self.runner.run(
-            attempt,
-            attempt.files,
-            saved.seed,
-            Purpose.DOWNSTREAM,
-            checkpoint=saved.checkpoint,
+            attempt, attempt.files, saved.seed, Purpose.DOWNSTREAM, checkpoint=saved.checkpoint
         )
         bounds = [guard for guard in self.experiment.guards if guard.metric == CLOZE]
         if result.status != "ok":
@@ -237,7 +224,7 @@ class Measurement:
         attempt.decision = self.judge.decide(
             attempt.scores,
             attempt.champion.scores,
-            self.runner.noise(attempts),
+            self.runner.noise(),
             attempt.record.number,
             self._is_simpler(attempt),
             0 if attempt.record.kind == ABLATION else self._wealth(attempts),
@@ -313,7 +300,7 @@ class Measurement:
 
     def _failed(self, attempt: WorkingAttempt, result: Run | None = None) -> Trial:
         if result is not None:
-            attempt.refusal = NoScore(_verdict_of(result), result.reason)
+            attempt.refusal = NoScore(result.verdict, result.reason)
         refusal = attempt.refusal
         assert refusal is not None
         return Trial(
@@ -327,7 +314,3 @@ def _within_bounds(attempt: WorkingAttempt, notes: Sequence[CheckNote]) -> bool:
     if broken:
         attempt.refusal = NoScore("guard", "; ".join(broken))
     return not broken
-
-
-def _verdict_of(result: Run) -> str:
-    return "" if result.status == "ok" else result.status

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +138,8 @@ def _check_writable(root: Path) -> None:
     folder = root / ".autoresearch"
     try:
         folder.mkdir(exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.write_bytes(b"x")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"x")
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be written ({error.strerror}); the ledger lives there: "

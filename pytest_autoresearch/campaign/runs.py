@@ -20,7 +20,7 @@ from .cleanup import run_name, tidy
 from .facts import CampaignFacts, SessionSettings
 
 if TYPE_CHECKING:
-    from ..core.records import Attempt, Champion
+    from ..core.records import Champion
     from ..judge.verdicts import Noise
     from ..ledger.git import Repository
     from ..ledger.store import Ledger
@@ -229,11 +229,10 @@ class Runner:
             raise InfrastructureFailure("the campaign has no measured baseline yet")
         return champion
 
-    def noise(self, attempts: Sequence[Attempt] | None = None) -> Noise:
+    def noise(self) -> Noise:
         """Return the noise of paired differences, pooled over the campaign."""
-        if attempts is None:
-            attempts = self.ledger.attempts()
-        return noise_of(attempts, self.ledger.champions(), self.experiment.metric)
+        ledger = self.ledger
+        return noise_of(ledger.attempts(), ledger.champions(), self.experiment.metric)
 
 
 def _encoded(files: Mapping[str, str]) -> dict[str, bytes]:

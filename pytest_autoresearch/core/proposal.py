@@ -6,7 +6,7 @@ It never accesses files, git or the ledger.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, Self
 
 from .experiment import Experiment
@@ -81,6 +81,17 @@ class Usage:
     requests: int = 0
     cost_usd: float | None = None
     seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Return the sum of two costs; an unknown price makes the sum unknown."""
+        numbers = {
+            one.name: getattr(self, one.name) + getattr(other, one.name)
+            for one in fields(self)
+            if one.name not in ("model", "cost_usd")
+        }
+        known = other.cost_usd is not None and (self.cost_usd is not None or self.requests == 0)
+        cost = (self.cost_usd or 0.0) + (other.cost_usd or 0.0) if known else None
+        return Usage(other.model, cost_usd=cost, **numbers)
 
 
 @dataclass(frozen=True)
@@ -260,19 +271,3 @@ class Edit:
 
 class EditError(ValueError):
     """An edit does not apply; the message says which and why, with the nearest real lines."""
-
-
-def add(one: Usage, two: Usage) -> Usage:
-    """Return the sum of two costs; an unknown price makes the sum unknown."""
-    both = one.cost_usd is not None or one.requests == 0
-    cost = (one.cost_usd or 0.0) + two.cost_usd if both and two.cost_usd is not None else None
-    return replace(
-        two,
-        input_tokens=one.input_tokens + two.input_tokens,
-        cache_read_tokens=one.cache_read_tokens + two.cache_read_tokens,
-        cache_write_tokens=one.cache_write_tokens + two.cache_write_tokens,
-        output_tokens=one.output_tokens + two.output_tokens,
-        requests=one.requests + two.requests,
-        cost_usd=cost,
-        seconds=one.seconds + two.seconds,
-    )

@@ -209,6 +209,11 @@ class Run:
     started: float = 0.0
     finished: float | None = None
 
+    @property
+    def verdict(self) -> str:
+        """Why there is no score; '' if there is one."""
+        return "" if self.status == "ok" else self.status
+
 
 @dataclass(frozen=True)
 class Progress:

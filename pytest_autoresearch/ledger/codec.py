@@ -6,10 +6,9 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
-from functools import reduce
 from pathlib import Path
 
-from ..core.proposal import Edit, Origin, Proposal, Usage, add
+from ..core.proposal import Edit, Origin, Proposal, Usage
 from ..core.records import Attempt, Champion, CheckNote
 from ..core.run import Purpose, Run
 from ..core.text import one_line
@@ -71,7 +70,7 @@ def attempt_of(row: sqlite3.Row) -> Attempt:
 
 def total(paid: Sequence[Usage]) -> Usage:
     """Return the sum of several usages."""
-    return reduce(add, [usage for usage in paid if usage != Usage()], Usage())
+    return sum((usage for usage in paid if usage != Usage()), Usage())
 
 
 def run_of(row: sqlite3.Row) -> Run:

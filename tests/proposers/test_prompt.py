@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.prompts import BASE, attempt, context
 
-from pytest_autoresearch.core.proposal import Context, Edit, Usage, add
+from pytest_autoresearch.core.proposal import Context, Edit, Usage
 from pytest_autoresearch.proposers.history import constants, describe, line, quote
 from pytest_autoresearch.proposers.llm.prompt import (
     DROPPED,
@@ -219,7 +219,7 @@ def test_task_shows_throughput_and_loss_curve() -> None:
 def test_usages_add_up_and_an_unknown_price_stays_unknown(parts) -> None:
     total = Usage()
     for tokens, cost in parts:
-        total = add(total, Usage("m", output_tokens=tokens, requests=1, cost_usd=cost))
+        total += Usage("m", output_tokens=tokens, requests=1, cost_usd=cost)
     assert total.output_tokens == sum(tokens for tokens, _ in parts)
     assert total.requests == len(parts)
     assert (total.cost_usd is None) == (not parts or any(cost is None for _, cost in parts))

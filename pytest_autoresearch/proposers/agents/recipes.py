@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...core.proposal import Usage, add
+from ...core.proposal import Usage
 from ...core.text import one_line
 
 MAX_TURNS = 60
@@ -254,7 +254,7 @@ def _read_pi(output: str, last: str) -> AgentReply:
             _int(used.get("output")),
             cost_usd=_dollars(_map(used.get("cost")).get("total")),
         )
-        usage = add(usage, turn)
+        usage += turn
         parts = message.get("content")
         texts = [p for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
         text = "".join(str(p.get("text", "")) for p in texts if p.get("type") == "text") or text
@@ -292,7 +292,7 @@ def _read_gemini(output: str, last: str) -> AgentReply:
         new = max(0, _int(tokens.get("prompt")) - read)
         output_tokens = _int(tokens.get("candidates")) + _int(tokens.get("thoughts"))
         largest = name if whole > most else usage.model
-        usage = add(usage, Usage(largest, new, read, output_tokens=output_tokens))
+        usage += Usage(largest, new, read, output_tokens=output_tokens)
         most = max(most, whole)
     error = _map(result.get("error"))
     failure = one_line(error.get("message") or "it failed", 200) if error else ""

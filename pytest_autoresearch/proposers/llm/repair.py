@@ -12,7 +12,6 @@ from ...core.proposal import (
     ProposalInvalid,
     ProposerError,
     Usage,
-    add,
 )
 from ...core.text import one_line
 from ...source.blocks import Parsed, parse
@@ -62,9 +61,9 @@ def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer:
         try:
             reply = ask(turns)
         except ProposerError as error:
-            error.usage = add(spent, error.usage) if error.usage else spent
+            error.usage = spent + error.usage if error.usage else spent
             raise
-        spent = add(spent, reply.usage)
+        spent += reply.usage
         # join surrogates: half a character cannot be sent back
         text = reply.text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         try:
