@@ -108,6 +108,7 @@ class RunSpec:
         allowances: What the run may use besides its budget.
         wall_limit_s: Hard limit for the process group, everything included.
         memory_limit_bytes: Memory of the group; above it the run is stopped.
+        disk_limit_bytes: Files of the group; above it, or near the end of the disk, it is stopped.
         checkpoint_limit_bytes: Largest checkpoint, or None for the first baseline.
         audit: Audited positions.
         reference_files: The campaign's baseline files, for ``equal`` budgets; None otherwise.
@@ -130,6 +131,7 @@ class RunSpec:
     allowances: Allowances = Allowances()
     wall_limit_s: float = 600.0
     memory_limit_bytes: int | None = None
+    disk_limit_bytes: int = 16 << 30
     checkpoint_limit_bytes: int | None = None
     audit: int = 512
     reference_files: Mapping[str, bytes] | None = None

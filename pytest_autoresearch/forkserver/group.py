@@ -6,14 +6,38 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from .usage import ScannedCpu, Usage, proportional_bytes, read_cpu_counter
+from .usage import (
+    ScannedCpu,
+    Usage,
+    folder_use,
+    held_files,
+    proportional_bytes,
+    read_cpu_counter,
+    scan_groups,
+)
 
 MAX_PROCESSES = 128
-"""Processes a group may hold; above it the group is stopped."""
+MAX_DESCRIPTORS = 16_384
+MAX_FILES = 20_000
+"""What a group may hold, and what its folder may hold; above it the group is stopped."""
+
+_DISK_S = 2.0
+_HIDDEN_S = 2.0
+_PAUSE_TRIES, _PAUSE_S = 200, 0.005
+
+_REASONS = {
+    "processes": f"stopped: more than {MAX_PROCESSES} processes",
+    "descriptors": f"stopped: more than {MAX_DESCRIPTORS} open descriptors",
+    "disk": f"stopped: wrote more than its limit of bytes or {MAX_FILES} files",
+    "hidden": "stopped: it does not show its open files",
+    "paused": "stopped: it ran while it was paused",
+}
 
 
 @dataclass(frozen=True)
@@ -25,8 +49,8 @@ class Exit:
         signal: The signal that ended it, or None.
         peak_memory_bytes: Peak resident memory of the group.
         cpu_seconds: CPU seconds of the group.
-        stopped: Why the harness ended it: ``"memory"``, ``"processes"``, ``"kill"``; ``""`` if it
-            ended by itself.
+        stopped: Why the harness ended it: ``"kill"`` at the end of its task, ``"memory"`` or a key
+            of `_REASONS` over a limit, ``""`` if it ended by itself.
     """
 
     code: int | None
@@ -35,12 +59,17 @@ class Exit:
     cpu_seconds: float
     stopped: str = ""
 
+    @property
+    def over_limit(self) -> bool:
+        """Whether it was stopped because it exceeded a limit."""
+        return self.stopped not in ("", "kill")
+
     def describe(self) -> str:
         """Return one line for people."""
         if self.stopped == "memory":
             return f"stopped at {self.peak_memory_bytes >> 20} MiB of memory, above its limit"
-        if self.stopped == "processes":
-            return f"stopped: more than {MAX_PROCESSES} processes"
+        if self.stopped in _REASONS:
+            return _REASONS[self.stopped]
         if self.signal is None:
             return f"exited with status {self.code}"
         try:
@@ -58,7 +87,9 @@ class Group:
         kill: Ends the group. Only its parent knows whether the id is still in use.
 
     Attributes:
-        memory_limit_bytes: Resident memory above which the group is stopped, or None.
+        memory_limit_bytes: Memory above which the group is stopped, or None.
+        disk_limit_bytes: Bytes of files above which the group is stopped, or None.
+        folder: Folder that it may write to, or None.
         ended: Set once the group is empty, or once the forkserver has died.
         orphaned: Whether the forkserver died before the group ended.
     """
@@ -66,6 +97,8 @@ class Group:
     def __init__(self, pid: int, counter: int | None, kill: Callable[[int], None]) -> None:
         self.pid = pid
         self.memory_limit_bytes: int | None = None
+        self.disk_limit_bytes: int | None = None
+        self.folder: Path | None = None
         self.ended = threading.Event()
         self.orphaned = False
         self._counter = counter
@@ -75,6 +108,8 @@ class Group:
         self._peak = 0
         self._event: Mapping[str, Any] = {}
         self._last_cpu = 0.0
+        self._folder_use, self._walked = (0, 0), 0.0
+        self._shown: float | None = None
         self._lock = threading.Lock()
 
     def cpu_seconds(self) -> float:
@@ -87,8 +122,25 @@ class Group:
                 self._last_cpu = read_cpu_counter(self._counter)
             return self._last_cpu
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the whole group unless it has ended."""
+    def pause(self) -> None:
+        """Suspend every process until `resume`; wait until none runs."""
+        for _ in range(_PAUSE_TRIES):
+            self._signal(signal.SIGSTOP)
+            if not self._runs():
+                return
+            time.sleep(_PAUSE_S)
+
+    def resume(self) -> None:
+        """Continue the group after `pause`; stop it if it has continued by itself."""
+        if self._runs():
+            self.stop("paused")
+        self._signal(signal.SIGCONT)
+
+    def _runs(self) -> bool:
+        members = scan_groups([self.pid])[self.pid].values()
+        return any(usage.state in ("R", "S") for usage in members)
+
+    def _signal(self, number: signal.Signals) -> None:
         if not self.ended.is_set():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
@@ -98,6 +150,11 @@ class Group:
         if not self.ended.is_set():
             self._stopped = self._stopped or why
             self._kill(self.pid)
+
+    def disk_bytes(self) -> int:
+        """Measure the bytes in its folder and in the deleted files that it holds."""
+        size = folder_use(self.folder, MAX_FILES)[0] if self.folder is not None else 0
+        return size + held_files(scan_groups([self.pid])[self.pid]).disk_bytes
 
     def exit(self) -> Exit:
         """Return how the group ended; call it once `ended` is set."""
@@ -128,13 +185,32 @@ class Group:
         if self._scanned is not None:
             with self._lock:
                 self._scanned.note(dict(members))
+        living = [pid for pid, usage in members.items() if usage.state not in ("Z", "X")]
+        held = held_files(living)
         resident = sum(usage.resident_bytes for usage in members.values())
+        resident += held.memory_bytes - held.mapped_bytes
         limit = self.memory_limit_bytes
-        if limit is not None and resident > limit and len(members) > 1:
-            shared_once = proportional_bytes(list(members))
-            resident = resident if shared_once is None else shared_once
+        if _over(resident, limit) and len(members) > 1:
+            shared_once = proportional_bytes(living)
+            resident = resident if shared_once is None else shared_once + held.memory_bytes
         self._peak = max(self._peak, resident)
-        if limit is not None and resident > limit:
+        now = time.monotonic()
+        if self.folder is not None and now - self._walked > _DISK_S:
+            self._folder_use, self._walked = folder_use(self.folder, MAX_FILES), now
+        size, files = self._folder_use
+        if not held.hidden:
+            self._shown = now
+        if _over(resident, limit):
             self.stop("memory")
         elif len(members) > MAX_PROCESSES:
             self.stop("processes")
+        elif held.descriptors > MAX_DESCRIPTORS:
+            self.stop("descriptors")
+        elif files > MAX_FILES or _over(size + held.disk_bytes, self.disk_limit_bytes):
+            self.stop("disk")
+        elif self._shown is not None and now - self._shown > _HIDDEN_S:
+            self.stop("hidden")
+
+
+def _over(value: int, limit: int | None) -> bool:
+    return limit is not None and value > limit

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Literal, Protocol, TypeVar, cast
 
 from ..core.text import one_line
 from ..sandbox.limits import candidate_environment
-from ..sandbox.policy import Mode, Policy
+from ..sandbox.policy import Limits, Mode, Policy
 from ..sandbox.seal import Supervisor
 from .channel import Channel, PeerGone, PeerTimeout, pair
 from .client import ForkServerClient, LaunchFailed
@@ -65,7 +64,9 @@ class Job:
         device: ``"cpu"`` or ``"cuda"``.
         seq_len: Context length of an evaluation row.
         hide: Files it must not be able to read.
-        memory_limit_bytes: Resident memory of the group; above it the child is stopped.
+        memory_limit_bytes: Memory of the group; above it the child is stopped.
+        disk_limit_bytes: Bytes of files of the group; above it the child is stopped.
+        file_bytes: Largest file that it may write.
         env: Extra environment variables.
         capture: Whether to keep its output.
     """
@@ -84,6 +85,8 @@ class Job:
     hide: tuple[str, ...] = ()
     sandbox: Mode = "auto"
     memory_limit_bytes: int | None = None
+    disk_limit_bytes: int | None = None
+    file_bytes: int = 8 << 30
     env: Mapping[str, str] = field(default_factory=dict)
     capture: bool = True
 
@@ -109,6 +112,7 @@ class Job:
                 home, threads=self.threads, cuda_devices=cuda, extra=self.env
             ),
             cwd=home,
+            limits=Limits(file_bytes=self.file_bytes),
         )
 
 
@@ -213,13 +217,22 @@ class Child:
         """Return the CPU seconds of the whole group so far, measured from outside it."""
         return self._group.cpu_seconds() if self._exit is None else self._exit.cpu_seconds
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder that it may write to."""
+        return self._group.folder
+
+    def disk_bytes(self) -> int:
+        """Measure the bytes that it holds on the disk, also in deleted files."""
+        return self._group.disk_bytes()
+
     def pause(self) -> None:
         """Suspend every process of the group until `resume`."""
-        self._group.signal(signal.SIGSTOP)
+        self._group.pause()
 
     def resume(self) -> None:
-        """Continue the group after `pause`."""
-        self._group.signal(signal.SIGCONT)
+        """Continue the group after `pause`; a group that ran meanwhile is ended."""
+        self._group.resume()
 
     def kill(self) -> Exit:
         """End the whole group, reap it, close everything; idempotent.
@@ -318,6 +331,7 @@ class Launcher:
         finally:
             os.close(stdout)
         group.memory_limit_bytes = job.memory_limit_bytes
+        group.disk_limit_bytes, group.folder = job.disk_limit_bytes, job.writable
         return Child(server, group, channel, output, job.writable if job.discard else None)
 
     def keep(self, name: str, key: object, make: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""CPU seconds, memory and processes of a process group, measured from outside it.
+"""CPU seconds, memory, disk and processes of a process group, measured from outside it.
 
 Linux counts a process and everything it starts in one perf counter (``task-clock``, inherited by
 threads and children, dead ones included), which costs half a microsecond to read. Where perf is
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
+import stat
 import struct
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..core.processes import read_stat
 from ..sandbox import syscalls
@@ -22,6 +25,7 @@ _PERF_SOFTWARE, _PERF_TASK_CLOCK, _PERF_CLOEXEC = 1, 1, 8
 _INHERIT, _EXCLUDE_KERNEL, _EXCLUDE_HV = 1 << 1, 1 << 5, 1 << 6
 
 _SCAN_SECONDS = 0.25
+_MOST_DESCRIPTORS = 4096
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -66,11 +70,13 @@ class Usage:
         own_s: CPU seconds of its threads, living and dead.
         reaped_s: CPU seconds of descendants it has waited for.
         resident_bytes: Resident memory, shared pages included.
+        state: ``R`` or ``S`` if it runs or sleeps, ``T`` if it is stopped, ``Z`` if it has ended, …
     """
 
     own_s: float
     reaped_s: float
     resident_bytes: int
+    state: str = "R"
 
 
 def scan_groups(groups: Collection[int]) -> dict[int, dict[int, Usage]]:
@@ -79,7 +85,8 @@ def scan_groups(groups: Collection[int]) -> dict[int, dict[int, Usage]]:
     for pid, fields in process_table():
         if (members := usages.get(int(fields[2]))) is not None:
             own, reaped = int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])
-            members[pid] = Usage(own / _TICKS, reaped / _TICKS, int(fields[21]) * _PAGE)
+            resident = int(fields[21]) * _PAGE
+            members[pid] = Usage(own / _TICKS, reaped / _TICKS, resident, fields[0])
     return usages
 
 
@@ -135,7 +142,7 @@ class ScannedCpu:
 
 
 def proportional_bytes(pids: list[int]) -> int | None:
-    """Return the resident memory of processes with each shared page counted once (PSS).
+    """Return the resident memory of processes with each page counted once, without memory files.
 
     None where the system does not show it.
     """
@@ -143,10 +150,123 @@ def proportional_bytes(pids: list[int]) -> int | None:
     for pid in pids:
         try:
             with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-                line = next(line for line in file if line.startswith(b"Pss:"))
+                sizes = {line.split()[0]: int(line.split()[1]) for line in file if b" kB" in line}
+            total += 1024 * (sizes[b"Pss:"] - sizes.get(b"Pss_Shmem:", 0))
         except ProcessLookupError:
             continue
-        except (OSError, StopIteration):
+        except (OSError, LookupError):
             return None
-        total += int(line.split()[1]) * 1024
     return total
+
+
+@dataclass(frozen=True)
+class Held:
+    """What processes hold beside their private memory and the files in their folder.
+
+    Attributes:
+        memory_bytes: Size of memory files (memfd, shared anonymous memory) that they have open or
+            mapped, and of private temporary file systems.
+        mapped_bytes: Resident memory of the processes that consists of these; in both figures.
+        disk_bytes: Size of deleted files that they have open or mapped.
+        descriptors: Number of open descriptors.
+        hidden: Whether a process does not show its open files.
+    """
+
+    memory_bytes: int = 0
+    mapped_bytes: int = 0
+    disk_bytes: int = 0
+    descriptors: int = 0
+    hidden: bool = False
+
+
+def held_files(pids: Collection[int]) -> Held:
+    """Measure what living processes hold in files without a name."""
+    memory: dict[tuple[int, int], int] = {}
+    disk: dict[tuple[int, int], int] = {}
+    temporary: dict[int, int] = {}
+    mapped = descriptors = 0
+    hidden = False
+    for pid in pids:
+        try:
+            mapped += _resident_files(pid)
+            temporary.update(_private_folders(pid))
+            names = os.listdir(f"/proc/{pid}/fd")
+            deleted = [*_deleted_open(pid, names), *_deleted_mapped(pid)]
+        except PermissionError:
+            hidden = True
+            continue
+        except OSError:  # it has ended
+            continue
+        descriptors += len(names)
+        for device, inode, size in deleted:
+            if device not in temporary:
+                files = memory if device == _memory_device() else disk
+                files[device, inode] = max(size, files.get((device, inode), 0))
+    size = sum(memory.values()) + sum(temporary.values())
+    return Held(size, mapped, sum(disk.values()), descriptors, hidden)
+
+
+@functools.cache
+def _memory_device() -> int:
+    """Return the device number of every memory file."""
+    fd = os.memfd_create("autoresearch", os.MFD_CLOEXEC)
+    try:
+        return os.fstat(fd).st_dev
+    finally:
+        os.close(fd)
+
+
+def _resident_files(pid: int) -> int:
+    with open(f"/proc/{pid}/status", "rb") as file:
+        line = next((line for line in file if line.startswith(b"RssShmem:")), b"RssShmem: 0")
+    return int(line.split()[1]) * 1024
+
+
+def _private_folders(pid: int) -> Iterator[tuple[int, int]]:
+    """Yield device and used bytes of each temporary file system that only the sandbox sees."""
+    for folder in ("/tmp", "/dev/shm"):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            inner = f"/proc/{pid}/root{folder}"
+            device = os.stat(inner).st_dev
+            if not os.path.exists(folder) or device != os.stat(folder).st_dev:
+                figures = os.statvfs(inner)
+                yield device, (figures.f_blocks - figures.f_bfree) * figures.f_frsize
+
+
+def _deleted_open(pid: int, names: list[str]) -> Iterator[tuple[int, int, int]]:
+    """Yield device, inode and bytes of the files without a name that a process has open."""
+    for name in names[:_MOST_DESCRIPTORS]:
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(f"/proc/{pid}/fd/{name}")
+            if stat.S_ISREG(status.st_mode) and not status.st_nlink:
+                yield status.st_dev, status.st_ino, status.st_blocks * 512
+
+
+def _deleted_mapped(pid: int) -> Iterator[tuple[int, int, int]]:
+    """Yield device, inode and bytes of the files without a name that a process has mapped.
+
+    Only root may learn the size of a file from its mapping; for others it is the mapping's.
+    """
+    with open(f"/proc/{pid}/maps", "rb") as file:
+        lines = [line for line in file if line.endswith(b"(deleted)\n")]
+    for line in lines:
+        addresses, _, offset, device, inode, _ = line.decode("utf-8", "replace").split(maxsplit=5)
+        start, end = (int(address, 16) for address in addresses.split("-"))
+        size = int(offset, 16) + end - start
+        with contextlib.suppress(OSError):
+            size = os.stat(f"/proc/{pid}/map_files/{start:x}-{end:x}").st_blocks * 512
+        major, minor = (int(part, 16) for part in device.split(":"))
+        yield os.makedev(major, minor), int(inode), size
+
+
+def folder_use(folder: Path, most_files: int) -> tuple[int, int]:
+    """Return bytes and number of the files in a folder; stops counting above `most_files`."""
+    size = files = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(parent, name)).st_blocks * 512
+        files += len(names) + 1
+        if files > most_files:
+            break
+    return size, files

@@ -70,9 +70,9 @@ def run_command(context: RunContext) -> None:
             process = _start(context, output.write_fd)
     finally:
         os.close(output.write_fd)
-    limits.folder = context.directory
     group = Group(process.pid, None, lambda pid: process.kill_group())
     group.memory_limit_bytes = spec.memory_limit_bytes
+    group.disk_limit_bytes, group.folder = context.disk_limit(), context.directory
     began = time.monotonic()
     try:
         limits.enter("train")
@@ -98,7 +98,7 @@ def run_command(context: RunContext) -> None:
         )
         shutil.rmtree(context.work, ignore_errors=True)
     context.result = replace(context.result, exit_code=ended.code, signal=ended.signal)
-    if ended.stopped:
+    if ended.over_limit:
         raise Ended("guard", f"the command was {ended.describe()}")
     if ended.code != 0:
         lines = (head + tail).strip().splitlines() or ["it printed nothing"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.safetensors"
 
 LOSSES = "losses.f32"
+
+_FILE_BYTES = 1 << 30
+"""Largest file of a candidate whose checkpoint has to be smaller."""
 
 
 @dataclass
@@ -80,8 +84,15 @@ class RunContext:
             seed=spec.seed, threads=spec.threads, device=spec.device,
             vocab_size=dataset.vocab_size, seq_len=dataset.seq_len,
             hide=tuple(map(str, dataset.hidden_paths())), sandbox=self.sandbox_mode,
-            memory_limit_bytes=spec.memory_limit_bytes, capture=phase == "train",
+            memory_limit_bytes=spec.memory_limit_bytes, disk_limit_bytes=self.disk_limit(),
+            file_bytes=max(_FILE_BYTES, spec.checkpoint_limit_bytes or 8 << 30),
+            capture=phase == "train",
         )  # fmt: skip
+
+    def disk_limit(self) -> int:
+        """Return the bytes that the candidate may write; most of the free disk at most."""
+        free = shutil.disk_usage(self.directory).free
+        return min(self.spec.disk_limit_bytes, max(free - _FILE_BYTES, free // 2))
 
     def start_scorer(self) -> Child:
         """Start one scoring process on the checkpoint in the run directory.

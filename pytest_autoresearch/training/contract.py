@@ -35,7 +35,6 @@ class TrainingRun:
         """Train, take the checkpoint and score it."""
         context, work = self.context, self.context.work
         tokens = context.dataset.training_tokens()
-        self.limits.folder = work
         try:
             with contextlib.closing(DataLoader(tokens, self.spec.seed)) as dataloader:
                 with self.limits.cause("start"):
@@ -48,7 +47,6 @@ class TrainingRun:
                 self._take_checkpoint(declared)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-            self.limits.folder = None
         self._score()
 
     def _train(self, child: Child, dataloader: DataLoader) -> int:

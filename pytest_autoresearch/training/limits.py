@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from ..core.run import Progress, RunStatus
 from ..core.text import one_line
@@ -16,11 +14,6 @@ OnProgress = Callable[[Progress], object]
 
 ShouldStop = Callable[[], bool]
 
-DISK_BYTES = 16 << 30
-"""Maximum size of all files in the folder that the candidate may write to."""
-
-_MAX_FILES = 20_000
-_DISK_SECONDS = 2.0
 _GPU_SECONDS = 0.5
 _SHOW_SECONDS = 0.25
 
@@ -44,7 +37,6 @@ class RunLimits:
         watch_gpu: Whether the memory of the leased GPU is limited too.
 
     Attributes:
-        folder: Folder that the candidate may write to, or None.
         loss, work: Training loss reported last, and tokens handed out.
     """
 
@@ -58,7 +50,6 @@ class RunLimits:
     ) -> None:
         self.began = time.monotonic()
         self.causes: dict[str, float] = {}
-        self.folder: Path | None = None
         self.loss: float | None = None
         self.work = 0.0
         self._limit = wall_limit_s
@@ -66,7 +57,7 @@ class RunLimits:
         self._should_stop = should_stop
         self._watch_gpu = watch_gpu
         self._phase, self._phase_began, self._shown = "start", self.began, 0.0
-        self._disk_checked = self._gpu_checked = self.began
+        self._gpu_checked = self.began
 
     @property
     def left_s(self) -> float:
@@ -96,18 +87,13 @@ class RunLimits:
         """Enforce the limits.
 
         Raises:
-            Ended: The run was interrupted, or exceeds its limit of time, disk or GPU memory.
+            Ended: The run was interrupted, or exceeds its limit of time or GPU memory.
         """
         if self._should_stop is not None and self._should_stop():
             raise Ended("interrupted", "stopped from outside")
         if self.left_s < 0:
             raise Ended("timeout", f"over its limit of {self._limit:g} s in all")
         now = time.monotonic()
-        if self.folder is not None and now - self._disk_checked > _DISK_SECONDS:
-            self._disk_checked = now
-            if _fills(self.folder):
-                reason = f"wrote more than {DISK_BYTES >> 30} GiB or {_MAX_FILES} files"
-                raise Ended("guard", reason)
         if self._watch_gpu and now - self._gpu_checked > _GPU_SECONDS:
             self._gpu_checked = now
             memory = gpu_memory()
@@ -126,15 +112,3 @@ class RunLimits:
             self._on_progress(
                 Progress(self._phase, fraction, now - self._phase_began, self.loss, self.work)
             )
-
-
-def _fills(folder: Path) -> bool:
-    size = files = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                size += os.lstat(os.path.join(parent, name)).st_blocks * 512
-        files += len(names) + 1
-        if size > DISK_BYTES or files > _MAX_FILES:
-            return True
-    return False

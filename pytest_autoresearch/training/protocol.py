@@ -32,6 +32,7 @@ MAX_DECLARED = 1 << 40
 
 _POLL_S = 0.2
 _SAVE_POLL_S = 0.02
+_ROOM_BYTES = 64 << 20
 _CURVE_POINTS = 512
 _MAX_METRICS = 64
 
@@ -236,10 +237,10 @@ class TrainingProcess:
 
     def _failure(self, text: object) -> Exception:
         """Return what an exception in the process means for the run."""
-        folder = self._limits.folder
+        folder = self._child.folder
         if folder is not None and os.strerror(errno.ENOSPC) in str(text):
             free = shutil.disk_usage(folder).free
-            if free < 64 << 20:
+            if free + self._child.disk_bytes() < _ROOM_BYTES + 2 * self.declared_bytes:
                 return LaunchFailed(f"{folder} has {free >> 20} MiB left; free some space")
         return Ended("crash", one_line(text) or "train.py failed without a message")
 
@@ -259,7 +260,7 @@ class TrainingProcess:
 
 
 def _gone(ended: Exit) -> Ended:
-    if ended.stopped in ("memory", "processes"):
+    if ended.over_limit:
         return Ended("guard", f"the training process was {ended.describe()}")
     was = "was " if ended.signal is not None else ""
     hint = " (perhaps the system ran out of memory)" if ended.signal == 9 else ""

@@ -22,6 +22,7 @@ from support.runs import (
 
 from pytest_autoresearch.forkserver.client import LaunchFailed
 from pytest_autoresearch.forkserver.launch import PRELOAD, ChildGone, ChildTimeout, Job, Launcher
+from pytest_autoresearch.sandbox import survey
 from pytest_autoresearch.training.context import write_files
 
 WITHOUT_DYNAMO = PRELOAD[1:]
@@ -162,6 +163,71 @@ def test_group_over_its_memory_limit_is_stopped(launcher, make_job):
         child.receive(30)
     assert gone.value.exit.stopped == "memory"
     assert gone.value.exit.peak_memory_bytes > 700 << 20
+
+
+IN_MEMORY = {
+    "a memory file": "keep = os.memfd_create('x')\nfill(keep)",
+    "memory files of a helper": "if os.fork() == 0:\n    for i in range(8): fill(os.memfd_create('x'), 100)",
+    "shared memory that is not resident": (
+        "keep = mmap.mmap(-1, SIZE << 20)\nfor at in range(0, SIZE << 20, 4096): keep[at] = 1\n"
+        "keep.madvise(mmap.MADV_DONTNEED)"
+    ),
+    "a memory file that is mapped and closed": (
+        "fd = os.memfd_create('x')\nfill(fd)\nkeep = mmap.mmap(fd, SIZE << 20)\nos.close(fd)"
+    ),
+    "files of /dev/shm": "fill(os.open('/dev/shm/x', os.O_CREAT | os.O_WRONLY))",
+}
+
+
+@pytest.mark.parametrize("name", IN_MEMORY)
+def test_memory_that_is_not_resident_counts(launcher, make_job, name):
+    if "/dev/shm" in name and not survey().active("mount"):
+        pytest.skip("namespaces are not permitted here")
+    hog = (
+        "import mmap, os, time\nSIZE = 900\n"
+        "def fill(fd, size=SIZE):\n    for _ in range(size): os.write(fd, b'x' * (1 << 20))\n"
+        f"{IN_MEMORY[name]}\ntime.sleep(600)"
+    )
+    child = launcher.start(make_job(hog, memory_limit_bytes=700 << 20))
+    with pytest.raises(ChildGone, match="MiB of memory, above its limit"):
+        child.receive(30)
+
+
+ON_DISK = {
+    "a file": "keep = os.open('x', os.O_CREAT | os.O_RDWR)\nos.posix_fallocate(keep, 0, 90 << 20)",
+    "a deleted file": (
+        "keep = os.open('x', os.O_CREAT | os.O_RDWR)\nos.unlink('x')\n"
+        "os.posix_fallocate(keep, 0, 90 << 20)"
+    ),
+    "deleted files of a helper": (
+        "if os.fork() == 0:\n  for name in 'abcdefghi':\n"
+        "    os.posix_fallocate(os.open(name, os.O_CREAT | os.O_RDWR), 0, 10 << 20)\n"
+        "    os.unlink(name)\n"
+    ),
+    "a deleted file that is mapped and closed": (
+        "fd = os.open('x', os.O_CREAT | os.O_RDWR)\nos.unlink('x')\n"
+        "os.posix_fallocate(fd, 0, 90 << 20)\nkeep = mmap.mmap(fd, 90 << 20)\nos.close(fd)"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ON_DISK)
+def test_group_over_its_disk_limit_is_stopped(launcher, make_job, name):
+    hog = f"import mmap, os, time\n{ON_DISK[name]}\ntime.sleep(600)"
+    child = launcher.start(make_job(hog, disk_limit_bytes=80 << 20))
+    with pytest.raises(ChildGone, match="wrote more than its limit"):
+        child.receive(30)
+
+
+def test_group_that_continues_itself_is_stopped(launcher, make_job):
+    child = launcher.start(make_job("while True: pass", sandbox="off"))
+    while child.cpu_seconds() < 0.1:
+        time.sleep(0.01)
+    child.pause()
+    os.killpg(child.pid, signal.SIGCONT)
+    child.resume()
+    with pytest.raises(ChildGone, match="ran while it was paused"):
+        child.receive(30)
 
 
 def test_killing_the_harness_leaves_no_process(tmp_path, make_job):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -317,6 +318,35 @@ def test_too_many_processes_are_a_guard_failure_and_all_end(run):
     result = run(swarm)
     assert (result.status, "processes" in result.reason) == ("guard", True)
     assert all_gone(descendants(os.getpid()) - before)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of 100 MiB at `tmp_path`."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(tmp_path)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root may mount a small file system")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+FULL_DISK = "raise OSError(28, os.strerror(28))"
+
+
+def test_disk_that_the_candidate_filled_is_its_crash(run, small_disk):
+    fills = candidate(
+        "import os, time\nnext(iter(batches(4, 16)))\n"
+        f"os.posix_fallocate(os.open('x', os.O_CREAT | os.O_RDWR), 0, 30 << 20)\n{FULL_DISK}"
+    )
+    os.posix_fallocate(os.open(small_disk / "other", os.O_CREAT | os.O_RDWR), 0, 20 << 20)
+    result = run(fills)
+    assert (result.status, "No space left" in result.reason) == ("crash", True), result.reason
+
+
+def test_disk_that_was_full_before_is_an_infrastructure_failure(run, small_disk):
+    os.posix_fallocate(os.open(small_disk / "other", os.O_CREAT | os.O_RDWR), 0, 80 << 20)
+    result = run(candidate(f"import os\nnext(iter(batches(4, 16)))\n{FULL_DISK}"))
+    assert (result.status, "MiB left" in result.reason) == ("infra", True), result.reason
 
 
 def test_model_larger_than_its_limit_is_a_crash_before_training(run):
