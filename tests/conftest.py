@@ -13,6 +13,21 @@ settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the rehearsed attacks and by how much each moved the score."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    rows = sorted(dict(report.user_properties)["attack"] for report in reports
+                  if "attack" in dict(report.user_properties))  # fmt: skip
+    if not rows:
+        return
+    terminalreporter.section("attacks: score moved by (bits per byte, positive is a gain)")
+    for name, verdict, moved in rows:
+        shown = "no score" if moved is None else f"{moved:+.6f}"
+        terminalreporter.write_line(f"{name:40} {verdict:8} {shown}")
+    best = max((moved for _, _, moved in rows if moved is not None), default=0.0)
+    terminalreporter.write_line(f"{len(rows)} attacks; the best gained {max(best, 0.0):.6f}")
+
+
 @pytest.fixture
 def make_project(pytester: pytest.Pytester) -> Callable[..., Project]:
     """Build a project; its metric and direction can be chosen."""

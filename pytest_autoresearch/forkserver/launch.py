@@ -176,10 +176,9 @@ class Child:
         Raises:
             PermissionError: It hides which files it has mapped.
         """
-        state = self.report.get("seal", "skipped: seccomp is not active")
         if self._supervisor is not None:
             state = self._supervisor.seal(scan_groups([self.pid])[self.pid])
-        self.report = {**self.report, "seal": state}
+            self.report = {**self.report, "seal": state}
 
     def send(
         self, message: Mapping[str, object], fds: Sequence[int] = (), timeout_s: float = 10.0

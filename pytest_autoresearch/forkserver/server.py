@@ -207,18 +207,12 @@ def _become_child(
         channel = Channel(socket.socket(fileno=fds[0]), accept_fds=True)
         try:
             report = sandbox.enter(dataclasses.replace(policy, keep_fds=(channel.fileno(),)), mode)
+            layers, listener = seal.prepare(policy, report, mode)
         except sandbox.SandboxError as error:
             channel.send({"type": "refused", "error": str(error)})
         else:
-            layers, listeners = dict(report.layers), list[int]()
-            if policy.seal and report.active("seccomp"):
-                # The listener is the supervisor's: the candidate must not hold a copy.
-                try:
-                    listeners.append(seal.open_listener(gpu=policy.gpu))
-                except OSError as error:
-                    layers["seal"] = f"failed: {syscalls.reason(error)}"
-            channel.send({"type": "sandbox", "layers": layers}, listeners)
-            for fd in listeners:
+            channel.send({"type": "sandbox", "layers": layers}, listener)
+            for fd in listener:  # it is the supervisor's: the candidate must not hold a copy
                 os.close(fd)
             code = importlib.import_module(worker).main(channel)
     except (PeerGone, PeerTimeout):

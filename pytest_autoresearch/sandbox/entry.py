@@ -11,6 +11,7 @@ import json
 import os
 import sys
 
+from . import seal
 from .confine import enter
 from .landlock import Rule
 from .paths import Layout
@@ -26,11 +27,12 @@ def main(spec_fd: int, report_fd: int) -> None:
     kept = dataclasses.replace(policy, keep_fds=(*policy.keep_fds, report_fd))
     try:
         report = enter(kept, spec["mode"], layout=_layout(spec["layout"]))
+        layers, _ = seal.prepare(policy, report, spec["mode"])  # see `launch.survey`
     except SandboxError as error:
         kind = "refused" if isinstance(error, SandboxUnavailable) else "error"
         _write(report_fd, {kind: str(error)})
         os._exit(126)
-    _write(report_fd, {"layers": dict(report.layers)})
+    _write(report_fd, {"layers": layers})
     if not spec["argv"]:
         os._exit(0)
     for fd in policy.keep_fds:

@@ -95,7 +95,7 @@ def survey() -> Report:
     Raises:
         SandboxError: The process could not be started.
     """
-    process = _start([], Policy(), "auto", {"stdin": subprocess.DEVNULL})
+    process = _start([], Policy(seal=True), "auto", {"stdin": subprocess.DEVNULL})
     process.wait()
     return process.report
 

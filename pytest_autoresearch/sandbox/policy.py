@@ -160,7 +160,9 @@ class Report:
     @property
     def lacking(self) -> tuple[str, ...]:
         """The guarantees that no layer enforces."""
-        return tuple(what for what, layers in self.rests_on.items() if not layers)
+        open_ = tuple(what for what, layers in self.rests_on.items() if not layers)
+        sealed = "seal" not in self.layers or self.active("seal")  # only scoring needs it
+        return open_ if sealed else (*open_, "traces of the text that is scored")
 
     @property
     def verified(self) -> bool:

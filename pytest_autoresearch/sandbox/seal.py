@@ -21,7 +21,8 @@ import struct
 import threading
 from collections.abc import Iterable
 
-from . import seccomp
+from . import seccomp, syscalls
+from .policy import Mode, Policy, Report, SandboxUnavailable
 
 COMPUTING = (
     # memory
@@ -68,6 +69,33 @@ def open_listener(*, gpu: bool) -> int:
         OSError: The kernel is older than Linux 5.5, or another supervisor is installed.
     """
     return seccomp.load(program(os.uname().machine, gpu=gpu), _NEW_LISTENER)
+
+
+def prepare(policy: Policy, report: Report, mode: Mode) -> tuple[dict[str, str], list[int]]:
+    """Install the filter on this confined process if `policy` asks for it.
+
+    Returns:
+        The layers of `report`, with the state of ``seal`` if it was asked for, and the listener.
+
+    Raises:
+        SandboxUnavailable: Mode ``"require"``, and this machine cannot seal a process.
+    """
+    layers, listener = dict(report.layers), list[int]()
+    if policy.seal:
+        layers["seal"] = "skipped: seccomp is not active"
+        if report.active("seccomp"):
+            try:
+                listener.append(open_listener(gpu=policy.gpu))
+                layers["seal"] = "ok: can be sealed"
+            except OSError as error:
+                layers["seal"] = f"failed: {syscalls.reason(error)}"
+        if mode == "require" and not listener:
+            raise SandboxUnavailable(
+                f"this machine cannot seal a scoring process ({layers['seal']}); it needs Linux "
+                "5.5 and a container runtime that leaves seccomp listeners free, or choose sandbox "
+                "mode auto (scores are then unverified)"
+            )
+    return layers, listener
 
 
 class Supervisor:

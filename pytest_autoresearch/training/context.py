@@ -152,8 +152,6 @@ class RunContext:
         """
         reports = [sandbox.Report(report) for report in (*layers, score.sandbox)]
         lacking = sorted({what for report in reports for what in report.lacking})
-        if not score.sandbox.get("seal", "").startswith("ok"):
-            lacking.append("traces of the text that is scored")
         self.result = replace(
             self.result,
             score=score.bpb,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from attacks.arena import Arena, Attack, attacks
@@ -33,8 +34,12 @@ CASES = [
 @pytest.mark.attacks
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("attack", CASES)
-def test_attack_gains_nothing(arena: Arena, attack: Attack) -> None:
+def test_attack_gains_nothing(
+    arena: Arena, attack: Attack, record_property: Callable[[str, object], None]
+) -> None:
     outcome = arena.rehearse(attack)
+    moved = None if outcome.bpb is None else arena.honest_score(attack) - outcome.bpb
+    record_property("attack", (attack.name, outcome.verdict, moved))
     if attack.expected == "harmless":
         assert (outcome.verdict, outcome.reason) == ("ok", "")
         assert outcome.bpb == pytest.approx(arena.honest_score(attack), abs=2e-6)

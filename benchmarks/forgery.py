@@ -1,11 +1,19 @@
-"""Rehearse every attack and write the results to ``docs/security.md``.
+"""The best gain of all rehearsed attacks over the same program without the attack.
 
-python tests/attacks/table.py           # rewrite both tables
-python tests/attacks/table.py NAME ...  # only print the results of some attacks
+    python benchmarks/forgery.py            # all attacks, about five minutes on a quiet machine
+    python benchmarks/forgery.py --quick    # a sixth of them
+    python benchmarks/forgery.py --write    # and write both tables of docs/security.md
+    python benchmarks/forgery.py NAME ...   # some attacks
+
+An attack that ends without a score gains nothing. Attacks on scoring are compared with the score of
+the same weights; those on training with a run of the same program on the same seed and budget. The
+last line is JSON: ``max_gain`` in bits per byte, the goal is at most 0.001.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import sys
 import tempfile
@@ -15,14 +23,16 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from attacks.arena import Arena, Attack, Outcome, attacks, open_arena, pretrain
 
 from pytest_autoresearch.scoring import AUDIT, AUDIT_KEEP
 from pytest_autoresearch.scoring.evaluator import evaluate, load_losses
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "security.md"
+QUICK = 6
+FORMATTER = argparse.RawDescriptionHelpFormatter
 FORGED_BPB = 0.001
 
 
@@ -31,27 +41,37 @@ def row(arena: Arena, attack: Attack, outcome: Outcome) -> str:
     result = f"**{outcome.verdict}**: {outcome.reason}"
     if outcome.bpb is not None:
         gain = arena.honest_score(attack) - outcome.bpb
-        result = "no effect: the honest score" if abs(gain) < 2e-6 else f"**gained {gain:.6f}**"
+        result = (
+            "no effect: the honest score" if abs(gain) < 2e-6 else f"score moved by {gain:+.6f}"
+        )
     trick = attack.trick[0].upper() + attack.trick[1:]
     cells = (f"`{attack.name}`", trick, outcome.layer or attack.layer, result)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def rehearse(arena: Arena, chosen: list[Attack]) -> list[str]:
-    """Run the attacks and return the table; each line is printed when it is finished."""
-    rows = []
+def rehearse(arena: Arena, chosen: list[Attack]) -> tuple[list[str], float]:
+    """Run the attacks; print each line of the table when it is finished.
+
+    Returns:
+        The table, and the largest gain.
+    """
+    rows, best = [], 0.0
     for attack in chosen:
         began = time.monotonic()
-        rows.append(row(arena, attack, arena.rehearse(attack)))
+        outcome = arena.rehearse(attack)
+        if outcome.bpb is not None:
+            best = max(best, arena.honest_score(attack) - outcome.bpb)
+        rows.append(row(arena, attack, outcome))
         print(f"{time.monotonic() - began:5.1f} s  {rows[-1]}", flush=True)
     layers = [name for name, state in arena.honest.sandbox.items() if state.startswith("ok")]
-    return [
+    table = [
         f"{len(rows)} attacks, rehearsed with these layers enforced: {', '.join(layers)}.",
         "",
         "| attack | what it tries | stopped by | result |",
         "|---|---|---|---|",
         *rows,
     ]
+    return table, best
 
 
 def chance(forged: Any, sizes: Any, m: int) -> float:
@@ -127,18 +147,22 @@ def put(text: str, name: str, lines: list[str]) -> str:
     return before + "\n".join([begin, *lines, end]) + after
 
 
-def main(names: list[str]) -> int:
-    """Returns 1 if an attack gained anything."""
-    chosen = [attack for attack in attacks() if not names or attack.name in names]
+def main() -> None:
+    """Rehearse the attacks, and print or write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FORMATTER)
+    parser.add_argument("names", nargs="*", help="attacks; all of them by default")
+    parser.add_argument("--quick", action="store_true", help="a sixth of them")
+    parser.add_argument("--write", action="store_true", help="write the tables of docs/security.md")
+    options = parser.parse_args()
+    chosen = [attack for attack in attacks() if attack.name in (options.names or [attack.name])]
+    chosen = chosen[:: QUICK if options.quick else 1]
     with tempfile.TemporaryDirectory() as folder, open_arena(Path(folder)) as arena:
-        table = rehearse(arena, chosen)
-        odds = detection(arena)
-    print("\n".join(odds))
-    if not names:
-        text = put(DOCUMENT.read_text(), "attacks", table)
-        DOCUMENT.write_text(put(text, "odds", odds))
-    return int(any("**gained" in line for line in table))
+        table, gain = rehearse(arena, chosen)
+        if options.write:
+            text = put(DOCUMENT.read_text(), "attacks", table)
+            DOCUMENT.write_text(put(text, "odds", detection(arena)))
+    print(json.dumps({"attacks": len(chosen), "max_gain": gain}))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()
