@@ -107,28 +107,28 @@ class ForkServer:
 
     def _launch(self, request: Mapping[str, Any], fds: list[int]) -> None:
         policy = sandbox.Policy.from_json(request["policy"])
-        gate_here, gate_there = pair()
+        waiting, release = pair()
         try:
             sandbox.prepare(policy)
             pid = os.fork()
         except (OSError, sandbox.SandboxError) as error:
-            gate_here.close()
-            gate_there.close()
+            waiting.close()
+            release.close()
             self._channel.send({"event": "refused", "tag": request["tag"], "error": str(error)})
             return
         if pid == 0:
-            gate_here.close()
-            _become_child(self._worker, policy, request["mode"], fds, gate_there)
-        gate_there.close()
+            release.close()
+            _become_child(self._worker, policy, request["mode"], fds, waiting)
+        waiting.close()
         self._running.add(pid)
-        # The fork waits at the gate: a counter covers only processes started after it was opened.
+        # The fork waits: a counter covers only processes that are started after it was opened.
         counter = open_cpu_counter(pid)
         opened = [] if counter is None else [counter]
         self._channel.send({"event": "launched", "tag": request["tag"], "pid": pid}, opened)
         for fd in opened:
             os.close(fd)
-        gate_here.send(b"1")
-        gate_here.close()
+        release.send(b"1")
+        release.close()
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -193,7 +193,7 @@ def _become_child(
     policy: sandbox.Policy,
     mode: sandbox.Mode,
     fds: list[int],
-    gate: socket.socket,
+    waiting: socket.socket,
 ) -> NoReturn:
     code = 70
     try:
@@ -202,7 +202,7 @@ def _become_child(
         stdin = os.open(os.devnull, os.O_RDONLY)
         for target, source in enumerate((stdin, fds[1], fds[1])):
             os.dup2(source, target)
-        if not gate.recv(1):
+        if not waiting.recv(1):
             os._exit(code)
         channel = Channel(socket.socket(fileno=fds[0]), accept_fds=True)
         try:

@@ -29,6 +29,8 @@ COUNTED = ("landlock", "seccomp", "mount", "pid", "network", "ipc", "privileges"
 
 NETWORK_ALLOWED = "skipped: the policy allows the network"
 
+_SEAL = "traces of the text that is scored"
+
 GUARANTEES: Mapping[str, tuple[str, ...]] = {
     "file access": ("landlock", "mount"),
     "the network": ("network", "seccomp"),
@@ -37,6 +39,7 @@ GUARANTEES: Mapping[str, tuple[str, ...]] = {
     "keyrings, page cache and priorities": ("seccomp",),
     "capabilities": ("privileges",),
     "inherited descriptors": ("descriptors",),
+    _SEAL: ("seal",),
 }
 """What a trusted score rests on, and the layers of which one has to confine it. Otherwise a process
 that has seen secret text can leave some for a later one."""
@@ -155,14 +158,14 @@ class Report:
         found = {what: tuple(filter(self.active, layers)) for what, layers in GUARANTEES.items()}
         if self.layers.get("network") == NETWORK_ALLOWED:
             found["the network"] = ()
+        if "seal" not in self.layers:  # this process sees no secret text
+            del found[_SEAL]
         return found
 
     @property
     def lacking(self) -> tuple[str, ...]:
         """The guarantees that no layer enforces."""
-        open_ = tuple(what for what, layers in self.rests_on.items() if not layers)
-        sealed = "seal" not in self.layers or self.active("seal")  # only scoring needs it
-        return open_ if sealed else (*open_, "traces of the text that is scored")
+        return tuple(what for what, layers in self.rests_on.items() if not layers)
 
     @property
     def verified(self) -> bool:

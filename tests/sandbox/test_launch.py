@@ -241,6 +241,13 @@ def test_headline_and_verified(layers, headline, verified):
     assert report.verified is verified
 
 
+def test_score_of_a_process_that_was_not_sealed_is_not_verified():
+    assert Report({**states(), "seal": "ok: sealed"}).verified
+    report = Report({**states(), "seal": "failed: seccomp: EBUSY"})
+    assert report.lacking == ("traces of the text that is scored",)
+    assert report.rests_on["file access"] == ("landlock", "mount")
+
+
 def test_empty_report_is_not_verified():
     assert not Report({}).verified
     assert Report({}).headline().startswith("no confinement (0/7)")
