@@ -56,7 +56,7 @@ BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 600.0
 """First and longest pause for an unavailable provider, in seconds; doubles in between."""
 
 RETRY_S = (10.0, 60.0)
-"""Seconds before each retry of a measurement that failed for infrastructure reasons."""
+"""Seconds before each retry of a step that failed for infrastructure reasons."""
 
 
 class Campaign:
@@ -104,10 +104,21 @@ class Campaign:
     def begin(self, name: str, kind: str, number: int) -> WorkingAttempt:
         """Open the attempt's ledger row; a mutation first waits for the baseline.
 
+        While the ledger cannot be written, pause and retry.
+
         Raises:
             BaselineFailed: The baseline cannot be measured.
+            LedgerUnavailable: The ledger could not be written for over a minute.
             ProposerExhausted: The session has to stop.
         """
+        for seconds in RETRY_S:
+            try:
+                return self._begin(name, kind, number)
+            except LedgerUnavailable as error:
+                self.pauses.pause(seconds, f"{name}: {error}; it is tried again")
+        return self._begin(name, kind, number)
+
+    def _begin(self, name: str, kind: str, number: int) -> WorkingAttempt:
         # This process runs one attempt at a time: what still runs by its row has ended.
         self.ledger.free_unended(self.session_id)
         if kind != "baseline":

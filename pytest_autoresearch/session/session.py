@@ -169,7 +169,11 @@ class Session:
         """Open the attempt of an item and fetch its proposal."""
         campaign = self.campaign()
         with self._stopping():
-            attempt = campaign.begin(item.name, item.kind, item.number)
+            try:
+                attempt = campaign.begin(item.name, item.kind, item.number)
+            except LedgerUnavailable as error:
+                self.stopping = one_line(error)
+                raise
             self._attempts[item.nodeid] = attempt
             if item.kind == "mutation":
                 self._show(attempt, None, Progress("propose"))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,9 @@ from pytest_autoresearch.ledger.store import Ledger
 
 IMPATIENT = """
 from pytest_autoresearch.ledger import database
+from pytest_autoresearch.campaign import loop
 database.BUSY_TIMEOUT_S = 0.3
+loop.RETRY_S = (1.0, 1.0)
 """
 
 SLOW = """\
@@ -82,7 +84,8 @@ def full_disk(process: subprocess.Popen[str], ledger: Path) -> Iterator[None]:
     """Let every write of the session fail."""
     before = resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     yield
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
+    with suppress(ProcessLookupError):
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("broken", [locked, full_disk])
@@ -103,6 +106,20 @@ def test_a_baseline_whose_end_could_not_be_recorded_is_measured_again(
     assert {a.number for a in baselines if a.score is not None} == {1, 2, 3}
     assert not any(a.state == "running" for a in baselines)
     assert project.verdicts() == ["keep"]
+
+
+@pytest.mark.parametrize("broken", [locked, full_disk])
+def test_a_ledger_that_cannot_be_written_any_more_ends_the_session(
+    make_project: Callable[..., Project], broken: Callable
+) -> None:
+    project = make_project(train=SLOW)
+    project.propose(0.5)
+    with session(project) as process:  # as many attempts as there are
+        until_baseline_runs(project)
+        with broken(process, project.path / ".autoresearch/main/ledger.sqlite"):
+            until_printed(process, "stopped:")
+            process.wait()
+    assert process.returncode == 1
 
 
 @pytest.fixture
