@@ -255,7 +255,9 @@ class Arena:
             data=self.dataset.root,
             allowances=allowances,
             wall_limit_s=settings.get("WALL_LIMIT_S", 120),
-            memory_limit_bytes=4 << 30,
+            memory_limit_bytes=settings.get("MEMORY_LIMIT", 4 << 30),
+            disk_limit_bytes=settings.get("DISK_LIMIT", 1 << 30),
+            checkpoint_limit_bytes=64 << 20,
             champion_losses=self.champion_losses,
             scoring_cpu_limit_s=60,
         )
