@@ -16,14 +16,7 @@ from .loop import Campaign
 
 
 def ablate(campaign: Campaign, say: Callable[[str], object] = lambda line: None) -> int:
-    """Try to leave out every keep of the champion, the smallest gain first.
-
-    Args:
-        campaign: With a champion.
-        say: Prints a line.
-
-    Returns:
-        Number of removed keeps.
+    """Try to leave out every keep of the champion, the smallest gain first; return the successes.
 
     Raises:
         InfrastructureFailure: A run failed for a reason that is not the candidate's.

@@ -43,10 +43,6 @@ def sweep_campaign(root: Path, ledger: Ledger) -> None:
     """Remove what killed processes left, and every run's files but the checkpoints of keeps.
 
     Attempts that run are left alone, so that this is safe at any time.
-
-    Args:
-        root: Folder of the project.
-        ledger: Of the campaign.
     """
     folder = ledger.path.parent
     found = sorted((folder / RUNS).glob("*"))  # before the rows: a row precedes its folder

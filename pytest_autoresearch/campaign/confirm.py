@@ -28,18 +28,10 @@ Say = Callable[[str], object]
 def confirm(
     campaign: Campaign, seeds: int, *, everyone: bool = False, say: Say = lambda line: None
 ) -> Confirmation | None:
-    """Confirm the champion against the baseline and store the result in the ledger.
+    """Confirm the champion on `seeds` fresh seeds, and store the result; None without a keep.
 
-    Runs of an earlier, interrupted confirmation are used again.
-
-    Args:
-        campaign: With a champion.
-        seeds: Number of fresh seeds that each champion is trained on.
-        everyone: Examine every champion, not only the first and the last.
-        say: Prints a line.
-
-    Returns:
-        None if nothing was kept yet.
+    Runs of an earlier, interrupted confirmation are used again. With `everyone`, every champion is
+    examined, not only the first and the last.
 
     Raises:
         InfrastructureFailure: A run failed for a reason that is not the candidate's.

@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 
 class ContextBuilder:
-    """Builds the contexts of proposals from a campaign's records.
-
-    Args:
-        runner: Of the campaign.
-        say: Prints a line.
-    """
+    """Builds the contexts of proposals from a campaign's records."""
 
     def __init__(self, runner: Runner, say: Callable[[str], object]) -> None:
         self.runner, self.say = runner, say

@@ -29,12 +29,7 @@ CHAMPION_SEEDS = 3
 
 
 class Measurement:
-    """Everything between a mutation's files and its verdict.
-
-    Args:
-        runner: Of the campaign.
-        judge: Decides what to do next.
-    """
+    """Everything between a mutation's files and its verdict."""
 
     def __init__(self, runner: Runner, judge: Judge) -> None:
         self.runner, self.judge = runner, judge
@@ -251,14 +246,8 @@ class Measurement:
     def _measure_champion(self, attempt: WorkingAttempt, seed: int, others: int = 0) -> int:
         """Train the champion on a seed it lacks, so that the comparison stays paired.
 
-        Args:
-            attempt: Attempt that needs the pair.
-            seed: Seed to train on.
-            others: How many of the next seeds may replace it if the champion fails on it, which
-                is not the mutation's fault.
-
-        Returns:
-            The seed that the champion has a score on.
+        Where the champion fails, which is not the mutation's fault, the next seed takes its place,
+        up to `others` times. Returns the seed of the score.
 
         Raises:
             InfrastructureFailure: The champion fails on all of them.
@@ -277,13 +266,10 @@ class Measurement:
         )
 
     def verify(self, record: Attempt) -> list[tuple[int, float, Run]]:
-        """Score an attempt again: from its checkpoints, or by training where they are gone.
-
-        Args:
-            record: The attempt; it must have a commit.
+        """Score each replicate again: from its checkpoint, or by training where that is gone.
 
         Returns:
-            Seed, earlier score and new run of each of its replicates.
+            Seed, earlier score and new run of each.
         """
         attempt = WorkingAttempt(record, parent_commit=record.commit)
         files = self.runner.read(record.commit)

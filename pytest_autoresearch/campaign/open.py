@@ -38,17 +38,11 @@ class CampaignResources:
 
     Attributes:
         root: Folder of the project.
-        tag: Name of the campaign.
-        experiment: The declaration.
-        facts: What the campaign was started with.
-        settings: What this session chooses.
         driver: Token that the processes of one pytest run share; they share the campaign's lock.
         worker: xdist's name of this process, ``main``, or the command.
         config: Options to record with the session.
-        say: Prints a line.
         on_progress: Called with the id and the progress of a run.
         should_stop: Whether running runs end at once.
-        pauses: How this session pauses.
         session_id: This process's row in the ledger, once it has joined.
         campaign: The campaign, once an attempt has needed it.
     """
@@ -195,7 +189,7 @@ def open_campaign(root: Path, tag: str | None, command: str) -> Iterator[Campaig
     Args:
         root: Folder of the project.
         tag: Name of the campaign; None for the name of the current git branch.
-        command: Shown to other sessions that find the campaign busy.
+        command: Recorded as the session's worker.
 
     Raises:
         UsageError: No such campaign, another session works on it, or the project is not ready.

@@ -110,12 +110,7 @@ def check_data_identity(
 ) -> None:
     """Check that the data set is the one that the campaign was scored on.
 
-    Args:
-        root: Folder of the project.
-        experiment: The declaration.
-        ledger: Of the campaign.
-        tag: Of the campaign.
-        record: Store the hash of the data if the campaign has none yet.
+    With `record`, store the hash of the data if the campaign has none yet.
 
     Raises:
         UsageError: The data changed.

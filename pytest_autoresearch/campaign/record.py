@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Writes the verdicts of a campaign.
-
-    Args:
-        runner: Of the campaign.
-        say: Prints a warning.
-    """
+    """Writes the verdicts of a campaign."""
 
     def __init__(self, runner: Runner, say: Callable[[str], object]) -> None:
         self._say = say

@@ -91,15 +91,12 @@ class Researcher:
         )
 
     def prepare(self, first: int, attempts: int, past: int) -> list[str]:
-        """Check that the proposer works, and forecast its cost, before anything is spent.
+        """Check the proposer before anything is spent; return its forecast and warnings.
 
         Args:
             first: Number of the session's first attempt.
             attempts: Number of attempts to forecast.
             past: Number of attempts in the campaign's history.
-
-        Returns:
-            Lines to print.
 
         Raises:
             ProposerUnavailable: The proposer cannot be reached.

@@ -10,14 +10,9 @@ Figure = str | float
 
 
 def figures(attempt: Attempt, names: Mapping[int, str] | None = None) -> dict[str, Figure]:
-    """Return every figure and short text of an attempt by name; absent ones are left out.
+    """Return every figure and short text of an attempt by name, in the order of docs/logs.md.
 
-    Args:
-        attempt: The attempt.
-        names: Ledger row to attempt name, for parent and champions; else their rows are shown.
-
-    Returns:
-        In the order of docs/logs.md; units are in the names, tokens and counts have none.
+    Absent ones are left out. `names` maps ledger rows to names of parent and champions.
     """
     names = names or {}
     usage = attempt.usage

@@ -19,10 +19,6 @@ def paired_gain(differences: Sequence[float], noise: Noise) -> Gain | None:
 
     The scatter of these pairs is pooled into the campaign's noise: that was estimated from
     mutations close to their champion, while the first and the last champion may differ a lot.
-
-    Args:
-        differences: Gains seed by seed, positive is better.
-        noise: Of one difference, as estimated by the campaign.
     """
     if not differences:
         return None

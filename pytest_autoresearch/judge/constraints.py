@@ -87,17 +87,10 @@ def built_in(
 
 
 def check(run: Run, baseline: Sequence[Run], guards: Sequence[Guard]) -> list[CheckNote]:
-    """Check a run against every constraint.
+    """Check a finished run against every guard; return one note for each.
 
-    Args:
-        run: Finished, with a score.
-        baseline: Runs of the calibration, for bounds that are multiples of theirs.
-        guards: Built-in ones and the user's.
-
-    Returns:
-        One note per constraint; a note that is not ok names the figure, its value and its bound. A
-        figure that the candidate does not report violates its bound, or omitting it would evade the
-        constraint; a figure that the harness could not measure does not.
+    A figure that the candidate does not report violates its bound, or omitting it would evade the
+    constraint; a figure that the harness could not measure does not.
     """
     return [_check(run, baseline, guard) for guard in guards]
 

@@ -106,14 +106,11 @@ def t_quantile(normal_sigmas: float, freedom: float) -> float:
 
 
 def estimate_noise(groups: Iterable[Mapping[int, float]], prior: Prior) -> Noise:
-    """Pool the variance of paired differences with the prior.
+    """Pool the variance of paired differences with the prior, by degrees of freedom.
 
     Args:
         groups: Seed to difference of two scores, one mapping per comparison of two versions.
         prior: Counts as `freedom` further degrees of freedom.
-
-    Returns:
-        The pooled estimate: (freedom * sigma^2 + sum of squares) / all degrees of freedom.
     """
     squares, freedom = prior.freedom * prior.sigma**2, prior.freedom
     for group in groups:
@@ -329,14 +326,7 @@ def loosen(accept: Bounds, futility: Bounds, wealth: float) -> tuple[Bounds, Bou
 
 
 def earns_wealth(gain: float, score: float, bar: float, direction: Direction) -> bool:
-    """Return whether a mutation was kept for its gain, not for being equal and simpler.
-
-    Args:
-        gain: Its mean paired gain over the champion, as in `Decision`.
-        score: Mean of its scores.
-        bar: The bar it beat.
-        direction: Which way is better.
-    """
+    """Return whether a keep was kept for its gain, not for being equal and simpler."""
     return Metric(direction=direction).gain(score, bar) < gain
 
 
@@ -366,7 +356,7 @@ def preview(noise: Noise, metric: str, judge: Judge | None = None, attempts: int
     Args:
         noise: As known now.
         metric: Its name.
-        judge: The rule; the default one if None.
+        judge: None for the default.
         attempts: Planned number of mutations; 0 if unknown.
     """
     judge = judge or Judge()
@@ -382,12 +372,7 @@ def preview(noise: Noise, metric: str, judge: Judge | None = None, attempts: int
 
 
 def too_noisy(scores: Iterable[float], share: float) -> str:
-    """Return why an experiment is too noisy to be judged, with the remedy, or ''.
-
-    Args:
-        scores: Of the same code on several seeds.
-        share: Largest accepted standard deviation, as a share of the mean.
-    """
+    """Return why scores of the same code deviate by more than `share` of their mean, or ''."""
     values = list(scores)
     if len(values) < 2 or (spread := stdev(values)) <= share * abs(fmean(values)):
         return ""
