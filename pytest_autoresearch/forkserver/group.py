@@ -109,7 +109,7 @@ class Group:
         self._event: Mapping[str, Any] = {}
         self._last_cpu = 0.0
         self._folder_use, self._walked = (0, 0), 0.0
-        self._shown: float | None = None
+        self._readable, self._shown = False, time.monotonic()
         self._lock = threading.Lock()
 
     def cpu_seconds(self) -> float:
@@ -198,7 +198,8 @@ class Group:
         if self.folder is not None and now - self._walked > _DISK_S:
             self._folder_use, self._walked = folder_use(self.folder, MAX_FILES), now
         size, files = self._folder_use
-        if not held.hidden:
+        self._readable |= not held.unreadable  # else this machine does not permit it at all
+        if not (held.under_way or (held.unreadable and self._readable)):
             self._shown = now
         if _over(resident, limit):
             self.stop("memory")
@@ -208,7 +209,7 @@ class Group:
             self.stop("descriptors")
         elif files > MAX_FILES or _over(size + held.disk_bytes, self.disk_limit_bytes):
             self.stop("disk")
-        elif self._shown is not None and now - self._shown > _HIDDEN_S:
+        elif now - self._shown > _HIDDEN_S:
             self.stop("hidden")
 
 

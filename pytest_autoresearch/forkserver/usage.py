@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import re
 import stat
 import struct
 import time
@@ -26,6 +27,7 @@ _INHERIT, _EXCLUDE_KERNEL, _EXCLUDE_HV = 1 << 1, 1 << 5, 1 << 6
 
 _SCAN_SECONDS = 0.25
 _MOST_DESCRIPTORS = 4096
+_UNDER_WAY = (0, 0, 0)
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -169,14 +171,16 @@ class Held:
         mapped_bytes: Resident memory of the processes that consists of these; in both figures.
         disk_bytes: Size of deleted files that they have open or mapped.
         descriptors: Number of open descriptors.
-        hidden: Whether a process does not show its open files.
+        unreadable: Whether a process does not show its open files.
+        under_way: Whether a file that was sent into a socket waits to be received.
     """
 
     memory_bytes: int = 0
     mapped_bytes: int = 0
     disk_bytes: int = 0
     descriptors: int = 0
-    hidden: bool = False
+    unreadable: bool = False
+    under_way: bool = False
 
 
 def held_files(pids: Collection[int]) -> Held:
@@ -185,15 +189,16 @@ def held_files(pids: Collection[int]) -> Held:
     disk: dict[tuple[int, int], int] = {}
     temporary: dict[int, int] = {}
     mapped = descriptors = 0
-    hidden = False
+    unreadable = under_way = False
     for pid in pids:
         try:
             mapped += _resident_files(pid)
             temporary.update(_private_folders(pid))
             names = os.listdir(f"/proc/{pid}/fd")
             deleted = [*_deleted_open(pid, names), *_deleted_mapped(pid)]
+            under_way |= _UNDER_WAY in deleted
         except PermissionError:
-            hidden = True
+            unreadable = True
             continue
         except OSError:  # it has ended
             continue
@@ -203,7 +208,7 @@ def held_files(pids: Collection[int]) -> Held:
                 files = memory if device == _memory_device() else disk
                 files[device, inode] = max(size, files.get((device, inode), 0))
     size = sum(memory.values()) + sum(temporary.values())
-    return Held(size, mapped, sum(disk.values()), descriptors, hidden)
+    return Held(size, mapped, sum(disk.values()), descriptors, unreadable, under_way)
 
 
 @functools.cache
@@ -234,12 +239,19 @@ def _private_folders(pid: int) -> Iterator[tuple[int, int]]:
 
 
 def _deleted_open(pid: int, names: list[str]) -> Iterator[tuple[int, int, int]]:
-    """Yield device, inode and bytes of the files without a name that a process has open."""
+    """Yield device, inode and bytes of the files without a name that a process has open.
+
+    Files that it has sent into a socket and that nobody has received are one `_UNDER_WAY`.
+    """
     for name in names[:_MOST_DESCRIPTORS]:
         with contextlib.suppress(FileNotFoundError):
             status = os.stat(f"/proc/{pid}/fd/{name}")
             if stat.S_ISREG(status.st_mode) and not status.st_nlink:
                 yield status.st_dev, status.st_ino, status.st_blocks * 512
+            elif stat.S_ISSOCK(status.st_mode):
+                with open(f"/proc/{pid}/fdinfo/{name}", "rb") as file:
+                    if re.search(rb"^scm_fds:\s*[1-9]", file.read(), re.MULTILINE):
+                        yield _UNDER_WAY
 
 
 def _deleted_mapped(pid: int) -> Iterator[tuple[int, int, int]]:

@@ -193,6 +193,16 @@ def test_memory_that_is_not_resident_counts(launcher, make_job, name):
         child.receive(30)
 
 
+def test_files_under_way_in_a_socket_are_hidden_files(launcher, make_job):
+    hog = (
+        "import os, socket, time\nfd = os.memfd_create('x')\nhere, there = socket.socketpair()\n"
+        "socket.send_fds(here, [b'x'], [fd])\nos.close(fd)\ntime.sleep(600)"
+    )
+    child = launcher.start(make_job(hog))
+    with pytest.raises(ChildGone, match="does not show its open files"):
+        child.receive(30)
+
+
 ON_DISK = {
     "a file": "keep = os.open('x', os.O_CREAT | os.O_RDWR)\nos.posix_fallocate(keep, 0, 90 << 20)",
     "a deleted file": (
