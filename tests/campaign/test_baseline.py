@@ -162,6 +162,16 @@ def test_a_baseline_that_failed_in_another_worker_is_not_trained_again(
     assert ledger.runs() == []
 
 
+def test_a_deadline_ends_the_session_during_the_calibration(
+    make_project: Callable[..., Project],
+) -> None:
+    project = make_project(train=SLOW)
+    project.propose(0.5)
+    result = project.run("--autoresearch-deadline=1s")
+    result.stdout.fnmatch_lines(["*stopped: deadline reached"])
+    assert [a.name for a in project.ledger().attempts()] == ["baseline-1"]
+
+
 @pytest.mark.parametrize("workers", [(), ("-n2",)])
 def test_a_failing_baseline_ends_the_session_with_its_cause(
     project: Project, workers: tuple[str, ...]
