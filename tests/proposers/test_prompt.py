@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.prompts import BASE, attempt, context
 
-from pytest_autoresearch.core.proposal import Context, Edit, Usage
+from pytest_autoresearch.core.proposal import Context, Edit
 from pytest_autoresearch.proposers.history import constants, describe, line, quote
 from pytest_autoresearch.proposers.llm.prompt import (
     DROPPED,
@@ -213,16 +213,6 @@ def test_task_shows_throughput_and_loss_curve() -> None:
     assert "It saw 5 tokens for each parameter." in text
     assert "about 600 GFLOP/s" in text
     assert "5% 4.9000, 10% 4.8000, 25% 4.5000, 50% 4.0000" in text
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.none() | st.floats(0, 1)), max_size=4))
-def test_usages_add_up_and_an_unknown_price_stays_unknown(parts) -> None:
-    total = Usage()
-    for tokens, cost in parts:
-        total += Usage("m", output_tokens=tokens, requests=1, cost_usd=cost)
-    assert total.output_tokens == sum(tokens for tokens, _ in parts)
-    assert total.requests == len(parts)
-    assert (total.cost_usd is None) == (not parts or any(cost is None for _, cost in parts))
 
 
 def test_invisible_characters_are_removed() -> None:
