@@ -22,7 +22,6 @@ def logits(model, x):
         for call in (
             lambda: os.read(opened, 1),
             lambda: os.listdir("/usr"),
-            lambda: open("/etc/x"),
         ):
             with contextlib.suppress(OSError):
                 call()
