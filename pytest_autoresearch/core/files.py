@@ -94,10 +94,11 @@ def remove_tree(folder: Path) -> None:
         with suppress(OSError):
             folder.unlink()
         return
-    try:
+    with suppress(RecursionError):
         shutil.rmtree(folder, ignore_errors=True)
-    except RecursionError:  # a thousand nested folders
-        subprocess.run(["rm", "-rf", str(folder)], check=False)
+    if folder.exists():  # a thousand nested folders, or some without permissions
+        for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            subprocess.run([*command, str(folder)], check=False, stderr=subprocess.DEVNULL)
 
 
 def sweep(root: Path) -> None:

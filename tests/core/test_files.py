@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_autoresearch.core.files import replacing, sweep, temporary_folder, write_atomic
+from pytest_autoresearch.core.files import (
+    remove_tree,
+    replacing,
+    sweep,
+    temporary_folder,
+    write_atomic,
+)
 
 
 def test_atomic_write_keeps_a_device_file(tmp_path: Path) -> None:
@@ -56,6 +62,16 @@ def test_temporary_files_of_a_project_lie_in_its_ignored_folder(project: Path, n
         assert temporary.name.startswith(path.name)
     assert path.read_bytes() == b"x"
     assert list((project / ".autoresearch/tmp").iterdir()) == []
+
+
+def test_a_tree_of_any_depth_without_permissions_is_removed(tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    script = "import os\nfor _ in range(1100): os.mkdir('d'); os.chdir('d')\nos.mkdir('x', 0)"
+    deep.mkdir()
+    subprocess.run([sys.executable, "-c", script], cwd=deep, check=True)
+    remove_tree(deep)
+    remove_tree(tmp_path / "absent")
+    assert list(tmp_path.iterdir()) == []
 
 
 KILLED = """
