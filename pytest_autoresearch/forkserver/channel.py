@@ -26,8 +26,8 @@ MAX_FRAME = 64 * 1024
 
 _LENGTH = struct.Struct("<I")
 _MAX_FDS = 8
-_SEAL_SEAL, _SEAL_SHRINK, _SEAL_GROW, _SEAL_WRITE, _SEAL_FUTURE_WRITE = 1, 2, 4, 8, 16
-_F_ADD_SEALS = 1033
+_FIXED_SIZE = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_F_SEAL_FUTURE_WRITE = 16
 
 
 class ProtocolError(Exception):
@@ -143,9 +143,8 @@ class Channel:
         """
         frame = memoryview(encode({**message, "fds": len(fds)} if fds else message))
         deadline = time.monotonic() + timeout_s
-        ancillary = (
-            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())] if fds else []
-        )
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())
+        ancillary = [rights] if fds else []
         while frame:
             try:
                 sent = self._socket.sendmsg([frame], ancillary)
@@ -239,7 +238,7 @@ def readonly_memory(data: bytes | bytearray | memoryview) -> int:
     view = memoryview(data).cast("B")
     while view:
         view = view[os.write(fd, view) :]
-    _seal(fd, _SEAL_WRITE | _SEAL_SHRINK | _SEAL_GROW | _SEAL_SEAL)
+    _seal(fd, _FIXED_SIZE | fcntl.F_SEAL_WRITE)
     return fd
 
 
@@ -247,7 +246,7 @@ def writable_memory(size: int) -> int:
     """Return a descriptor of `size` zero bytes that can be written but not resized."""
     fd = _anonymous()
     os.ftruncate(fd, size)
-    _seal(fd, _SEAL_SHRINK | _SEAL_GROW | _SEAL_SEAL)
+    _seal(fd, _FIXED_SIZE)
     return fd
 
 
@@ -259,7 +258,7 @@ def mapped_memory(size: int) -> tuple[mmap.mmap, int]:
     fd = _anonymous()
     os.ftruncate(fd, size)
     memory = mmap.mmap(fd, size)
-    _seal(fd, _SEAL_FUTURE_WRITE | _SEAL_SHRINK | _SEAL_GROW | _SEAL_SEAL)
+    _seal(fd, _FIXED_SIZE | _F_SEAL_FUTURE_WRITE)
     return memory, fd
 
 
@@ -269,5 +268,5 @@ def _anonymous() -> int:
 
 def _seal(fd: int, seals: int) -> None:
     with contextlib.suppress(OSError):  # a kernel older than the newest seal keeps the others
-        fcntl.fcntl(fd, _F_ADD_SEALS, seals & ~_SEAL_FUTURE_WRITE & ~_SEAL_SEAL)
-        fcntl.fcntl(fd, _F_ADD_SEALS, seals)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals & ~_F_SEAL_FUTURE_WRITE)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals | fcntl.F_SEAL_SEAL)

@@ -45,10 +45,8 @@ class Exit:
     """Exit status and use of a group.
 
     Attributes:
-        code: Exit status of the first process, or None if a signal ended it.
-        signal: The signal that ended it, or None.
-        peak_memory_bytes: Peak resident memory of the group.
-        cpu_seconds: CPU seconds of the group.
+        code, signal: Exit status of the first process, or the signal that ended it.
+        peak_memory_bytes, cpu_seconds: Of the whole group.
         stopped: Why the harness ended it: ``"kill"`` at the end of its task, ``"memory"`` or a key
             of `_REASONS` over a limit, ``""`` if it ended by itself.
     """
@@ -87,8 +85,7 @@ class Group:
         kill: Ends the group. Only its parent knows whether the id is still in use.
 
     Attributes:
-        memory_limit_bytes: Memory above which the group is stopped, or None.
-        disk_limit_bytes: Bytes of files above which the group is stopped, or None.
+        memory_limit_bytes, disk_limit_bytes: The group is stopped above them; None for no limit.
         folder: Folder that it may write to, or None.
         ended: Set once the group is empty, or once the forkserver has died.
         orphaned: Whether the forkserver died before the group ended.

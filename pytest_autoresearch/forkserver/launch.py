@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, cast
 
@@ -23,8 +23,6 @@ from .client import ForkServerClient, LaunchFailed
 from .group import Exit, Group
 from .output import Output
 from .usage import scan_groups
-
-__all__ = ["Child", "ChildGone", "ChildTimeout", "Exit", "Job", "LaunchFailed", "Launcher"]
 
 PRELOAD = (
     "torch._dynamo", "numpy", "torch", "safetensors.torch", "pytest_autoresearch.training.worker",
@@ -39,7 +37,7 @@ T = TypeVar("T", bound="Closable")
 
 
 class ChildGone(Exception):
-    """The child ended or closed its channel; see `exit`."""
+    """The child ended or closed its channel."""
 
     def __init__(self, exit: Exit) -> None:
         super().__init__(exit.describe())
@@ -61,13 +59,9 @@ class Job:
         checkpoint: File that training saves and scoring loads.
         writable: The only folder it may write (also its home and working directory), or None.
         discard: Whether to remove `writable` once the child has ended.
-        device: ``"cpu"`` or ``"cuda"``.
-        seq_len: Context length of an evaluation row.
         hide: Files it must not be able to read.
-        memory_limit_bytes: Memory of the group; above it the child is stopped.
-        disk_limit_bytes: Bytes of files of the group; above it the child is stopped.
+        memory_limit_bytes, disk_limit_bytes: The group is stopped above them.
         file_bytes: Largest file that it may write.
-        env: Extra environment variables.
         capture: Whether to keep its output.
     """
 
@@ -87,7 +81,6 @@ class Job:
     memory_limit_bytes: int | None = None
     disk_limit_bytes: int | None = None
     file_bytes: int = 8 << 30
-    env: Mapping[str, str] = field(default_factory=dict)
     capture: bool = True
 
     def message(self) -> dict[str, object]:
@@ -99,18 +92,16 @@ class Job:
     def policy(self) -> Policy:
         """Return the sandbox policy of the child."""
         read = [self.directory, *([self.checkpoint] if self.phase == "score" else [])]
-        home = str(self.writable or self.directory)
-        cuda = os.environ.get("CUDA_VISIBLE_DEVICES") if self.device == "cuda" else None
+        home, gpu = str(self.writable or self.directory), self.device == "cuda"
+        cuda = os.environ.get("CUDA_VISIBLE_DEVICES") if gpu else None
         return Policy(
             read=tuple(map(str, read)),
             write=(str(self.writable),) if self.writable else (),
-            devices=gpu_devices(cuda) if self.device == "cuda" else (),
+            devices=gpu_devices(cuda) if gpu else (),
             hide=self.hide,
-            gpu=self.device == "cuda",
+            gpu=gpu,
             seal=self.phase == "score",
-            env=candidate_environment(
-                home, threads=self.threads, cuda_devices=cuda, extra=self.env
-            ),
+            env=candidate_environment(home, threads=self.threads, cuda_devices=cuda),
             cwd=home,
             limits=Limits(file_bytes=self.file_bytes),
         )
@@ -125,7 +116,9 @@ def gpu_devices(visible: str | None) -> tuple[str, ...]:
 
 
 class Child:
-    """One sandboxed process group. Used by one thread at a time.
+    """One sandboxed process group, used by one thread at a time.
+
+    Every method that talks to it raises `LaunchFailed` if the forkserver died.
 
     Attributes:
         pid: Its process group.
@@ -187,7 +180,6 @@ class Child:
 
         Raises:
             ChildGone: It has ended, or does not read its messages.
-            LaunchFailed: The forkserver died.
         """
         try:
             self._channel.send(message, fds, timeout_s)
@@ -201,7 +193,6 @@ class Child:
             ChildGone: It ended or closed its channel; it is dead when this is raised.
             ChildTimeout: Nothing came in time.
             ProtocolError: It sent an invalid frame.
-            LaunchFailed: The forkserver died.
         """
         try:
             return self._channel.receive(timeout_s)
@@ -234,11 +225,7 @@ class Child:
         self._group.resume()
 
     def kill(self) -> Exit:
-        """End the whole group, reap it, close everything; idempotent.
-
-        Raises:
-            LaunchFailed: The forkserver died (and the group with it).
-        """
+        """End the whole group, reap it, close everything; idempotent."""
         return self._end("kill") if self._exit is None else self._exit
 
     def log(self) -> tuple[str, str]:

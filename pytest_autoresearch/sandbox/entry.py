@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import sys
+from typing import Any
 
 from . import seal
 from .confine import enter
@@ -49,12 +50,12 @@ def _write(fd: int, message: dict[str, object]) -> None:
     os.write(fd, json.dumps(message).encode() + b"\n")
 
 
-def _layout(data: dict[str, list[list[object]]] | None) -> Layout | None:
+def _layout(data: dict[str, Any] | None) -> Layout | None:
     if data is None:
         return None
     return Layout(
-        roots=tuple(map(str, data["roots"])),
-        holes=tuple(map(str, data["holes"])),
-        links=tuple((str(link), str(target)) for link, target in data["links"]),
-        rules=tuple(Rule(path, rights) for path, rights in data["rules"]),  # type: ignore[arg-type]
+        tuple(data["roots"]),
+        tuple(data["holes"]),
+        tuple((link, target) for link, target in data["links"]),
+        tuple(Rule(**rule) for rule in data["rules"]),
     )

@@ -28,11 +28,7 @@ _ENTRY = (
 
 
 class Sandboxed(subprocess.Popen[Any]):
-    """A confined command: a `subprocess.Popen` that leads its own process group.
-
-    Attributes:
-        report: State of each layer.
-    """
+    """A confined command that leads its own process group, with the state of each layer."""
 
     report: Report
 
@@ -55,9 +51,7 @@ def launch(
     keep_fds: Sequence[int] = (),
     text: bool = False,
 ) -> Sandboxed:
-    """Start `argv` confined and return once it runs.
-
-    It dies with the calling thread. End it with `Sandboxed.kill_group`.
+    """Start `argv` confined and return once it runs; it dies with the calling thread.
 
     Args:
         argv: Program and arguments; a program without a slash is looked up on the PATH of its
@@ -119,7 +113,7 @@ def _start(command: list[str], policy: Policy, mode: Mode, streams: Mapping[str,
         "mode": mode,
         "program": command[0] if command else "",
         "argv": command[1:],
-        "layout": layout and _plain(layout),
+        "layout": layout and dataclasses.asdict(layout),
     }
     report_read, report_write = os.pipe()
     with tempfile.TemporaryFile() as spec_file, open(report_read) as report:
@@ -139,11 +133,6 @@ def _start(command: list[str], policy: Policy, mode: Mode, streams: Mapping[str,
             os.close(report_write)
         messages = [json.loads(line) for line in report]
     return _checked(process, messages)
-
-
-def _plain(layout: paths.Layout) -> dict[str, object]:
-    rules = [(rule.path, rule.rights) for rule in layout.rules]
-    return {"roots": layout.roots, "holes": layout.holes, "links": layout.links, "rules": rules}
 
 
 def _checked(process: Sandboxed, messages: list[dict[str, Any]]) -> Sandboxed:

@@ -226,10 +226,4 @@ def load(code: bytes, flags: int = 0) -> int:
     """
     memory = ctypes.create_string_buffer(code, len(code))
     program = ctypes.byref(_Program(len(code) // 8, ctypes.addressof(memory)))
-    try:
-        return syscalls.syscall("seccomp", _SECCOMP_SET_MODE_FILTER, flags | _SPEC_ALLOW, program)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        # before Linux 4.17
-        return syscalls.syscall("seccomp", _SECCOMP_SET_MODE_FILTER, flags, program)
+    return syscalls.syscall("seccomp", _SECCOMP_SET_MODE_FILTER, flags | _SPEC_ALLOW, program)
