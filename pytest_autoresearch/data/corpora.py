@@ -73,14 +73,9 @@ def split_of(name: str) -> str:
 
 
 def split_files(sizes: Mapping[str, int], eligible: Iterable[str]) -> dict[str, list[str]]:
-    """Split files: in the order of the hashes of their names, fill val, then holdout.
+    """Split files by name and size: in the order of their names' hashes, fill val, then holdout.
 
-    Args:
-        sizes: Name to bytes.
-        eligible: Names that may go to val and holdout.
-
-    Returns:
-        Split to names; independent of the order of the arguments.
+    Only names in `eligible` may go to these two.
     """
     target = sum(sizes.values()) * EVAL_SHARE
     candidates, remaining = set(eligible), sorted(sizes, key=digest)
@@ -168,10 +163,7 @@ def library_sources(library: Path) -> Iterator[Path]:
 def loaded_files(names: Sequence[str]) -> set[Path]:
     """Return the files of all modules loaded by a new process that imports `names`.
 
-    Names other than torch that cannot be imported are skipped.
-
-    Raises:
-        DatasetError: torch cannot be imported.
+    Names that cannot be imported are skipped; without torch, DatasetError is raised.
     """
     with tempfile.TemporaryDirectory() as empty:
         result = subprocess.run(
@@ -270,9 +262,6 @@ def path_corpus(source: Path) -> Corpus:
 
     Text files are split by file, or by pieces if there are fewer than `FEW_FILES`; parquet files
     are split by row.
-
-    Raises:
-        DatasetError: `source` does not exist.
     """
     if not source.exists():
         known = ", ".join(("stdlib", *HUB))

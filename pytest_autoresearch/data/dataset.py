@@ -61,23 +61,15 @@ def file_sha256(path: Path) -> str:
 
 
 def identity(vocab_size: int, seq_len: int, hashes: Mapping[str, str]) -> str:
-    """Hash all data that a score depends on; only scores of one identity are comparable.
-
-    Args:
-        vocab_size: Tokens in the vocabulary, including the separator.
-        seq_len: Tokens of an evaluation row.
-        hashes: File name to sha256, for every name in `FILES`.
-    """
+    """Hash all data that a score depends on; only scores of one identity are comparable."""
     facts = [FORMAT, vocab_size, seq_len, [[name, hashes[name]] for name in FILES]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def build_encoding(tokenizer: Mapping[str, Any]) -> tiktoken.Encoding:
-    """Build the encoder from the JSON of `TOKENIZER`.
+    """Build the encoder from the JSON of `TOKENIZER`: ``pattern`` and ``tokens``.
 
-    Args:
-        tokenizer: ``pattern`` (the split regex) and ``tokens``: every token but the separator in
-            order of rank, as the Latin-1 decoding of its bytes.
+    The tokens are those without the separator in order of rank, their bytes decoded as Latin-1.
     """
     import tiktoken
 
@@ -143,11 +135,7 @@ class Dataset:
         return dataset
 
     def verify(self) -> None:
-        """Check the hash of every file and the identity against the manifest.
-
-        Raises:
-            DatasetError: A hash differs.
-        """
+        """Raise DatasetError unless every file's hash and the identity are the manifest's."""
         hashes = {}
         for name in FILES:
             hashes[name] = file_sha256(self.root / name)
@@ -194,23 +182,17 @@ class Dataset:
         return np.fromfile(self.root / TOKEN_BYTES, dtype="<u2")
 
     def encoding(self) -> tiktoken.Encoding:
-        """Load the encoder of the streams; its ``encode_ordinary`` never yields the separator.
-
-        Raises:
-            DatasetError: The tokenizer's file cannot be read.
-        """
+        """Load the encoder of the streams; its ``encode_ordinary`` never yields the separator."""
         try:
             return build_encoding(json.loads((self.root / TOKENIZER).read_bytes()))
         except (OSError, KeyError, ValueError) as error:
             raise self._error(f"{self.root / TOKENIZER} is unreadable ({error!r})") from None
 
     def hidden_paths(self) -> tuple[Path, ...]:
-        """List the files of this machine that contain val and holdout text.
+        """List the files of this machine that contain val and holdout text, for the library corpus.
 
-        Returns:
-            Absolute paths, which trainings must not read: each hidden module's source (under both
-            names where the library's folder is a link) and its ``.pyc`` at every optimisation
-            level, whether or not it exists. Empty unless the corpus is the standard library.
+        These are absolute paths of each hidden module's source (under both names where the
+        library's folder is a link) and its ``.pyc`` at every optimisation level.
         """
         library = Path(sysconfig.get_path("stdlib"))
         paths: dict[Path, None] = {}

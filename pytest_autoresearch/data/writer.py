@@ -113,11 +113,7 @@ def with_progress(documents: Iterator[Document], step: str) -> Iterator[Document
 
 
 def train_tokenizer(corpus: Corpus, vocab_size: int, out: Path) -> None:
-    """Learn byte-pair merges from the train split and write the tokenizer's file.
-
-    Raises:
-        DatasetError: rustbpe is missing, or the text has too few distinct pairs.
-    """
+    """Learn byte-pair merges from the train split and write the tokenizer's file."""
     try:
         import rustbpe
     except ImportError:

@@ -53,11 +53,7 @@ def _refuse_constant(name: str) -> float:
 
 
 def decode(payload: bytes) -> dict[str, object]:
-    """Return the JSON object in one frame's payload.
-
-    Raises:
-        ProtocolError: The payload is anything else, however malformed.
-    """
+    """Return the JSON object in one frame's payload; ProtocolError if it is anything else."""
     try:
         message = json.loads(payload.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -90,7 +86,7 @@ class FrameParser:
         """Return the next complete frame, or None if more bytes are needed.
 
         Raises:
-            ProtocolError: The frame is longer than the limit or is not a JSON object.
+            ProtocolError: The frame is too long or is not a JSON object.
         """
         if len(self._buffer) < _LENGTH.size:
             return None

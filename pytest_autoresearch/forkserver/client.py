@@ -39,13 +39,9 @@ class LaunchFailed(Exception):
 
 
 class ForkServerClient:
-    """One forkserver process. `launch` may be called from several threads.
+    """One forkserver process, which imports `preload` while the constructor returns.
 
-    Args:
-        preload: Modules for it to import; they are being imported when this returns.
-
-    Raises:
-        OSError: No process could be started.
+    `launch` may be called from several threads.
     """
 
     def __init__(self, preload: Sequence[str]) -> None:
@@ -82,11 +78,7 @@ class ForkServerClient:
         return not self._over.is_set()
 
     def wait_ready(self) -> None:
-        """Wait until its imports are done.
-
-        Raises:
-            LaunchFailed: The imports failed or took too long.
-        """
+        """Wait until its imports are done; raise LaunchFailed if they failed or took too long."""
         if not self._ready.wait(START_S):
             self.close()
             raise LaunchFailed(f"the forkserver did not start within {START_S:.0f} s")

@@ -40,9 +40,7 @@ _END_SECONDS = 10.0
 def main(fd: int, preload: Sequence[str]) -> None:
     """Import `preload`, then serve launch requests on socket `fd` until it closes.
 
-    Args:
-        fd: Socket to the harness.
-        preload: Modules; each fork runs the last one's ``main(channel)``.
+    Each fork runs ``main(channel)`` of the last module.
     """
     channel = Channel(socket.socket(fileno=fd), limit=TRUSTED_LIMIT, accept_fds=True)
     try:

@@ -33,11 +33,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def open_cpu_counter(pid: int) -> int | None:
-    """Open a counter of the CPU time of `pid` and all it starts from now on.
-
-    Returns:
-        A descriptor for `read_cpu_counter`, or None where the system forbids it.
-    """
+    """Open a counter of the CPU time of `pid` and all it starts; None where it is forbidden."""
     if syscalls.supported():
         return None
     # struct perf_event_attr, linux/perf_event.h: type, size, config, …, flag bits at byte 40.
@@ -69,8 +65,7 @@ class Usage:
     """Use of one process, from ``/proc/<pid>/stat``.
 
     Attributes:
-        own_s: CPU seconds of its threads, living and dead.
-        reaped_s: CPU seconds of descendants it has waited for.
+        own_s, reaped_s: CPU seconds of its threads, and of descendants it has waited for.
         resident_bytes: Resident memory, shared pages included.
         state: ``R`` or ``S`` if it runs or sleeps, ``T`` if it is stopped, ``Z`` if it has ended, …
     """

@@ -13,9 +13,6 @@ from .policy import LAYERS, NETWORK_ALLOWED, Mode, Policy, Report, SandboxError,
 def prepare(policy: Policy) -> None:
     """Compute and cache the rules of `policy`, so that `enter` is cheap in the forks that follow.
 
-    Call it in the process that will fork. Each readable folder is walked once per process;
-    another call for the same paths costs microseconds.
-
     Raises:
         SandboxError: A writable folder is missing or contains a hidden file.
     """
@@ -40,9 +37,6 @@ def enter(policy: Policy, mode: Mode = "auto", *, layout: paths.Layout | None = 
             if the policy forbids it). ``"auto"``: enforce what the machine permits. ``"off"``:
             only session, limits, descriptors and environment.
         layout: The readable files, where another process has computed them already.
-
-    Returns:
-        The report, in the confined process.
 
     Raises:
         SandboxUnavailable: Mode ``"require"``, and the machine cannot enforce it.

@@ -41,11 +41,7 @@ class Rule:
 
 
 def abi() -> int:
-    """Return the kernel's Landlock ABI version.
-
-    Raises:
-        OSError: The kernel lacks Landlock (ENOSYS) or it is switched off (EOPNOTSUPP).
-    """
+    """Return the kernel's Landlock ABI version; OSError if it is missing or switched off."""
     return syscalls.syscall("landlock_create_ruleset", None, 0, _CREATE_RULESET_VERSION)
 
 
@@ -59,10 +55,6 @@ def scopes_signals() -> bool:
 
 def restrict(rules: Iterable[Rule], *, network: bool) -> str:
     """Restrict this process and its descendants to `rules`, irrevocably.
-
-    Args:
-        rules: The allow-list.
-        network: Whether TCP stays allowed.
 
     Returns:
         State for the report, with the ABI and what it covers.

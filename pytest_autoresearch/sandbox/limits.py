@@ -32,11 +32,7 @@ def die_with_parent() -> None:
 
 
 def refuse_threads() -> None:
-    """Raise if other threads run: Landlock and privileges confine the calling thread only.
-
-    Raises:
-        SandboxError: This process has more than one thread.
-    """
+    """Raise SandboxError if other threads run: some layers confine only the calling thread."""
     with contextlib.suppress(OSError):
         if (count := len(os.listdir("/proc/self/task"))) > 1:
             raise SandboxError(

@@ -26,13 +26,7 @@ FLAGS: Mapping[str, int] = {
 
 
 def unshare(layer: str) -> str:
-    """Move this process into new namespaces.
-
-    Args:
-        layer: A key of `FLAGS`.
-
-    Returns:
-        State for the report.
+    """Move this process into the new namespaces of a layer; return its state for the report.
 
     Raises:
         OSError: Not permitted here (EPERM, ENOSPC, EINVAL).
@@ -61,9 +55,6 @@ def enter_pid_namespace() -> None:
 
     Returns in the inner process only. The outer one keeps no descriptor and ends as the inner
     one ends. Either dies with its parent.
-
-    Raises:
-        OSError: No process could be forked.
     """
     alive, held = os.pipe()
     inner = os.fork()

@@ -62,8 +62,7 @@ class Limits:
     Attributes:
         file_bytes: Largest file (memory files included) a process may write.
         open_files: Descriptors a process may hold.
-        tmp_bytes: Size of the private ``/tmp``, where there is one.
-        shm_bytes: Size of the private ``/dev/shm``, where there is one.
+        tmp_bytes, shm_bytes: Size of the private ``/tmp`` and ``/dev/shm``, where there are any.
     """
 
     file_bytes: int | None = 8 << 30

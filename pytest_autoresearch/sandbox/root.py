@@ -31,10 +31,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def build(policy: Policy, layout: paths.Layout, *, own_proc: bool) -> tuple[str, bool]:
     """Replace the root of this process, which is in a mount namespace of its own.
 
-    Args:
-        policy: What to show.
-        layout: Its readable files.
-        own_proc: Whether this process is in its own process id namespace.
+    With `own_proc` it is in its own process id namespace, too.
 
     Returns:
         State for the report, and whether ``/proc`` shows this namespace only.

@@ -83,11 +83,7 @@ def number(name: str, machine: str = "") -> int | None:
 
 
 def syscall(name: str, *arguments: Any) -> int:
-    """Make a system call by number.
-
-    Raises:
-        OSError: With the kernel's errno; the text names the call.
-    """
+    """Make a system call by number; raise OSError with its name and the kernel's errno."""
     # A variadic C function reads every integer at the width of a register.
     code = number(name)
     if code is None:

@@ -51,8 +51,7 @@ class Audit:
 
     Attributes:
         positions: Number of draws.
-        mean: Estimated mean of (audit - claim) over all scored targets, in nats.
-        se: Standard error of `mean`.
+        mean, se: Estimated mean of (audit - claim) over all scored targets, in nats.
         largest: Largest absolute difference, in nats.
     """
 
@@ -64,13 +63,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class Plan:
-    """Positions drawn for an audit.
-
-    Attributes:
-        sample: Draws from the scored targets.
-        chosen: (m,) numbers of the drawn targets, row * T + position.
-        claims: (m,) nats claimed for them.
-    """
+    """Targets drawn for an audit: their numbers, row * T + position, and the nats claimed."""
 
     sample: Sample
     chosen: Ints

@@ -24,13 +24,7 @@ PROMPT = "def "
 
 @dataclass(frozen=True)
 class Downstream:
-    """Result of the downstream task.
-
-    Attributes:
-        accuracy: Share of contexts whose next token the model ranks first.
-        rows: Number of contexts.
-        sample: Greedy continuation of `PROMPT`.
-    """
+    """Share of contexts whose next token is ranked first, and a continuation of `PROMPT`."""
 
     accuracy: float
     rows: int
@@ -40,19 +34,9 @@ class Downstream:
 def downstream(
     start: Start, dataset: Dataset, *, batch: int = 64, wall_limit_s: float = 300.0
 ) -> Downstream | None:
-    """Run the task in a new scoring process.
+    """Run the task in a new scoring process; return None if the data set has no reserved slice.
 
-    Args:
-        start: Starts a confined process that holds the candidate's model.
-        dataset: Data set with a reserved slice.
-        batch: Rows of one forward pass.
-        wall_limit_s: Wall seconds of the whole task.
-
-    Returns:
-        None if the data set is too small to reserve a slice.
-
-    Raises:
-        CheatDetected, ScoringCrash, ScoringTimeout, LaunchFailed: As in `evaluator.evaluate`.
+    Arguments and exceptions are those of `evaluator.evaluate`.
     """
     reserved = np.asarray(dataset.reserved_tokens())
     length = dataset.seq_len

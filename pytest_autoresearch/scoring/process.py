@@ -116,11 +116,7 @@ class Scorer:
         self._sealed = True
 
     def claims(self, rows: Tokens, batch: int) -> Losses:
-        """Request the loss of every target of `rows`, then kill the child.
-
-        Args:
-            rows: (n, T + 1) tokens.
-            batch: Rows of one forward pass.
+        """Request the loss of every target of (n, T + 1) tokens, then kill the child.
 
         Returns:
             (n, T) claimed nats, unchecked.
@@ -132,26 +128,14 @@ class Scorer:
         return data.read().reshape(n, width - 1)
 
     def audit(self, x: Tokens, positions: list[int], batch: int) -> Losses:
-        """Request one row of logits of each sequence.
-
-        Args:
-            x: (m, T) tokens.
-            positions: m positions, one in each sequence.
-            batch: Sequences of one forward pass.
-
-        Returns:
-            (m, V) logits, untrusted.
-        """
+        """Request the logits at one position of each of m sequences: (m, V), untrusted."""
         self._expose()
         m = len(x)
         request = {"op": "audit", "rows": m, "batch": batch, "positions": positions}
         return self._request(request, x, m * self._vocab_size).read().reshape(m, self._vocab_size)
 
     def logits(self, x: Tokens) -> Losses:
-        """Request all logits of one batch.
-
-        Args:
-            x: (n, length) tokens that are not secret.
+        """Request all logits of a batch of (n, length) tokens that are not secret.
 
         Returns:
             (n, length, V) logits, untrusted; NaN where the child wrote nothing.

@@ -40,13 +40,7 @@ _MIN_EXAMPLES = 4
 
 @dataclass(frozen=True)
 class Row:
-    """A row of training text and the change to it.
-
-    Attributes:
-        start: Offset in the training text.
-        position: First changed token.
-        width: Number of changed tokens.
-    """
+    """A row at an offset of the training text, and the tokens of it that change."""
 
     start: int
     position: int
@@ -59,7 +53,6 @@ class Case:
 
     Attributes:
         length: Tokens of a row.
-        rows: The rows.
         order: Rows of the second batch: ``"same"``, ``"reversed"``, or the first ``"alone"``.
         shift: Added to changed tokens, modulo the vocabulary.
     """

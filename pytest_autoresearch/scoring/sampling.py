@@ -32,19 +32,17 @@ class Sample:
 
     Attributes:
         members: (m,) indices into the population, possibly repeated.
-        weights: (m,) importance of each draw, 1 / (n p); the mean over draws of
-            ``weights * value[members]`` is an unbiased estimate of the population's mean.
+        weights: (m,) importance of each draw, 1 / (n p).
     """
 
     members: Ints
     weights: Floats
 
     def mean(self, values: Floats) -> tuple[float, float]:
-        """Estimate the population's mean from the values of the drawn members.
+        """Estimate the population's mean from the values of the drawn members, without bias.
 
         Returns:
-            The estimate and its standard error, that of independent draws from the mixture; the
-            error of the fixed halves is not larger.
+            The estimate, and a standard error that is at least its own.
         """
         weighted = self.weights * values
         spread = weighted.std(ddof=1) if len(weighted) > 1 else 0.0
@@ -54,8 +52,7 @@ class Sample:
 def mixture(sizes: Floats) -> Floats:
     """Compute each member's probability in one draw: half uniform, half proportional to `sizes`.
 
-    Args:
-        sizes: (n,) sizes, >= 0. If all are zero, every draw is uniform.
+    If all sizes are zero, every draw is uniform.
     """
     uniform = np.full(len(sizes), 1 / len(sizes))
     total = sizes.sum()
@@ -65,13 +62,9 @@ def mixture(sizes: Floats) -> Floats:
 def draw(sizes: Floats, m: int, generator: np.random.Generator) -> Sample:
     """Draw m members with replacement: half of them uniformly, half by size.
 
-    Args:
-        sizes: (n,) sizes, finite and >= 0, not empty.
-        m: Number of draws, even.
-        generator: Source of randomness.
-
     Raises:
-        ValueError: The population or the sample is empty, `m` is odd, or a size is invalid.
+        ValueError: The population or the sample is empty, `m` is odd, or a size is negative or
+            not finite.
     """
     n = len(sizes)
     if n == 0 or m < 2 or m % 2:
@@ -90,7 +83,7 @@ def draw(sizes: Floats, m: int, generator: np.random.Generator) -> Sample:
 
 
 def rounds(tokens: npt.NDArray[Any], seq_len: int) -> Ints:
-    """Assign positions to rounds of requests so that no answer is revealed in advance.
+    """Assign positions to rounds of requests, from 0, so that no answer is revealed in advance.
 
     Auditing the target with number g in the stream reveals the tokens from the start of its row up
     to g - 1. These include the targets of earlier positions of the row, and the first token is the
@@ -99,9 +92,6 @@ def rounds(tokens: npt.NDArray[Any], seq_len: int) -> Ints:
     Args:
         tokens: (m,) numbers of the audited targets in the split's stream (row * T + position + 1).
         seq_len: T, tokens of a row.
-
-    Returns:
-        (m,) round of each, from 0.
     """
     result = np.zeros(len(tokens), np.int64)
     last: dict[int, tuple[int, int]] = {}  # row -> its latest target and that target's round
