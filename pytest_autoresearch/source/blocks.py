@@ -3,7 +3,7 @@
 A proposal file or a model's answer holds a title, a hypothesis and blocks::
 
     Title: halve the batch
-    Hypothesis: more optimiser steps in the same budget
+    Hypothesis: more optimizer steps in the same budget
 
     train.py
     <<<<<<< SEARCH

@@ -10,9 +10,12 @@ import ast
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from ..core.proposal import Edit, EditError
 from ..core.records import CheckNote
+from ..core.text import one_line
+from .edits import apply
 from .fingerprint import UNREADABLE, fingerprint, parse_file
 
 MAX_FILE_BYTES = 200_000
@@ -75,7 +78,8 @@ def parses(before: Files, after: Files) -> tuple[bool, str]:
             except UNREADABLE as error:
                 line = getattr(error, "lineno", None)
                 where = f" line {line}" if line else ""
-                return False, f"{name}{where} does not compile: {str(error) or 'nested too deeply'}"
+                reason = getattr(error, "msg", "") or one_line(error) or "it is nested too deeply"
+                return False, f"{name}{where} does not compile: {reason}"
     return True, ""
 
 
@@ -84,6 +88,20 @@ def changes_something(before: Files, after: Files) -> tuple[bool, str]:
     if fingerprint(before) == fingerprint(after):
         return False, "the edits change nothing that runs"
     return True, ""
+
+
+def apply_checked(files: Files, edits: Sequence[Edit]) -> dict[str, str]:
+    """Apply edits that must leave Python files that compile, and change something.
+
+    Raises:
+        EditError: They do not; the message is meant for their author.
+    """
+    changed = apply(files, edits)
+    for check in (parses, changes_something):
+        ok, detail = check(files, changed)
+        if not ok:
+            raise EditError(detail)
+    return changed
 
 
 def advisory_scan(before: Files, after: Files) -> tuple[bool, str]:

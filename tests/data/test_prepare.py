@@ -493,8 +493,8 @@ def test_training_works_without_the_hidden_modules(library: Dataset, tmp_path: P
         f"import sys\nfor name in {blocked!r}:\n    sys.modules[name] = None\n"
         "import torch, safetensors.torch\n"
         "model = torch.nn.Linear(4, 4)\n"
-        "optimiser = torch.optim.AdamW(model.parameters())\n"
-        "model(torch.ones(2, 4)).sum().backward(); optimiser.step()\n"
+        "optimizer = torch.optim.AdamW(model.parameters())\n"
+        "model(torch.ones(2, 4)).sum().backward(); optimizer.step()\n"
         f"safetensors.torch.save_model(model, {str(tmp_path / 'm')!r})\n"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -36,12 +36,12 @@ def build(vocab_size: int, seq_len: int) -> Any:
 
 
 def train(model: Any, batches: Any) -> None:
-    optimiser = torch.optim.SGD(model.parameters(), lr=100.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=100.0)
     for x, y, _ in batches(8, 16):
         loss = torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten())
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         batches.report(loss=loss.detach())
 
 

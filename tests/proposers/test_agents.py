@@ -159,7 +159,7 @@ def test_example_of_the_documentation_runs(hire: Hire) -> None:
     ("first", "complaint"),
     [
         ("echo 'I have no idea.'", "no SEARCH/REPLACE block"),
-        ("echo 'LR = (' >> train.py", "line 7 would not parse"),
+        ("echo 'LR = (' >> train.py", "line 7 does not compile"),
         ("echo '# tuned' >> train.py", "change nothing that runs"),
     ],
 )

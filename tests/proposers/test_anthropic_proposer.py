@@ -56,15 +56,15 @@ def test_provider_counts_a_prompt_that_may_be_too_long(
 ) -> None:
     wire, claude = serve({"text": GOOD})
     wire.tokens_per_byte = per_byte
-    notes = "a note on optimisers " * 500
+    notes = "a note on optimizers " * 500
     claude.propose(replace(context(), literature=notes))
     assert wire.counted == []  # short enough by the upper estimate
     long = replace(context(), literature=notes, program="# lower it\n" + "brief " * 32_000)
     claude.propose(long)
     [counted] = wire.counted
     assert set(counted) == {"model", "system", "messages"}
-    assert "a note on optimisers" in json.dumps(counted)
-    assert ("a note on optimisers" not in json.dumps(wire.requests[-1])) == dropped
+    assert "a note on optimizers" in json.dumps(counted)
+    assert ("a note on optimizers" not in json.dumps(wire.requests[-1])) == dropped
 
 
 def test_request_is_cached_for_an_hour_and_has_no_removed_parameters(serve) -> None:

@@ -16,9 +16,9 @@ from pytest_autoresearch.core.proposal import (
     ProposerUnavailable,
     Usage,
 )
-from pytest_autoresearch.proposers.llm.repair import REPAIRS, Reply, Turn, check, converse
+from pytest_autoresearch.proposers.llm.repair import REPAIRS, Reply, Turn, converse
 from pytest_autoresearch.source.blocks import parse
-from pytest_autoresearch.source.edits import apply
+from pytest_autoresearch.source.checks import apply_checked
 
 COST = Usage("m", output_tokens=10, requests=1, cost_usd=0.25)
 
@@ -66,7 +66,7 @@ def test_unparsable_edit_is_sent_back(value: str) -> None:
     ask, told = reader(GOOD.replace("LR = 0.03", f"LR = {value}"), GOOD)
     assert converse(ask, context(), "x").title == "raise the rate"
     [(said, answered)] = told[1]
-    assert "would not parse: " in answered
+    assert "does not compile: " in answered
     assert "None" not in answered
     said.encode()
 
@@ -94,7 +94,7 @@ def test_conversation_grows_and_ends_after_two_repairs() -> None:
         ("", "no SEARCH/REPLACE block"),
         (GOOD.replace(">>>>>>> REPLACE", ""), "not closed"),
         (GOOD.replace("train.py\n", "prepare.py\n"), "may not be changed"),
-        (GOOD.replace("LR = 0.03", "LR = ("), "line 2 would not parse"),
+        (GOOD.replace("LR = 0.03", "LR = ("), "line 2 does not compile"),
         (GOOD.replace("0.03", "0.02  # tuned"), "change nothing that runs"),
     ],
 )
@@ -127,8 +127,7 @@ def test_corrupted_answer_changes_no_other_place(data) -> None:
     text = GOOD[:at] + data.draw(st.text("LR=0.2DEPTH \n<>", max_size=6)) + GOOD[at + cut :]
     try:
         parsed = parse(text, "train.py")
-        check({"train.py": SOURCE}, parsed)
+        changed = apply_checked({"train.py": SOURCE}, parsed.edits)["train.py"]
     except EditError:
         return
-    changed = apply({"train.py": SOURCE}, parsed.edits)["train.py"]
     assert changed.endswith("\n\n\ndef train():\n    return LR * DEPTH\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...core.proposal import (
@@ -15,9 +15,7 @@ from ...core.proposal import (
 )
 from ...core.text import one_line
 from ...source.blocks import Parsed, parse
-from ...source.edits import apply
-from ...source.fingerprint import UNREADABLE, fingerprint
-from ...source.fingerprint import parse as parse_program
+from ...source.checks import apply_checked
 from ..memory import remarks
 
 REPAIRS = 2
@@ -69,7 +67,7 @@ def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer:
         try:
             parsed = reply.parsed or parse(text, context.experiment.files[0])
             title = one_line(parsed.title, 100) or title
-            check(context.files, parsed)
+            apply_checked(context.files, parsed.edits)
         except EditError as error:
             complaint = str(error)
         else:
@@ -89,23 +87,3 @@ def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer:
     raise ProposalInvalid(
         f"after {REPAIRS} repairs: {complaint}", title, {"repairs": REPAIRS}
     ).with_usage(spent)
-
-
-def check(files: Mapping[str, str], parsed: Parsed) -> None:
-    """Check that edits apply, parse and change something.
-
-    Raises:
-        EditError: They do not; the message is meant for their author.
-    """
-    changed = apply(files, parsed.edits)
-    for name, text in changed.items():
-        if name.endswith(".py"):
-            try:
-                parse_program(text)
-            except UNREADABLE as error:
-                number = getattr(error, "lineno", None)
-                where = f" line {number}" if number else ""
-                reason = getattr(error, "msg", "") or one_line(error) or "it is nested too deeply"
-                raise EditError(f"{name}{where} would not parse: {reason}") from None
-    if fingerprint(changed) == fingerprint(files):
-        raise EditError("the edits change nothing that runs")
