@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import statistics
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from pytest_autoresearch.core.proposal import (
     ProposerExhausted,
 )
 from pytest_autoresearch.proposers.registry import create
+from pytest_autoresearch.proposers.search.gp import MAX_POINTS, _points
 from pytest_autoresearch.source.brief import FrontMatterError, declared_space
 from pytest_autoresearch.source.edits import apply
 from pytest_autoresearch.source.search_space import find, substitute
@@ -202,6 +205,32 @@ def test_the_model_beats_chance_on_a_smooth_problem() -> None:
     model = statistics.median(best("gp", seed) for seed in range(3))
     chance = statistics.median(best("random", seed) for seed in range(3))
     assert model < chance
+
+
+def test_gp_is_fitted_to_the_newest_and_the_best_attempts() -> None:
+    reads: list[int] = []
+
+    def read(number: int) -> dict[str, str]:
+        reads.append(number)
+        return {"train.py": SOURCE.replace("0.02", f"{0.01 + number / 1e5}")}
+
+    history = [
+        replace(
+            past(number, "", 1.0, {}, 0, gain=0.5 if number == 7 else -number / 1e4),
+            read_files=partial(read, number),
+        )
+        for number in range(1, 3001)
+    ]
+    fitted = [attempt.attempt_id for attempt, _ in _points(history)]
+    half = MAX_POINTS // 2
+    assert fitted == [*range(1, half + 1), *range(3001 - half, 3001)]
+    assert [a.attempt_id for a, _ in _points(history[:half])] == [*range(1, half + 1)]
+    proposer = create("gp", experiment=Experiment(), root=Path())
+    try:
+        assert proposer.propose(context(3001, history)).edits
+    finally:
+        proposer.close()
+    assert len(reads) <= MAX_POINTS
 
 
 def test_recorded_proposals_come_in_order_each_once(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ sampler imports torch and therefore runs in a helper process with one thread.
 
 from __future__ import annotations
 
+import heapq
 import importlib.util
 import json
 import os
@@ -13,10 +14,10 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...core.proposal import Context, Proposal, Proposer, ProposerUnavailable
+from ...core.proposal import Context, PastAttempt, Proposal, Proposer, ProposerUnavailable
 from ...source.search_space import Hyperparameter, Value, values_of
 from .literals import LiteralSearch, Space, proposal_of, ratchet, space, tried
 
@@ -28,6 +29,10 @@ AT_ONCE = 3
 """Parameters changed in one step. With a few dozen runs in so many dimensions, a whole point of the
 sampler is mostly extrapolation, so a few of its coordinates are drawn and the others stay as the
 parent has them (the coordinate perturbation of DYCORS: Regis and Shoemaker, 2013)."""
+
+MAX_POINTS = 128
+"""Attempts that the model is fitted to, half of them the newest and half the best of the others.
+The fit is cubic in their number."""
 
 TRIES = 20
 
@@ -132,26 +137,40 @@ class GaussianProcess(Proposer):
             self._helper = None
 
 
-def _request(context: Context, parameters: Space) -> dict[str, Any]:
-    """Return the helper's request: the search space, and every attempt as a point in it."""
-    file = context.experiment.files[0]
-    points: list[dict[str, Any]] = []
+Point = tuple[PastAttempt, float | None]
+"""An attempt, and its gain over the baseline."""
+
+
+def _points(history: Sequence[PastAttempt]) -> list[Point]:
+    """Return the attempts that the model is fitted to, at most `MAX_POINTS`, oldest first."""
+    points: list[Point] = []
     level = 0.0
-    for attempt in context.history:
+    for attempt in history:
         # paired gains, chained from keep to keep: scores of different seeds differ by more noise
         gain = 0.0 if attempt.verdict == "baseline" else attempt.gain
         total = None if gain is None else level + gain
         if attempt.verdict == "keep" and total is not None:
             level = total
-        if attempt.verdict in ("invalid", "duplicate", "infra", "interrupted"):
-            continue
+        if attempt.verdict not in ("invalid", "duplicate", "infra", "interrupted"):
+            points.append((attempt, total))
+    older, newest = points[: -MAX_POINTS // 2], points[-MAX_POINTS // 2 :]
+    ranked = [(gain, i) for i, (_, gain) in enumerate(older) if gain is not None]
+    best = sorted(i for _, i in heapq.nlargest(MAX_POINTS - len(newest), ranked))
+    return [older[i] for i in best] + newest
+
+
+def _request(context: Context, parameters: Space) -> dict[str, Any]:
+    """Return the helper's request: the search space, and attempts as points in it."""
+    file = context.experiment.files[0]
+    points = []
+    for attempt, gain in _points(context.history):
         values = attempt.meta.get("params") or values_of(
             attempt.read_files().get(file, ""), parameters
         )
         points.append(
             {
                 "values": {name: values.get(name, p.value) for name, p in parameters.items()},
-                "gain": total,
+                "gain": gain,
                 "running": attempt.verdict == "running",
             }
         )
