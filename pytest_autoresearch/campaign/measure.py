@@ -38,42 +38,49 @@ class Measurement:
 
     def measure(self, attempt: WorkingAttempt) -> Trial:
         """Train, score and replicate as the judge asks; a failing candidate raises nothing."""
-        if attempt.refusal is not None:
-            return self._failed(attempt)
-        record = attempt.record
+        record, metric = attempt.record, self.experiment.metric
         if record.state == "done":
-            return Trial(self.experiment.metric, record.id, record.score)
+            return Trial(metric, record.id, record.score)
         if record.kind == "baseline":
             return self._measure_baseline(attempt)
-        champion = self.runner.champion()
-        seed = sorted(champion.scores)[record.number % len(champion.scores)]
-        if not self._smoke(attempt, seed):
-            return self._failed(attempt)
+        try:
+            if attempt.refusal is not None:
+                raise attempt.refusal
+            self._measure_mutation(attempt)
+        except NoScore as refusal:
+            attempt.refusal = refusal
+            return Trial(metric, record.id, None, refusal.verdict, refusal.reason)
+        return Trial(metric, record.id, sum(attempt.scores.values()) / len(attempt.scores))
+
+    def _measure_mutation(self, attempt: WorkingAttempt) -> None:
+        """Fill the attempt's scores.
+
+        Raises:
+            NoScore: It fails, or violates a constraint.
+        """
+        number, champion = attempt.record.number, self.runner.champion()
+        seed = sorted(champion.scores)[number % len(champion.scores)]
+        self._smoke(attempt, seed)
         purpose = Purpose.FIRST
         while True:
             result = self.runner.run(attempt, attempt.files, seed, purpose)
             if result.score is None:
-                return self._failed(attempt, result)
+                raise NoScore(result.verdict, result.reason)
             attempt.scores[seed] = result.score
-            if not self._check_constraints(attempt, result):
-                return self._failed(attempt)
+            self._check_constraints(attempt, result)
             decision = self._decide(attempt)
-            if decision.action == "keep" and not (
-                self._run_checks(attempt)
-                and self._audit(attempt)
-                and _within_bounds(attempt, self._downstream(attempt))
-            ):
-                return self._failed(attempt)
             if decision.action != "replicate":
                 break
             assert decision.seed is not None
             seed, purpose = decision.seed, Purpose.REPLICATE
             if decision.remeasure_champion:
                 seed = self._measure_champion(attempt, seed, CHAMPION_SEEDS - 1)
-        if decision.action != "keep" and record.number % DOWNSTREAM_EVERY == 0:
+        if decision.action == "keep":
+            self._run_checks(attempt)
+            self._audit(attempt)
+            _require(self._downstream(attempt))
+        elif number % DOWNSTREAM_EVERY == 0:
             self._downstream(attempt)
-        mean = sum(attempt.scores.values()) / len(attempt.scores)
-        return Trial(self.experiment.metric, record.id, mean)
 
     def _measure_baseline(self, attempt: WorkingAttempt) -> Trial:
         """Train the unchanged code on one seed of the calibration.
@@ -106,26 +113,24 @@ class Measurement:
                     f"(it reports {reported}); report it, or remove the guard"
                 )
 
-    def _smoke(self, attempt: WorkingAttempt, seed: int) -> bool:
+    def _smoke(self, attempt: WorkingAttempt, seed: int) -> None:
         """Run two steps, a checkpoint and one scored batch, so that broken code costs seconds."""
         if self.experiment.run is not None:
-            return True
+            return
         result = self.runner.run(attempt, attempt.files, seed, Purpose.SMOKE)
         notes = [CheckNote("smoke", result.status == "ok", result.reason, result.total_seconds)]
-        if not notes[0].ok:
-            attempt.refusal = NoScore(result.verdict, result.reason)
-        else:
+        if notes[0].ok:
             notes.append(fits_memory(result.peak_memory_bytes, self._memory_bound()))
-            if not notes[1].ok:
-                attempt.refusal = NoScore("guard", notes[1].detail)
         self.ledger.add_check_notes(attempt.record.id, notes)
-        return attempt.refusal is None
+        if result.verdict:
+            raise NoScore(result.verdict, result.reason)
+        _require(notes)
 
     def _memory_bound(self) -> int | None:
         """Return the memory limit of a run; a GPU's memory is watched during the run instead."""
         return self.runner.memory_bound() if self.runner.device.kind == "cpu" else None
 
-    def _check_constraints(self, attempt: WorkingAttempt, result: Run) -> bool:
+    def _check_constraints(self, attempt: WorkingAttempt, result: Run) -> None:
         """Check a run against the bounds on time, memory and the user's figures."""
         baseline = self.runner.calibration()
         wall = self.facts.budget.kind == "wall"
@@ -135,18 +140,17 @@ class Measurement:
         if len(attempt.scores) > 1:  # of replicates, note only the failures
             notes = [note for note in notes if not note.ok]
         self.ledger.add_check_notes(attempt.record.id, notes)
-        return _within_bounds(attempt, notes)
+        _require(notes)
 
-    def _run_checks(self, attempt: WorkingAttempt) -> bool:
+    def _run_checks(self, attempt: WorkingAttempt) -> None:
         """Run the user's checks in a mutated copy of the whole project."""
         if self.experiment.checks is None:
-            return True
+            return
         result, failure = self._checks(attempt, attempt.files, next(iter(attempt.scores)))
         note = CheckNote("checks", not failure, result.reason, result.total_seconds)
         self.ledger.add_check_notes(attempt.record.id, [note])
         if failure:
-            attempt.refusal = NoScore("guard", failure)
-        return not failure
+            raise NoScore("guard", failure)
 
     def _checks(
         self, attempt: WorkingAttempt, files: Mapping[str, str], seed: int
@@ -159,10 +163,8 @@ class Measurement:
         reason = f"the experiment's checks: {result.reason}"
         return result, f"{reason}\n{output}" if output else reason
 
-    def _audit(self, attempt: WorkingAttempt) -> bool:
+    def _audit(self, attempt: WorkingAttempt) -> None:
         """Audit every replicate's claims again, at more positions, before a keep."""
-        if self.experiment.run is not None:
-            return True
         for run in self.ledger.attempt(attempt.record.id).own_runs:
             if run.checkpoint is None:
                 continue
@@ -170,15 +172,13 @@ class Measurement:
                 attempt, attempt.files, run.seed, Purpose.AUDIT, checkpoint=run.checkpoint
             )
             if result.score is None:
-                attempt.refusal = NoScore(result.verdict, result.reason)
-                return False
-        return True
+                raise NoScore(result.verdict, result.reason)
 
     def _downstream(self, attempt: WorkingAttempt) -> list[CheckNote]:
         """Run the downstream task on the model; return notes on the user's bounds on it."""
         runs = self.ledger.attempt(attempt.record.id).own_runs
         saved = next((run for run in runs if run.checkpoint is not None), None)
-        if self.experiment.run is not None or saved is None:
+        if saved is None:
             return []
         result = self.runner.run(
             attempt, attempt.files, saved.seed, Purpose.DOWNSTREAM, checkpoint=saved.checkpoint
@@ -284,19 +284,12 @@ class Measurement:
             results.append((run.seed, run.score, result))
         return results
 
-    def _failed(self, attempt: WorkingAttempt, result: Run | None = None) -> Trial:
-        if result is not None:
-            attempt.refusal = NoScore(result.verdict, result.reason)
-        refusal = attempt.refusal
-        assert refusal is not None
-        return Trial(
-            self.experiment.metric, attempt.record.id, None, refusal.verdict, refusal.reason
-        )
 
+def _require(notes: Sequence[CheckNote]) -> None:
+    """Check that no bound is broken.
 
-def _within_bounds(attempt: WorkingAttempt, notes: Sequence[CheckNote]) -> bool:
-    """Refuse an attempt that breaks a bound."""
-    broken = [note.detail for note in notes if not note.ok]
-    if broken:
-        attempt.refusal = NoScore("guard", "; ".join(broken))
-    return not broken
+    Raises:
+        NoScore: One is.
+    """
+    if broken := [note.detail for note in notes if not note.ok]:
+        raise NoScore("guard", "; ".join(broken))
