@@ -17,12 +17,12 @@ from typing import Literal, Protocol, TypeVar, cast
 from ..core.text import one_line
 from ..sandbox.limits import candidate_environment
 from ..sandbox.policy import Limits, Mode, Policy
-from ..sandbox.seal import Supervisor
+from ..sandbox.seal import Supervisor, make_files_resident
 from .channel import Channel, PeerGone, PeerTimeout, pair
 from .client import ForkServerClient, LaunchFailed
 from .group import Exit, Group
 from .output import Output
-from .usage import scan_groups
+from .usage import held_files, scan_groups
 
 PRELOAD = (
     "torch._dynamo", "numpy", "torch", "safetensors.torch", "pytest_autoresearch.training.worker",
@@ -167,11 +167,20 @@ class Child:
         The report tells whether this machine enforces it.
 
         Raises:
-            PermissionError: It hides which files it has mapped.
+            PermissionError: It hides which files it has mapped or opened.
         """
-        if self._supervisor is not None:
-            state = self._supervisor.seal(scan_groups([self.pid])[self.pid])
-            self.report = {**self.report, "seal": state}
+        if self._supervisor is None:
+            return
+        self._supervisor.close()
+        self.pause()  # files could be moved between threads and sockets while they are listed
+        try:
+            members = scan_groups([self.pid])[self.pid]
+            held = held_files(members)
+            if held.unreadable or held.under_way:
+                raise PermissionError("files are hidden in a socket or an unreadable process")
+            self.report = {**self.report, "seal": make_files_resident(members)}
+        finally:
+            self.resume()
 
     def send(
         self, message: Mapping[str, object], fds: Sequence[int] = (), timeout_s: float = 10.0

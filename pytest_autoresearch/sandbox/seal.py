@@ -6,13 +6,14 @@ further. Instead it starts with a second filter that reports every call but thos
 a supervisor in the harness (``seccomp_unotify(2)``). The supervisor lets them through while the
 model is loaded; once it stops answering and closes the listener, the kernel refuses them all.
 
-Files mapped or opened before the seal can still be read. The supervisor therefore makes all their
+Files mapped or opened before the seal can still be read. The harness therefore makes all their
 pages resident, so that reading them changes nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -38,6 +39,9 @@ COMPUTING = (
     "recvmsg", "sendmsg", "poll", "ppoll", "select", "pselect6", "close", "write",
 )  # fmt: skip
 
+_READING_FOR_OTHERS = ("sendfile", "splice", "tee", "copy_file_range", "io_submit")
+"""Calls that could begin before the seal and read files after it, as their other end allows."""
+
 _CLONE_THREAD = 0x10000
 _NEW_LISTENER = 1 << 3
 _USER_NOTIF = 0x7FC00000
@@ -45,12 +49,13 @@ _RECEIVE, _ANSWER = 0xC0502100, 0xC0182101
 _NOTIFICATION, _RESPONSE = struct.Struct("=QII64x"), struct.Struct("=QqiI")
 _CONTINUE = 1
 _POLL_MS = 500
-_LETS_THROUGH = "system calls outside of computing are refused"
 
 
 def program(machine: str, *, gpu: bool) -> bytes:
     """Return the BPF program for `machine`; with `gpu`, calls to the device drivers are allowed."""
     code: list[seccomp.Instruction] = [seccomp.LOAD_NUMBER]
+    for name in _READING_FOR_OTHERS:
+        code += seccomp.on(machine, name, seccomp.fail(errno.ENOSYS))
     for name in (*COMPUTING, *(("ioctl",) if gpu else ())):
         code += seccomp.on(machine, name, seccomp.PASS)
     code += seccomp.on(
@@ -99,7 +104,7 @@ def prepare(policy: Policy, report: Report, mode: Mode) -> tuple[dict[str, str],
 
 
 class Supervisor:
-    """Lets the calls of one process group through until `seal`.
+    """Lets the calls of one process group through until `close`.
 
     Args:
         listener: Descriptor of `open_listener`; the supervisor owns it from now on.
@@ -111,24 +116,6 @@ class Supervisor:
         self._wake, self._woken = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._serve, name="seal", daemon=True)
         self._thread.start()
-
-    def seal(self, pids: Iterable[int]) -> str:
-        """Refuse every further call, then make the files of processes `pids` resident; idempotent.
-
-        Returns:
-            State for the report.
-
-        Raises:
-            PermissionError: One of them hides which files it has mapped.
-        """
-        self.close()
-        files: set[str] = set()
-        for pid in pids:
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-                files |= _files(pid)
-        for path in files:
-            _make_resident(path)
-        return f"ok: {_LETS_THROUGH}, {len(files)} files resident"
 
     def close(self) -> None:
         """Refuse every further call; idempotent."""
@@ -159,6 +146,24 @@ class Supervisor:
             fcntl.ioctl(self._listener, _RECEIVE, notification)
             call = _NOTIFICATION.unpack(notification)[0]
             fcntl.ioctl(self._listener, _ANSWER, _RESPONSE.pack(call, 0, 0, _CONTINUE))
+
+
+def make_files_resident(pids: Iterable[int]) -> str:
+    """Read all files that processes `pids`, sealed and paused, have mapped or opened.
+
+    Returns:
+        State for the report.
+
+    Raises:
+        PermissionError: One of them hides its files.
+    """
+    files: set[str] = set()
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            files |= _files(pid)
+    for path in files:
+        _make_resident(path)
+    return f"ok: only computing is allowed, {len(files)} files resident"
 
 
 def _files(pid: int) -> set[str]:

@@ -306,6 +306,8 @@ def _layer(reason: str, evidence: Mapping[str, object]) -> str:
         return "properties"
     if "mismatches" in evidence:
         return "audit"
+    if "hides which files" in reason:
+        return "seal"
     return "protocol" if "protocol" in reason or "message when one" in reason else ""
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from attacks.arena import Arena
-from sandbox.test_seccomp import ALLOWED, run
+from sandbox.test_seccomp import ALLOWED, describe, run
 
 from pytest_autoresearch.forkserver.launch import Child
 from pytest_autoresearch.sandbox import Policy, launch, syscalls
 from pytest_autoresearch.sandbox.seal import COMPUTING, program
+from pytest_autoresearch.scoring import CheatDetected
 from pytest_autoresearch.scoring.process import Allowance, Scorer
 
 pytest_plugins = ("attacks.fixtures",)
@@ -149,6 +150,26 @@ def test_confined_process_can_neither_see_nor_evict_cached_pages(tmp_path: Path)
     assert resident(path) == PAGES
 
 
+HIDES_A_FILE = """
+import array, os, socket
+from honest import build, train, logits
+here, there = socket.socketpair()
+file = os.open(__file__, os.O_RDONLY)
+here.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]).tobytes())])
+os.close(file)
+"""
+
+
+def test_file_that_is_hidden_in_a_socket_prevents_the_seal(arena: Arena) -> None:
+    rows = arena.dataset.rows("train")[:4]
+    start = arena.start({"train.py": HIDES_A_FILE.encode()}, "hides")
+    with (
+        scorer(arena, start) as (process, _),
+        pytest.raises(CheatDetected, match="hides which files"),
+    ):
+        process.seal(rows, 4)
+
+
 def evict(path: Path) -> None:
     """Drop the pages of a file from the page cache."""
     fd = os.open(path, os.O_RDONLY)
@@ -175,6 +196,8 @@ def test_filter_allows_what_computing_needs_and_reports_the_rest(machine: str) -
         return None if number is None else run(code, 0, number, *arguments)
 
     assert {verdict(name) for name in COMPUTING} <= {ALLOWED, None}
+    for name in ("sendfile", "splice", "copy_file_range"):
+        assert describe(verdict(name) or 0) == "ENOSYS"
     for name in ("openat", "fadvise64", "preadv2", "readahead", "socket", "ioctl", "kill"):
         assert verdict(name) == NOTIFIED
     assert verdict("ioctl", gpu=True) == ALLOWED
