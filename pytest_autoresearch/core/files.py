@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -60,18 +60,17 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str | Iterable[bytes]) -> None:
     """Replace `path` by `content` in one step; a crash at any time leaves the old file whole.
 
     Raises:
         OSError: The disk is full or the folder is not writable; the old file is unchanged.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    if path.exists() and not path.is_file():  # /dev/null must not become a file
-        path.write_bytes(data)
-        return
-    with replacing(path) as file:
-        file.write(data)
+    parts = [data] if isinstance(data, bytes) else data
+    special = path.exists() and not path.is_file()  # /dev/null must not become a file
+    with path.open("wb") if special else replacing(path) as file:
+        file.writelines(parts)
 
 
 @contextmanager

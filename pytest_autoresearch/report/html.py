@@ -11,11 +11,12 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..core.files import write_atomic
@@ -26,9 +27,6 @@ from ..ledger.store import Ledger
 from . import compare
 from .junit import versions
 from .views import Report
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 RELOAD_S = 15
 """Seconds between two reloads of a running campaign's page."""
@@ -67,7 +65,7 @@ def write(
     Raises:
         OSError: It cannot be written; the ledger still holds everything.
     """
-    write_atomic(path, render(attempts, champions, facts, live=live))
+    write_atomic(path, (part.encode() for part in render(attempts, champions, facts, live=live)))
 
 
 def render(
@@ -76,8 +74,8 @@ def render(
     facts: Mapping[str, Any],
     *,
     live: bool,
-) -> str:
-    """Return the whole page.
+) -> Iterator[str]:
+    """Yield the page in parts, since that of 10,000 attempts takes 100 MB as a whole.
 
     Args:
         attempts: Every attempt, oldest first.
@@ -89,7 +87,7 @@ def render(
     page = (
         _environment()
         .get_template("report.html.j2")
-        .render(
+        .stream(
             report=Report(attempts, champions, facts, live),
             compare=compare,
             live=live,
@@ -102,13 +100,12 @@ def render(
             ),
         )
     )
-    return harmless(page, "\n\t")
+    page.enable_buffering(500)
+    return (harmless(part, "\n\t") for part in page)
 
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     environment = Environment(
         loader=PackageLoader(__package__ or "", "templates"),
         autoescape=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -107,9 +107,9 @@ class Table:
         self._by_id = {attempt.id: attempt for attempt in attempts}
         self._champion_attempts = {champion.attempt_id for champion in champions}
 
-    def rows(self) -> list[Row]:
-        """Return the row of every attempt."""
-        return [self._row(attempt) for attempt in self.attempts]
+    def rows(self) -> Iterator[Row]:
+        """Yield the row of every attempt."""
+        return map(self._row, self.attempts)
 
     def _row(self, attempt: Attempt) -> Row:
         # a keep's diff has the discards that it was built on

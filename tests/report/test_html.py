@@ -62,8 +62,12 @@ class Page(HTMLParser):
         return [e for e in self.elements if all(e[1].get(k) == v for k, v in wanted.items())]
 
 
+def render(attempts, champions, facts, live: bool) -> str:
+    return "".join(html.render(attempts, champions, facts, live=live))
+
+
 def page(attempts=ATTEMPTS, champions=(BASE, KEPT), live=False, **facts) -> Page:
-    return Page(html.render(attempts, champions, {"tag": "demo", **facts}, live=live))
+    return Page(render(attempts, champions, {"tag": "demo", **facts}, live=live))
 
 
 def test_report_of_a_real_campaign_shows_every_attempt_with_its_diff(project):
@@ -158,7 +162,7 @@ def test_live_page_reloads_and_shows_attempts_in_flight():
     ids=["nothing", "baseline-runs", "baseline-only", "interrupted"],
 )
 def test_page_renders_at_every_stage_of_a_campaign(attempts, champions):
-    shown = Page(html.render(attempts, champions, {}, live=True))
+    shown = Page(render(attempts, champions, {}, live=True))
     assert len(shown.having(scope="row")) >= len(attempts)
     assert "What was gained" in shown.text
 
@@ -253,7 +257,7 @@ def test_candidate_text_is_never_markup(title, why, code, log, reason, proposer,
     hostile = replace(hostile, name=title, state="running")
     status = [{**STATUS, "attempt": title, "title": why, "purpose": note, "phase": model}]
     facts = {"tag": "demo", "sessions": [session], "status": status}
-    rendered = html.render(attempts, champions, facts, live=True)
+    rendered = render(attempts, champions, facts, live=True)
     rendered.encode("utf-8")
     shown, plain = Page(rendered), page(live=True)
     allowed = {tag for tag, _ in plain.elements}
@@ -314,7 +318,7 @@ def _crowd(n: int, log: str) -> list[Attempt]:
 
 
 def _size(attempts) -> int:
-    return len(html.render(attempts, (BASE,), {}, live=False).encode())
+    return len(render(attempts, (BASE,), {}, live=False).encode())
 
 
 def test_page_size_does_not_depend_on_the_length_of_logs():
@@ -450,8 +454,14 @@ def test_page_renders_for_any_scores(outcomes, direction):
         if verdict == "keep":
             champions.append(Champion(len(champions) + 1, number, "b", {1: score or 0.0}, number))
     metric = {"name": "m", "direction": direction, "unit": ""}
-    rendered = html.render(attempts, champions, {"campaign": {"metric": metric}}, live=False)
+    rendered = render(attempts, champions, {"campaign": {"metric": metric}}, live=False)
     assert not re.search(r'="[^"]*\b(nan|inf)\b', rendered)
+
+
+def test_page_is_made_in_parts():
+    attempts = [attempt(i) for i in range(1, 300)]
+    parts = list(html.render(attempts, (BASE,), {}, live=False))
+    assert max(map(len, parts)) < len("".join(parts)) / 4
 
 
 def test_failed_write_keeps_the_old_page(tmp_path: Path):
@@ -484,7 +494,7 @@ def test_changed_brief_is_shown_at_its_first_attempt() -> None:
         )
         for n, brief in enumerate(briefs, 1)
     ]  # fmt: skip
-    text = Page(html.render(attempts, (), {}, live=False)).text
+    text = Page(render(attempts, (), {}, live=False)).text
     assert "aaaa1111 from mutation-0001; bbbb2222 from mutation-0003" in text
     assert text.count("First attempt with the changed program.md (bbbb2222).") == 1
     assert text.count("First attempt with") == 1

@@ -66,8 +66,10 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def render(ledger: Ledger, **changes) -> bytes:
-    return junit.render(
-        ledger.attempts(), METRIC, {"campaign": "demo"}, champions=ledger.champions(), **changes
+    champions = ledger.champions()
+    facts = {"campaign": "demo"}
+    return b"".join(
+        junit.render(ledger.attempts(), METRIC, facts, champions=champions, **changes)
     )
 
 
@@ -141,6 +143,29 @@ def test_attempts_of_earlier_sessions_are_marked(ledger: Ledger) -> None:
     assert "in flight" in data.decode()
 
 
+def test_only_this_sessions_faults_are_errors(ledger: Ledger) -> None:
+    for number, state in enumerate(("interrupted", "infra"), 2):
+        ledger.abandon_attempt(made_up.start(ledger, 1, "mutation", number), state, "cut off")
+    ledger.end_session(1, 2)
+    later = ledger.begin_session(driver="later")
+    ledger.abandon_attempt(made_up.start(ledger, later, "mutation", 4), "infra", "no disk")
+    suite = ElementTree.fromstring(render(ledger, first_session=later))[0]
+    assert (suite.get("errors"), suite.get("skipped")) == ("1", "2")
+    results = {c.get("name"): next(x for x in c if x.tag != "properties") for c in suite[1:]}
+    assert results["mutation-2"].tag == results["mutation-3"].tag == "skipped"
+    assert results["mutation-2"].get("message") == "interrupted: cut off"
+    assert (results["mutation-4"].tag, results["mutation-4"].get("message")) == (
+        "error", "infra: no disk",
+    )  # fmt: skip
+
+
+def test_log_is_made_in_parts(ledger: Ledger) -> None:
+    attempts = ledger.attempts() * 100
+    parts = list(junit.render(attempts, METRIC, {}))
+    assert len(parts) == len(attempts) + 2
+    assert len(list(ElementTree.fromstring(b"".join(parts)).iter("testcase"))) == len(attempts)
+
+
 def test_junitparser_reads_it(ledger: Ledger, tmp_path: Path) -> None:
     path = tmp_path / "log.xml"
     junit.write(path, ledger.attempts(), METRIC, {}, champions=ledger.champions())
@@ -201,6 +226,26 @@ def test_log_is_written_where_pytest_would_write_it(
     assert "failed" not in result.stdout.str()  # the file existed while the campaign ran
     assert "mutation-0001" in project.cases("home/a/log.xml")
     assert not (project.path / "~").exists()
+
+
+COPY = """
+import pathlib, pytest
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish():
+    pathlib.Path("before-confirmation.xml").write_bytes(pathlib.Path("log.xml").read_bytes())
+"""
+
+
+def test_log_of_all_sessions_is_on_disk_before_champions_are_confirmed(project: Project) -> None:
+    project.write("late.py", COPY)
+    project.pytester.syspathinsert()
+    project.propose(1.5, 0.9)
+    options = ("--iterations=1", "--autoresearch-confirm=0", "--junitxml=log.xml", "-p", "late")
+    for _ in range(2):
+        assert project.run(*options).ret == 0
+    cases = project.cases("before-confirmation.xml")
+    assert {"baseline-1", "mutation-0001", "mutation-0002"} <= set(cases)
 
 
 def test_campaign_runs_without_the_junitxml_and_skipping_plugins(project: Project) -> None:
