@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core.experiment import Experiment
 from ..core.proposal import Proposer
+from ..data.dataset import Dataset, DatasetError
 from ..ledger.spend import CostBudget
 from ..proposers.draft import WithNotes
 from ..proposers.llm.forecast import first_context, forecast
@@ -71,10 +72,20 @@ class Researcher:
                 chosen.control,
                 CostBudget(self.ledger, chosen.max_cost),
                 chosen.sandbox,
+                self._hidden(),
                 chosen.price,
             ),
         )
         return WithNotes(proposer, self._notebook, self._library) if self.slow else proposer
+
+    def _hidden(self) -> tuple[str, ...]:
+        """Return the files with validation and holdout text, for agents as for candidates."""
+        if self.experiment.data is None:
+            return ()
+        with contextlib.suppress(DatasetError):  # a command's own data, or named by the preflight
+            dataset = Dataset.open(self.root / self.experiment.data)
+            return tuple(map(str, dataset.hidden_paths()))
+        return ()
 
     @cached_property
     def _notebook(self) -> Notebook:

@@ -47,6 +47,7 @@ class Settings:
         control: Every how many attempts the search proposes instead; 0: never.
         cost_budget: The campaign's money, or None.
         sandbox: Mode of confinement of an agent.
+        hide: Files with validation and holdout text, which an agent may not read.
         rates: Dollars per million tokens of input and output that replace the list price.
     """
 
@@ -56,6 +57,7 @@ class Settings:
     control: int = 0
     cost_budget: CostBudget | None = None
     sandbox: Mode = "auto"
+    hide: tuple[str, ...] = ()
     rates: tuple[float, float] | None = None
 
 
@@ -73,7 +75,7 @@ def with_settings(proposer: Proposer, settings: Settings) -> Proposer:
     """Apply settings to a language model or agent, and add a control arm if one is wanted."""
     if not proposer.slow:
         return proposer
-    for name in ("model", "effort", "client", "cost_budget", "sandbox", "rates"):
+    for name in ("model", "effort", "client", "cost_budget", "sandbox", "hide", "rates"):
         if (value := getattr(settings, name)) is not None and hasattr(proposer, name):
             setattr(proposer, name, value)
     if settings.control < 2:

@@ -232,7 +232,8 @@ class _Secrets:
     Args:
         hidden: Real paths.
         strict: Whether texts are hidden; then the standard libraries of other Python
-            installations, which hold the same texts, are hidden too.
+            installations, which hold the same texts, are hidden too, unless `hidden` lists files
+            in them.
     """
 
     def __init__(self, hidden: frozenset[str], strict: bool) -> None:
@@ -255,6 +256,7 @@ class _Secrets:
             self._strict
             and folder not in self._own
             and any(marks <= names for marks in _LIBRARY_MARKS)
+            and not any(within(path, folder) for path in self._paths)
         )
 
     def folder(self, path: str, name: str) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable
@@ -13,9 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.prepare import SETTINGS, load_prepare, write_texts
 from support.project import Project, git
 
 from pytest_autoresearch import Experiment
+from pytest_autoresearch.campaign.facts import SessionSettings
+from pytest_autoresearch.campaign.researcher import Researcher
 from pytest_autoresearch.core.proposal import (
     Context,
     PastAttempt,
@@ -289,6 +293,49 @@ print("Title: found", *found)
     assert hire(python(script)).propose(context()).title == "found"
     shown = hire(python(script), words="read:notes").propose(context())
     assert shown.title == f"found {places[-1]}"
+
+
+@confined
+@pytest.mark.parametrize("interpreter", dict.fromkeys([sys.executable, "/usr/bin/python3"]))
+def test_agent_cannot_read_modules_that_hold_validation_text(
+    hire: Hire, tmp_path: Path, interpreter: str
+) -> None:
+    if not os.path.exists(interpreter):
+        pytest.skip(f"there is no {interpreter}")
+    source, manifest = write_texts(tmp_path / "source"), tmp_path / "data" / "manifest.json"
+    arguments = ["--corpus", str(source), "--out", str(manifest.parent), *SETTINGS]
+    assert load_prepare().main(arguments) == 0
+    hidden = {
+        "python": sys.version.split()[0],
+        "hidden_sources": ["trace.py", "json/tool.py"],
+    }
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | hidden))
+    script = f"""#!{interpreter}
+import glob, json, os, sys, sysconfig
+own = sysconfig.get_path("stdlib")
+folders = {{own, {sysconfig.get_path("stdlib")!r}, *glob.glob("/usr/lib/python3*")}}
+readable = []
+for folder in sorted(folders):
+    for pattern in ("trace.py", "json/tool.py", "__pycache__/trace.*", "json/__pycache__/tool.*"):
+        for path in glob.glob(os.path.join(folder, pattern)):
+            try:
+                if open(path, "rb").read():
+                    readable.append(path)
+            except OSError:
+                pass
+open("train.py", "a").write("DEPTH = 3\\n")
+print("Title: readable", *readable, "and", os.path.isfile(os.path.join(own, "wave.py")))
+"""
+    agent = hire(script)
+    assert "trace.py" in agent.propose(context()).title
+    researcher = Researcher(
+        tmp_path,
+        tmp_path / "ledger.sqlite",
+        SessionSettings(proposer="command:./desk/agent"),
+        Experiment(data=Path("data")),
+        say=print,
+    )
+    assert researcher.proposer().propose(context()).title == "readable and True"
 
 
 # Agents that do not end

@@ -46,7 +46,15 @@ from ..llm.prompt import Prompt, compose
 from ..llm.provider import REFUSALS
 from ..llm.repair import Reply, Turn, converse
 from .recipes import RECIPES, AgentReply, AgentRequest, Key, Recipe, read_any
-from .workspace import changes, fill, installation, interpreters, read_text, workspace
+from .workspace import (
+    changes,
+    fill,
+    installation,
+    interpreters,
+    read_text,
+    with_other_libraries,
+    workspace,
+)
 
 DEADLINE_S = 1200.0
 """Seconds for one proposal, repairs included."""
@@ -106,6 +114,7 @@ class AgentProposer(Proposer):
         model, effort: Options of the user, or None.
         passed: Environment variables passed on, besides the recipe's one key.
         read: Further files and folders that the agent may read.
+        hide: Files with validation and holdout text, which it may not read.
         cost_budget: The campaign's money, or None.
         sandbox: Mode of confinement.
         deadline_s: Seconds for one proposal.
@@ -118,6 +127,7 @@ class AgentProposer(Proposer):
     effort: str | None = None
     passed: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    hide: tuple[str, ...] = ()
     cost_budget: CostBudget | None = None
     sandbox: Mode = "auto"
     deadline_s: float = DEADLINE_S
@@ -276,6 +286,7 @@ class AgentProposer(Proposer):
         return Policy(
             read=(*installation(program), *certificates, *self.read),
             write=(str(copy), str(home)),
+            hide=with_other_libraries(self.hide, program),
             network=True,
             env=candidate_environment(str(home), threads=None, extra=extra),
             cwd=str(copy),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
+import sysconfig
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...core.files import temporary_folder
@@ -168,6 +170,18 @@ def _shebang(program: str) -> list[str]:
         interpreter = shutil.which(names[0]) if names else None
         return [words[0], interpreter] if interpreter else [words[0]]
     return words[:1]
+
+
+def with_other_libraries(hide: Sequence[str], program: str) -> tuple[str, ...]:
+    """Return `hide`, and the same modules of the Python libraries that a program runs with."""
+    own = sysconfig.get_path("stdlib")
+    names = [os.path.relpath(p, own) for p in hide if p.startswith(f"{own}/") and p.endswith(".py")]
+    libraries = {
+        os.path.join(os.path.dirname(folder), "lib", name)
+        for folder, name in map(os.path.split, installation(program))
+        if re.fullmatch(r"python3\.\d+t?", name)
+    }
+    return (*hide, *(os.path.join(library, name) for library in libraries for name in names))
 
 
 def interpreters(program: str) -> list[str]:
