@@ -179,7 +179,7 @@ def test_equal_budget_counts_tokens_and_prints_it(
     ("variable", "value", "expected"),
     [
         ("AUTORESEARCH_BUDGET", "soon", "'soon' is not a budget"),
-        ("AUTORESEARCH_BUDGET", "100tok", "budget of 100;"),
+        ("AUTORESEARCH_BUDGET", "100tok", "a batch may hold 100;"),
         ("AUTORESEARCH_SEED", "x", "AUTORESEARCH_SEED=x is not a whole number"),
         ("AUTORESEARCH_DATA", "/nowhere", "no data set in /nowhere; run: python prepare.py"),
     ],
