@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from ..core.errors import InfrastructureFailure
@@ -50,7 +51,7 @@ class Measurement:
         except NoScore as refusal:
             attempt.refusal = refusal
             return Trial(metric, record.id, None, refusal.verdict, refusal.reason)
-        return Trial(metric, record.id, sum(attempt.scores.values()) / len(attempt.scores))
+        return Trial(metric, record.id, fmean(attempt.scores.values()))  # as the judge's mean
 
     def _measure_mutation(self, attempt: WorkingAttempt) -> None:
         """Fill the attempt's scores.
