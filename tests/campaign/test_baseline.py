@@ -88,13 +88,15 @@ def full_disk(process: subprocess.Popen[str], ledger: Path) -> Iterator[None]:
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("broken", [locked, full_disk])
+@pytest.mark.parametrize(
+    ("broken", "workers"), [(locked, ()), (locked, ("-n2",)), (full_disk, ())]
+)
 def test_a_baseline_whose_end_could_not_be_recorded_is_measured_again(
-    make_project: Callable[..., Project], broken: Callable
+    make_project: Callable[..., Project], broken: Callable, workers: tuple[str, ...]
 ) -> None:
     project = make_project(train=SLOW)
     project.propose(0.5)
-    with session(project, "--iterations=1") as process:
+    with session(project, "--iterations=1", *workers) as process:
         until_baseline_runs(project)
         with broken(process, project.path / ".autoresearch/main/ledger.sqlite"):
             line = until_printed(process, "baseline-1")
