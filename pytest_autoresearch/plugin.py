@@ -44,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     plugins = config.pluginmanager
     plugins.register(fixtures, "autoresearch-fixtures")
     plugins.register(session, "autoresearch-session")
+    plugins.register(session.attempts, "autoresearch-attempts")
     if session.is_driver:
         plugins.register(DriverHooks(session), "autoresearch-driver")
     if session.is_driver and plugins.hasplugin("xdist"):
@@ -83,7 +84,7 @@ class XdistHooks:
 
     def pytest_configure_node(self, node: Any) -> None:
         """Send the plan to a worker; a replacement gets the same, so numbers never shift."""
-        node.workerinput["autoresearch"] = self.session.for_worker()
+        node.workerinput["autoresearch"] = self.session.plan.to_json()
 
 
 class HtmlHooks:

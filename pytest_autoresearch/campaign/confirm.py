@@ -8,8 +8,7 @@ run, no prompt and no live page has shown.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..core.records import Confirmation, Gain, Survival
@@ -142,17 +141,3 @@ def _runs(campaign: Campaign, champion: Champion) -> list[Run]:
 
 def _scores(runs: Sequence[Run], purpose: Purpose) -> dict[int, float]:
     return {t.seed: t.score for t in runs if t.purpose == purpose and t.score is not None}
-
-
-@contextmanager
-def tolerate_failure(say: Say) -> Iterator[None]:
-    """Report a failed confirmation in one line, so that the session's results stay usable."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        reason = str(error) or type(error).__name__
-        if isinstance(error, KeyboardInterrupt):
-            reason = "interrupted"
-        say(
-            f"confirmation not finished: {reason}; go on with: python -m pytest_autoresearch verify"
-        )

@@ -194,6 +194,11 @@ class Ledger(ProposalStore):
         used = {row["number"] for row in rows}
         return [number for number in range(1, max(used, default=0)) if number not in used]
 
+    def measured(self, kind: str) -> set[int]:
+        """Return the numbers of the attempts of `kind` that have a score."""
+        sql = "SELECT number FROM attempts WHERE kind = ? AND score IS NOT NULL"
+        return {row["number"] for row in self._rows(sql, kind)}
+
     def start_attempt(
         self, *, session_id: int, worker: str, name: str, kind: str, number: int
     ) -> Attempt:

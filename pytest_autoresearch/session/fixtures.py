@@ -19,16 +19,16 @@ def experiment(request: pytest.FixtureRequest) -> Experiment:
 @pytest.fixture
 def proposal(request: pytest.FixtureRequest, experiment: Experiment) -> WorkingAttempt:
     """Return the attempt with its mutation, newly proposed or requeued."""
-    return request.config.stash[SESSION].propose(request.node)
+    return request.config.stash[SESSION].attempts.propose(request.node)
 
 
 @pytest.fixture
 def trial(request: pytest.FixtureRequest, proposal: WorkingAttempt) -> Trial:
     """Train and score the mutation; never raise for the candidate's faults."""
-    return request.config.stash[SESSION].train(request.node, proposal)
+    return request.config.stash[SESSION].attempts.train(request.node, proposal)
 
 
 @pytest.fixture
 def best(request: pytest.FixtureRequest, trial: Trial) -> Score:
     """Return the score to beat, by the verdict rule and the present champion."""
-    return request.config.stash[SESSION].bar(request.node)
+    return request.config.stash[SESSION].attempts.bar(request.node)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,7 @@ from ..campaign.project import check_data_identity, default_tag
 from ..core.errors import UsageError
 from ..core.experiment import Budget, Experiment
 from ..ledger.git import Repository, RepositoryError
-from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
+from ..ledger.store import Ledger, LedgerUnavailable
 from ..options import MAX_ATTEMPTS, Options
 from ..training.devices import default_budget, visible_gpus
 
@@ -69,54 +71,77 @@ class Plan:
 def make(
     config: pytest.Config, options: Options, experiment: Experiment, repository: Repository
 ) -> Plan:
-    """Plan the session of a new or a resumed campaign.
+    """Plan the session of a new or a resumed campaign; writes nothing.
 
     A resumed campaign keeps its own facts; options that contradict them are refused.
 
     Raises:
         UsageError: With the remedy, before anything is spent.
     """
-    root, dry = config.rootpath, config.option.collectonly or config.option.setupplan
+    root = config.rootpath
     tag = options.tag or default_tag(repository)
-    facts = CampaignFacts(
-        base_commit=repository.head(),
-        budget=Budget.parse(str(_budget(options, experiment))),
-        calibrate=options.calibrate,
-        seed=options.seed,
-        metric=experiment.metric,
-        files=tuple(experiment.files),
-    )
-    measured: set[int] = set()
-    unused: list[int] = []
-    first = 1
-    if not dry or Ledger.exists(root, tag):
-        try:
-            ledger = Ledger.open(root, tag)
-            repository.check_branch(tag, [champion.commit for champion in ledger.champions()])
-            facts = _resume(ledger, facts, options, tag, dry)
-            facts.check_comparable(experiment, tag)
-            check_data_identity(root, experiment, ledger, tag, record=not dry)
-            measured = {
-                attempt.number
-                for attempt in ledger.attempts()
-                if attempt.kind == "baseline" and attempt.score is not None
-            }
-            first = ledger.next_number("mutation")
-            unused = ledger.unused_numbers("mutation")
-        except (CampaignBusy, LedgerUnavailable, RepositoryError) as error:
-            raise UsageError(str(error)) from None
-    return Plan(
+    plan = Plan(
         tag=tag,
         program=experiment.program,
         driver=secrets.token_hex(8),
-        facts=facts,
-        baselines=tuple(n for n in range(1, facts.calibrate + 1) if n not in measured),
-        unused=tuple(unused),
-        first=first,
+        facts=CampaignFacts(
+            base_commit=repository.head(),
+            budget=Budget.parse(str(_budget(options, experiment))),
+            calibrate=options.calibrate,
+            seed=options.seed,
+            metric=experiment.metric,
+            files=tuple(experiment.files),
+        ),
+        baselines=tuple(range(1, options.calibrate + 1)),
+        unused=(),
+        first=1,
         attempts=options.iterations or MAX_ATTEMPTS,
         deadline=clock() + options.deadline if options.deadline else None,
         concurrency=max(1, len(getattr(config.option, "tx", None) or ())),
     )
+    try:
+        if not Ledger.exists(root, tag):
+            repository.check_branch(tag, ())
+            return plan
+        with closing(Ledger.open(root, tag)) as ledger:
+            repository.check_branch(tag, [champion.commit for champion in ledger.champions()])
+            stored = CampaignFacts.load(ledger)
+            if stored is not None:
+                _check_budget(options, stored, tag)
+                stored.check_comparable(experiment, tag)
+                plan = replace(plan, facts=stored)
+            check_data_identity(root, experiment, ledger, tag)
+            return _numbered(plan, ledger)
+    except (LedgerUnavailable, RepositoryError) as error:
+        raise UsageError(str(error)) from None
+
+
+def settle(plan: Plan, root: Path, experiment: Experiment, ledger: Ledger) -> Plan:
+    """Return the plan with the numbers that the locked campaign has, and record its facts.
+
+    Another session may have worked on the campaign since `make`.
+
+    Raises:
+        UsageError: The campaign or its data is not the one that was planned for.
+    """
+    stored = CampaignFacts.load(ledger)
+    if stored is None:
+        ledger.set_meta("campaign", plan.facts.to_json())
+    elif replace(stored, started=plan.facts.started) == plan.facts:
+        plan = replace(plan, facts=stored)
+    else:
+        raise UsageError(f"campaign {plan.tag!r} was just started by another session; run again")
+    check_data_identity(root, experiment, ledger, plan.tag, record=True)
+    return _numbered(plan, ledger)
+
+
+def _numbered(plan: Plan, ledger: Ledger) -> Plan:
+    """Return the plan without measured baselines, its mutations numbered from the next one."""
+    measured = ledger.measured("baseline")
+    numbers = range(1, plan.facts.calibrate + 1)
+    baselines = tuple(number for number in numbers if number not in measured)
+    first, unused = ledger.next_number("mutation"), tuple(ledger.unused_numbers("mutation"))
+    return replace(plan, baselines=baselines, first=first, unused=unused)
 
 
 def _budget(options: Options, experiment: Experiment) -> Budget:
@@ -127,19 +152,10 @@ def _budget(options: Options, experiment: Experiment) -> Budget:
     return budget
 
 
-def _resume(
-    ledger: Ledger, facts: CampaignFacts, options: Options, tag: str, dry: bool
-) -> CampaignFacts:
-    """Return the stored facts of the campaign; store `facts` if it is new."""
-    stored = CampaignFacts.load(ledger)
-    if stored is None:
-        if not dry:
-            ledger.set_meta("campaign", facts.to_json())
-        return facts
+def _check_budget(options: Options, stored: CampaignFacts, tag: str) -> None:
     if options.budget is not None and str(options.budget) != str(stored.budget):
         raise UsageError(
             f"--autoresearch-budget={options.budget}: campaign {tag!r} measures with "
             f"{stored.budget}, and scores under different budgets cannot be compared; leave the "
             "option out, or give another --autoresearch-tag"
         )
-    return stored

@@ -77,6 +77,21 @@ def junit_log(config: pytest.Config) -> Path | None:
     return Path(os.path.abspath(expanded(given))) if given else None
 
 
+def replace_junit_writer(config: pytest.Config) -> None:
+    """Unregister pytest's own writer, whose file would lack the attempts of earlier sessions.
+
+    It writes in its ``pytest_sessionfinish``, before champions are confirmed, and on a full disk
+    would leave nothing.
+    """
+    if junit_log(config) is None:
+        return
+    from _pytest.junitxml import xml_key  # absent with -p no:junitxml
+
+    writer = config.stash[xml_key]
+    del config.stash[xml_key]
+    config.pluginmanager.unregister(writer)
+
+
 def check_outputs(config: pytest.Config, options: Options) -> None:
     """Check that every requested output file can be written.
 

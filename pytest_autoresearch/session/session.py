@@ -7,33 +7,26 @@ import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ..campaign.attempt import WorkingAttempt
+from ..campaign.ablate import ablate
+from ..campaign.confirm import confirm
 from ..campaign.facts import SessionSettings
-from ..campaign.loop import Campaign
 from ..campaign.open import CampaignResources
-from ..campaign.pause import PastDeadline, PauseControl
-from ..core.errors import BaselineFailed
+from ..campaign.pause import PauseControl
 from ..core.experiment import Experiment
-from ..core.outcome import NoScore, Score, Trial
-from ..core.proposal import ProposerExhausted
-from ..core.run import Progress, Purpose
-from ..core.text import one_line
 from ..ledger import copy
 from ..ledger.git import Repository
-from ..ledger.status import clear_status, write_status
-from ..ledger.store import ChampionMoved, Ledger, LedgerUnavailable
+from ..ledger.store import Ledger, LedgerUnavailable
 from ..options import Options
 from ..proposers.registry import default
-from ..report.junit import properties
 from ..report.terminal import SessionView
 from . import preflight, testreports
-from .items import PLAN, AttemptItem
-from .plan import Plan
+from .attempts import Attempts
+from .items import PLAN
+from .plan import Plan, settle
 from .reporter import Reporter
 from .stopping import Signals, exit_code, stop_condition, terminate
 from .view import view
@@ -41,8 +34,6 @@ from .view import view
 SESSION = pytest.StashKey["Session"]()
 
 INTERRUPTED = "interrupted"
-
-NO_BASELINE = "there is no usable baseline"
 
 OURS = "autoresearch: "
 """Prefix of the reason when the plugin itself stops; xdist carries it from a worker."""
@@ -61,7 +52,6 @@ class Session:
         counts: Verdicts of this session (driver only).
         failures: Failed reports of this session (driver only).
         stopping: Reason why no further attempt starts, or ''.
-        more: Whether this process has another item after the current one.
     """
 
     config: pytest.Config
@@ -72,10 +62,7 @@ class Session:
     counts: Counter[str] = field(default_factory=Counter)
     failures: int = 0
     stopping: str = ""
-    more: bool = False
-    _attempts: dict[str, WorkingAttempt] = field(default_factory=dict)
     _signals: Signals = field(default_factory=Signals)
-    _lines: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.config.stash[PLAN] = self.plan
@@ -100,17 +87,14 @@ class Session:
             driver=self.plan.driver,
             config=vars(self.options),
             say=self._say,
-            on_progress=self._progress,
+            on_progress=lambda run_id, progress: self.attempts.show_progress(run_id, progress),
             should_stop=lambda: self.stopping == INTERRUPTED,
             pauses=PauseControl(self._over, self.plan.deadline, self._say, self._paused),
         )
+        self.attempts = Attempts(self.resources, self.options.strict, self._stop)
 
-    # ------------------------------------------------------------------ campaign
-
-    @property
-    def folder(self) -> Path:
-        """Return the folder of the campaign."""
-        return self.resources.folder
+    def _stop(self, reason: str) -> None:
+        self.stopping = reason
 
     @property
     def ledger(self) -> Ledger:
@@ -122,26 +106,28 @@ class Session:
         """Return the ledger row of this process, or None before it has joined."""
         return self.resources.session_id
 
-    def campaign(self) -> Campaign:
-        """Return the campaign of this process, opened when the first attempt runs."""
-        return self.resources.open()
+    @property
+    def _proposer(self) -> str:
+        return self.options.proposer or default()
 
     @property
-    def proposer(self) -> str:
-        """Return the name of the proposer."""
-        return self.options.proposer or default()
+    def _dry(self) -> bool:
+        """Return whether pytest only lists items."""
+        return bool(self.config.option.collectonly or self.config.option.setupplan)
+
+    # ------------------------------------------------------------------ messages
 
     def view(self) -> SessionView:
         """Return what the terminal shows of this session."""
         return view(
-            self.plan, self.options, self.experiment, self.proposer, self.stopping,
+            self.plan, self.options, self.experiment, self._proposer, self.stopping,
             lambda: self.ledger,
         )  # fmt: skip
 
     def _say(self, line: str) -> None:
         """Print a line; lines of workers and threads travel with the next report."""
         if self.reporter is None or threading.current_thread() is not threading.main_thread():
-            self._lines.append(line)
+            self.attempts.lines.append(line)
             return
         capture = self.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
@@ -159,155 +145,9 @@ class Session:
     def _paused(self, line: str) -> None:
         """Show a pause in the live view, in workers with its reason; '' ends it."""
         shown = line if self.reporter is None else line.partition(": ")[0]
-        for attempt in self._attempts.values():
-            phase = shown or ("start" if attempt.proposal else "propose")
-            self._show(attempt, None, Progress(phase))
-
-    # ------------------------------------------------------------------ fixtures
-
-    def propose(self, item: AttemptItem) -> WorkingAttempt:
-        """Open the attempt of an item and fetch its proposal."""
-        campaign = self.campaign()
-        with self._stopping():
-            try:
-                attempt = campaign.begin(item.name, item.kind, item.number)
-            except LedgerUnavailable as error:
-                self.stopping = one_line(error)
-                raise
-            self._attempts[item.nodeid] = attempt
-            if item.kind == "mutation":
-                self._show(attempt, None, Progress("propose"))
-                campaign.propose(attempt)
-        if attempt.proposal is not None:
-            self.resources.researcher.note(attempt.proposal.meta, attempt.name)
-        return attempt
-
-    @contextlib.contextmanager
-    def _stopping(self) -> Iterator[None]:
-        """Let this attempt be the last one if nothing can be proposed or compared any more."""
-        try:
-            yield
-        except BaselineFailed:
-            self.stopping = NO_BASELINE
-            raise
-        except ProposerExhausted as error:
-            self.stopping = one_line(error) or "nothing is left to propose"
-            if isinstance(error, PastDeadline):
-                raise
-            pytest.skip(self.stopping)
-
-    def train(self, item: AttemptItem, attempt: WorkingAttempt) -> Trial:
-        """Check, train, score and replicate an attempt."""
-        campaign = self.campaign()
-        campaign.check(attempt)
-        if self.more and item.kind == "mutation":
-            campaign.draft_ahead(attempt)
-        with self._stopping():
-            return campaign.measure(attempt)
-
-    def bar(self, item: AttemptItem) -> Score:
-        """Return the score that the attempt must beat."""
-        return self.campaign().measurement.bar(self._attempts[item.nodeid])
-
-    # ------------------------------------------------------------------ the call phase
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-        """Run the assertion and record the verdict within the call phase."""
-        if not isinstance(pyfuncitem, AttemptItem):
-            return (yield)
-        item = pyfuncitem
-        attempt = self._attempts.get(item.nodeid)
-        trial = item.funcargs.get("trial")
-        try:
-            result = yield
-        except NoScore as error:
-            self._record(item, attempt, trial, error.verdict, error.reason)
-            raise
-        except AssertionError as error:
-            best = item.funcargs.get("best")
-            why = getattr(best, "explanation", "") or str(error)
-            value = trial.value if isinstance(trial, Trial) else None
-            shown = why
-            if isinstance(best, Score):
-                shown = f"{value:.6f} is not better than {float(best):.6f}: {why}"
-            error.autoresearch_reason = shown  # type: ignore[attr-defined]
-            self._record(item, attempt, trial, "discard", shown)
-            raise
-        if attempt is not None:
-            verdict = "baseline" if item.kind == "baseline" else "keep"
-            self._record_pass(item, attempt, trial, verdict)
-        return result
-
-    def _record_pass(
-        self, item: AttemptItem, attempt: WorkingAttempt, trial: Any, verdict: str
-    ) -> None:
-        while True:
-            try:
-                self._record(item, attempt, trial, verdict, "")
-                return
-            except ChampionMoved:
-                bar = self.campaign().measurement.bar(attempt)
-                if not trial.score < bar:
-                    reason = f"beaten meanwhile: the bar moved to {float(bar):.6f}"
-                    self._record(item, attempt, trial, "discard", reason)
-                    error = AssertionError(reason)
-                    error.autoresearch_reason = reason  # type: ignore[attr-defined]
-                    raise error from None
-
-    def _record(
-        self, item: AttemptItem, attempt: Any, trial: Any, verdict: str, reason: str
-    ) -> None:
-        if attempt is None or not isinstance(trial, Trial):
-            return
-        if item.kind == "baseline" and verdict != "baseline":
-            self.stopping = NO_BASELINE
-        record = self.campaign().recorder.record_verdict(attempt, trial, verdict, reason)
-        self._attempts.pop(item.nodeid, None)
-        self.idle()
-        names = {one.id: one.name for one in self.campaign().ledger.attempts()}
-        item.user_properties.extend(properties(record, self.experiment.metric, names))
+        self.attempts.show_phase(shown)
 
     # ------------------------------------------------------------------ reports
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Report a discard as an expected failure and infrastructure as an error."""
-        report = yield
-        if isinstance(item, AttemptItem):
-            self._shape_report(item, call, report)
-        return report
-
-    def _shape_report(
-        self, item: AttemptItem, call: pytest.CallInfo[None], report: pytest.TestReport
-    ) -> None:
-        """Set the outcome of a report from the verdict; requeue what did not finish."""
-        report.autoresearch_lines, self._lines = self._lines, []  # type: ignore[attr-defined]
-        verdict = str(dict(report.user_properties).get("verdict") or "")
-        if call.excinfo is None:
-            if report.when == "call" and verdict:
-                report.autoresearch = verdict  # type: ignore[attr-defined]
-            return
-        attempt = self._attempts.pop(item.nodeid, None)
-        if attempt is not None and self.resources.campaign is not None:
-            interrupted = call.excinfo.errisinstance((KeyboardInterrupt, pytest.skip.Exception))
-            state = "interrupted" if interrupted else "infra"
-            reason = testreports.words(call.excinfo.value)
-            self.resources.campaign.requeue(attempt, state, reason)
-        elif verdict:
-            self._shape_verdict(item, call.excinfo.value, report, verdict)
-            return
-        if report.failed:
-            testreports.shorten(report, call.excinfo)
-
-    def _shape_verdict(
-        self, item: AttemptItem, error: BaseException, report: pytest.TestReport, verdict: str
-    ) -> None:
-        runxfail = self.config.getoption("runxfail", False)
-        fails = self.options.strict or runxfail or item.kind == "baseline"
-        testreports.shape(report, error, verdict, fails=fails)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> Any:
@@ -329,48 +169,26 @@ class Session:
             self.counts["infra"] += 1
             self.reporter.failed(report)
 
-    # ------------------------------------------------------------------ session
-
-    def for_worker(self) -> str:
-        """Return the plan as text for xdist."""
-        return self.plan.to_json()
+    # ------------------------------------------------------------------ start and stop
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """Lock the campaign, handle signals like Ctrl-C, start the live view."""
+        """Lock the campaign, then plan; handle signals like Ctrl-C, start the live view."""
         if self._dry:
             return
         if self.reporter is not None:
-            attempts = self.options.iterations or 100
-            for line in preflight.prepare_proposer(
-                self.resources, self.proposer, self.plan.first, attempts
-            ):
-                self._say(line)
             with preflight.usage_errors():
                 self.resources.join()
+                self.plan = settle(self.plan, self.config.rootpath, self.experiment, self.ledger)
+            self.config.stash[PLAN], self.resources.facts = self.plan, self.plan.facts
+            attempts = self.options.iterations or 100
+            for line in preflight.prepare_proposer(
+                self.resources, self._proposer, self.plan.first, attempts
+            ):
+                self._say(line)
         self._signals.listen()
         if self.reporter is not None:
             self.reporter.start()
-
-    def _progress(self, run_id: str, progress: Progress) -> None:
-        campaign = self.resources.campaign
-        if campaign is not None and campaign.runner.running is not None:
-            self._show(*campaign.runner.running, progress)
-
-    def _show(self, attempt: WorkingAttempt, purpose: Purpose | None, progress: Progress) -> None:
-        write_status(
-            self.folder,
-            self.resources.worker,
-            attempt.name,
-            purpose,
-            progress,
-            title=attempt.proposal.title if attempt.proposal else "",
-            champion=attempt.champion.mean if attempt.champion else None,
-        )
-
-    def idle(self) -> None:
-        """Clear this process's line of the live view."""
-        clear_status(self.folder, self.resources.worker)
 
     def stop_reason(self) -> str:
         """Return the reason why no further attempt should start, or ''."""
@@ -378,7 +196,7 @@ class Session:
             ledger = self.ledger if self.session_id is not None else None
             try:
                 self.stopping = stop_condition(
-                    self.plan, self.options, self.experiment.metric, self.folder, ledger
+                    self.plan, self.options, self.experiment.metric, self.resources.folder, ledger
                 )
             except LedgerUnavailable as error:
                 self.stopping = str(error)
@@ -394,9 +212,9 @@ class Session:
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
         """After each item, stop if a stop condition holds (in workers, not the controller)."""
-        self.more = nextitem is not None
+        self.attempts.more = nextitem is not None
         result = yield
-        self.idle()
+        self.attempts.idle()
         if reason := self.stop_reason():
             item.session.shouldstop = reason
         return result
@@ -416,18 +234,38 @@ class Session:
         if by_xdist and not text.endswith("received keyboard-interrupt"):
             self.stopping = text.removeprefix(OURS).removeprefix("stopping ")
             return
+        self._interrupt()
+
+    def _interrupt(self) -> None:
         self._signals.ignore()
         self.stopping = INTERRUPTED
         if self.reporter is not None:  # a signal to the driver alone is meant for its workers too
             with self._optional("not every worker was ended"):
                 terminate(self.resources.workers())
 
+    # ------------------------------------------------------------------ the end
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Set the exit code first and write the logs last.
+
+        Ctrl-C while other plugins finish, or while champions are confirmed, is exit code 2, too.
+        """
+        session.exitstatus = self.exit_status(session.exitstatus)
+        try:
+            return (yield)
+        except KeyboardInterrupt:
+            self._interrupt()
+            return None
+        finally:
+            if self.stopping == INTERRUPTED and self.is_driver:
+                session.exitstatus = pytest.ExitCode.INTERRUPTED
+            self._finish(int(session.exitstatus))
+
     def requeue(self) -> None:
         """Requeue the proposals of unfinished attempts, before the results are reported."""
-        attempts, self._attempts = self._attempts, {}
         with self._optional("not every unfinished attempt was requeued"):
-            for attempt in attempts.values():
-                self.campaign().requeue(attempt, "interrupted", "the session was interrupted")
+            self.attempts.requeue()
             if self.session_id is not None:
                 self.ledger.recover()
 
@@ -441,34 +279,31 @@ class Session:
 
     def confirm(self) -> None:
         """Ablate the keeps if asked to, then confirm the champion on fresh seeds."""
-        from ..campaign.ablate import ablate
-        from ..campaign.confirm import confirm, tolerate_failure
-
         tried = self.counts["keep"] + self.counts["discard"] > 0
         if not tried or self.session_id is None or self.stopping == INTERRUPTED:
             return
-        with tolerate_failure(self._say):
+        try:
+            campaign = self.resources.open()
             if self.options.ablate:
-                ablate(self.campaign(), self._say)
+                ablate(campaign, self._say)
             champion, last = self.ledger.champion(), self.ledger.confirmation()
             new = champion and not (last and last.champion == champion.version)
             if self.options.confirm and new:
-                confirm(self.campaign(), self.options.confirm, say=self._say)
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Set the exit code first; write the logs last, after pytest's own junit writer."""
-        session.exitstatus = self.exit_status(session.exitstatus)
-        try:
-            return (yield)
-        finally:
-            self._finish(int(session.exitstatus))
+                confirm(campaign, self.options.confirm, say=self._say)
+        except (Exception, KeyboardInterrupt) as error:
+            reason = testreports.words(error)
+            if isinstance(error, KeyboardInterrupt):
+                self._interrupt()
+                reason = INTERRUPTED
+            remedy = "go on with: python -m pytest_autoresearch verify"
+            self._say(f"confirmation not finished: {reason}; {remedy}")
 
     def _finish(self, status: int) -> None:
         """Leave the campaign and, in the driver, write the logs."""
+        self._signals.ignore(also_ctrl_c=True)
         if self.reporter is not None:
             self.reporter.stop()
-        self.idle()
+        self.attempts.idle()
         if self._dry:
             return
         if self.resources.campaign is not None:
@@ -501,8 +336,3 @@ class Session:
         with self._optional("not every resource was released"):
             self.resources.close()
         self._signals.restore()
-
-    @property
-    def _dry(self) -> bool:
-        """Return whether pytest only lists items."""
-        return bool(self.config.option.collectonly or self.config.option.setupplan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from ..campaign.project import check
 from ..options import Options
 from ..proposers.registry import check as check_proposer
 from ..proposers.registry import default
+from ..sandbox.limits import die_with_parent
 from . import preflight
 from .plan import Plan, make
 from .session import Session
@@ -29,6 +31,8 @@ def start(config: pytest.Config) -> Session:
         config.args[:] = [str(root / experiment.program)]
     given = getattr(config, "workerinput", {}).get("autoresearch")
     if given is not None:
+        with contextlib.suppress(OSError):  # not Linux
+            die_with_parent()
         plan = Plan.from_json(given)
         return Session(config, options, experiment, plan, is_driver=False)
     preflight.check_installed(experiment)
@@ -38,6 +42,7 @@ def start(config: pytest.Config) -> Session:
         if not (config.option.collectonly or config.option.setupplan):
             preflight.check_outputs(config, options)
         plan = make(config, options, experiment, repository)
+        preflight.replace_junit_writer(config)
     if getattr(config.option, "maxschedchunk", 0) is None:
         config.option.maxschedchunk = 1
     return Session(config, options, experiment, plan, is_driver=True)

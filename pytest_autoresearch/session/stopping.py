@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -96,12 +97,17 @@ class Signals:
             numbers.remove(signal.SIGHUP)
         self._before = _handle({number: self._terminated for number in numbers})
 
-    def ignore(self) -> None:
-        """Ignore the signals while files are written; Ctrl-C still interrupts."""
-        _handle({number: signal.SIG_IGN for number in self._before})
+    def ignore(self, also_ctrl_c: bool = False) -> None:
+        """Ignore the signals while the session ends."""
+        ignored: dict[signal.Signals, Any] = dict.fromkeys(self._before, signal.SIG_IGN)
+        if also_ctrl_c and self._before:
+            self._before |= _handle({signal.SIGINT: signal.SIG_IGN})
+        _handle(ignored)
 
     def restore(self) -> None:
-        """Restore the former handlers; safe to call twice."""
+        """Restore the former handlers, except while the interpreter exits; safe to call twice."""
+        if signal.SIGINT in self._before:
+            atexit.register(_handle, dict.fromkeys(self._before, signal.SIG_IGN))
         _handle({number: old or signal.SIG_DFL for number, old in self._before.items()})
         self._before = {}
 

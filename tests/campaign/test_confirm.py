@@ -13,12 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.project import Project
 
-from pytest_autoresearch.campaign.confirm import tolerate_failure
 from pytest_autoresearch.core.experiment import Metric
 from pytest_autoresearch.judge.confirmation import paired_gain
 from pytest_autoresearch.judge.noise import noise_of
 from pytest_autoresearch.judge.verdicts import Noise
-from pytest_autoresearch.ledger.store import LedgerUnavailable
 
 LUCKY = 'SCORE = 0.9 if int(os.environ["AUTORESEARCH_SEED"]) < 400 else 1.5'
 
@@ -198,18 +196,6 @@ def test_simplification_with_an_equal_score_holds(project: Project) -> None:
     result = project.run("--iterations=1")
     assert project.verdicts() == ["keep"]
     result.stdout.fnmatch_lines(["*holds  mutation-0001 no sleep: kept with -0.000001*"])
-
-
-def test_failed_confirmation_is_one_line() -> None:
-    said: list[str] = []
-    for error in (LedgerUnavailable("disk full"), KeyboardInterrupt(), OSError(28, "No space")):
-        with tolerate_failure(said.append):
-            raise error
-    assert [line.partition(";")[0] for line in said] == [
-        "confirmation not finished: disk full",
-        "confirmation not finished: interrupted",
-        "confirmation not finished: [Errno 28] No space",
-    ]
 
 
 def test_retrained_score_may_differ_within_the_noise(make_project) -> None:

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.project import Project
+from support.project import TRAIN, Project
 
 from pytest_autoresearch import Metric
+from pytest_autoresearch.core.processes import is_alive
 from pytest_autoresearch.core.proposal import ProposerUnavailable
 from pytest_autoresearch.ledger.store import Ledger, LedgerUnavailable
 from pytest_autoresearch.session import testreports
@@ -27,6 +28,7 @@ SLOW = (
 )
 OWN = """
 from pytest_autoresearch import Edit
+from pytest_autoresearch.core.processes import is_alive
 from pytest_autoresearch.core.proposal import Proposal, ProposerUnavailable
 
 class Mine:
@@ -54,8 +56,10 @@ def own(project: Project, fault: str, close: str = "pass") -> tuple[str, ...]:
 
 
 @contextmanager
-def running(project: Project, *args: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Run a session beside the test in which ``mutation-0001`` trains; yield process and output."""
+def running(
+    project: Project, *args: str, purpose: str = "first"
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run a session beside the test until a run of `purpose` trains; yield process and output."""
 
     def as_from_a_terminal() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -65,7 +69,7 @@ def running(project: Project, *args: str) -> Iterator[tuple[subprocess.Popen[byt
             return False
         return [t.purpose for t in project.ledger().runs() if t.state == "running"] == wanted
 
-    wanted = ["first"] * (2 if "-n2" in args else 1)
+    wanted = [purpose] * (2 if "-n2" in args else 1)
     printed = project.path / "ideas/printed.txt"
     command = [sys.executable, "-m", "pytest", "--autoresearch", "-p", "no:cacheprovider",
                "--autoresearch-proposer=replay:ideas", *args]  # fmt: skip
@@ -154,6 +158,94 @@ def test_exit_codes_of_session_outcomes(
     status: int, counts: dict[str, int], failures: int, own_stop: bool, code: int
 ) -> None:
     assert exit_code(status, counts, failures, min_keep=0, own_stop=own_stop) == code
+
+
+def test_a_signal_during_the_confirmation_is_an_interruption(make_project) -> None:
+    train = TRAIN.replace("time.sleep(SLEEP)", "time.sleep(300 if seed >= 500 else 0)")
+    project: Project = make_project(train=train)
+    project.propose(0.5)
+    options = ("--iterations=1", "--junitxml=log.xml")
+    with running(project, *options, purpose="confirm") as (process, printed):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 2
+        assert "confirmation not finished: interrupted; go on with" in printed.read_text()
+    assert project.verdicts() == ["keep"]
+    assert "mutation-0001" in project.cases()
+
+
+SIGNALLED = """
+import atexit, os, signal
+import pytest
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish():
+    PLACE
+
+def kill(number=signal.SIGINT):
+    os.kill(os.getpid(), number)
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "code"),
+    [
+        ("kill()", 2),
+        ("kill(signal.SIGTERM)", 2),
+        ("atexit.register(kill)", 0),
+        ("atexit.register(kill, signal.SIGTERM)", 0),
+    ],
+)
+def test_a_signal_after_the_last_attempt_ends_without_a_traceback(
+    project: Project, place: str, code: int
+) -> None:
+    project.write("late.py", SIGNALLED.replace("PLACE", place))
+    project.pytester.syspathinsert()
+    project.propose(0.5)
+    result = project.run("--iterations=1", "--autoresearch-confirm=0", "-p", "late")
+    assert result.ret == code
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    assert [session.exit for session in project.ledger().sessions()] == [code]
+    assert "score 0.5" in (project.path / "results.tsv").read_text()
+
+
+def test_workers_end_with_their_driver(project: Project) -> None:
+    project.propose(SLOW.format(300), SLOW.format(301))
+    with running(project, "--iterations=2", "-n2") as (process, _):
+        process.kill()
+        process.wait()
+    ends = time.monotonic() + 60
+    while any(
+        is_alive(s.host, s.boot_id, s.pid, s.pid_start) for s in project.ledger().sessions()
+    ):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    assert project.ledger().begin_session(driver="the next one")
+
+
+ANOTHER_FIRST = """
+import os, subprocess, sys
+import pytest
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure():
+    if os.environ.setdefault("OUTER", str(os.getpid())) == str(os.getpid()):
+        subprocess.run([*COMMAND, "--iterations=2"], check=True, stdout=subprocess.DEVNULL)
+
+COMMAND = [sys.executable, "-m", "pytest", "--autoresearch", "--autoresearch-confirm=0",
+           "--autoresearch-proposer=replay:ideas", "-p", "no:cacheprovider"]
+"""
+
+
+def test_numbers_are_taken_after_the_campaign_is_locked(project: Project) -> None:
+    conftest = (project.path / "conftest.py").read_text()
+    project.write("conftest.py", ANOTHER_FIRST + conftest)
+    project.commit("another session begins and ends meanwhile")
+    project.propose(1.1, 1.2, 1.3)
+    result = project.run("--iterations=1", "--autoresearch-confirm=0")
+    assert result.ret == 0
+    names = [attempt.name for attempt in project.ledger().attempts()]
+    assert names[-3:] == ["mutation-0001", "mutation-0002", "mutation-0003"]
+    assert len(set(names)) == len(names) == 6
 
 
 # ---------------------------------------------------------------------- what others' code says
