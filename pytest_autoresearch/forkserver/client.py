@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class ForkServerClient:
         self._channel = Channel(here, limit=TRUSTED_LIMIT, accept_fds=True)
         self._sending = threading.Lock()
         self._tags = itertools.count()
-        self._pending: dict[int, tuple[threading.Event, list[Group | str]]] = {}
+        self._pending: dict[int, Future[Group]] = {}
         self._groups: dict[int, Group] = {}
         self._ready = threading.Event()
         self._over = threading.Event()
@@ -91,21 +92,16 @@ class ForkServerClient:
         Raises:
             LaunchFailed: The forkserver has died, or the fork failed.
         """
-        tag, answered, answer = next(self._tags), threading.Event(), list[Group | str]()
-        self._pending[tag] = (answered, answer)
+        tag, answer = next(self._tags), Future[Group]()
+        self._pending[tag] = answer
+        request = {"op": "launch", "tag": tag, "policy": policy, "mode": mode}
         try:
-            self._send(
-                {"op": "launch", "tag": tag, "policy": policy, "mode": mode}, (channel_fd, stdout)
-            )
-            if not self._over.is_set():
-                answered.wait(ANSWER_S)
+            self._send(request, (channel_fd, stdout))
+            return answer.result(0 if self._over.is_set() else ANSWER_S)
+        except TimeoutError:
+            raise LaunchFailed(self._failure or "the forkserver does not answer") from None
         finally:
             del self._pending[tag]
-        if not answer:
-            raise LaunchFailed(self._failure or "the forkserver does not answer")
-        if isinstance(answer[0], str):
-            raise LaunchFailed(answer[0])
-        return answer[0]
 
     def kill(self, pid: int) -> None:
         """Let the forkserver kill a group: only it knows whether the id is still in use."""
@@ -153,8 +149,9 @@ class ForkServerClient:
         self._failure = failure
         self._over.set()
         self._ready.set()
-        for answered, _ in list(self._pending.values()):
-            answered.set()
+        for answer in list(self._pending.values()):
+            if not answer.done():
+                answer.set_exception(LaunchFailed(failure))
         for group in list(self._groups.values()):
             group.take_end(None)
         with self._sending:
@@ -167,18 +164,17 @@ class ForkServerClient:
             if (group := self._groups.get(event["pid"])) is not None:
                 group.take_end(event)
         else:
-            answered, answer = self._pending.get(event["tag"]) or (threading.Event(), [])
+            answer = self._pending.get(event["tag"], Future[Group]())
             if event["event"] == "refused":
-                answer.append(one_line(event["error"]))
-            else:
-                fds = self._channel.take_fds()
-                group = Group(event["pid"], fds[0] if fds else None, self.kill)
-                # Registered on the thread that receives exit events, so that none is missed.
-                self._groups[group.pid] = group
-                answer.append(group)
-                if event["tag"] not in self._pending:  # the request has timed out
-                    self.kill(group.pid)
-            answered.set()
+                answer.set_exception(LaunchFailed(one_line(event["error"])))
+                return
+            fds = self._channel.take_fds()
+            group = Group(event["pid"], fds[0] if fds else None, self.kill)
+            # Registered on the thread that receives exit events, so that none is missed.
+            self._groups[group.pid] = group
+            answer.set_result(group)
+            if event["tag"] not in self._pending:  # the request has timed out
+                self.kill(group.pid)
 
     def _watch(self) -> None:
         while not self._over.wait(_WATCH_S):
