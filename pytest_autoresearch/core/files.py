@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -47,17 +47,29 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 def _temporary(path: Path) -> Path:
     """Return where the next content of `path` is written: the project's `STATE`, or beside it.
 
-    A killed process would leave an untracked file in the user's project, where git adds it.
+    A killed process would leave an untracked file in the user's project, where git adds it. What
+    earlier ones left of `path` is removed.
     """
-    for folder in path.absolute().parents:
-        state = folder if folder.name == STATE else folder / STATE
+    folder, name = path.parent, f".{path.name}"
+    for parent in path.absolute().parents:
+        state = parent if parent.name == STATE else parent / STATE
         if (state / ".gitignore").is_file():
             with suppress(OSError):
                 (state / "tmp").mkdir(exist_ok=True)
-                if (state / "tmp").stat().st_dev == path.parent.stat().st_dev:
-                    return state / "tmp" / f"{path.name}.{os.getpid()}.tmp"
+                if (state / "tmp").stat().st_dev == folder.stat().st_dev:
+                    folder, name = state / "tmp", path.name
             break
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _drop_dead(folder, glob.escape(name))
+    return folder / f"{name}.{os.getpid()}.tmp"
+
+
+def _drop_dead(folder: Path, pattern: str) -> None:
+    """Remove the temporary files of processes that have ended."""
+    for path in folder.glob(f"{pattern}.*.tmp"):
+        pid = path.name.rsplit(".", 2)[1]
+        if pid.isdecimal() and not process_start(int(pid)):
+            with suppress(OSError):
+                path.unlink()
 
 
 def write_atomic(path: Path, content: bytes | str | Iterable[bytes]) -> None:
@@ -106,9 +118,7 @@ def sweep(root: Path) -> None:
     Args:
         root: Folder of a project.
     """
-    for path in (root / STATE / "tmp").glob("*.tmp"):
-        if (pid := re.fullmatch(r".+\.(\d+)\.tmp", path.name)) and not process_start(int(pid[1])):
-            path.unlink(missing_ok=True)
+    _drop_dead(root / STATE / "tmp", "*")
     for path in Path(tempfile.gettempdir()).glob(f"autoresearch-*/{_OWNER}"):
         # of another user; in use; removed meanwhile
         with suppress(OSError), open(path, "r+") as owner:

@@ -18,6 +18,15 @@ from pytest_autoresearch.core.files import (
     write_atomic,
 )
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pytest_autoresearch.core.files import replacing, temporary_folder
+with temporary_folder("agent") as folder, replacing(Path(sys.argv[1])) as file:
+    (folder / "home").mkdir()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
 
 def test_atomic_write_keeps_a_device_file(tmp_path: Path) -> None:
     place = tmp_path / "log"
@@ -74,14 +83,14 @@ def test_a_tree_of_any_depth_without_permissions_is_removed(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from pytest_autoresearch.core.files import replacing, temporary_folder
-with temporary_folder("agent") as folder, replacing(Path(sys.argv[1])) as file:
-    (folder / "home").mkdir()
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
+def test_a_write_removes_what_a_killed_one_left_of_the_same_file(project: Path) -> None:
+    folder = project.parent / "elsewhere"
+    folder.mkdir()
+    subprocess.run([sys.executable, "-c", KILLED, str(folder / "log[1].xml")], check=False)
+    assert len(list(folder.iterdir())) == 1
+    (folder / ".other.xml.x.tmp").touch()
+    write_atomic(folder / "log[1].xml", "whole")
+    assert sorted(p.name for p in folder.iterdir()) == [".other.xml.x.tmp", "log[1].xml"]
 
 
 def test_files_of_killed_processes_are_removed_and_no_others(project: Path) -> None:
