@@ -83,13 +83,14 @@ def launch(
 
 
 @functools.cache
-def survey() -> Report:
+def survey(mode: Mode = "auto") -> Report:
     """Return what `enter` enforces on this machine, as tried by a temporary process.
 
     Raises:
+        SandboxUnavailable: The mode is not possible on this machine.
         SandboxError: The process could not be started.
     """
-    process = _start([], Policy(seal=True), "auto", {"stdin": subprocess.DEVNULL})
+    process = _start([], Policy(seal=True), mode, {"stdin": subprocess.DEVNULL})
     process.wait()
     return process.report
 

@@ -19,6 +19,8 @@ from ..core.experiment import Experiment
 from ..core.proposal import ProposerUnavailable
 from ..core.text import one_line
 from ..options import expanded
+from ..sandbox.launch import survey
+from ..sandbox.policy import SandboxError
 from . import testreports
 
 if TYPE_CHECKING:
@@ -69,6 +71,19 @@ def check_installed(experiment: Experiment) -> None:
             f"the training contract needs {', '.join(missing)}: "
             "pip install 'pytest-autoresearch[gpt]', or declare a command with Experiment(run=…)"
         )
+
+
+def check_sandbox(options: Options) -> None:
+    """Check that this machine can confine what the options require.
+
+    Raises:
+        pytest.UsageError: It cannot; names what is not confined.
+    """
+    if options.sandbox == "require":
+        try:
+            survey("require")
+        except SandboxError as error:
+            raise pytest.UsageError(f"--autoresearch-sandbox=require: {error}") from None
 
 
 def junit_log(config: pytest.Config) -> Path | None:

@@ -36,6 +36,7 @@ def start(config: pytest.Config) -> Session:
         plan = Plan.from_json(given)
         return Session(config, options, experiment, plan, is_driver=False)
     preflight.check_installed(experiment)
+    preflight.check_sandbox(options)
     with preflight.usage_errors():
         repository = check(root, experiment)
         _check_proposer(options, root)

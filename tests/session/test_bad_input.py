@@ -46,6 +46,24 @@ def test_uncommitted_changes_of_an_editable_file(project: Project) -> None:
     assert (project.path / "train.py").read_text() == "print('mine')\n"
 
 
+NO_FILTERS = """
+import errno, os
+from pytest_autoresearch.sandbox import seccomp, syscalls
+syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+refuse = seccomp.on(os.uname().machine, "seccomp", seccomp.fail(errno.EPERM))
+seccomp.load(seccomp.assemble([seccomp.LOAD_NUMBER, *refuse, seccomp.PASS]))
+"""
+
+
+def test_machine_that_cannot_confine_a_candidate_where_this_is_required(project: Project) -> None:
+    conftest = (project.path / "conftest.py").read_text()
+    project.write("conftest.py", NO_FILTERS + conftest)
+    refused(
+        project, "--autoresearch-sandbox=require",
+        says="--autoresearch-sandbox=require: this machine cannot confine keyrings, page cache *",
+    )  # fmt: skip
+
+
 def test_unknown_proposer(project: Project) -> None:
     refused(project, "--autoresearch-proposer=genius", says="'genius' is unknown; choose")
 
