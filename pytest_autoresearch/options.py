@@ -12,6 +12,9 @@ import pytest
 
 from .core.experiment import Budget
 
+PAGE = ".autoresearch/report.html"
+"""Default of ``--autoresearch-html``: a link to the page of the campaign that ran last."""
+
 MAX_ATTEMPTS = 10_000
 """Attempts collected for ``--iterations 0``; collecting them takes 2 s and 69 MB."""
 
@@ -180,7 +183,7 @@ class Options:
         "Stop when the champion's mean reaches this value")
     max_failures: int = _option(_at_least(0), 10, "N",
         "Stop after N attempts in a row without a score; 0: never")
-    html: str = _option(_path_or_off, ".autoresearch/report.html", "PATH",
+    html: str = _option(_path_or_off, PAGE, "PATH",
         "Report page, also updated during the session; off: none")
     summary: str | None = _option(expanded, None, "PATH",
         "Append a Markdown summary to this file at the end, e.g. $GITHUB_STEP_SUMMARY")

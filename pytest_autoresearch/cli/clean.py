@@ -10,15 +10,16 @@ from ..campaign.cleanup import RUNS, sweep_campaign
 from ..campaign.project import default_tag
 from ..campaign.researcher import PAPERS
 from ..core.errors import UsageError
-from ..core.files import STATE, remove_tree
+from ..core.files import remove_tree
 from ..ledger.database import FILE
 from ..ledger.git import Repository, RepositoryError
 from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
+from ..options import PAGE
 from ..proposers.memory import IDEAS, LESSONS
 from ..report import exports
 
 OURS = (RUNS, "status", "STOP", f"{FILE}*", f".{FILE}*", PAPERS, f".{PAPERS}.lock", IDEAS, LESSONS,
-        ".notes.lock", "pull-request.md")  # fmt: skip
+        ".notes.lock", "pull-request.md", "report.html")  # fmt: skip
 """Everything that the plugin writes into the folder of a campaign."""
 
 
@@ -61,7 +62,7 @@ def _clean(repository: Repository, ledger: Ledger, tag: str, everything: bool) -
         )
         return
     repository.check_branch(tag, [champion.commit for champion in ledger.champions()])
-    table = root / "results.tsv"
+    table = folder / "results.tsv"
     if table.is_file() and table.read_bytes() == exports.tsv(ledger.attempts()).encode():
         table.unlink()
     repository.drop_campaign(tag)
@@ -72,8 +73,9 @@ def _clean(repository: Repository, ledger: Ledger, tag: str, everything: bool) -
     left = sorted(path.name for path in folder.iterdir())
     if not left:
         folder.rmdir()
-    if not any((root / STATE).glob(f"*/{FILE}")):
-        (root / STATE / "report.html").unlink(missing_ok=True)
+    for link in (root / "results.tsv", root / PAGE):
+        if link.is_symlink() and not link.exists():
+            link.unlink()
     print(f"campaign {tag} is removed")
     if left:
         print(f"left in {folder}, not written by campaigns: {', '.join(left)}")

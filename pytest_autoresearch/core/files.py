@@ -78,11 +78,30 @@ def write_atomic(path: Path, content: bytes | str | Iterable[bytes]) -> None:
     Raises:
         OSError: The disk is full or the folder is not writable; the old file is unchanged.
     """
+    if path.is_symlink():
+        path = path.resolve()  # the link stays
     data = content.encode("utf-8") if isinstance(content, str) else content
     parts = [data] if isinstance(data, bytes) else data
     special = path.exists() and not path.is_file()  # /dev/null must not become a file
     with path.open("wb") if special else replacing(path) as file:
         file.writelines(parts)
+
+
+def link_ours(link: Path, target: Path) -> bool:
+    """Make `link` point to a file in `STATE`, unless a file of the user is in its place.
+
+    Returns:
+        Whether it does.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    ours = link.parent.name == STATE or (link.is_symlink() and STATE in link.readlink().parts)
+    if not ours and os.path.lexists(link):
+        return False
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(target, link.parent))
+    return True
 
 
 @contextmanager

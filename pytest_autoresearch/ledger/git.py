@@ -324,8 +324,11 @@ class Repository:
 
     def changes(self) -> list[str]:
         """Return tracked files that differ from the commit checked out, staged or not."""
-        listing = self._git_bytes("diff", "--name-only", "-z", "HEAD")
-        return [os.fsdecode(name) for name in listing.split(b"\0") if name]
+        listing = self._git_bytes(  # git diff would write the index
+            "status", "--porcelain", "-z", "--no-renames", "--untracked-files=no",
+            env={"GIT_OPTIONAL_LOCKS": "0"},
+        )  # fmt: skip
+        return [os.fsdecode(entry[3:]) for entry in listing.split(b"\0") if entry]
 
     def tree(self, commit: str) -> str:
         """Return the id of a commit's tree: equal ids, equal files."""

@@ -123,7 +123,7 @@ def tsv(attempts: Iterable[Attempt]) -> str:
             continue
         memory = max((run.peak_memory_bytes for run in attempt.runs), default=0) / 2**30
         status = _STATUS.get(attempt.verdict, "crash" if attempt.score is None else "discard")
-        title = " ".join((attempt.title or attempt.name).split())
+        title = _cell(" ".join((attempt.title or attempt.name).split()))
         rows.append(
             f"{attempt.commit[:7]}\t{attempt.score or 0:.6f}\t{memory:.1f}\t{status}\t{title}"
         )

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from ..core.errors import UsageError
 from ..core.experiment import Metric
+from ..core.files import STATE, link_ours
 from ..core.text import one_line
 from ..hookspecs import announce, artifacts_of
 from ..ledger.status import read_status
 from ..ledger.store import Ledger
-from ..options import Options
+from ..options import PAGE, Options
 from ..report import exports, html, junit, markdown
 from ..report.terminal import SessionView, header, summary, write
 from . import preflight, testreports
@@ -52,7 +54,11 @@ class Reporter:
         self._view, self._open_ledger, self._session_id = view, ledger, session_id
         self._root = config.rootpath
         self._junit = preflight.junit_log(config)
+        self._folder = self._root / STATE / plan.tag
+        self._table = self._folder / "results.tsv"
         self._html = self._root / options.html if options.html else None
+        if options.html == PAGE:
+            self._html = self._folder / "report.html"
         self._live: LiveView | None = None
         self._page: LivePage | None = None
         self._logs: Logs | None = None
@@ -67,9 +73,19 @@ class Reporter:
         """Start the live view and the thread that writes the report page."""
         self._live = LiveView(self.config, self.plan, self.metric.direction, self._view)
         self._live.start()
+        self._link("results.tsv", self._table)
+        if self.options.html == PAGE:
+            self._link(PAGE, self._folder / "report.html")
         if self._html is not None:
             self._page = LivePage(self._html, self._ledger)
             self._page.start()
+
+    def _link(self, name: str, file: Path) -> None:
+        """Show this campaign's file under a name that campaigns share; never replace a user's."""
+        with self._optional(f"{name} does not show this campaign"):
+            if not link_ours(self._root / name, file):
+                shown = file.relative_to(self._root)
+                raise UsageError(f"this plugin did not write it, so it stays; see {shown}")
 
     def stop(self) -> None:
         """Remove the live lines."""
@@ -147,7 +163,7 @@ class Reporter:
         files = artifacts_of(
             record,
             ledger.path,
-            tsv=self._root / "results.tsv",
+            tsv=self._table,
             junit=self._junit,
             html=self._html,
         )
@@ -177,7 +193,7 @@ class Reporter:
             self._warned.clear()
         if self._logs is None:
             self._logs = Logs(
-                self._root,
+                self._table,
                 self._ledger,
                 self.metric,
                 self._junit,
@@ -279,7 +295,7 @@ class Logs:
     full disk must not end a session.
 
     Attributes:
-        root: Root folder of the project.
+        table: Path of results.tsv.
         ledger: Ledger of the campaign.
         metric: Metric of the experiment.
         junit: Path of the junit log, or None.
@@ -288,7 +304,7 @@ class Logs:
         warn: Prints what was not written, and why.
     """
 
-    root: Path
+    table: Path
     ledger: Ledger
     metric: Metric
     junit: Path | None
@@ -325,7 +341,7 @@ class Logs:
 
     def _write(self) -> None:
         with self._optional("results.tsv"):
-            exports.write(self.root / "results.tsv", self.ledger.attempts())
+            exports.write(self.table, self.ledger.attempts())
         if self.junit is not None:
             with self._optional(self.junit.name):
                 attempts, champions = self.ledger.attempts(), self.ledger.champions()

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from ..core.errors import InfrastructureFailure, Interrupted
+from ..core.errors import InfrastructureFailure, Interrupted, UsageError
 from ..core.outcome import VERDICTS
 from ..core.proposal import ProposerError
 from ..core.text import clean, one_line
 from ..ledger.store import LedgerUnavailable
 
-MESSAGES = (ProposerError, InfrastructureFailure, Interrupted, LedgerUnavailable)
+MESSAGES = (ProposerError, InfrastructureFailure, Interrupted, LedgerUnavailable, UsageError)
 """Exceptions whose message is written for users; their traceback is not shown."""
 
 PACKAGE = Path(__file__).resolve().parent.parent

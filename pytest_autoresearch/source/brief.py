@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 from .search_space import Hyperparameter, ranged
 
 
@@ -23,14 +25,14 @@ def declared_space(program: str) -> Mapping[str, Any]:
     head, closed, _ = program[4:].partition("\n---")
     if not closed:
         raise FrontMatterError("program.md: the front matter is not closed; end it with ---")
-    import yaml
-
     try:
         data = yaml.safe_load(head) or {}
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 2}" if where else ""
         raise FrontMatterError(f"program.md{line}: the front matter is not YAML") from None
+    if isinstance(data, dict) and "knobs" in data:
+        raise FrontMatterError("program.md: knobs is named search_space now; rename it")
     space = data.get("search_space", {}) if isinstance(data, dict) else None
     if not isinstance(space, dict):
         raise FrontMatterError(

@@ -85,6 +85,14 @@ def test_the_working_tree_is_not_touched(campaign_project: Project) -> None:
     assert (campaign_project.path / "train.py").read_text() == TRAIN.replace("METRIC", "val_bpb")
 
 
+def test_the_index_is_not_written(campaign_project: Project) -> None:
+    program, index = campaign_project.path / "train.py", campaign_project.path / ".git/index"
+    program.write_bytes(program.read_bytes())  # other times, which git diff would note
+    before = index.read_bytes(), index.stat().st_mtime_ns
+    assert finalize(campaign_project).returncode == 0
+    assert (index.read_bytes(), index.stat().st_mtime_ns) == before
+
+
 def dirty(project: Project) -> None:
     (project.path / "conftest.py").write_text((project.path / "conftest.py").read_text() + "\n")
 

@@ -63,6 +63,12 @@ def test_csv_escapes_formulas() -> None:
     assert [row["title"].lstrip("'") for row in rows[:5]] == nasty[:5]
 
 
+@pytest.mark.parametrize("title", ["=1+cmd", "====1+cmd", "+1", "-1", "@x", "\t=1"])
+def test_tsv_escapes_formulas(title: str) -> None:
+    [_, row] = exports.tsv([attempt(1, title=title)]).splitlines()
+    assert row.rpartition("\t")[2] == "'" + title.strip()
+
+
 def test_csv_keeps_numbers_and_leaves_nan_empty() -> None:
     [row] = csv.DictReader(
         io.StringIO(exports.attempts_csv([attempt(1, gain=-0.5, score=float("nan"))]))

@@ -133,6 +133,11 @@ def test_data_not_prepared(project: Project) -> None:
     refused(project, says="python prepare.py*")
 
 
+def test_the_former_name_of_the_search_space_is_refused(project: Project) -> None:
+    project.write("program.md", "---\nknobs:\n  LR: [0.1, 0.2]\n---\n# lower it\n")
+    refused(project, says="program.md: knobs is named search_space now; rename it")
+
+
 def test_a_declaration_of_the_wrong_type(project: Project) -> None:
     project.write(
         "conftest.py",

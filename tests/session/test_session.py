@@ -340,7 +340,7 @@ def test_an_unwritable_log_is_one_warning_and_changes_no_verdict(
 ) -> None:
     project.write("conftest.py", (project.path / "conftest.py").read_text() + BROKEN)
     project.commit("broken")
-    (project.path / "results.tsv").mkdir()
+    (project.path / ".autoresearch/main/results.tsv").mkdir(parents=True)
     project.propose(1.5, 1.6)
     result = project.run("--iterations=2", "--junitxml=log.xml", *quiet)
     assert result.ret == 0
@@ -360,12 +360,56 @@ def test_an_unreadable_ledger_stops_logs_but_not_the_session(tmp_path: Path) -> 
     ledger.path.write_bytes(b"no database" * 99)
     said: list[str] = []
     warn = lambda what, error: said.append(f"{what}: {error}")  # noqa: E731
-    Logs(tmp_path, ledger, Metric(), tmp_path / "log.xml", 1, warn=warn).write(last=True)
+    Logs(tmp_path / "results.tsv", ledger, Metric(), tmp_path / "log.xml", 1, warn=warn).write(last=True)
     assert [line.partition(":")[0] for line in said] == [
         "results.tsv is not written", "log.xml is not written",
     ]  # fmt: skip
     with pytest.raises(LedgerUnavailable):
         ledger.attempts()
+
+
+HISTORY = "commit\tval_bpb\tmemory_gb\tstatus\tdescription\na1b2c3d\t0.99\t44.0\tkeep\tbaseline\n"
+
+
+@pytest.mark.parametrize("users", ["file", "link", "folder"])
+def test_a_table_of_the_user_is_not_overwritten(project: Project, users: str) -> None:
+    table = project.path / "results.tsv"
+    if users == "folder":
+        table.mkdir()
+    else:
+        file = table if users == "file" else project.path / "ideas/history.tsv"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(HISTORY)
+        if users == "link":
+            table.symlink_to("ideas/history.tsv")
+    project.propose(1.5)
+    result = project.run("--iterations=1", "-q")
+    assert result.ret == 0
+    warnings = re.findall(r"^warning: .*", result.stdout.str(), re.MULTILINE)
+    assert warnings == [
+        "warning: results.tsv does not show this campaign: this plugin did not write it, so it "
+        "stays; see .autoresearch/main/results.tsv"
+    ]
+    assert table.is_dir() or table.read_text() == HISTORY
+    assert "score 1.5" in (project.path / ".autoresearch/main/results.tsv").read_text()
+
+
+def test_campaigns_in_one_folder_have_their_own_table_and_page(project: Project) -> None:
+    project.propose(1.25, 1.5)
+    for tag in ("one", "two"):
+        options = (f"--autoresearch-tag={tag}", "--autoresearch-confirm=0", "--autoresearch-calibrate=2")
+        assert project.run("--iterations=1", *options).ret == 0
+        assert (project.path / "results.tsv").readlink() == Path(f".autoresearch/{tag}/results.tsv")
+        assert (project.path / ".autoresearch/report.html").readlink() == Path(tag, "report.html")
+    for tag in ("one", "two"):
+        folder = project.path / ".autoresearch" / tag
+        assert f"<title>autoresearch: {tag}<" in (folder / "report.html").read_text()
+        assert (folder / "results.tsv").read_text().count("\tbaseline") == 2
+    subprocess.run(
+        [sys.executable, "-m", "pytest_autoresearch", "report", "--tag=two", "--tsv=results.tsv"],
+        cwd=project.path, check=True,
+    )  # fmt: skip
+    assert (project.path / "results.tsv").is_symlink()
 
 
 # ---------------------------------------------------------------------- signals
