@@ -133,6 +133,10 @@ class Group:
             self.stop("paused")
         self._signal(signal.SIGCONT)
 
+    def living(self) -> list[int]:
+        """Return its processes that have not ended."""
+        return _living(scan_groups([self.pid])[self.pid])
+
     def _runs(self) -> bool:
         members = scan_groups([self.pid])[self.pid].values()
         return any(usage.state in ("R", "S") for usage in members)
@@ -182,7 +186,7 @@ class Group:
         if self._scanned is not None:
             with self._lock:
                 self._scanned.note(dict(members))
-        living = [pid for pid, usage in members.items() if usage.state not in ("Z", "X")]
+        living = _living(members)
         held = held_files(living)
         resident = sum(usage.resident_bytes for usage in members.values())
         resident += held.memory_bytes - held.mapped_bytes
@@ -208,6 +212,10 @@ class Group:
             self.stop("disk")
         elif now - self._shown > _HIDDEN_S:
             self.stop("hidden")
+
+
+def _living(members: Mapping[int, Usage]) -> list[int]:
+    return [pid for pid, usage in members.items() if usage.state not in ("Z", "X")]
 
 
 def _over(value: int, limit: int | None) -> bool:

@@ -22,7 +22,7 @@ from .channel import Channel, PeerGone, PeerTimeout, pair
 from .client import ForkServerClient, LaunchFailed
 from .group import Exit, Group
 from .output import Output
-from .usage import held_files, scan_groups
+from .usage import held_files
 
 PRELOAD = (
     "torch._dynamo", "numpy", "torch", "safetensors.torch", "pytest_autoresearch.training.worker",
@@ -144,6 +144,7 @@ class Child:
         self._output = output
         self._exit: Exit | None = None
         self._supervisor: Supervisor | None = None
+        self._shows_files = False
 
     def await_confinement(self) -> None:
         """Receive the report of the sandbox, and the listener if the process can be sealed.
@@ -160,6 +161,7 @@ class Child:
         self.report = cast("dict[str, str]", first["layers"])
         for listener in self._channel.take_fds():
             self._supervisor = Supervisor(listener)
+            self._shows_files = not held_files(self._group.living()).unreadable
 
     def seal(self) -> None:
         """Let the group compute and answer from now on, and nothing else; see `sandbox.seal`.
@@ -172,13 +174,17 @@ class Child:
         if self._supervisor is None:
             return
         self._supervisor.close()
+        if not self._shows_files:
+            state = "failed: this machine does not show the files of a process"
+            self.report = {**self.report, "seal": state}
+            return
         self.pause()  # files could be moved between threads and sockets while they are listed
         try:
-            members = scan_groups([self.pid])[self.pid]
-            held = held_files(members)
+            living = self._group.living()
+            held = held_files(living)
             if held.unreadable or held.under_way:
                 raise PermissionError("files are hidden in a socket or an unreadable process")
-            self.report = {**self.report, "seal": make_files_resident(members)}
+            self.report = {**self.report, "seal": make_files_resident(living)}
         finally:
             self.resume()
 
