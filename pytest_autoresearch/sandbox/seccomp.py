@@ -115,8 +115,9 @@ class Filter:
         # A pretended success keeps every descendant in the group that killpg ends.
         for name in ("setsid", "setpgid"):
             code += on(machine, name, fail(0))
-        # Likewise, no process can cancel its death with the harness.
-        code += on(machine, "prctl", *_none_of(0, [syscalls.PR_SET_PDEATHSIG], 0))
+        # Likewise, no process can cancel its death with the harness, or hide its open files.
+        kept = [syscalls.PR_SET_PDEATHSIG, syscalls.PR_SET_DUMPABLE]
+        code += on(machine, "prctl", *_none_of(0, kept, 0))
         code += on(machine, "ioctl", *_none_of(1, [_TIOCSTI, _TIOCLINUX], errno.EPERM))
         if self.signals_only_to is not None:
             for name in _SIGNALLING:

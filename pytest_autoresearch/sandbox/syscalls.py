@@ -65,7 +65,8 @@ NAMES = tuple(_X86_64_AND_AARCH64)
 FIRST_UNKNOWN = 470
 """Numbers from here on belong to calls newer than this file (after Linux 6.17)."""
 
-PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 24, 38, 47
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
+PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 24, 38, 47
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

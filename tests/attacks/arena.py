@@ -107,6 +107,7 @@ class Attack:
     Attributes:
         path: Its file.
         expected: ``"cheat"``, ``"crash"``, ``"timeout"``, ``"guard"`` or ``"invalid"``: no score;
+            ``"refused"``: no score, by whichever rule notices first;
             ``"harmless"``: the same score as the model without the attack; or ``"useless"``: a
             score, but no better one.
         layer: Protection that stops it.

@@ -1,4 +1,4 @@
-"""cheat (seal): hides open files in a socket, where no list of open files shows them."""
+"""refused (seal): hides open files in a socket, where no list of open files shows them."""
 
 import array
 import glob

@@ -1,4 +1,4 @@
-"""timeout (budget): declares 512 GiB, so that saving may take long, and trains on after the end."""
+"""crash (training): declares 512 GiB, so that saving may take long, and trains on after the end."""
 
 import sys
 
