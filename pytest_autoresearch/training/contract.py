@@ -17,7 +17,7 @@ from .clock import Burst, Clock, EqualWorkClock, StepClock, WallClock, WorkClock
 from .context import CHECKPOINT, LOSSES, RunContext, write_files
 from .dataloader import DataLoader
 from .limits import Ended
-from .protocol import TrainingProcess
+from .protocol import MAX_DECLARED, TrainingProcess
 from .reference import Reference
 
 SMOKE_STEPS = 2
@@ -106,7 +106,7 @@ class TrainingRun:
         device_memory = training.metrics.pop("device_memory_bytes", None)
         peak = ended.peak_memory_bytes  # on a CPU, a self-reported figure is ignored
         if self.spec.device == "cuda" and device_memory is not None:
-            peak = int(device_memory)
+            peak = int(min(max(device_memory, 0.0), MAX_DECLARED))
         self.context.result = replace(
             self.context.result,
             log_head=head,
