@@ -34,7 +34,7 @@ from ..ledger.store import AttemptTaken, ChampionMoved, LedgerUnavailable
 from ..proposers.draft import Draft
 from ..source.checks import run_checks
 from ..source.edits import apply
-from ..source.fingerprint import fingerprint, shape
+from ..source.fingerprint import shape
 from .attempt import WorkingAttempt
 from .cleanup import discard_files
 from .context import ContextBuilder
@@ -291,7 +291,7 @@ class Campaign:
         """Run every check that needs no training; the first that fails refuses the attempt."""
         if attempt.refusal is not None or attempt.proposal is None:
             return
-        attempt.fingerprint = fingerprint(attempt.files)
+        attempt.fingerprint = self.runner.fingerprint(attempt.files)
         notes = run_checks(attempt.before, attempt.files)
         self.ledger.add_check_notes(attempt.record.id, notes)
         if not notes[-1].ok:

@@ -14,7 +14,7 @@ from ..core.run import Purpose, Run
 from ..judge import constraints
 from ..judge.verdicts import Decision, Judge, earns_wealth
 from ..source.checks import fits_memory
-from ..source.fingerprint import complexity, fingerprint
+from ..source.fingerprint import complexity
 from ..training.rescore import CLOZE
 from .attempt import WorkingAttempt
 from .runs import Runner
@@ -92,7 +92,7 @@ class Measurement:
         """
         seed = self.facts.baseline_seeds[attempt.record.number - 1]
         files = self.runner.read(self.facts.base_commit)
-        attempt.fingerprint = fingerprint(files)  # a mutation back to it is a duplicate
+        attempt.fingerprint = self.runner.fingerprint(files)  # a mutation back to it is a duplicate
         result = self.runner.run(attempt, files, seed, Purpose.CALIBRATE)
         if result.score is not None:
             self._check_reported(result)

@@ -13,7 +13,7 @@ from ..core.experiment import Budget, Experiment
 from ..core.run import SCORING, Allowances, Purpose, Run, RunSpec
 from ..judge.noise import noise_of
 from ..scoring import AUDIT, AUDIT_KEEP
-from ..source.fingerprint import Shape, shape
+from ..source.fingerprint import CONTRACT, Shape, fingerprint, shape
 from ..training.devices import Device, memory_bytes
 from .attempt import WorkingAttempt
 from .cleanup import run_name, tidy
@@ -204,6 +204,11 @@ class Runner:
     def read(self, commit: str) -> dict[str, str]:
         """Return the editable files of `commit`."""
         return self.repository.read(commit, self.experiment.files)
+
+    def fingerprint(self, files: Mapping[str, str]) -> str:
+        """Return the fingerprint of editable files, of which only the harness may use names."""
+        alone = self.experiment.run is None and self.experiment.checks is None
+        return fingerprint(files, CONTRACT if alone else None)
 
     def shape(self, commit: str) -> Shape:
         """Return the shape of the editable files of `commit`."""

@@ -1,9 +1,11 @@
 """Fingerprint programs, so that repeated mutations are recognised.
 
-Python files are hashed as normalised syntax trees: no comments, formatting or docstrings; local
-variables numbered in order of appearance; literal arithmetic folded; constant definitions in
-canonical order. Where a rewrite might change the meaning, nothing is normalised. Other files, and
-those that do not parse, are hashed as text. The cost is bounded.
+Python files are hashed as normalised syntax trees: no comments, formatting or docstrings; no dead
+branches or unused locals; local variables numbered in order of appearance; literal arithmetic
+folded; imports and constant definitions in canonical order. If it is known which names of a module
+others use, its other definitions are numbered, too, and its unused imports removed. Where a rewrite
+might change the meaning, nothing is normalised. Other files, and those that do not parse, are
+hashed as text. The cost is bounded.
 """
 
 from __future__ import annotations
@@ -22,6 +24,14 @@ from itertools import groupby
 from typing import Any
 
 from .scopes import local_names
+from .simplify import flatten, remove_unused_locals, simplify_module, sort_imports
+
+VERSION = 2
+"""Of the normal form. It begins each fingerprint, so that those of ledgers written by other
+versions never equal one by accident."""
+
+CONTRACT = frozenset({"build", "train", "logits"})
+"""The names of a program under the training contract that the harness uses."""
 
 _FOLD: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -85,17 +95,28 @@ def parse_file(text: str) -> ast.Module:
     return parse(text.removeprefix("\ufeff"))
 
 
-def fingerprint(files: Mapping[str, str]) -> str:
-    """Return 64 hex digits, equal for equal programs."""
+def fingerprint(files: Mapping[str, str], public: frozenset[str] | None = None) -> str:
+    """Return the version and 64 hex digits, equal for equal programs.
+
+    Args:
+        files: The program.
+        public: Names of a single file's definitions that other programs use; None: any.
+    """
+    public = public if len(files) == 1 else None
     digest = hashlib.sha256()
     for name in sorted(files):
-        digest.update(f"{name}\0{_digest(name, files[name])}\0".encode())
-    return digest.hexdigest()
+        digest.update(f"{name}\0{_digest(name, files[name], public)}\0".encode())
+    return f"{VERSION}:{digest.hexdigest()}"
 
 
 @lru_cache(maxsize=128)
-def _digest(name: str, text: str) -> str:
-    return hashlib.sha256(_normal(name, text).encode("utf-8", "surrogatepass")).hexdigest()
+def _digest(name: str, text: str, public: frozenset[str] | None = None) -> str:
+    tree = _normal_tree(name, text, public)
+    if tree is not None:
+        text = ast.dump(tree)
+    elif not name.endswith(".py"):
+        text = text.replace("\r\n", "\n")
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -168,29 +189,27 @@ def _nodes(name: str, text: str) -> int:
     return sum(1 for _ in ast.walk(tree))
 
 
-def _normal_tree(name: str, text: str) -> ast.Module | None:
+def _normal_tree(
+    name: str, text: str, public: frozenset[str] | None = None
+) -> ast.Module | None:
     """Return the normalised tree, or None for a file that is hashed as text."""
     if not name.endswith(".py"):
         return None
     try:
         tree: ast.Module = _Folder().visit(parse_file(text))
+        flatten(tree)
         if "__doc__" not in text and "getdoc" not in text:
             _strip_docstrings(tree)
-        _strip_idle(tree)
         if not _is_dynamic(tree):
+            remove_unused_locals(tree)
+            if public is not None:
+                simplify_module(tree, name.rpartition("/")[2].removesuffix(".py"), public)
             _rename_locals(tree)
-        tree.body = _sort_constants(tree.body)
+        tree.body = _sort_constants(sort_imports(tree.body))
         ast.dump(tree)
     except UNREADABLE:
         return None
     return tree
-
-
-def _normal(name: str, text: str) -> str:
-    if not name.endswith(".py"):
-        return text.replace("\r\n", "\n")
-    tree = _normal_tree(name, text)
-    return text if tree is None else ast.dump(tree)
 
 
 class _Folder(ast.NodeTransformer):
@@ -258,22 +277,6 @@ def _strip_docstrings(tree: ast.AST) -> None:
             match node.body:
                 case [ast.Expr(ast.Constant(str())), *rest]:
                     node.body = rest or [ast.Pass()]
-
-
-def _strip_idle(tree: ast.AST) -> None:
-    """Remove ``pass`` and literals that are statements, which have no effect."""
-    for node in ast.walk(tree):
-        for name in ("body", "orelse", "finalbody"):
-            block = getattr(node, name, None)
-            if isinstance(block, list):
-                busy = [s for s in block if not _is_idle(s)]
-                setattr(node, name, busy or ([ast.Pass()] if block and name == "body" else []))
-
-
-def _is_idle(statement: ast.stmt) -> bool:
-    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-        return not isinstance(statement.value.value, str)  # a string may be a docstring
-    return isinstance(statement, ast.Pass)
 
 
 def _is_dynamic(tree: ast.AST) -> bool:

@@ -19,6 +19,30 @@ class _Scope:
     number: int
     bound: set[str] = field(default_factory=set)
     fixed: set[str] = field(default_factory=set)
+    imported: set[str] = field(default_factory=set)
+    """Those of `fixed` that are bound by a string, as by an import or an ``except``."""
+
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def module_names(tree: ast.AST) -> dict[str, list[ast.Name | Definition]]:
+    """Return the occurrences of each variable, function and class of the module, by name.
+
+    Imported names, those declared ``global``, and those that a class body binds too are omitted.
+    """
+    reader = _Reader()
+    reader.visit(tree)
+    module = reader.scopes[0]
+    omitted = module.imported | reader.declared
+    omitted = omitted.union(*(s.bound | s.fixed for s in reader.scopes if s.kind == "class"))
+    names: dict[str, list[ast.Name | Definition]] = {}
+    for node, scope in [*reader.definitions, *reader.uses]:
+        name = node.id if isinstance(node, ast.Name) else node.name
+        owner = _resolve(name, scope) if isinstance(node, ast.Name) else scope
+        if owner is module and name not in omitted:
+            names.setdefault(name, []).append(node)
+    return names
 
 
 def local_names(tree: ast.AST) -> list[tuple[ast.Name, int]]:
@@ -55,16 +79,17 @@ class _Reader(ast.NodeVisitor):
 
     def __init__(self) -> None:
         self.scope = _Scope("module", None, 0)
+        self.scopes = [self.scope]
         self.uses: list[tuple[ast.Name, _Scope]] = []
+        self.definitions: list[tuple[Definition, _Scope]] = []
         self.declared: set[str] = set()
-        self._count = 0
 
     def _inside(
         self, kind: Literal["class", "function", "comprehension"], nodes: Sequence[ast.AST | None]
     ) -> _Scope:
-        self._count += 1
         outer = self.scope
-        self.scope = inner = _Scope(kind, outer, self._count)
+        self.scope = inner = _Scope(kind, outer, len(self.scopes))
+        self.scopes.append(inner)
         self._each(nodes)
         self.scope = outer
         return inner
@@ -88,6 +113,14 @@ class _Reader(ast.NodeVisitor):
         self.visit(node.target)
         self.scope = inner
 
+    def _define(self, node: Definition) -> None:
+        self.scope.fixed.add(node.name)
+        self.definitions.append((node, self.scope))
+
+    def _import(self, name: str) -> None:
+        self.scope.fixed.add(name)
+        self.scope.imported.add(name)
+
     def _function(
         self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, body: Sequence[ast.AST]
     ) -> None:
@@ -98,7 +131,7 @@ class _Reader(ast.NodeVisitor):
         self._inside("function", body).fixed |= {a.arg for a in names}
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        self.scope.fixed.add(node.name)
+        self._define(node)
         self._each([*node.decorator_list, node.returns])
         self._function(node, [*getattr(node, "type_params", ()), *node.body])
 
@@ -108,7 +141,7 @@ class _Reader(ast.NodeVisitor):
         self._function(node, [node.body])
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self.scope.fixed.add(node.name)
+        self._define(node)
         self._each([*node.decorator_list, *node.bases, *node.keywords])
         self._inside("class", [*getattr(node, "type_params", ()), *node.body])
 
@@ -131,12 +164,12 @@ class _Reader(ast.NodeVisitor):
     visit_Nonlocal = visit_Global
 
     def visit_alias(self, node: ast.alias) -> None:
-        self.scope.fixed.add(node.asname or node.name.partition(".")[0])
+        self._import(node.asname or node.name.partition(".")[0])
 
     def generic_visit(self, node: ast.AST) -> None:
         """Register names that other nodes bind by a string field."""
         for attribute in ("name", "rest"):
             name = getattr(node, attribute, None)
             if isinstance(name, str):
-                self.scope.fixed.add(name)
+                self._import(name)
         super().generic_visit(node)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import ast
 import keyword
+import re
+from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pytest_autoresearch.source.fingerprint import complexity, fingerprint, shape
+from pytest_autoresearch.source.fingerprint import (
+    CONTRACT,
+    VERSION,
+    complexity,
+    fingerprint,
+    shape,
+)
 
 PROGRAM = '''\
 """A trainer."""
@@ -129,6 +137,220 @@ def test_white_space_counts_in_other_files() -> None:
 )
 def test_statements_without_effect_do_not_change_the_fingerprint(one: str, two: str) -> None:
     assert of(one) == of(two)
+
+
+CONTRACT_PROGRAM = """\
+import math
+import time
+from dataclasses import dataclass
+import torch
+from torch import nn
+
+DEPTH = 2
+WIDTH = DEPTH * 8
+RATE = 0.5
+
+
+def norm(x):
+    return x / math.sqrt(WIDTH)
+
+
+class Net(nn.Module):
+    def forward(self, x):
+        return norm(x) * RATE
+
+
+@dataclass
+class Setting:
+    rate: float = RATE
+
+
+def build(vocab_size, seq_len):
+    return Net(), time.time(), Setting()
+"""
+
+
+def private(program: str) -> str:
+    """Fingerprint of a program of which the harness alone uses names."""
+    return fingerprint({"train.py": program}, CONTRACT)
+
+
+def rename(program: str, old: str, new: str) -> str:
+    return re.sub(rf"\b{old}\b", new, program)
+
+
+REWRITES = {
+    "a constant is renamed": (r"\bDEPTH\b", "LAYERS"),
+    "a function is renamed": (r"\bnorm\b", "scale_down"),
+    "a class is renamed": (r"\bNet\b", "Model"),
+    "two constants swap names": (r"\b(WIDTH|RATE)\b", lambda m: {"WIDTH": "RATE"}.get(m[0], "WIDTH")),
+    "constants are reordered": (r"(?s)(\w+ = 2\n.*\n)(\w+ = 0\.5\n)", r"\2\1"),
+    "imports are reordered": (r"(?s)(import math.*?)(import torch\n)", r"\2\1"),
+    "imports are joined": (r"import time\n", "import time, sys\n"),
+    "an import is unused": (r"from torch", "import json as j\nfrom torch"),
+    "a constant is unused": (r"\n\n\nclass", "\nUNUSED = (1, 2)\n\n\nclass"),
+    "a local is unused": (r"self, x\):\n", "self, x):\n        unused = 3\n"),
+    "a body is in `if 1`": (r"    return x", "    if 1:\n        return x"),
+    "a condition is false": (r"seq_len\):\n", "seq_len):\n    if 2 - 2:\n        pass\n"),
+    "a dead branch raises": (r"\n@data", "\nif True:\n    pass\nelif 0:\n    raise 3\n\n\n@data"),
+    "`pass` is added": (r"( = 0\.5\n)", r"\1pass\n"),
+    "a string is a statement": (r"nn\n\n", "nn\n\n'no docstring'\n"),
+}
+
+
+@given(st.lists(st.sampled_from(sorted(REWRITES)), min_size=1, max_size=5, unique=True))
+def test_rewrites_without_effect_do_not_change_the_fingerprint(chosen: list[str]) -> None:
+    program = CONTRACT_PROGRAM
+    for name in chosen:
+        rewritten = re.sub(*REWRITES[name], program)
+        assert rewritten != program
+        program = rewritten
+    assert private(program) == private(CONTRACT_PROGRAM)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("A = 1\ndef build():\n    return A\n", "A = 1\ndef build():\n    return B\n"),
+        ("A, B = 1, 2\ndef build():\n    return A\n", "A, B = 1, 2\ndef build():\n    return B\n"),
+        ("A = 1\nimport sys\nx = sys.modules[__name__]\n", "B = 1\nimport sys\nx = sys.modules[__name__]\n"),
+        ("A = 1\ndef build():\n    return getattr(m, 'A')\n", "B = 1\ndef build():\n    return getattr(m, 'A')\n"),
+        ("import train\nA = 1\nprint(train.A)\n", "import train\nB = 1\nprint(train.A)\n"),
+        ("def f(): ...\nname = f.__name__\n", "def g(): ...\nname = g.__name__\n"),
+        ("@register\ndef f(): ...\n", "@register\ndef g(): ...\n"),
+        ("class A(Base): ...\nx = A()\n", "class B(Base): ...\nx = B()\n"),
+        ("def _A__f(): ...\nclass A:\n    def g(self):\n        return __f()\n",
+         "def other(): ...\nclass A:\n    def g(self):\n        return __f()\n"),
+        ("A = 1\nclass C:\n    x = A\n    A = 2\n", "B = 1\nclass C:\n    x = A\n    A = 2\n"),
+        ("A = 1\ndef f():\n    global A\n    A = 2\n", "B = 1\ndef f():\n    global A\n    A = 2\n"),
+        ("def build(): ...\n", "def make(): ...\n"),
+        ("def f():\n    if 0:\n        yield\n", "def f():\n    pass\n"),
+        ("x = 1\ndef f():\n    if 0:\n        x = 2\n    return x\n", "x = 1\ndef f():\n    return x\n"),
+        ("def f(t):\n    def g():\n        if 0:\n            t\n    return g\n",
+         "def f(t):\n    def g():\n        pass\n    return g\n"),
+        ("if 1:\n    'doc'\nx = __doc__\n", "'doc'\nx = __doc__\n"),
+        ("import antigravity\n", ""),
+        ("import torch\n", ""),
+        ("import json as a\nimport math as a\nx = a\n", "import math as a\nimport json as a\nx = a\n"),
+        ("import helper\nimport math\nx = math\n", "import math\nimport helper\nx = math\n"),
+        ("X = undefined\n", ""),
+        ("def f():\n    x = g()\n", "def f():\n    pass\n"),
+        ("def f():\n    x = 1\n    return locals()\n", "def f():\n    return locals()\n"),
+    ],
+)  # fmt: skip
+def test_programs_that_can_behave_differently_have_different_fingerprints(
+    one: str, two: str
+) -> None:
+    assert private(one) != private(two)
+    assert of(one) != of(two)
+
+
+def test_definitions_are_renamed_only_if_nobody_else_uses_them() -> None:
+    renamed = rename(CONTRACT_PROGRAM, "Net", "Model")
+    assert of(renamed) != of(CONTRACT_PROGRAM)
+    other = {"model.py": "x = 1\n"}
+    assert fingerprint({"train.py": renamed, **other}, CONTRACT) != fingerprint(
+        {"train.py": CONTRACT_PROGRAM, **other}, CONTRACT
+    )
+
+
+def test_renamed_constants_of_the_shipped_program_are_recognised() -> None:
+    program = (Path(__file__).parents[2] / "train.py").read_text()
+    constants = set(re.findall(r"^([A-Z_]+) =", program, re.MULTILINE))
+    assert len(constants) > 15
+    renamed = program
+    for name in constants:
+        renamed = rename(renamed, name, f"{name}_X")
+    assert private(renamed) == private(program)
+    assert private(program.replace("SOFTCAP = 15.0", "SOFTCAP = 14.0")) != private(program)
+
+
+def test_fingerprint_names_its_version() -> None:
+    assert re.fullmatch(rf"{VERSION}:[0-9a-f]{{64}}", of(text()))
+
+
+# Two programs with equal fingerprints behave the same
+
+identifiers = st.sampled_from(["a", "b", "f"])
+expressions = st.recursive(
+    identifiers | st.integers(0, 2).map(str),
+    lambda inner: st.builds("({} + {})".format, inner, inner),
+    max_leaves=3,
+)
+
+
+def indented(block: str) -> str:
+    return "".join(f"    {line}\n" for line in block.splitlines())
+
+
+def blocks(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    body = st.lists(inner, min_size=1, max_size=3).map("".join).map(indented)
+    return st.builds("if {}:\n{}".format, st.sampled_from(["0", "1", "a"]), body) | st.builds(
+        "def {}():\n{}    return {}\n".format, identifiers, body, expressions
+    )
+
+
+simple = st.one_of(
+    st.builds("{} = {}\n".format, identifiers, expressions),
+    st.sampled_from(["pass\n", "import math\n", "import math as a\n", "a += 1\n", "'b'\n"]),
+    st.builds("log({})\n".format, expressions),
+)
+statements = st.recursive(simple, blocks, max_leaves=6)
+programs = st.lists(statements, min_size=1, max_size=4).map("".join)
+
+
+def behavior(program: str) -> object:
+    """What a program logs, and how it and its `build` end."""
+    logged: list[str] = []
+
+    def log(value: object) -> None:
+        logged.append(repr(value) if isinstance(value, int) else type(value).__name__)
+
+    scope: dict[str, object] = {"log": log}
+    try:
+        exec(compile(program, "train.py", "exec"), scope)
+        log(scope["build"]())
+    except RecursionError:
+        return "endless"
+    except Exception as error:
+        return logged, type(error)
+    return logged
+
+
+def edited(program: str, old: str, new: str, place: int) -> str:
+    parts = re.split(rf"\b{old}\b", program)
+    if place < 0:
+        return new.join(parts)
+    place %= len(parts)
+    return old.join(parts[: place + 1]) + new * (place + 1 < len(parts)) + old.join(parts[place + 1 :])
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    programs,
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "f", "0", "1", "pass"]),
+            st.sampled_from(["a", "b", "f", "g", "0", "1", "pass"]),
+            st.integers(-1, 3),
+        ),
+        min_size=1,
+        max_size=2,
+    ),
+    expressions,
+)
+def test_equal_fingerprints_mean_equal_behavior(
+    program: str, edits: list[tuple[str, str, int]], result: str
+) -> None:
+    one = two = f"{program}def build():\n    return {result}\n"
+    for old, new, place in edits:
+        two = edited(two, old, new, place)
+    try:
+        compile(two, "train.py", "exec")
+    except SyntaxError:
+        assume(False)
+    if private(one) == private(two):
+        assert behavior(one) == behavior(two)
 
 
 def test_complexity_counts_deeply_nested_programs() -> None:
