@@ -18,9 +18,8 @@ from support.wire.recorded import RECORDINGS, Conversation, Recorded, dollars, o
 from pytest_autoresearch.core.proposal import EditError
 from pytest_autoresearch.ledger.spend import CostBudget
 from pytest_autoresearch.ledger.store import Ledger
-from pytest_autoresearch.proposers.llm.repair import check
 from pytest_autoresearch.source.blocks import Parsed, parse
-from pytest_autoresearch.source.checks import run_checks
+from pytest_autoresearch.source.checks import apply_checked, run_checks
 from pytest_autoresearch.source.edits import apply
 from pytest_autoresearch.source.fingerprint import fingerprint
 
@@ -34,7 +33,7 @@ def usable(files: dict[str, str], answer: dict) -> Parsed | None:
     """What the harness makes of an answer, or None where it asks for a repair."""
     try:
         parsed = parse(answer["text"], "train.py")
-        check(files, parsed)
+        apply_checked(files, parsed.edits)
     except EditError:
         return None
     return parsed
