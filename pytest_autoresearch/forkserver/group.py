@@ -155,7 +155,7 @@ class Group:
     def disk_bytes(self) -> int:
         """Measure the bytes in its folder and in the deleted files that it holds."""
         size = folder_use(self.folder, MAX_FILES)[0] if self.folder is not None else 0
-        return size + held_files(scan_groups([self.pid])[self.pid]).disk_bytes
+        return size + held_files(self.living()).disk_bytes
 
     def exit(self) -> Exit:
         """Return how the group ended; call it once `ended` is set."""
