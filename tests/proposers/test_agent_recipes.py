@@ -14,7 +14,7 @@ from pytest_autoresearch.proposers.agents.recipes import RECIPES, AgentReply, Ag
 
 
 def claude(**fields: object) -> str:
-    said = {
+    result = {
         "type": "result", "subtype": "success", "is_error": False, "stop_reason": "end_turn",
         "result": "Title: a", "total_cost_usd": 0.0532,
         "usage": {"input_tokens": 9, "cache_creation_input_tokens": 7,
@@ -22,7 +22,7 @@ def claude(**fields: object) -> str:
         "modelUsage": {"claude-haiku-5-5": {"outputTokens": 1},
                        "claude-opus-5-5": {"outputTokens": 2}},
     }  # fmt: skip
-    return json.dumps(said | fields)
+    return json.dumps(result | fields)
 
 
 CLAUDE_USED = Usage("claude-opus-5-5", 9, 5, 7, 3, cost_usd=0.0532)
@@ -64,7 +64,7 @@ Tokens: 2.5k sent, 100 received. Cost: $0.02 message, $0.03 session.
 
 
 @pytest.mark.parametrize(
-    ("name", "output", "told"),
+    ("name", "output", "reply"),
     [
         ("claude", claude(), AgentReply("Title: a", CLAUDE_USED)),
         ("claude", "warning: old\n" + claude(), AgentReply("Title: a", CLAUDE_USED)),
@@ -111,8 +111,8 @@ Tokens: 2.5k sent, 100 received. Cost: $0.02 message, $0.03 session.
               failure="litellm.AuthenticationError: bad key")),
     ],
 )  # fmt: skip
-def test_reply_of_a_cli_is_parsed(name: str, output: str, told: AgentReply) -> None:
-    assert RECIPES[name].read(output, "last words") == told
+def test_reply_of_a_cli_is_parsed(name: str, output: str, reply: AgentReply) -> None:
+    assert RECIPES[name].read(output, "last words") == reply
 
 
 @pytest.mark.parametrize("read", [*(recipe.read for recipe in RECIPES.values()), read_any])
@@ -125,10 +125,10 @@ def test_reply_of_a_cli_is_parsed(name: str, output: str, told: AgentReply) -> N
      '{"result": "' + "[" * 5000 + '"}', "[" * 100_000, '{"a":' * 100_000],
 )  # fmt: skip
 def test_any_output_is_parsed(read: Callable[[str, str], AgentReply], output: str) -> None:
-    told = read(output, "")
-    assert isinstance(told.text, str)
-    assert told.usage.cost_usd is None
-    assert told.usage.input_tokens == 0
+    reply = read(output, "")
+    assert isinstance(reply.text, str)
+    assert reply.usage.cost_usd is None
+    assert reply.usage.input_tokens == 0
 
 
 def test_codex_keeps_its_own_sandbox_without_ours() -> None:

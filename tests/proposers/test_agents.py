@@ -1,4 +1,4 @@
-"""Agent CLIs as real programs in the real sandbox: what they may see and do, and how each ends."""
+"""Agent CLIs as real programs in the real sandbox: access, answers, ends and costs."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ from pytest_autoresearch.source.edits import apply
 
 SOURCE = "LR = 0.02\nDEPTH = 2\n\n\ndef train():\n    return LR * DEPTH\n"
 PREPARE = "def batches(): ...\n"
-RAISE = "sed -i 's/LR = 0.02/LR = 0.03/' train.py\n"
-SAY = "echo 'Title: raise the rate'; echo 'Hypothesis: it was too low'; echo 'Cost: $0.10'\n"
+EDIT = "sed -i 's/LR = 0.02/LR = 0.03/' train.py\n"
+ANSWER = "echo 'Title: raise the rate'; echo 'Hypothesis: it was too low'; echo 'Cost: $0.10'\n"
 ALREADY_ASKED = "You were asked this before"
 
 confined = pytest.mark.skipif(
@@ -69,19 +69,19 @@ def context(**files: str) -> Context:
     )  # fmt: skip
 
 
-Hire = Callable[..., AgentProposer]
+MakeAgent = Callable[..., AgentProposer]
 
 
 @pytest.fixture
-def hire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hire:
+def make_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeAgent:
     """Write a script and return the proposer that runs it."""
     for name in (*_PROXIES, *_CERTIFICATES, *(n for n in os.environ if n.endswith("_KEY"))):
         monkeypatch.delenv(name, raising=False)
 
     def write(script: str, arguments: str = "", words: str = "", **fields: object) -> AgentProposer:
-        program(tmp_path / "desk" / "agent", script)
-        made = create_agent(f"{words} ./desk/agent {arguments}", tmp_path)
-        return replace(made, **fields)
+        program(tmp_path / "bin" / "agent", script)
+        agent = create_agent(f"{words} ./bin/agent {arguments}", tmp_path)
+        return replace(agent, **fields)
 
     return write
 
@@ -100,11 +100,11 @@ def after(proposal: Proposal, **files: str) -> str:
     return apply(files or {"train.py": SOURCE}, proposal.edits)["train.py"]
 
 
-# An agent that behaves
+# Valid answers
 
 
-def test_agents_edits_become_the_proposal(hire: Hire) -> None:
-    proposal = hire(RAISE + SAY + "echo 'Model: tiny-1'; echo 'Idea: a deeper one'").propose(
+def test_agents_edits_become_the_proposal(make_agent: MakeAgent) -> None:
+    proposal = make_agent(EDIT + ANSWER + "echo 'Model: tiny-1'; echo 'Idea: a deeper one'").propose(
         context()
     )
     assert after(proposal) == SOURCE.replace("0.02", "0.03")
@@ -118,42 +118,42 @@ def test_agents_edits_become_the_proposal(hire: Hire) -> None:
     assert proposal.meta["sandbox"]
 
 
-def test_prompt_is_a_file_and_standard_input(hire: Hire) -> None:
+def test_prompt_is_a_file_and_standard_input(make_agent: MakeAgent) -> None:
     script = (
         'cat > "$HOME/got"; cmp "$HOME/got" "$1" || exit 1\n'
         'grep -q "# lower it" "$1" && grep -q "attempt 3" "$1" && [ "$2" = big-1 ] || exit 2\n'
-        + RAISE
+        + EDIT
     )
-    agent = hire(script, "{prompt_file} {model}", model="big-1")
+    agent = make_agent(script, "{prompt_file} {model}", model="big-1")
     assert agent.propose(context()).usage.model == "big-1"
 
 
-def test_agent_works_in_a_plain_copy(hire: Hire) -> None:
-    script = RAISE + 'echo "Hypothesis: $(find . -type f | sort | xargs)"'
-    proposal = hire(script).propose(context(**{"train.py": SOURCE, "model/net.py": "X = 1\n"}))
+def test_agent_works_in_a_plain_copy(make_agent: MakeAgent) -> None:
+    script = EDIT + 'echo "Hypothesis: $(find . -type f | sort | xargs)"'
+    proposal = make_agent(script).propose(context(**{"train.py": SOURCE, "model/net.py": "X = 1\n"}))
     assert proposal.hypothesis == "model/net.py ./prepare.py ./program.md ./train.py"
     assert proposal.title == "LR 0.02 -> 0.03"
 
 
-def test_hidden_files_and_caches_are_ignored(hire: Hire) -> None:
-    script = RAISE + (
+def test_hidden_files_and_caches_are_ignored(make_agent: MakeAgent) -> None:
+    script = EDIT + (
         "mkdir -p __pycache__ .agent; touch .agent.history .agent/log __pycache__/train.pyc"
     )
-    assert after(hire(script).propose(context())) == SOURCE.replace("0.02", "0.03")
+    assert after(make_agent(script).propose(context())) == SOURCE.replace("0.02", "0.03")
 
 
-def test_agent_may_answer_with_blocks(hire: Hire) -> None:
+def test_agent_may_answer_with_blocks(make_agent: MakeAgent) -> None:
     script = (
         "cat <<'END'\nTitle: raise\n\ntrain.py\n<<<<<<< SEARCH\nLR = 0.02\n=======\nLR = 0.03\n"
         ">>>>>>> REPLACE\nEND\n"
     )
-    assert after(hire(script).propose(context())) == SOURCE.replace("0.02", "0.03")
+    assert after(make_agent(script).propose(context())) == SOURCE.replace("0.02", "0.03")
 
 
-def test_example_of_the_documentation_runs(hire: Hire) -> None:
+def test_example_of_the_documentation_runs(make_agent: MakeAgent) -> None:
     text = (Path(__file__).parents[2] / "docs" / "proposers.md").read_text()
     [example] = re.findall(r"```python\n(#!.*?# agent\.py\n.*?)```", text, re.DOTALL)
-    proposal = hire(example).propose(context())
+    proposal = make_agent(example).propose(context())
     assert after(proposal) == SOURCE.replace("0.02", "0.02 / 2")
     assert (proposal.title, proposal.usage.model) == ("halve the rate", "none")
     assert proposal.usage.cost_usd == 0.0
@@ -168,31 +168,31 @@ def test_example_of_the_documentation_runs(hire: Hire) -> None:
     ],
 )
 def test_unusable_answer_is_sent_back_with_a_fresh_copy(
-    hire: Hire, first: str, complaint: str
+    make_agent: MakeAgent, first: str, complaint: str
 ) -> None:
     script = (
         f'cat > "$HOME/got"; if ! grep -q "{ALREADY_ASKED}" "$HOME/got"; then {first}; exit; fi\n'
-        f'grep -q "{complaint}" "$HOME/got" || exit 3\n' + RAISE + SAY
+        f'grep -q "{complaint}" "$HOME/got" || exit 3\n' + EDIT + ANSWER
     )
-    proposal = hire(script).propose(context())
+    proposal = make_agent(script).propose(context())
     assert after(proposal) == SOURCE.replace("0.02", "0.03")
     assert proposal.meta["repairs"] == 1
     assert proposal.usage.requests == 2
 
 
-def test_answer_without_changes_is_invalid_after_the_repairs(hire: Hire) -> None:
+def test_answer_without_changes_is_invalid_after_the_repairs(make_agent: MakeAgent) -> None:
     with pytest.raises(ProposalInvalid, match="after 2 repairs") as caught:
-        hire("echo 'API error: 401'; echo 'Cost: $0.10'; exit 0").propose(context())
+        make_agent("echo 'API error: 401'; echo 'Cost: $0.10'; exit 0").propose(context())
     assert caught.value.usage.requests == 3
     assert caught.value.usage.cost_usd == pytest.approx(0.3)
     assert caught.value.meta["agent"] == "agent"
 
 
-# Agents that do what they may not
+# Forbidden changes and reads
 
 
 @pytest.mark.parametrize(
-    ("deed", "complaint"),
+    ("forbidden", "complaint"),
     [
         ("echo 'X = 1' >> prepare.py", "changed prepare.py, which no proposal may change"),
         ("chmod 000 prepare.py; mv prepare.py p; cp p prepare.py; rm p; echo > prepare.py",
@@ -217,9 +217,9 @@ def test_answer_without_changes_is_invalid_after_the_repairs(hire: Hire) -> None
         ("yes 'LR = 1' | head -c 3000000 > train.py", "left no train.py"),
     ],
 )  # fmt: skip
-def test_forbidden_change_is_invalid_and_named(hire: Hire, deed: str, complaint: str) -> None:
+def test_forbidden_change_is_invalid_and_named(make_agent: MakeAgent, forbidden: str, complaint: str) -> None:
     with pytest.raises(ProposalInvalid) as caught:
-        hire(RAISE + deed + "\n" + SAY).propose(context())
+        make_agent(EDIT + forbidden + "\n" + ANSWER).propose(context())
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.title == "raise the rate"
@@ -227,50 +227,50 @@ def test_forbidden_change_is_invalid_and_named(hire: Hire, deed: str, complaint:
 
 
 @pytest.mark.parametrize("folder", ["model", ".model"])
-def test_folder_replaced_by_a_link_is_not_followed(hire: Hire, folder: str) -> None:
+def test_folder_replaced_by_a_link_is_not_followed(make_agent: MakeAgent, folder: str) -> None:
     script = f'mv {folder} "$HOME/m"; echo Y=1 > "$HOME/m/net.py"; ln -s "$HOME/m" {folder}'
     with pytest.raises(ProposalInvalid, match=folder):
-        hire(script).propose(context(**{"train.py": SOURCE, f"{folder}/net.py": "X = 1\n"}))
+        make_agent(script).propose(context(**{"train.py": SOURCE, f"{folder}/net.py": "X = 1\n"}))
 
 
-def test_file_of_repeated_lines_is_replaced_whole(hire: Hire) -> None:
+def test_file_of_repeated_lines_is_replaced_whole(make_agent: MakeAgent) -> None:
     blank = "\n" * 300
     source = blank + SOURCE
     script = "yes '' | head -c 1000000 > train.py\n"
-    proposal = hire(script).propose(context(**{"train.py": source}))
+    proposal = make_agent(script).propose(context(**{"train.py": source}))
     assert [edit.search for edit in proposal.edits] == [source]
     assert after(proposal, **{"train.py": source}) == "\n" * 1000000
 
 
 @confined
 def test_agent_cannot_write_outside_the_copy(
-    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = tmp_path / "house"
-    house.mkdir()
-    monkeypatch.setenv("HOME", str(house))
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
     (tmp_path / "old.txt").write_text("old")
-    places = [tmp_path / "new.txt", house / "new.txt", tmp_path / "desk" / "new.txt"]
+    places = [tmp_path / "new.txt", home / "new.txt", tmp_path / "bin" / "new.txt"]
     script = "".join(f"echo x > {place}\n" for place in places)
     script += f"echo x > ../new.txt; echo x > {tmp_path}/old.txt; rm {tmp_path}/old.txt\n"
-    proposal = hire(script + RAISE + SAY).propose(context())
+    proposal = make_agent(script + EDIT + ANSWER).propose(context())
     assert proposal.title == "raise the rate"
     assert not [place for place in places if place.exists()]
     assert (tmp_path / "old.txt").read_text() == "old"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["desk", "house", "old.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bin", "home", "old.txt"]
 
 
 @confined
 def test_data_ledger_repository_home_and_environment_are_hidden(
-    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = "5f1d-not-for-agents"
-    monkeypatch.setenv("HOME", str(tmp_path / "house"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MY_SECRET", secret)
     places = [
         tmp_path / name
         for name in (
-            "house/.claude.json", ".autoresearch/main/ledger.sqlite", ".autoresearch/data/val.bin",
+            "home/.claude.json", ".autoresearch/main/ledger.sqlite", ".autoresearch/data/val.bin",
             ".git/config", "train.py", "notes/plan.txt",
         )
     ]  # fmt: skip
@@ -279,26 +279,26 @@ def test_data_ledger_repository_home_and_environment_are_hidden(
         place.write_text(secret)
     script = f"""
 import glob
-found = []
+readable = []
 for name in [*{[str(p) for p in places]}, *glob.glob("/proc/*/environ"), *glob.glob("/proc/*/cwd/*")]:
     try:
         text = open(name, "rb").read()
     except OSError:
         continue
     if b"{secret[:8]}" + b"{secret[8:]}" in text:
-        found.append(name)
+        readable.append(name)
 open("train.py", "a").write("DEPTH = 3\\n")
-print("Title: found", *found)
+print("Title: readable", *readable)
 """
-    assert hire(python(script)).propose(context()).title == "found"
-    shown = hire(python(script), words="read:notes").propose(context())
-    assert shown.title == f"found {places[-1]}"
+    assert make_agent(python(script)).propose(context()).title == "readable"
+    shown = make_agent(python(script), words="read:notes").propose(context())
+    assert shown.title == f"readable {places[-1]}"
 
 
 @confined
 @pytest.mark.parametrize("interpreter", dict.fromkeys([sys.executable, "/usr/bin/python3"]))
 def test_agent_cannot_read_modules_that_hold_validation_text(
-    hire: Hire, tmp_path: Path, interpreter: str
+    make_agent: MakeAgent, tmp_path: Path, interpreter: str
 ) -> None:
     if not os.path.exists(interpreter):
         pytest.skip(f"there is no {interpreter}")
@@ -326,36 +326,36 @@ for folder in sorted(folders):
 open("train.py", "a").write("DEPTH = 3\\n")
 print("Title: readable", *readable, "and", os.path.isfile(os.path.join(own, "wave.py")))
 """
-    agent = hire(script)
+    agent = make_agent(script)
     assert "trace.py" in agent.propose(context()).title
     researcher = Researcher(
         tmp_path,
         tmp_path / "ledger.sqlite",
-        SessionSettings(proposer="command:./desk/agent"),
+        SessionSettings(proposer="command:./bin/agent"),
         Experiment(data=Path("data")),
         say=print,
     )
     assert researcher.proposer().propose(context()).title == "readable and True"
 
 
-# Agents that do not end
+# Processes and limits
 
 
-def living(mark: str) -> list[str]:
-    """Processes of this machine whose command line holds a mark."""
-    found = []
+def processes_with(mark: str) -> list[str]:
+    """Return the ids of processes whose command line contains a mark."""
+    processes = []
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         try:
             text = Path("/proc", name, "cmdline").read_bytes().decode("utf-8", "replace")
         except OSError:
             continue
         if name.isdigit() and mark in text:
-            found.append(name)
-    return found
+            processes.append(name)
+    return processes
 
 
 def wait_until(condition: Callable[[], bool]) -> bool:
-    """Wait for what another process does; returns whether it came true in a minute."""
+    """Wait up to a minute for a condition; return whether it came true."""
     ends = time.monotonic() + 60
     while not condition() and time.monotonic() < ends:
         time.sleep(0.02)
@@ -364,47 +364,47 @@ def wait_until(condition: Callable[[], bool]) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize(
-    ("said", "again"),
+    ("output", "again"),
     [
         ("Cost: $0.00; API Error: 529 overloaded", AGAIN_S),
-        ("Cost: $0.10; API Error: 529 overloaded", None),  # it would be paid each time
-        ("API Error: 529 overloaded", None),  # nobody knows
+        ("Cost: $0.10; API Error: 529 overloaded", None),  # each retry would be paid
+        ("API Error: 529 overloaded", None),  # the cost is unknown
         ("Cost: $0.00; no option 4290", None),
     ],
 )
 def test_busy_provider_pauses_the_session_if_the_failure_was_free(
-    hire: Hire, said: str, again: float | None
+    make_agent: MakeAgent, output: str, again: float | None
 ) -> None:
-    lines = "".join(f"echo '{line}'\n" for line in said.split("; "))
+    lines = "".join(f"echo '{line}'\n" for line in output.split("; "))
     with pytest.raises(ProposerUnavailable) as caught:
-        hire(f"{lines}exit 1\n").propose(context())
+        make_agent(f"{lines}exit 1\n").propose(context())
     assert caught.value.again_s == again
 
 
 @pytest.mark.parametrize("ending", ["wait", "exit 0"])
-def test_agents_processes_end_with_it(hire: Hire, ending: str) -> None:
+def test_agents_processes_end_with_it(make_agent: MakeAgent, ending: str) -> None:
     mark = f"9{os.getpid()}.{len(ending)}"
     script = (
-        f"trap '' TERM HUP\n{RAISE}{SAY}"
+        f"trap '' TERM HUP\n{EDIT}{ANSWER}"
         f"(sleep {mark} & sleep {mark}) &\n(setsid sleep {mark} &) &\n"
         f"setsid sh -c 'sleep {mark}; sed -i s/0.03/0.9/ train.py' &\n"
         f'while [ "$(cat /proc/[0-9]*/cmdline | tr -d "\\0" | grep -o "sleep{mark}" | wc -l)" '
         f"-lt 2 ]; do sleep 0.05; done\n{ending}\n"
     )
-    agent = hire(script, deadline_s=3.0 if ending == "wait" else 60.0)
+    agent = make_agent(script, deadline_s=3.0 if ending == "wait" else 60.0)
     if ending == "wait":
         with pytest.raises(ProposerUnavailable, match="no answer in 3 s") as caught:
             agent.propose(context())
         assert caught.value.usage.cost_usd == 0.1
     else:
         assert after(agent.propose(context())) == SOURCE.replace("0.02", "0.03")
-    assert wait_until(lambda: not living(f"sleep\0{mark}"))
+    assert wait_until(lambda: not processes_with(f"sleep\0{mark}"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_close_ends_the_running_agent(hire: Hire) -> None:
+def test_close_ends_the_running_agent(make_agent: MakeAgent) -> None:
     mark = f"8{os.getpid()}.5"
-    agent, raised = hire(f"sleep {mark}"), []
+    agent, raised = make_agent(f"sleep {mark}"), []
 
     def ask() -> None:
         try:
@@ -414,34 +414,34 @@ def test_close_ends_the_running_agent(hire: Hire) -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    assert wait_until(lambda: bool(living(mark)))
+    assert wait_until(lambda: bool(processes_with(mark)))
     agent.close()
     thread.join(60)
     assert raised == ["command:agent was ended with the session"]
     agent.close()
 
 
-def test_hundred_megabytes_of_output_are_bounded(hire: Hire) -> None:
+def test_hundred_megabytes_of_output_are_bounded(make_agent: MakeAgent) -> None:
     flood = "yes 'Not a title: at all' | head -c 100000000\n"
-    agent = hire(flood + flood.rstrip() + " >&2\n" + RAISE + SAY)
+    agent = make_agent(flood + flood.rstrip() + " >&2\n" + EDIT + ANSWER)
     proposal = agent.propose(context())
     assert proposal.title == "raise the rate"
-    ran = []
+    lengths = []
     agent.recipe = replace(
-        agent.recipe, read=lambda text, last: ran.append(len(text)) or AgentReply()
+        agent.recipe, read=lambda text, last: lengths.append(len(text)) or AgentReply()
     )
     agent.propose(context())
-    assert 1 << 20 < ran[0] < 2 * OUTPUT_BYTES
+    assert 1 << 20 < lengths[0] < 2 * OUTPUT_BYTES
 
 
-def test_failing_exit_status_is_not_charged(hire: Hire) -> None:
+def test_failing_exit_status_is_not_charged(make_agent: MakeAgent) -> None:
     with pytest.raises(ProposerUnavailable, match="quota is used up; the attempt is not charged"):
-        hire(RAISE + SAY + "echo 'quota is used up' >&2; exit 1").propose(context())
+        make_agent(EDIT + ANSWER + "echo 'quota is used up' >&2; exit 1").propose(context())
 
 
-def test_program_that_cannot_start_is_not_charged(hire: Hire, tmp_path: Path) -> None:
+def test_program_that_cannot_start_is_not_charged(make_agent: MakeAgent, tmp_path: Path) -> None:
     cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=5.0)
-    agent = hire("#!/no/such/interpreter\n", cost_budget=cost_budget)
+    agent = make_agent("#!/no/such/interpreter\n", cost_budget=cost_budget)
     with pytest.raises(ProposerUnavailable, match="command:agent"):
         agent.propose(context())
     assert cost_budget.spent() == 0.0
@@ -450,8 +450,8 @@ def test_program_that_cannot_start_is_not_charged(hire: Hire, tmp_path: Path) ->
 # Keys
 
 
-def env_of(hired: AgentProposer) -> dict[str, str]:
-    return json.loads(hired.propose(context()).hypothesis.removeprefix("got "))
+def env_of(agent: AgentProposer) -> dict[str, str]:
+    return json.loads(agent.propose(context()).hypothesis.removeprefix("got "))
 
 
 TELL_ENVIRONMENT = python(
@@ -462,17 +462,17 @@ TELL_ENVIRONMENT = python(
 OWN = set(candidate_environment("home", threads=None)) | {"PATH", "LC_CTYPE"}
 
 
-def test_agent_gets_named_variables_only(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agent_gets_named_variables_only(make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GITHUB_TOKEN", "MY_KEY", "MY_PLACE"):
         monkeypatch.setenv(name, f"value of {name}")
-    assert set(env_of(hire(TELL_ENVIRONMENT))) <= OWN
-    given = env_of(hire(TELL_ENVIRONMENT, words="env:MY_KEY env:MY_PLACE"))
+    assert set(env_of(make_agent(TELL_ENVIRONMENT))) <= OWN
+    given = env_of(make_agent(TELL_ENVIRONMENT, words="env:MY_KEY env:MY_PLACE"))
     assert set(given) - OWN == {"MY_KEY", "MY_PLACE"}
     assert given["MY_KEY"] == "value of MY_KEY"
     assert given["HOME"] != os.environ["HOME"]
 
 
-def imposter(folder: Path, name: str, answer: str) -> None:
+def fake_cli(folder: Path, name: str, answer: str) -> None:
     """Put a program of a CLI's name on PATH that prints its version, or edits and answers.
 
     ``ENVIRONMENT`` and ``ARGV`` in the answer stand for what it was given.
@@ -495,16 +495,16 @@ def imposter(folder: Path, name: str, answer: str) -> None:
     )
 
 
-CLAUDE_SAYS = (
+CLAUDE_OUTPUT = (
     '{"type": "result", "subtype": "success", "is_error": false, "stop_reason": "end_turn", '
     '"result": "Title: ARGV\\nHypothesis: got ENVIRONMENT", "total_cost_usd": 0.0532, '
     '"usage": {"input_tokens": 12, "output_tokens": 34}, "modelUsage": {"claude-x": {}}}'
 )
-CODEX_SAYS = (
+CODEX_OUTPUT = (
     '{"type":"item.completed","item":{"type":"agent_message","text":"Hypothesis: got ENVIRONMENT"}}'
 )
-GEMINI_SAYS = '{"response": "Hypothesis: got ENVIRONMENT"}'
-PI_SAYS = (
+GEMINI_OUTPUT = '{"response": "Hypothesis: got ENVIRONMENT"}'
+PI_OUTPUT = (
     '{"type":"message_end","message":{"role":"assistant","stopReason":"stop","model":"m",'
     '"content":[{"type":"text","text":"Hypothesis: got ENVIRONMENT"}]}}'
 )
@@ -513,21 +513,21 @@ PI_SAYS = (
 @pytest.mark.parametrize(
     ("name", "answer", "model", "keys", "passed"),
     [
-        ("claude", CLAUDE_SAYS, None, ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"],
+        ("claude", CLAUDE_OUTPUT, None, ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"],
          {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"}),
-        ("claude", CLAUDE_SAYS, None, ["ANTHROPIC_AUTH_TOKEN"],
+        ("claude", CLAUDE_OUTPUT, None, ["ANTHROPIC_AUTH_TOKEN"],
          {"ANTHROPIC_AUTH_TOKEN": "ANTHROPIC_AUTH_TOKEN"}),
-        ("codex", CODEX_SAYS, None, ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"],
+        ("codex", CODEX_OUTPUT, None, ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"],
          {"CODEX_API_KEY": "OPENAI_API_KEY"}),
-        ("pi", PI_SAYS, None, ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"],
+        ("pi", PI_OUTPUT, None, ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"],
          {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"}),
-        ("pi", PI_SAYS, "openai/gpt-9", ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"],
+        ("pi", PI_OUTPUT, "openai/gpt-9", ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"],
          {"OPENAI_API_KEY": "OPENAI_API_KEY"}),
-        ("gemini", GEMINI_SAYS, None, ["GOOGLE_API_KEY"], {"GEMINI_API_KEY": "GOOGLE_API_KEY"}),
+        ("gemini", GEMINI_OUTPUT, None, ["GOOGLE_API_KEY"], {"GEMINI_API_KEY": "GOOGLE_API_KEY"}),
     ],
 )  # fmt: skip
 def test_recipe_passes_one_key(
-    hire: Hire,
+    make_agent: MakeAgent,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -536,8 +536,8 @@ def test_recipe_passes_one_key(
     keys: list[str],
     passed: dict[str, str],
 ) -> None:
-    imposter(tmp_path / "desk", name, answer)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    fake_cli(tmp_path / "bin", name, answer)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     for key in [*keys, "GITHUB_TOKEN"]:
         monkeypatch.setenv(key, f"value of {key}")
     agent = replace(create_agent(name, tmp_path), model=model)
@@ -550,18 +550,18 @@ def test_recipe_passes_one_key(
 
 
 def test_model_effort_and_user_arguments_reach_the_cli(
-    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    imposter(tmp_path / "desk", "claude", CLAUDE_SAYS.replace("Hypothesis", "x").replace(
+    fake_cli(tmp_path / "bin", "claude", CLAUDE_OUTPUT.replace("Hypothesis", "x").replace(
         "Title: ARGV", "Hypothesis: got ARGV"))  # fmt: skip
-    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
-    made = create("command:claude --verbose 'two words'", experiment=Experiment(), root=tmp_path)
+    agent = create("command:claude --verbose 'two words'", experiment=Experiment(), root=tmp_path)
     settings = Settings(
         model="opus", effort="low", cost_budget=CostBudget(tmp_path / "l.sqlite", 3.0)
     )
-    with_settings(made, settings)
-    proposal = made.propose(context())
+    with_settings(agent, settings)
+    proposal = agent.propose(context())
     argv = json.loads(proposal.hypothesis.removeprefix("got "))
     assert argv[-6:] == ["--model", "opus", "--effort", "low", "--verbose", "two words"]
     assert argv[argv.index("--allowedTools") :][:3] == [
@@ -575,47 +575,47 @@ def test_model_effort_and_user_arguments_reach_the_cli(
 
 
 @pytest.mark.parametrize(
-    ("argument", "says"),
+    ("argument", "output"),
     [
         ("", "names no program; write command:{claude, codex, pi, gemini, aider}"),
         ("env:PATH", "names no program"),
         ("./no-such", "./no-such is not a program here; give its path"),
-        ("env:NOT_SET ./desk/agent", "NOT_SET is not set; export it first"),
-        ("read:nothing ./desk/agent", "there is no nothing to read"),
+        ("env:NOT_SET ./bin/agent", "NOT_SET is not set; export it first"),
+        ("read:nothing ./bin/agent", "there is no nothing to read"),
         ("claude 'unclosed", "No closing quotation"),
         ("claude", "needs ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN"),
         ("codex", "npm install -g @openai/codex"),
     ],
 )
 def test_bad_command_is_rejected_at_the_start(
-    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, says: str
+    make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, output: str
 ) -> None:
-    hire("true")
-    imposter(tmp_path / "desk", "claude", "")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:/usr/bin:/bin")
-    with pytest.raises(ValueError, match=re.escape(says)):
+    make_agent("true")
+    fake_cli(tmp_path / "bin", "claude", "")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    with pytest.raises(ValueError, match=re.escape(output)):
         check(f"command:{argument}", tmp_path)
 
 
 def test_broken_installation_is_unavailable(
-    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program(tmp_path / "desk" / "claude", "echo 'Cannot find module' >&2; exit 1")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    program(tmp_path / "bin" / "claude", "echo 'Cannot find module' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
     with pytest.raises(ProposerUnavailable, match=r"status 1: Cannot find module; reinstall"):
         create_agent("claude", tmp_path).check()
 
 
 def test_standard_error_is_read_if_there_is_no_output(
-    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failure = '{"error": {"message": "no quota"}}'
     program(
-        tmp_path / "desk" / "gemini",
+        tmp_path / "bin" / "gemini",
         f"[ \"$1\" = --version ] && {{ echo 0.61 >&2; exit; }}; echo '{failure}' >&2; exit 41",
     )
-    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("GEMINI_API_KEY", "x")
     agent = create_agent("gemini", tmp_path)
     agent.check()
@@ -626,41 +626,41 @@ def test_standard_error_is_read_if_there_is_no_output(
 # Money
 
 
-def test_run_without_a_price_costs_its_reservation_under_a_cap(hire: Hire, tmp_path: Path) -> None:
+def test_run_without_a_price_costs_its_reservation_under_a_cap(make_agent: MakeAgent, tmp_path: Path) -> None:
     cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=1.5 * BUDGET_USD)
-    priced = hire(RAISE + SAY, cost_budget=cost_budget)
+    priced = make_agent(EDIT + ANSWER, cost_budget=cost_budget)
     priced.propose(context())
     assert cost_budget.spent() == pytest.approx(0.1)
-    unpriced = hire(RAISE, cost_budget=cost_budget)
+    unpriced = make_agent(EDIT, cost_budget=cost_budget)
     assert unpriced.propose(context()).usage.cost_usd == BUDGET_USD  # the attempts add up to it
     assert cost_budget.spent() == pytest.approx(0.1 + BUDGET_USD)
     with pytest.raises(ProposerExhausted, match="--autoresearch-max-cost"):
         unpriced.propose(context())
 
 
-def test_reservation_of_another_worker_is_waited_for(hire: Hire, tmp_path: Path) -> None:
+def test_reservation_of_another_worker_is_waited_for(make_agent: MakeAgent, tmp_path: Path) -> None:
     cost_budget = CostBudget(tmp_path / "ledger.sqlite", cap=1.5 * BUDGET_USD)
     held = cost_budget.reserve("m", BUDGET_USD)
     with pytest.raises(ProposerUnavailable, match="not charged"):
-        hire(RAISE + SAY, cost_budget=cost_budget, deadline_s=0.1).propose(context())
+        make_agent(EDIT + ANSWER, cost_budget=cost_budget, deadline_s=0.1).propose(context())
     threading.Timer(0.5, cost_budget.settle, (held, 0.1)).start()
-    hire(RAISE + SAY, cost_budget=cost_budget).propose(context())
+    make_agent(EDIT + ANSWER, cost_budget=cost_budget).propose(context())
     assert cost_budget.spent() == pytest.approx(0.2)
 
 
-def test_known_costs_are_counted_without_a_cap(hire: Hire, tmp_path: Path) -> None:
+def test_known_costs_are_counted_without_a_cap(make_agent: MakeAgent, tmp_path: Path) -> None:
     cost_budget = CostBudget(tmp_path / "ledger.sqlite")
-    hire(RAISE, cost_budget=cost_budget).propose(context())
-    hire(RAISE + SAY, cost_budget=cost_budget).propose(context())
+    make_agent(EDIT, cost_budget=cost_budget).propose(context())
+    make_agent(EDIT + ANSWER, cost_budget=cost_budget).propose(context())
     assert cost_budget.spent() == pytest.approx(0.1)
 
 
 def test_tokens_without_dollars_are_priced_from_the_list(
-    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = '{"type":"turn.completed","usage":{"input_tokens":1000,"output_tokens":100}}'
-    imposter(tmp_path / "desk", "codex", f"{CODEX_SAYS}\n{used}")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    fake_cli(tmp_path / "bin", "codex", f"{CODEX_OUTPUT}\n{used}")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("CODEX_API_KEY", "x")
     agent = create_agent("codex", tmp_path)
     assert agent.propose(context()).usage.cost_usd is None
@@ -670,20 +670,20 @@ def test_tokens_without_dollars_are_priced_from_the_list(
 
 
 def test_control_characters_in_json_escapes_are_removed(
-    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    says = r'{"response": "Title: half \ud800 of\u001b[31m it\u0000"}'
-    imposter(tmp_path / "desk", "gemini", says)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    output = r'{"response": "Title: half \ud800 of\u001b[31m it\u0000"}'
+    fake_cli(tmp_path / "bin", "gemini", output)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("GEMINI_API_KEY", "x")
     assert create_agent("gemini", tmp_path).propose(context()).title == "half of it"
 
 
 def test_third_refusal_ends_the_session(
-    hire: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    imposter(tmp_path / "desk", "claude", CLAUDE_SAYS.replace("end_turn", "refusal"))
-    monkeypatch.setenv("PATH", f"{tmp_path / 'desk'}:{os.environ['PATH']}")
+    fake_cli(tmp_path / "bin", "claude", CLAUDE_OUTPUT.replace("end_turn", "refusal"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
     agent = create_agent("claude", tmp_path)
     for _ in range(3):
@@ -695,8 +695,8 @@ def test_third_refusal_ends_the_session(
 
 
 @confined
-def test_unconfined_agent_gives_a_warning(hire: Hire) -> None:
-    agent = hire(RAISE + SAY)
+def test_unconfined_agent_gives_a_warning(make_agent: MakeAgent) -> None:
+    agent = make_agent(EDIT + ANSWER)
     assert agent.check() == ""
     with_settings(agent, Settings(sandbox="off"))
     assert "agent is not confined here" in agent.check()
@@ -706,7 +706,7 @@ def test_unconfined_agent_gives_a_warning(hire: Hire) -> None:
 # A campaign
 
 
-NIGHT = r"""#!/bin/sh
+CAMPAIGN_AGENT = r"""#!/bin/sh
 cat > "$HOME/prompt"
 attempt=$(sed -n 's/.*mutation for attempt \([0-9]*\).*/\1/p' "$HOME/prompt")
 score() {
@@ -729,13 +729,13 @@ exit 0
 def test_campaign_with_an_agent_keeps_gains_and_charges_no_failure(
     project: Project,
 ) -> None:
-    program(project.path / "ideas" / "agent", NIGHT)
+    program(project.path / "ideas" / "agent", CAMPAIGN_AGENT)
     result = project.pytester.runpytest_subprocess(
         "--autoresearch", "--autoresearch-proposer=command:ideas/agent", "--iterations=5",
         "--autoresearch-control=0", "--autoresearch-confirm=0", "--autoresearch-max-cost=9usd",
         "-p", "no:cacheprovider", "--junitxml=log.xml", timeout=300,
     )  # fmt: skip
-    assert result.ret == 1  # as pytest has it: an error is not a success
+    assert result.ret == 1  # one attempt ended in an error
     attempts = {s.number: s for s in project.ledger().attempts() if s.kind == "mutation"}
     assert {n: s.verdict or s.state for n, s in attempts.items()} == {
         1: "keep", 2: "invalid", 3: "infra", 4: "discard", 5: "keep",

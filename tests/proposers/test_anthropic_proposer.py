@@ -156,7 +156,7 @@ def test_abandoned_call_stays_spent(serve, tmp_path) -> None:
         ({"fault": "half"}, PROMPT, PROMPT + 0.0001),
         ({"fault": "truncated", "text": "x" * 3000}, PROMPT + 0.01, PROMPT + 0.0101),
         ({"fault": "sse_error"}, PROMPT, PROMPT + 0.0001),
-        ({"fault": "drop"}, 0.001, 0.05),  # nothing was told: the whole prompt, estimated
+        ({"fault": "drop"}, 0.001, 0.05),  # no usage was reported: the whole prompt, estimated
         ({"fault": "html"}, 0.001, 0.05),
         ({"fault": "stall"}, 0.08, 0.1),  # given up by us: the longest answer there can be
         ({"fault": "pings"}, 0.08, 0.1),

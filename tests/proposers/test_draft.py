@@ -96,7 +96,7 @@ class Sleepy:
 """
 
 
-def night(
+def run_session(
     project: Project,
     attempts: int,
     *,
@@ -117,14 +117,14 @@ def night(
 def test_next_proposal_is_drafted_during_a_run(
     project: Project,
 ) -> None:
-    calls = night(project, 3)
+    calls = run_session(project, 3)
     assert [call["ahead"] for call in calls] == [False, True, True]
     assert calls[1]["running"] == ["mutation-0001"]
     assert project.verdicts() == ["keep", "keep", "keep"]
 
 
 def test_draft_that_fits_the_new_champion_is_applied_to_it(project: Project) -> None:
-    night(project, 2)
+    run_session(project, 2)
     first, second = [s for s in project.ledger().attempts() if s.kind == "mutation"]
     assert second.parent == first.id
 
@@ -132,7 +132,7 @@ def test_draft_that_fits_the_new_champion_is_applied_to_it(project: Project) -> 
 def test_draft_that_does_not_fit_is_trained_on_its_own_parent(
     project: Project,
 ) -> None:
-    night(project, 2, strict=True)
+    run_session(project, 2, strict=True)
     first, second = [s for s in project.ledger().attempts() if s.kind == "mutation"]
     assert first.verdict == "keep"
     assert second.parent != first.id
@@ -140,7 +140,7 @@ def test_draft_that_does_not_fit_is_trained_on_its_own_parent(
     assert second.champion_before == first.id
 
 
-LITTLE = """\
+SMALL_GAINS = """\
 from pytest_autoresearch import Edit
 from pytest_autoresearch import Proposal
 
@@ -164,7 +164,7 @@ class Little:
 def test_draft_for_a_discard_builds_on_it_under_the_same_champion(
     project: Project,
 ) -> None:
-    project.write("little.py", LITTLE)
+    project.write("little.py", SMALL_GAINS)
     project.write(
         "conftest.py",
         (project.path / "conftest.py").read_text()
@@ -177,14 +177,14 @@ def test_draft_for_a_discard_builds_on_it_under_the_same_champion(
     )
     assert result.ret == 0
     first, second, third = [s for s in project.ledger().attempts() if s.kind == "mutation"]
-    # drafted while the first trained, and while the second did, which turned out better
+    # the second was drafted while the first trained, the third while the second did
     assert (second.meta["on"], second.parent) == ("baseline-1", first.parent)
     assert (third.meta["on"], third.parent) == (first.name, first.id)
     assert (second.gain or 0) > (first.gain or 0) > 0
 
 
 def test_failed_draft_is_requested_again(project: Project) -> None:
-    calls = night(project, 2, fail=True)
+    calls = run_session(project, 2, fail=True)
     assert [call["ahead"] for call in calls] == [False, True, False]
     assert len(project.verdicts()) == 2
 
@@ -196,7 +196,7 @@ def test_draft_gets_the_hint(project: Project) -> None:
         + "\nfrom pytest_autoresearch.judge import parents as policy\npolicy.PATIENCE = 1\n",
     )
     project.commit()
-    calls = night(project, 3, worse=True)
+    calls = run_session(project, 3, worse=True)
     assert [call["ahead"] for call in calls] == [False, True, True]
     assert [call["hint"] for call in calls] == [False, False, True]
 
@@ -205,14 +205,12 @@ def test_draft_gets_the_hint(project: Project) -> None:
 def test_stopping_session_does_not_wait_for_a_draft(project: Project, ahead: str) -> None:
     project.write("slow.py", SLOW.replace("AHEAD", ahead))
     project.pytester.syspathinsert()
-    began = time.monotonic()
     result = project.pytester.runpytest_subprocess(
         "--autoresearch", "--autoresearch-proposer=slow:Slow", "--iterations=3",
         "--autoresearch-target=0.6", "--autoresearch-confirm=0", "-s", "-p", "no:cacheprovider",
-        timeout=120,
+        timeout=120,  # the draft sleeps for 600 s
     )  # fmt: skip
     assert result.ret == 0
-    assert time.monotonic() - began < 60
     assert project.verdicts() == ["keep"]
     assert "closed in order" in result.stdout.str()
 
@@ -223,7 +221,7 @@ def test_killed_session_loses_no_finished_draft(project: Project) -> None:
         sys.executable, "-m", "pytest", "--autoresearch", "--autoresearch-proposer=sleepy:Sleepy",
         "--autoresearch-confirm=0", "-p", "no:cacheprovider",
     ]  # fmt: skip
-    night = subprocess.Popen([*command, "--iterations=3"], cwd=project.path)
+    session = subprocess.Popen([*command, "--iterations=3"], cwd=project.path)
     try:
         for _ in range(600):
             time.sleep(0.1)
@@ -231,8 +229,8 @@ def test_killed_session_loses_no_finished_draft(project: Project) -> None:
                 break
         assert drafts(project) == ["idea 2"]
     finally:
-        night.kill()
-        night.wait()
+        session.kill()
+        session.wait()
     subprocess.run([*command, "--iterations=2"], cwd=project.path, check=True, timeout=120)
     attempts = [attempt for attempt in project.ledger().attempts() if attempt.kind == "mutation"]
     assert sorted(attempt.title for attempt in attempts if attempt.state == "done") == [
@@ -240,16 +238,16 @@ def test_killed_session_loses_no_finished_draft(project: Project) -> None:
         "idea 2",
     ]
     calls = (project.path / "calls.txt").read_text().splitlines()
-    assert len(calls) == 2  # none was drafted while one waited
+    assert len(calls) == 2  # no new draft while one was stored
 
 
 def drafts(project: Project) -> list[str]:
-    """Titles of the proposals that were made ahead and that no attempt has."""
+    """Return the titles of drafts that no attempt uses."""
     ledger = project.ledger()
-    found = [json.loads(row["body"])["title"] for row in ledger._rows(
+    titles = [json.loads(row["body"])["title"] for row in ledger._rows(
         "SELECT body FROM proposals WHERE state IN ('ahead', 'drafted')")]  # fmt: skip
     ledger.close()
-    return found
+    return titles
 
 
 def test_control_arm_takes_every_kth_attempt(tmp_path: Path) -> None:
@@ -286,10 +284,10 @@ def test_main_proposer_replaces_an_exhausted_control(tmp_path: Path) -> None:
     )
     main = create(f"replay:{tmp_path}", experiment=Experiment(), root=tmp_path)
     search = create("gp", experiment=Experiment(), root=tmp_path)
-    told = replace(context(), attempt=2, files={"train.py": "import model\nmodel.run()\n"})
+    given = replace(context(), attempt=2, files={"train.py": "import model\nmodel.run()\n"})
     with pytest.raises(ProposerExhausted):
-        search.propose(told)
+        search.propose(given)
     arms = WithControl(main, search, 2)
     assert arms.fixed_order
-    assert arms.propose(told).title == "1"
+    assert arms.propose(given).title == "1"
     arms.close()

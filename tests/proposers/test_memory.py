@@ -1,4 +1,4 @@
-"""Ideas and lessons: plain files that models and people write, and neither loses anything."""
+"""Ideas and lessons: files that models and people edit, without losing each other's lines."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def ideas(notebook: Notebook) -> list[str]:
     return [x for x in notebook.ideas().splitlines() if x.startswith("- [")]
 
 
-# ---------------------------------------------------------------------- what an answer says
+# ---------------------------------------------------------------------- remarks of an answer
 
 
 def test_remarks_are_parsed_with_any_decoration() -> None:
-    said = "Title: t\n**Idea:** warm up longer\n- Idea: tie the weights\nDone: `halve the batch`\nlesson: depth hurts\nIdea:\n"
-    assert remarks(said) == {
+    answer = "Title: t\n**Idea:** warm up longer\n- Idea: tie the weights\nDone: `halve the batch`\nlesson: depth hurts\nIdea:\n"
+    assert remarks(answer) == {
         "ideas": ["warm up longer", "tie the weights"],
         "done": ["halve the batch"],
         "lessons": ["depth hurts"],
@@ -45,8 +45,8 @@ def test_remarks_are_parsed_with_any_decoration() -> None:
 
 
 def test_remarks_are_bounded_in_number_and_length() -> None:
-    found = remarks("\n".join(f"Idea: {n}" for n in range(50)))["ideas"]
-    assert found == ["0", "1", "2"][:MOST_IDEAS]
+    parsed = remarks("\n".join(f"Idea: {n}" for n in range(50)))["ideas"]
+    assert parsed == ["0", "1", "2"][:MOST_IDEAS]
     [long] = remarks(f"Idea: <b>\x1b[31m{'x' * 1000}")["ideas"]
     assert len(long) <= 200
     assert not set(long) & set("<\x1b\n")
@@ -92,7 +92,7 @@ def test_ideas_are_added_once_and_ticked_off(notebook: Notebook) -> None:
 
 def test_ambiguous_beginning_ticks_off_nothing(notebook: Notebook) -> None:
     notebook.note({"ideas": ["use a cosine schedule", "use a cosine schedule with restarts"]})
-    notebook.note({"done": ["use a cosine"]})  # both begin so
+    notebook.note({"done": ["use a cosine"]})  # both have this beginning
     notebook.note({"done": ["use"]})
     assert all(idea.startswith("- [ ]") for idea in ideas(notebook))
     notebook.note({"done": ["use a cosine schedule"]})
@@ -109,9 +109,9 @@ def test_users_lines_are_kept(notebook: Notebook) -> None:
     assert after == own.replace(b"[ ]", b"[x]") + b"- [ ] tie weights (from m)\n"
     lessons = notebook.lessons([BASE, *(attempt(n) for n in range(2, 30))])
     assert lessons.startswith("Depth 5 never fits.\n- width helps (from m)\n")
-    told = compose(context(ideas=notebook.ideas(), lessons=lessons))
-    assert "Be bold." in told.user[-1]
-    assert "Depth 5 never fits." in told.user[-1]
+    prompt = compose(context(ideas=notebook.ideas(), lessons=lessons))
+    assert "Be bold." in prompt.user[-1]
+    assert "Depth 5 never fits." in prompt.user[-1]
 
 
 def test_deleted_mark_loses_no_user_text(notebook: Notebook) -> None:
@@ -137,8 +137,8 @@ def test_full_backlog_accepts_no_ideas(notebook: Notebook) -> None:
         notebook.note({"ideas": [f"idea number {n}"]})
     assert len(ideas(notebook)) == MOST_OPEN
     notebook.note({"done": ["idea number 7"]})
-    notebook.note({"ideas": ["room for one"]})
-    assert "- [ ] room for one" in ideas(notebook)
+    notebook.note({"ideas": ["one more idea"]})
+    assert "- [ ] one more idea" in ideas(notebook)
 
 
 def test_concurrent_writes_lose_nothing(notebook: Notebook) -> None:
@@ -174,35 +174,35 @@ def test_untrusted_meta_keeps_the_files_lists(tmp_path_factory, entries) -> None
 # ---------------------------------------------------------------------- lessons
 
 
-def night(length: int) -> list:
-    made = [BASE]
+def history_of(length: int) -> list:
+    history = [BASE]
     for n in range(2, length + 2):
         if n % 5 == 0:
-            made.append(attempt(n, "crash", score=None, gain=None, gain_sigma=None, reason="OOM"))
+            history.append(attempt(n, "crash", score=None, gain=None, gain_sigma=None, reason="OOM"))
         elif n % 7 == 0:
-            made.append(attempt(n, "keep", gain=0.01 * n, gain_sigma=4.0, edits=(RATE,)))
+            history.append(attempt(n, "keep", gain=0.01 * n, gain_sigma=4.0, edits=(RATE,)))
         else:
-            made.append(attempt(n, gain=-0.05, gain_sigma=-5.0, edits=(RATE,)))
-    return made
+            history.append(attempt(n, gain=-0.05, gain_sigma=-5.0, edits=(RATE,)))
+    return history
 
 
 def test_lessons_are_drawn_every_ten_attempts(notebook: Notebook) -> None:
-    assert notebook.lessons(night(LESSON_EVERY - 1)) == ""
-    first = notebook.lessons(night(LESSON_EVERY))
+    assert notebook.lessons(history_of(LESSON_EVERY - 1)) == ""
+    first = notebook.lessons(history_of(LESSON_EVERY))
     assert "of 10 attempts: 2 crash, 7 discard, 1 keep" in first
     assert "helped: idea 7 (+0.070000, mutation-0007)" in first
     assert "failed: crash: OOM (x2)" in first
     assert "LR alone, 8 times: gains from -0.050000 to +0.070000" in first
-    assert [notebook.lessons(night(n)) for n in range(11, 20)] == [first] * 9
-    second = notebook.lessons(night(20))
+    assert [notebook.lessons(history_of(n)) for n in range(11, 20)] == [first] * 9
+    second = notebook.lessons(history_of(20))
     assert "of 20 attempts" in second
     assert "of 10 attempts" not in second
-    assert notebook.lessons(night(12)) == second  # a worker that looked earlier undoes nothing
+    assert notebook.lessons(history_of(12)) == second  # a worker with an older history changes nothing
 
 
 def test_lessons_are_deterministic() -> None:
-    assert distil(night(40)) == distil(night(40))
-    assert all("\n" not in lesson and len(lesson) < 1500 for lesson in distil(night(200)))
+    assert distil(history_of(40)) == distil(history_of(40))
+    assert all("\n" not in lesson and len(lesson) < 1500 for lesson in distil(history_of(200)))
 
 
 def test_prompt_requests_a_lesson_every_tenth_attempt() -> None:
@@ -210,7 +210,7 @@ def test_prompt_requests_a_lesson_every_tenth_attempt() -> None:
     assert "begins with Lesson:" not in compose(context(attempt=21)).user[-1]
 
 
-# ---------------------------------------------------------------------- what reaches a proposer
+# ---------------------------------------------------------------------- context of a proposer
 
 
 def test_slow_proposer_gets_the_current_notes(notebook, tmp_path) -> None:
@@ -225,12 +225,12 @@ def test_slow_proposer_gets_the_current_notes(notebook, tmp_path) -> None:
     (folder / "own.md").write_text("smaller batches generalise")
     informed = WithNotes(Echo(), notebook, Library(tmp_path / "papers.json", notes=folder))
     notebook.note({"ideas": ["tie the weights"]})
-    told = informed.propose(context(*night(10)[1:]))
-    assert "tie the weights" in told.ideas
-    assert "of 10 attempts" in told.lessons
-    assert "smaller batches" in told.literature
-    (notebook.folder / "ideas.md").write_text("- [ ] what a person wants\n")
-    assert informed.propose(context()).ideas == "- [ ] what a person wants\n"
+    given = informed.propose(context(*history_of(10)[1:]))
+    assert "tie the weights" in given.ideas
+    assert "of 10 attempts" in given.lessons
+    assert "smaller batches" in given.literature
+    (notebook.folder / "ideas.md").write_text("- [ ] an idea of the user\n")
+    assert informed.propose(context()).ideas == "- [ ] an idea of the user\n"
     for agent in (False, True):
-        text = "\n".join(compose(told, agent=agent).user)
+        text = "\n".join(compose(given, agent=agent).user)
         assert all(x in text for x in ("tie the weights", "of 10 attempts", "smaller batches"))

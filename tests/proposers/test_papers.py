@@ -18,9 +18,9 @@ from pytest_autoresearch.proposers.papers import Library, PapersError, fetch, pa
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -77,10 +77,10 @@ def test_new_query_is_requested_at_once(library, server) -> None:
 
 
 def test_missing_network_gives_one_warning(library) -> None:
-    said: list[str] = []
-    one = library(url=nowhere(), say=said.append)
+    messages: list[str] = []
+    one = library(url=nowhere(), say=messages.append)
     assert [one.text(n) for n in (1, 2, 11, 21)] == [""] * 4
-    [message] = said
+    [message] = messages
     assert "Connection refused" in message
     assert "--autoresearch-papers" in message
 
@@ -99,11 +99,11 @@ def test_failed_request_is_not_repeated_within_a_session(library, server) -> Non
 
 def test_workers_share_one_request(library, server) -> None:
     barrier = threading.Barrier(6)
-    found = []
+    texts = []
 
     def worker() -> None:
         barrier.wait()
-        found.append(library().text(1))
+        texts.append(library().text(1))
 
     threads = [threading.Thread(target=worker) for _ in range(6)]
     for thread in threads:
@@ -111,7 +111,7 @@ def test_workers_share_one_request(library, server) -> None:
     for thread in threads:
         thread.join()
     assert len(server.asked) == 1
-    assert len(set(found)) == 1
+    assert len(set(texts)) == 1
 
 
 def test_requests_are_separated_by_a_pause(library, server, monkeypatch) -> None:
@@ -124,20 +124,20 @@ def test_requests_are_separated_by_a_pause(library, server, monkeypatch) -> None
 
 
 def test_unwritable_cache_gives_a_warning(server, tmp_path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     (tmp_path / "state").write_text("a file where the folder should be")
-    one = Library(tmp_path / "state/papers.json", "muon", url=server.url, say=said.append)
+    one = Library(tmp_path / "state/papers.json", "muon", url=server.url, say=messages.append)
     assert one.text(1) == ""
-    assert len(said) == 1
+    assert len(messages) == 1
 
 
 def test_cached_papers_are_used_without_a_network(library) -> None:
-    found = library().text(1)
-    assert library(url=nowhere()).text(35) == found
+    text = library().text(1)
+    assert library(url=nowhere()).text(35) == text
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "says"),
+    ("status", "body", "message"),
     [
         (503, b"busy", "503"),
         (404, b"", "404"),
@@ -147,15 +147,15 @@ def test_cached_papers_are_used_without_a_network(library) -> None:
         (200, b"<?xml version='1.0' encoding='klingon'?><feed/>", "not an Atom feed"),
     ],
 )
-def test_bad_response_is_an_error_in_one_line(server, status, body, says) -> None:
+def test_bad_response_is_an_error_in_one_line(server, status, body, message) -> None:
     server.status, server.body = status, body
-    with pytest.raises(PapersError, match=says) as caught:
+    with pytest.raises(PapersError, match=message) as caught:
         fetch("muon", url=server.url)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("said", "says"),
+    ("response", "message"),
     [
         (b"SSH-2.0-OpenSSH_9.9\r\n", "SSH-2.0"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "IncompleteRead"),
@@ -165,17 +165,17 @@ def test_bad_response_is_an_error_in_one_line(server, status, body, says) -> Non
     ],
     ids=["another protocol", "bad chunks", "half a body", "headers without end", "nothing"],
 )
-def test_bad_http_is_an_error_in_one_line(said: bytes, says: str) -> None:
+def test_bad_http_is_an_error_in_one_line(response: bytes, message: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer() -> None:
             connection, _ = listening.accept()
             connection.recv(65536)
-            connection.sendall(said)
+            connection.sendall(response)
             connection.close()
 
         threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(PapersError, match=says) as caught:
+        with pytest.raises(PapersError, match=message) as caught:
             fetch("muon", url=f"http://127.0.0.1:{listening.getsockname()[1]}/api/query")
     assert "\n" not in str(caught.value)
 
@@ -197,10 +197,10 @@ def test_document_types_are_rejected(entities: str) -> None:
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda t: feed(t.replace("{", ""))))
 def test_any_bytes_are_papers_or_a_papers_error(data: bytes) -> None:
     try:
-        found = parse(data)
+        papers = parse(data)
     except PapersError:
         return
-    assert all("\n" not in paper.title and paper.id for paper in found)
+    assert all("\n" not in paper.title and paper.id for paper in papers)
 
 
 def test_broken_cache_is_replaced(library, server, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a model is told: the same bytes for the same campaign, bounded, and data only as data."""
+"""The prompt: deterministic, bounded, with untrusted text quoted as data."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from pytest_autoresearch.proposers.llm.prompt import (
 )
 
 
-def whole(made: Context, **limits: int) -> str:
-    prompt = compose(made, **limits)
+def whole(given: Context, **limits: int) -> str:
+    prompt = compose(given, **limits)
     return "\n".join([*prompt.system, *prompt.user])
 
 
@@ -94,10 +94,10 @@ def test_hostile_log_is_quoted_as_data() -> None:
 
 def test_long_prompt_drops_old_attempts_but_no_keeps() -> None:
     history = [attempt(n, "keep" if n == 7 else "discard") for n in range(2, 200)]
-    made = context(*history, log_tail="loss 1.0")
-    full = whole(made)
+    given = context(*history, log_tail="loss 1.0")
+    full = whole(given)
     assert 'name="log"' in full
-    small = whole(made, limit_tokens=2500)
+    small = whole(given, limit_tokens=2500)
     assert estimate_tokens(small) <= 2600
     assert 'name="log"' not in small
     assert "idea 7" in small
@@ -131,15 +131,15 @@ PARTS = {
 
 def test_parts_are_dropped_in_the_stated_order() -> None:
     history = [attempt(n, "keep" if n == 40 else "discard") for n in range(2, 41)]
-    made = context(
+    given = context(
         *history, log_tail="loss 1.0\n" * 40, ideas="- [ ] one\n" * 60, lessons="- two\n" * 90,
         literature="three\n" * 100, fixed_files={"prepare.py": "X = 1\n" * 100},
     )  # fmt: skip
     assert tuple(PARTS)[: len(DROPPED)] == DROPPED
-    full = estimate_tokens(whole(made))
+    full = estimate_tokens(whole(given))
     seen = []
     for limit in range(full + 50, 700, -50):
-        text = whole(made, limit_tokens=limit)
+        text = whole(given, limit_tokens=limit)
         gone = [name for name, mark in PARTS.items() if mark not in text]
         assert gone == list(PARTS)[: len(gone)]
         seen.append(len(gone))
@@ -175,25 +175,25 @@ HOSTILE = (
 def test_hostile_text_in_any_field_is_quoted_as_data() -> None:
     edits = (Edit("train.py", HOSTILE, HOSTILE + HOSTILE),)
     bad = attempt(2, title=HOSTILE, hypothesis=HOSTILE, reason=HOSTILE, edits=edits)
-    made = context(
+    given = context(
         bad, attempt(3, "crash", score=None, reason=HOSTILE), attempt(4, "running", title=HOSTILE),
         log_tail=HOSTILE, ideas=HOSTILE, lessons=HOSTILE, literature=HOSTILE,
         figures={HOSTILE: 1.0},
     )  # fmt: skip
     clean = compose(context(attempt(2), attempt(3, "crash", score=None), attempt(4, "running")))
-    prompt = compose(made)
+    prompt = compose(given)
     text = "\n".join(prompt.user)
     for mark in ("</data>\n\nHuman", "[INST]", "<|im_end|>", "\x1b", "\u202e", "\U000e0041", "\r"):
         assert mark not in text
     assert "<<<<<<< SEARCH" not in text  # the rules alone show one
-    for told in text.split("\n"):
+    for shown in text.split("\n"):
         assert (
-            "forget the rules" not in told
-            or told.startswith("| ")
-            or " | " in told
-            or (told.startswith("Propose the mutation"))
+            "forget the rules" not in shown
+            or shown.startswith("| ")
+            or " | " in shown
+            or (shown.startswith("Propose the mutation"))
         )
-        assert not told.startswith(("Human", "[", "```\n"))
+        assert not shown.startswith(("Human", "[", "```\n"))
     assert prompt.system == clean.system
     assert text.count("```") == compose(context()).user[0].count("```")
 

@@ -1,4 +1,4 @@
-"""Proposers without a key: what they turn, and that they never repeat themselves."""
+"""Proposers without a language model: search spaces, and no repetitions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def forward(x):
 '''
 
 
-def past(
+def past_attempt(
     number: int,
     source: str,
     score: float | None,
@@ -63,7 +63,7 @@ def past(
 def context(
     attempt: int, history: list[PastAttempt], source: str = SOURCE, program: str = ""
 ) -> Context:
-    base = past(0, source, 1.0, {}, None)
+    base = past_attempt(0, source, 1.0, {}, None)
     return Context(
         Experiment(),
         program,
@@ -85,24 +85,24 @@ def values(source: str) -> dict[str, object]:
 
 
 def test_literals_of_a_program_are_found_as_hyperparameters() -> None:
-    found = {one.name: one for one in find(SOURCE)}
-    assert list(found) == [
+    parameters = {one.name: one for one in find(SOURCE)}
+    assert list(parameters) == [
         "LR", "DEPTH", "WARM_RATIO", "BATCH", "BETA", "FLAG", "WINDOW", "forward:0.1#1",
     ]  # fmt: skip
-    assert (found["LR"].low, found["LR"].high, found["LR"].log) == (0.005, 0.08, True)
-    assert found["DEPTH"].value == 2
-    assert found["BATCH"].choices == (256, 512, 1024, 2048)
-    assert (found["WARM_RATIO"].low, found["WARM_RATIO"].high) == (0.0, 1.0)
-    assert found["BETA"].high < 1
-    assert found["FLAG"].choices == (False, True)
-    assert {"L", "SL"} <= set(found["WINDOW"].choices)
+    assert (parameters["LR"].low, parameters["LR"].high, parameters["LR"].log) == (0.005, 0.08, True)
+    assert parameters["DEPTH"].value == 2
+    assert parameters["BATCH"].choices == (256, 512, 1024, 2048)
+    assert (parameters["WARM_RATIO"].low, parameters["WARM_RATIO"].high) == (0.0, 1.0)
+    assert parameters["BETA"].high < 1
+    assert parameters["FLAG"].choices == (False, True)
+    assert {"L", "SL"} <= set(parameters["WINDOW"].choices)
     assert {one.name: one.value for one in find(SOURCE, cuda=True)}["DEPTH"] == 8
 
 
 @given(st.floats(0.005, 0.08), st.integers(1, 4), st.sampled_from(["L", "SL"]))
-def test_turning_keeps_everything_else(lr: float, depth: int, window: str) -> None:
-    found = {one.name: one for one in find(SOURCE)}
-    changed = substitute(SOURCE, found, {"LR": lr, "DEPTH": depth, "WINDOW": window})
+def test_substitution_changes_the_chosen_literals_only(lr: float, depth: int, window: str) -> None:
+    parameters = {one.name: one for one in find(SOURCE)}
+    changed = substitute(SOURCE, parameters, {"LR": lr, "DEPTH": depth, "WINDOW": window})
     scope = values(changed)
     assert (scope["LR"], scope["DEPTH"], scope["WINDOW"]) == (lr, depth, window)
     assert "# the rate" in changed
@@ -112,10 +112,10 @@ def test_turning_keeps_everything_else(lr: float, depth: int, window: str) -> No
 
 def test_front_matter_overrides_the_ranges() -> None:
     program = "---\nsearch_space:\n  LR: {low: 0.1, high: 0.2}\n  DEPTH: [1, 9]\n  BETA: fixed\n---\n# x\n"
-    found = {one.name: one for one in find(SOURCE, declared_space(program))}
-    assert (found["LR"].low, found["LR"].high) == (0.1, 0.2)
-    assert found["DEPTH"].choices == (1, 9)
-    assert "BETA" not in found
+    parameters = {one.name: one for one in find(SOURCE, declared_space(program))}
+    assert (parameters["LR"].low, parameters["LR"].high) == (0.1, 0.2)
+    assert parameters["DEPTH"].choices == (1, 9)
+    assert "BETA" not in parameters
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_proposals_apply_parse_and_never_repeat(name: str) -> None:
             assert text not in seen
             assert "->" in proposal.title
             seen.add(text)
-            history.append(past(attempt, text, None, dict(proposal.meta), 0))
+            history.append(past_attempt(attempt, text, None, dict(proposal.meta), 0))
     finally:
         proposer.close()
 
@@ -155,7 +155,7 @@ def test_the_same_attempt_gets_the_same_proposal() -> None:
     assert one.propose(context(3, [])) == two.propose(context(3, []))
 
 
-def test_nothing_to_turn_ends_the_search() -> None:
+def test_program_without_literals_ends_the_search() -> None:
     with pytest.raises(ProposerExhausted, match="no literal"):
         create("ratchet", experiment=Experiment(), root=Path()).propose(context(1, [], "x = f()\n"))
 
@@ -167,13 +167,13 @@ def loss(source: str) -> float:
 
 
 @pytest.mark.slow
-def test_the_model_beats_chance_on_a_smooth_problem() -> None:
+def test_gp_beats_random_search_on_a_smooth_problem() -> None:
     source = "LR = 0.02\nWARM_RATIO = 0.4\nBETA = 0.95\n"
 
     def best(name: str, seed: int) -> float:
         proposer = create(name, experiment=Experiment(), root=Path())
         history: list[PastAttempt] = []
-        champion = past(0, source, loss(source), {}, None, "baseline")
+        champion = past_attempt(0, source, loss(source), {}, None, "baseline")
         history.append(champion)
         try:
             for number in range(1, 25):
@@ -186,7 +186,7 @@ def test_the_model_beats_chance_on_a_smooth_problem() -> None:
                 gain = champion.score - loss(text)
                 verdict = "keep" if gain > 0 else "discard"
                 history.append(
-                    past(
+                    past_attempt(
                         number,
                         text,
                         loss(text),
@@ -216,7 +216,7 @@ def test_gp_is_fitted_to_the_newest_and_the_best_attempts() -> None:
 
     history = [
         replace(
-            past(number, "", 1.0, {}, 0, gain=0.5 if number == 7 else -number / 1e4),
+            past_attempt(number, "", 1.0, {}, 0, gain=0.5 if number == 7 else -number / 1e4),
             read_files=partial(read, number),
         )
         for number in range(1, 3001)
@@ -242,16 +242,16 @@ def test_recorded_proposals_come_in_order_each_once(tmp_path: Path) -> None:
     proposer = create(f"replay:{tmp_path}", experiment=Experiment(), root=Path())
     first = proposer.propose(context(1, []))
     assert first.title == "a.txt"
-    used = [past(1, SOURCE, None, dict(first.meta), 0)]
+    used = [past_attempt(1, SOURCE, None, dict(first.meta), 0)]
     assert proposer.propose(context(2, used)).title == "b.txt"
     with pytest.raises(ProposalInvalid, match=r"c\.txt: there is no SEARCH"):
         proposer.propose(context(3, used))
-    everything = [past(i, SOURCE, None, {"replay": f"{n}.txt"}, 0) for i, n in enumerate("abc")]
+    everything = [past_attempt(i, SOURCE, None, {"replay": f"{n}.txt"}, 0) for i, n in enumerate("abc")]
     with pytest.raises(ProposerExhausted, match="all 3 recorded"):
         proposer.propose(context(4, everything))
 
 
-def test_a_proposer_of_ones_own_is_loaded_by_name(
+def test_users_proposer_is_loaded_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_ideas.py").write_text(
@@ -259,5 +259,5 @@ def test_a_proposer_of_ones_own_is_loaded_by_name(
         "def make(experiment):\n    return LiteralSearch('mine', ratchet)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    made = create("my_ideas:make", experiment=Experiment(), root=tmp_path)
-    assert made.propose(context(1, [])).proposer == "mine"
+    proposer = create("my_ideas:make", experiment=Experiment(), root=tmp_path)
+    assert proposer.propose(context(1, [])).proposer == "mine"

@@ -24,38 +24,38 @@ COST = Usage("m", output_tokens=10, requests=1, cost_usd=0.25)
 
 
 def reader(*answers: str | Exception):
-    """A provider that says these in turn; `turns` is what it was told each time."""
-    told: list[list[Turn]] = []
+    """Return a provider that gives these answers in turn, and the turns it gets each time."""
+    requests: list[list[Turn]] = []
 
     def ask(turns: Sequence[Turn]) -> Reply:
-        told.append(list(turns))
-        answer = answers[min(len(told), len(answers)) - 1]
+        requests.append(list(turns))
+        answer = answers[min(len(requests), len(answers)) - 1]
         if isinstance(answer, Exception):
             raise answer
         return Reply(answer, COST)
 
-    return ask, told
+    return ask, requests
 
 
 def test_valid_answer_needs_no_repair() -> None:
-    ask, told = reader(GOOD)
+    ask, requests = reader(GOOD)
     proposal = converse(ask, context(), "x")
     assert (proposal.title, proposal.proposer, proposal.meta) == (
         "raise the rate",
         "x",
         {"repairs": 0},
     )
-    assert told == [[]]
+    assert requests == [[]]
 
 
 def test_failing_block_is_sent_back_with_the_nearest_lines() -> None:
-    ask, told = reader(BAD, GOOD)
+    ask, requests = reader(BAD, GOOD)
     assert converse(ask, context(), "x").usage.cost_usd == 0.5
-    [(said, answered)] = told[1]
-    assert said == BAD
-    assert "edit 1 of train.py" in answered
-    assert "LR = 0.02\nDEPTH = 2" in answered.replace("  ", "")
-    assert "all blocks" in answered
+    [(answer, response)] = requests[1]
+    assert answer == BAD
+    assert "edit 1 of train.py" in response
+    assert "LR = 0.02\nDEPTH = 2" in response.replace("  ", "")
+    assert "all blocks" in response
 
 
 @pytest.mark.parametrize(
@@ -63,27 +63,27 @@ def test_failing_block_is_sent_back_with_the_nearest_lines() -> None:
     ["-" * 200_000 + "1", "+".join(["1"] * 100_000), "a" + ".b" * 100_000, "2\0", "("],
 )
 def test_unparsable_edit_is_sent_back(value: str) -> None:
-    ask, told = reader(GOOD.replace("LR = 0.03", f"LR = {value}"), GOOD)
+    ask, requests = reader(GOOD.replace("LR = 0.03", f"LR = {value}"), GOOD)
     assert converse(ask, context(), "x").title == "raise the rate"
-    [(said, answered)] = told[1]
-    assert "does not compile: " in answered
-    assert "None" not in answered
-    said.encode()
+    [(answer, response)] = requests[1]
+    assert "does not compile: " in response
+    assert "None" not in response
+    answer.encode()
 
 
 def test_split_surrogates_are_joined() -> None:
     title = "raise \ud83d\ude00 the \x1b[31mrate"
-    ask, told = reader(GOOD.replace("raise the rate", title))
+    ask, requests = reader(GOOD.replace("raise the rate", title))
     assert converse(ask, context(), "x").title == "raise \U0001f600 the rate"
-    assert len(told) == 1
+    assert len(requests) == 1
 
 
 def test_conversation_grows_and_ends_after_two_repairs() -> None:
-    ask, told = reader(BAD)
+    ask, requests = reader(BAD)
     with pytest.raises(ProposalInvalid, match=f"after {REPAIRS} repairs") as caught:
         converse(ask, context(), "x")
-    assert [len(turns) for turns in told] == [0, 1, 2]
-    assert told[2][:1] == told[1]
+    assert [len(turns) for turns in requests] == [0, 1, 2]
+    assert requests[2][:1] == requests[1]
     assert caught.value.title == "raise the rate"
     assert caught.value.usage == Usage("m", output_tokens=30, requests=3, cost_usd=0.75)
 
@@ -99,9 +99,9 @@ def test_conversation_grows_and_ends_after_two_repairs() -> None:
     ],
 )
 def test_response_names_the_fault(answer: str, complaint: str) -> None:
-    ask, told = reader(answer, GOOD)
+    ask, requests = reader(answer, GOOD)
     assert converse(ask, context(), "x").meta["repairs"] == 1
-    assert complaint in told[1][0][1]
+    assert complaint in requests[1][0][1]
 
 
 @pytest.mark.parametrize("error", [ProposalRefused("no"), ProposalInvalid("cut short")])

@@ -245,7 +245,7 @@ def test_programs_that_can_behave_differently_have_different_fingerprints(
     assert of(one) != of(two)
 
 
-def test_definitions_are_renamed_only_if_nobody_else_uses_them() -> None:
+def test_definitions_are_renamed_only_if_no_other_program_uses_them() -> None:
     renamed = rename(CONTRACT_PROGRAM, "Net", "Model")
     assert of(renamed) != of(CONTRACT_PROGRAM)
     other = {"model.py": "x = 1\n"}

@@ -1,1 +1,1 @@
-"""A loopback server that speaks the Messages API, as scripted, faults included."""
+"""A loopback server with the Messages API that follows a script, faults included."""

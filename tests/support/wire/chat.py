@@ -1,4 +1,4 @@
-"""The same server speaking the chat completions API."""
+"""The same server with the chat completions API."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The server with a recorded researcher behind it: conversations instead of a flat script.
+"""The server with recorded conversations instead of a flat script.
 
-It bills as a provider does: a prefix that was marked for the cache is written once and read after
-that, everything else is new. Nobody's tokenizer is here, so tokens are bytes divided by three (an
-upper estimate for code), and thinking, which an answer does not show, is an assumed number.
+It bills like a provider: a prefix that is marked for the cache is written once and then read,
+everything else is new input. Tokens are estimated as bytes divided by three (an upper estimate for
+code); thinking, which an answer does not contain, is an assumed number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .server import USAGE, Wire
 RECORDINGS = Path(__file__).resolve().parents[2] / "recordings"
 
 STREAMS = ("truncated", "half", "garbage", "sse_error", "stall", "pings")
-"""Faults after the provider has told what the prompt costs: it is billed, with what had come."""
+"""Faults after the usage of the prompt was sent: prompt and partial answer are billed."""
 
 THINKING = 3000
 """Tokens of thinking assumed behind each answer, billed as output."""
@@ -29,7 +29,7 @@ THINKING = 3000
 
 @dataclass(frozen=True)
 class Conversation:
-    """What is asked for one attempt, and what must become of it; see recordings/campaign.yaml."""
+    """The turns of one attempt, and its expected outcome; see recordings/campaign.yaml."""
 
     name: str
     outcome: str
@@ -38,7 +38,7 @@ class Conversation:
 
     @property
     def answers(self) -> list[dict[str, Any]]:
-        """The steps that are answers, as opposed to faults."""
+        """Return the steps that are answers and not faults."""
         return [step for step in self.steps if is_answer(step)]
 
 
@@ -81,10 +81,10 @@ def read(folder: Path = RECORDINGS, names: Sequence[str] = ()) -> list[Conversat
 class Recorded(Wire):
     """Answers a first question with the next conversation, later turns with its next step.
 
-    Where a conversation is asked for more than was recorded, its last step is said again.
+    After the recorded steps of a conversation, its last one is repeated.
 
-    `bills` is what it charges; `unknown` the most that a client must expect to be charged where it
-    was told nothing (a page of HTML instead of a stream), and is not.
+    `bills` is what it charges; `unknown` the most that a client must expect where the answer has no
+    usage (a page of HTML instead of a stream), which is not charged.
     """
 
     def __init__(self, conversations: Sequence[Conversation]) -> None:

@@ -1,4 +1,4 @@
-"""The server: real HTTP, real server-sent events; every request gets the next step of a script.
+"""A server with real HTTP and server-sent events; each request gets the next step of a script.
 
 A step is one of
 
@@ -29,7 +29,7 @@ USAGE = {
 
 
 class Wire:
-    """One server on a free port; `requests` holds the bodies it was sent."""
+    """A server on a free port; `requests` holds the bodies that it received."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Wire:
         self.headers: list[dict[str, str]] = []
         self.counted: list[dict[str, Any]] = []
         self.tokens_per_byte: float | None = 0.25
-        """What ``count_tokens`` answers; None: an error."""
+        """Answer to ``count_tokens``; None: an error."""
         self.stopping = threading.Event()
         self._lock = threading.Lock()
         wire = self
@@ -59,7 +59,7 @@ class Wire:
         self._thread.start()
 
     def step(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The next step of the script."""
+        """Return the next step of the script."""
         with self._lock:
             self.requests.append(body)
             return self.script[min(len(self.requests), len(self.script)) - 1]
@@ -76,7 +76,7 @@ class Messages(BaseHTTPRequestHandler):
     wire: Wire
 
     def log_message(self, *args: object) -> None:
-        """Silence."""
+        """Print nothing."""
 
     def do_GET(self) -> None:
         name = self.path.rsplit("/", 1)[-1].split("?")[0]
@@ -176,7 +176,7 @@ class Messages(BaseHTTPRequestHandler):
         self.connection.shutdown(socket.SHUT_RDWR)
 
     def _half(self, body: dict[str, Any], step: dict[str, Any]) -> None:
-        """The connection breaks in the middle of an event."""
+        """Close the connection in the middle of an event."""
         self._open(body, step.get("usage", USAGE))
         self._event("content_block_start", index=0, content_block={"type": "text", "text": ""})
         self.wfile.write(b"40\r\nevent: content_bl")
@@ -184,7 +184,7 @@ class Messages(BaseHTTPRequestHandler):
         self._drop(body, step)
 
     def _truncated(self, body: dict[str, Any], step: dict[str, Any]) -> None:
-        """The stream ends in order, before the message does."""
+        """End the stream correctly, before the message is complete."""
         self._open(body, step.get("usage", USAGE))
         self._text(step.get("text", "Title: half an ans"))
         self.wfile.write(b"0\r\n\r\n")
@@ -194,7 +194,7 @@ class Messages(BaseHTTPRequestHandler):
         self.wire.stopping.wait(step.get("seconds", 30))
 
     def _pings(self, body: dict[str, Any], step: dict[str, Any]) -> None:
-        """Signs of life, and nothing else."""
+        """Send only pings."""
         self._open(body, step.get("usage", USAGE))
         ends = time.monotonic() + step.get("seconds", 30)
         while time.monotonic() < ends and not self.wire.stopping.wait(0.05):
@@ -213,7 +213,7 @@ class Messages(BaseHTTPRequestHandler):
         self._send(200, b'{"id": "msg_1", "content": [', "application/json")
 
     def _slow(self, body: dict[str, Any], step: dict[str, Any]) -> None:
-        """Not even a status line."""
+        """Send no status line."""
         self.wire.stopping.wait(step.get("seconds", 30))
         self.close_connection = True
 
