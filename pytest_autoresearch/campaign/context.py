@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.proposal import Context, PastAttempt
+from ..ledger.git import CommitLost
 from ..source.brief import FrontMatterError, declared_space
 from ..source.edits import apply
 from .attempt import WorkingAttempt
@@ -105,11 +106,14 @@ class ContextBuilder:
         )
 
     def _files_of(self, record: Attempt) -> Mapping[str, str]:
-        if record.commit:
-            return self.runner.read(record.commit)
         parent = self.ledger.attempt(record.parent) if record.parent else None
         commit = parent.commit if parent else self.base_commit
-        return apply(self.runner.read(commit), record.edits)
+        try:
+            if record.commit:
+                return self.runner.read(record.commit)
+            return apply(self.runner.read(commit), record.edits)
+        except CommitLost:
+            return {}
 
 
 def _figures(run: Run) -> dict[str, float]:

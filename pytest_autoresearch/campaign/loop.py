@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from ..core.records import CheckNote
 from ..core.text import one_line
 from ..judge.parents import NextStep, next_step
 from ..judge.verdicts import Judge, too_noisy
+from ..ledger.git import CommitLost
 from ..ledger.store import AttemptTaken, ChampionMoved, LedgerUnavailable
 from ..proposers.draft import Draft
 from ..source.checks import run_checks
@@ -135,6 +137,10 @@ class Campaign:
                     )
                 )
             except AttemptTaken as taken:
+                if kind != "baseline":
+                    raise InfrastructureFailure(
+                        f"{name} is {taken.record.state} already; run again, with higher numbers"
+                    ) from None
                 if taken.record.state == "done":
                     return WorkingAttempt(taken.record)
                 self._wait()
@@ -201,10 +207,17 @@ class Campaign:
             self._mutate(attempt, written_for)
 
     def _start_from(self, attempt: WorkingAttempt, parent_id: int) -> Attempt:
-        """Make another attempt's files the ones that are changed."""
-        parent = attempt.parent = self.ledger.attempt(parent_id)
-        attempt.parent_commit = parent.commit
-        attempt.before = self.runner.read(parent.commit)
+        """Start from another attempt's files; from the champion's if git has lost them."""
+        parent = self.ledger.attempt(parent_id)
+        champion = self.runner.champion().attempt_id
+        try:
+            attempt.before = self.runner.read(parent.commit)
+        except CommitLost as error:
+            if parent_id == champion:
+                raise
+            self.pauses.say(f"warning: {parent.name} is no parent: {error}")
+            return self._start_from(attempt, champion)
+        attempt.parent, attempt.parent_commit = parent, parent.commit
         return parent
 
     def _refuse(
@@ -313,9 +326,10 @@ class Campaign:
         for record in reversed(self.ledger.attempts()[-NEAR_LOOK_BACK:]):
             if record.id == attempt.record.id or not record.commit or record.kind == "baseline":
                 continue
-            if mutated.close_to(self.runner.shape(record.commit), NEAR):
-                detail = f"nearly {record.name} ({record.title}): {record.verdict}"
-                return CheckNote("near duplicate", True, detail, time.perf_counter() - started)
+            with suppress(CommitLost):
+                if mutated.close_to(self.runner.shape(record.commit), NEAR):
+                    detail = f"nearly {record.name} ({record.title}): {record.verdict}"
+                    return CheckNote("near duplicate", True, detail, time.perf_counter() - started)
         return None
 
     # ------------------------------------------------------------------ measure

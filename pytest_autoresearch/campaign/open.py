@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import InfrastructureFailure, UsageError
 from ..core.experiment import Experiment
-from ..core.processes import is_alive
 from ..forkserver.launch import Launcher
 from ..judge.verdicts import Judge
-from ..ledger.git import Repository
+from ..ledger.git import Repository, RepositoryError
+from ..ledger.repair import lost, remake
 from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
 from ..training.devices import Lease
 from ..training.executor import Executor
@@ -103,23 +102,36 @@ class CampaignResources:
                 raise UsageError(str(error)) from None
             if not self.workers():
                 self.sweep()
+                self.repair()
         return self.session_id
 
     def sweep(self) -> None:
         """Remove what killed processes left, and the files of runs that nothing needs."""
         sweep_campaign(self.root, self.ledger)
 
+    def repair(self) -> None:
+        """Make the commits again that git has lost since the last session.
+
+        Raises:
+            UsageError: The champion's or the baseline's cannot be made.
+        """
+        names = self.experiment.files
+        try:
+            repository = Repository.open(self.root)
+            unmade = remake(repository, self.ledger, names, lost(repository, self.ledger, names))
+        except RepositoryError as error:
+            raise UsageError(str(error)) from None
+        champion = self.ledger.champion()
+        for attempt in unmade:
+            if attempt.kind == "baseline" or (champion and champion.attempt_id == attempt.id):
+                raise UsageError(
+                    f"git has lost commit {attempt.commit[:10]} of {attempt.name}; fetch it from "
+                    "another clone (git fetch), or give another --autoresearch-tag"
+                )
+
     def workers(self) -> list[int]:
         """Return the ids of the other live processes of this pytest run."""
-        return [
-            one.pid
-            for one in self.ledger.sessions()
-            if one.driver == self.driver
-            and one.id != self.session_id
-            and one.ended is None
-            and one.host == platform.node()
-            and is_alive(one.host, one.boot_id, one.pid, one.pid_start)
-        ]
+        return self.ledger.live_processes(self.driver)
 
     def open(self) -> Campaign:
         """Return the campaign; the first call leases a device and starts the fork server.
@@ -157,7 +169,7 @@ class CampaignResources:
                 sandbox_mode=sandbox,
                 on_progress=self.on_progress,
             ),
-            should_stop=self.should_stop,
+            should_stop=lambda: self.should_stop() or self.ledger.lost(),
         )
         campaign = Campaign(
             runner=runner,

@@ -80,14 +80,9 @@ def check(root: Path, experiment: Experiment) -> Repository:
             raise UsageError(f"{name} is missing in {root}; the experiment declares it")
     try:
         repository = Repository.open(root)
-        dirty = repository.dirty(experiment.files)
+        repository.check_files(experiment.files)
     except RepositoryError as error:
         raise UsageError(str(error)) from None
-    if dirty:
-        raise UsageError(
-            f"{', '.join(dirty)} has uncommitted changes: commit them "
-            f"(git commit {' '.join(dirty)}) to research them, or git stash to leave them out"
-        )
     _check_writable(root)
     if experiment.run is None:
         _check_data(root, experiment)

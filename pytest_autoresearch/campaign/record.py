@@ -10,7 +10,7 @@ from ..core.outcome import Trial
 from ..core.records import Outcome
 from ..judge.parents import built_on, stack
 from ..ledger import copy
-from ..ledger.git import RepositoryError
+from ..ledger.git import RepositoryError, attempt_ref
 from ..source.edits import changed_lines
 from .attempt import WorkingAttempt
 from .cleanup import discard_files
@@ -25,9 +25,11 @@ class Recorder:
 
     def __init__(self, runner: Runner, say: Callable[[str], object]) -> None:
         self._say = say
-        self._projected: set[str] = set()
+        self._projected: dict[str, str] = {}
+        self._problems: list[str] = []
         self.runner, self.experiment, self.facts = runner, runner.experiment, runner.facts
         self.ledger, self.repository = runner.ledger, runner.repository
+        self.tag = self.ledger.path.parent.name
 
     def record_verdict(
         self, attempt: WorkingAttempt, trial: Trial, verdict: str, reason: str
@@ -60,7 +62,7 @@ class Recorder:
         }
         if attempt.parent is not None:
             outcome["parent"] = attempt.parent.id
-        commit = outcome["commit"] = self._commit(attempt, trial, verdict, reason)
+        commit = self._commit(attempt, trial, verdict, reason, outcome)
         if verdict == "keep":
             assert attempt.champion is not None
             self.ledger.promote(
@@ -76,9 +78,13 @@ class Recorder:
             discard_files(self.runner.executor.root, record.id)
         return record
 
-    def _commit(self, attempt: WorkingAttempt, trial: Trial, verdict: str, reason: str) -> str:
+    def _commit(
+        self, attempt: WorkingAttempt, trial: Trial, verdict: str, reason: str, outcome: Outcome
+    ) -> str:
+        """Commit an attempt's files; add the commit to the outcome, and what makes it again."""
         if not attempt.files or attempt.proposal is None:
-            return self.facts.base_commit if attempt.record.kind == "baseline" else ""
+            outcome["commit"] = self.facts.base_commit if attempt.record.kind == "baseline" else ""
+            return outcome["commit"]
         metric = self.experiment.metric
         lines = []
         if trial.value is not None:
@@ -96,9 +102,7 @@ class Recorder:
             if verdict == "keep" and attempt.champion
             else attempt.parent_commit
         )
-        return self.repository.commit(
-            parent,
-            attempt.files,
+        text = self.repository.describe(
             subject=attempt.proposal.title or attempt.name,
             body="\n".join(lines),
             trailers={
@@ -112,6 +116,10 @@ class Recorder:
                 "Data": self._data_hash(),
             },
         )
+        ref = attempt_ref(self.tag, attempt.name)
+        outcome["commit_object"] = f"{parent}\n{text}"
+        outcome["commit"] = self.repository.commit(parent, attempt.files, text, ref)
+        return outcome["commit"]
 
     def _below(self, attempt: WorkingAttempt) -> list[Attempt]:
         """Return the discards that a mutation was built on and has in it."""
@@ -125,21 +133,24 @@ class Recorder:
         return str(self.ledger.meta("data_sha256") or "")
 
     def project(self, everything: bool = True) -> None:
-        """Update the branch and the refs from the ledger; repeatable at any time.
+        """Update the branch and the refs from the ledger; what fails is a warning.
 
         Args:
             everything: Also check the refs that this process has set before.
         """
-        champion = self.ledger.champion()
-        if champion is None:
+        champions = [champion.commit for champion in self.ledger.champions()]
+        if not champions:
             return
-        tag = self.ledger.path.parent.name
-        commits = self.ledger.commits()
         if everything:
-            self._projected.clear()
-        new = {name: commit for name, commit in commits.items() if name not in self._projected}
-        self.repository.project(tag, champion.commit, new)
-        self._projected.update(new)
+            self._projected = {}
+        commits = self.ledger.commits()
+        new = {n: commit for n, commit in commits.items() if self._projected.get(n) != commit}
+        problems = self.repository.project(self.tag, champions, new)
+        if not problems:
+            self._projected = commits
+        elif problems != self._problems:
+            self._say(f"warning: git does not follow the ledger, which has all: {problems[0]}")
+        self._problems = problems
 
     def save_ledger(self) -> None:
         """Copy the ledger to git; a failure is one warning, and the next copy has everything."""

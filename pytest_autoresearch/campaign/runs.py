@@ -12,6 +12,8 @@ from ..core.errors import InfrastructureFailure, Interrupted
 from ..core.experiment import Budget, Experiment
 from ..core.run import SCORING, Allowances, Purpose, Run, RunSpec
 from ..judge.noise import noise_of
+from ..ledger.git import CommitLost, Export
+from ..ledger.repair import lost, remake
 from ..scoring import AUDIT, AUDIT_KEEP
 from ..source.fingerprint import CONTRACT, Shape, fingerprint, shape
 from ..training.devices import Device, memory_bytes
@@ -99,17 +101,17 @@ class Runner:
         reference = None
         if self.facts.budget.kind == "equal":
             reference = _encoded(self.read(self.facts.base_commit))
-        files: dict[str, bytes] = {}
+        export = Export({}, {})
         if experiment.run is not None or checks:
-            files.update(self.repository.export(attempt.parent_commit or self.facts.base_commit))
-        files.update(_encoded(code))
+            export = self.repository.export(attempt.parent_commit or self.facts.base_commit)
         spec = RunSpec(
             run_id=(
                 checkpoint.parent.name
                 if checkpoint is not None
                 else run_name(attempt.record.id, purpose, seed)
             ),
-            files=files,
+            files={**export.files, **_encoded(code)},
+            modes=export.modes,
             entry=experiment.files[0],
             seed=seed,
             budget=budget or self.facts.budget,
@@ -202,8 +204,18 @@ class Runner:
         return runs
 
     def read(self, commit: str) -> dict[str, str]:
-        """Return the editable files of `commit`."""
-        return self.repository.read(commit, self.experiment.files)
+        """Return the editable files of `commit`; one that git has lost is made again.
+
+        Raises:
+            CommitLost: It cannot be made.
+        """
+        repository, ledger, names = self.repository, self.ledger, self.experiment.files
+        try:
+            return repository.read(commit, names)
+        except CommitLost:
+            damaged = [one for one in ledger.attempts() if one.commit == commit]
+            remake(repository, ledger, names, [*lost(repository, ledger, names), *damaged])
+            return repository.read(commit, names)
 
     def fingerprint(self, files: Mapping[str, str]) -> str:
         """Return the fingerprint of editable files, of which only the harness may use names."""

@@ -7,7 +7,8 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 
 from ..campaign.project import check, default_tag, experiment_at
 from ..core.errors import UsageError
+from ..ledger.git import Repository, RepositoryError
+from ..ledger.repair import lost, remake
 from ..ledger.store import Ledger, LedgerUnavailable
 from ..proposers.registry import CREDENTIALS, default
 from ..sandbox.launch import survey
@@ -136,7 +139,7 @@ def _project(root: Path) -> Iterator[Finding]:
     yield Finding("git", "ok", f"commit {repository.head()[:10]}, campaign {tag}")
     if experiment.data is not None and experiment.run is None:
         yield _data(root / experiment.data)
-    yield _campaign(root, tag)
+    yield _campaign(root, tag, repository, experiment.files)
 
 
 def _data(folder: Path) -> Finding:
@@ -150,17 +153,34 @@ def _data(folder: Path) -> Finding:
     return Finding("data", "ok", f"{folder.name}, every file as prepared ({dataset.sha256[:12]})")
 
 
-def _campaign(root: Path, tag: str) -> Finding:
-    if not Ledger.exists(root, tag):
-        return Finding("campaign", "ok", f"{tag} is not started yet")
+def _campaign(root: Path, tag: str, repository: Repository, names: Sequence[str]) -> Finding:
     try:
-        ledger = Ledger.open(root, tag)
-        attempts, champion = ledger.attempts(), ledger.champion()
-        ledger.close()
-    except LedgerUnavailable as error:
+        if not Ledger.exists(root, tag):
+            repository.check_branch(tag, [])
+            return Finding("campaign", "ok", f"{tag} is not started yet")
+        with closing(Ledger.open(root, tag)) as ledger:
+            return _commits(tag, repository, ledger, names)
+    except (LedgerUnavailable, RepositoryError) as error:
         return Finding("campaign", "fix", str(error))
-    best = f", champion {champion.mean:.6f}" if champion else ", no baseline yet"
-    return Finding("campaign", "ok", f"{tag}: {len(attempts)} attempts{best}")
+
+
+def _commits(tag: str, repository: Repository, ledger: Ledger, names: Sequence[str]) -> Finding:
+    """Check commits and refs of a campaign; make again what git has lost."""
+    attempts, champions = ledger.attempts(), ledger.champions()
+    missing = lost(repository, ledger, names)
+    if unmade := remake(repository, ledger, names, missing):
+        which = ", ".join(f"{one.name} ({one.commit[:10]})" for one in unmade[:3])
+        return Finding(
+            "campaign", "fix",
+            f"{tag}: git has lost {len(unmade)} commits: {which}; fetch them from another clone "
+            "(git fetch), or go on with another --autoresearch-tag",
+        )  # fmt: skip
+    commits = [champion.commit for champion in champions]
+    if commits and (problems := repository.project(tag, commits, ledger.commits())):
+        return Finding("campaign", "fix", problems[0])
+    best = f", champion {champions[-1].mean:.6f}" if champions else ", no baseline yet"
+    made = f"; {len(missing)} lost commits were made again" if missing else ""
+    return Finding("campaign", "ok", f"{tag}: {len(attempts)} attempts{best}{made}")
 
 
 def _keys() -> Finding:

@@ -21,7 +21,7 @@ from ..core.files import write_atomic
 from ..core.proposal import EditError
 from ..core.records import ABLATION, Attempt, Confirmation
 from ..judge.parents import built_on, stack
-from ..ledger.git import Repository, RepositoryError
+from ..ledger.git import Repository, RepositoryError, attempt_ref
 from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
 from ..report.markdown import cell
 from ..source.edits import apply
@@ -81,6 +81,7 @@ def _finalize(
         )
     ledger = Ledger.open(root, tag)
     session = ledger.begin_session(driver="finalize", worker="finalize")
+    scratch = attempt_ref(tag, "finalize")
     try:
         facts, confirmation = CampaignFacts.load(ledger), ledger.confirmation()
         champions = ledger.champions()
@@ -96,7 +97,7 @@ def _finalize(
         keeps = plan(repository, experiment, base, attempts)
         everything = [[attempt.name for step in keeps for attempt in step.attempts]]
         steps = group(keeps, everything if squash else groups)
-        tip = build(repository, base, steps, experiment.metric, confirmation)
+        tip = build(repository, base, steps, experiment.metric, confirmation, scratch)
         wanted = repository.read(last.commit, experiment.files)
         if repository.read(tip, experiment.files) != wanted:
             raise UsageError("the commits do not add up to the champion; nothing was created")
@@ -106,6 +107,7 @@ def _finalize(
         write_atomic(page, pull_request(tag, steps, experiment.metric, confirmation))
         repository.create_branch(branch, tip)  # last, so that a failure leaves no branch behind
     finally:
+        repository.delete(scratch)
         ledger.end_session(session, None)
         ledger.close()
     for number, step in enumerate(steps, 1):
@@ -190,13 +192,12 @@ def build(
     steps: Sequence[Step],
     metric: Metric,
     confirmation: Confirmation | None,
+    ref: str,
 ) -> str:
-    """Create the commit objects without a ref; return the id of the last one."""
+    """Create the commits, with `ref` on the last one; return its id."""
     tip = base
     for step in steps:
-        tip = repository.commit(
-            tip,
-            step.files,
+        text = repository.describe(
             subject=subject(step),
             body="\n\n".join(describe(attempt, metric, confirmation) for attempt in step.attempts),
             trailers={
@@ -204,6 +205,7 @@ def build(
                 "Measured-Commits": " ".join(attempt.commit for attempt in step.attempts),
             },
         )
+        tip = repository.commit(tip, step.files, text, ref)
     return tip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 
@@ -36,10 +35,3 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
-
-
-def is_alive(host: str, boot: str, pid: int, start: str) -> bool:
-    """Return whether a recorded process is alive; processes of other hosts count as alive."""
-    if host != platform.node():
-        return True
-    return bool(start) and boot == boot_id() and start == process_start(pid)

@@ -111,6 +111,7 @@ class Outcome(TypedDict, total=False):
     champion_before: int | None
     champion_after: int | None
     commit: str
+    commit_object: str
 
 
 @dataclass(frozen=True)

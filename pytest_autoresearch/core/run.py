@@ -95,6 +95,7 @@ class RunSpec:
     Attributes:
         run_id: Unique in the campaign; names the run directory.
         files: Path to contents; the first is the entry file.
+        modes: Path to git's mode, of executable files and symbolic links.
         entry: Path of the file that holds ``build``, ``train`` and ``logits``.
         seed: Random seed of the candidate; the only difference between replicates.
         budget: How long it may train.
@@ -137,6 +138,7 @@ class RunSpec:
     reference_files: Mapping[str, bytes] | None = None
     champion_losses: Path | None = None
     scoring_cpu_limit_s: float | None = None
+    modes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

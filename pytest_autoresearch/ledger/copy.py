@@ -14,6 +14,7 @@ from pathlib import Path
 from ..core.files import temporary_folder
 from .database import FILE
 from .git import Repository, RepositoryError
+from .repair import lost, remake
 from .store import Ledger
 
 LIMIT_BYTES = 20 << 20
@@ -80,6 +81,8 @@ def restore(repository: Repository, tag: str) -> Ledger:
         temporary.write_bytes(zlib.decompress(data))
         _check(temporary)
         _check_commits(repository, Ledger(temporary), tag)
+        for suffix in ("-wal", "-shm"):  # of a ledger that was lost
+            (folder / f"{FILE}{suffix}").unlink(missing_ok=True)
         os.replace(temporary, folder / FILE)
     except (zlib.error, sqlite3.Error) as error:
         raise RestoreError(f"the copy of campaign {tag!r} in git is damaged: {error}") from None
@@ -88,9 +91,8 @@ def restore(repository: Repository, tag: str) -> Ledger:
             name.unlink()
     ledger = Ledger.open(root, tag)
     ledger.close_all_sessions()
-    champion = ledger.champion()
-    if champion is not None:
-        repository.project(tag, champion.commit, ledger.commits())
+    if champions := [champion.commit for champion in ledger.champions()]:
+        repository.project(tag, champions, ledger.commits())
     return ledger
 
 
@@ -105,17 +107,20 @@ def _check(path: Path) -> None:
 
 
 def _check_commits(repository: Repository, ledger: Ledger, tag: str) -> None:
-    """Check that git has the commits of the champions.
+    """Check that git has the commits of the champions; make those again that it lacks.
 
     Raises:
         RepositoryError: One is missing; names the command that fetches it.
     """
-    champions = [champion.commit for champion in ledger.champions()]
+    ledger.prepare()
+    champions = {champion.attempt_id: champion.commit for champion in ledger.champions()}
+    names = (ledger.meta("campaign") or {}).get("files", ())
+    unmade = remake(repository, ledger, names, lost(repository, ledger, names))
     ledger.close()
-    if missing := [commit for commit in champions if not repository.has(commit)]:
+    if missing := [one.commit for one in unmade if one.id in champions]:
         raise RepositoryError(
             f"commit {missing[0][:10]} of campaign {tag!r} is not in this clone; run: git fetch "
             f"--unshallow, or git fetch origin '+refs/autoresearch/{tag}/*:"
             f"refs/autoresearch/{tag}/*'"
         )
-    repository.check_branch(tag, champions)
+    repository.check_branch(tag, list(champions.values()))

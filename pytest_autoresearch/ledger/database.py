@@ -7,11 +7,11 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 BUSY_TIMEOUT_S = 30.0
 
@@ -29,7 +29,7 @@ CREATE TABLE attempts (
     proposal_id INTEGER, parent INTEGER, champion_before INTEGER, champion_after INTEGER,
     fingerprint TEXT DEFAULT '', bar REAL, score REAL, n INTEGER DEFAULT 0, gain REAL,
     gain_sigma REAL, lines_added INTEGER DEFAULT 0, lines_removed INTEGER DEFAULT 0,
-    "commit" TEXT DEFAULT '', check_notes TEXT DEFAULT '[]');
+    "commit" TEXT DEFAULT '', check_notes TEXT DEFAULT '[]', commit_object TEXT DEFAULT '');
 CREATE INDEX attempts_fingerprint ON attempts (fingerprint);
 CREATE INDEX attempts_state ON attempts (state);
 CREATE TABLE proposals (
@@ -64,6 +64,20 @@ UPDATE attempts SET kind = 'ablation' WHERE kind = 'prune';
 UPDATE meta SET key = 'confirmation' WHERE key = 'closing'
 """
 
+_FROM_2 = "ALTER TABLE attempts ADD COLUMN commit_object TEXT DEFAULT ''"
+
+_LAST_REPEATED = """
+SELECT coalesce(max(a.id), 0) FROM attempts a JOIN attempts b USING (kind, number)
+    WHERE a.id != b.id AND kind != 'baseline'
+"""
+
+_UNIQUE = """
+CREATE UNIQUE INDEX attempts_number ON attempts (kind, number)
+    WHERE kind != 'baseline' AND state IN ('running', 'done') AND id > {known}
+"""
+"""A baseline may be measured again, and an attempt that was cut off may be repeated. Ledgers of
+older schemas can hold a number twice."""
+
 
 class LedgerUnavailable(Exception):
     """The file cannot be read or written (full disk, permissions): infrastructure."""
@@ -77,6 +91,7 @@ class Database:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._owner = 0
+        self._identity: tuple[int, int] | None = None
 
     @classmethod
     def open(cls, root: Path, tag: str) -> Self:
@@ -91,18 +106,26 @@ class Database:
             ignore = root / ".autoresearch" / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n")
+            ledger = cls(folder / FILE)
+            ledger.path.touch()
         except OSError as error:
             raise LedgerUnavailable(f"{folder}: {error.strerror}; make it writable") from None
-        ledger = cls(folder / FILE)
-        ledger._prepare()
+        ledger.prepare()
         return ledger
 
     @staticmethod
     def exists(root: Path, tag: str) -> bool:
-        """Return whether campaign `tag` has a ledger."""
-        return (root / ".autoresearch" / tag / FILE).is_file()
+        """Return whether campaign `tag` has a ledger that was not lost: deleted or emptied."""
+        path = root / ".autoresearch" / tag / FILE
+        if not path.is_file():
+            return False
+        try:
+            with closing(sqlite3.connect(path)) as db:
+                return bool(db.execute("PRAGMA user_version").fetchone()[0])
+        except sqlite3.Error:
+            return True  # opening it says how it is damaged
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Create the tables, or bring an older schema up to date, in one transaction."""
         with self._write() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -112,13 +135,30 @@ class Database:
                     "update pytest-autoresearch or start a new --autoresearch-tag"
                 )
             if version < SCHEMA_VERSION:
-                for statement in (_SCHEMA if version == 0 else _FROM_1).split(";"):
+                steps = [_SCHEMA] if version == 0 else [_FROM_1, _FROM_2][version - 1 :]
+                for statement in ";".join(steps).split(";"):
                     db.execute(statement)
                 if version == 1:
                     _rename_confirmed_keeps(db)
+                [(known,)] = db.execute(_LAST_REPEATED).fetchall()
+                db.execute(_UNIQUE.format(known=known))
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
+    def lost(self) -> bool:
+        """Return whether the file was deleted or replaced since it was opened."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return True
+        self._identity = self._identity or (status.st_dev, status.st_ino)
+        return self._identity != (status.st_dev, status.st_ino)
+
     def _db(self) -> sqlite3.Connection:
+        if self.lost():
+            raise LedgerUnavailable(
+                f"{self.path} was deleted; run: python -m pytest_autoresearch restore "
+                f"--tag {self.path.parent.name}"
+            )
         if self._connection is None or self._owner != os.getpid():
             connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False

@@ -17,7 +17,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Unpack
 
-from ..core.processes import boot_id, is_alive, process_start
+from ..core.processes import boot_id, process_start
 from ..core.proposal import Usage
 from ..core.records import (
     ABLATION,
@@ -34,6 +34,7 @@ from .cache import RecordCache
 from .codec import champion_of, scores_of
 from .database import LedgerUnavailable as LedgerUnavailable
 from .database import row_id
+from .locks import SessionLocks
 from .proposals import ProposalStore, charge
 
 ROW_FIELDS = frozenset(
@@ -69,6 +70,7 @@ class Ledger(ProposalStore):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._cache = RecordCache()
+        self._locks = SessionLocks(path.parent)
 
     def _forget(self) -> None:
         self._cache = RecordCache()
@@ -94,7 +96,7 @@ class Ledger(ProposalStore):
                     raise CampaignBusy(
                         f"campaign {self.path.parent.name!r} is being worked on by process "
                         f"{row['pid']} on {row['host']}; wait for it, or give another "
-                        "--autoresearch-tag"
+                        f"--autoresearch-tag{self._locks.hint(*_process(row))}"
                     )
             cursor = db.execute(
                 "INSERT INTO sessions (host, boot_id, pid, pid_start, driver, worker, config,"
@@ -110,6 +112,10 @@ class Ledger(ProposalStore):
                     time.time(),
                 ),
             )
+            try:
+                self._locks.take(row_id(cursor))
+            except OSError as error:
+                raise LedgerUnavailable(f"{error.filename}: {error.strerror}") from None
             return row_id(cursor)
 
     def recover(self) -> None:
@@ -121,7 +127,7 @@ class Ledger(ProposalStore):
         """Close the sessions of dead processes; return the live ones."""
         live = []
         for row in db.execute("SELECT * FROM sessions WHERE ended IS NULL").fetchall():
-            if is_alive(row["host"], row["boot_id"], row["pid"], row["pid_start"]):
+            if self._locks.held(*_process(row)):
                 live.append(row)
             else:
                 self._close_session(db, row["id"])
@@ -129,6 +135,7 @@ class Ledger(ProposalStore):
 
     def _close_session(self, db: sqlite3.Connection, session_id: int) -> None:
         now = time.time()
+        self._locks.release(session_id)
         db.execute("UPDATE sessions SET ended = ? WHERE id = ?", (now, session_id))
         for row in db.execute(
             "SELECT id FROM attempts WHERE session_id = ? AND state = 'running'", (session_id,)
@@ -169,6 +176,12 @@ class Ledger(ProposalStore):
             for row in db.execute("SELECT id FROM sessions WHERE ended IS NULL").fetchall():
                 self._close_session(db, row["id"])
 
+    def live_processes(self, driver: str) -> list[int]:
+        """Return the ids of the other live processes of a pytest run, which is this one's."""
+        rows = self._rows("SELECT * FROM sessions WHERE driver = ? AND ended IS NULL", driver)
+        held = [row["pid"] for row in rows if self._locks.held(*_process(row))]
+        return [pid for pid in held if pid != os.getpid()]
+
     def sessions(self) -> list[SessionRecord]:
         """Return every session, oldest first."""
         names = {field.name for field in fields(SessionRecord)}
@@ -205,17 +218,17 @@ class Ledger(ProposalStore):
         """Insert the row of an attempt that starts.
 
         Raises:
-            AttemptTaken: A baseline of that number is running or has its score.
+            AttemptTaken: Another of that kind and number is running or done; a baseline that is
+                done without a score may be measured again.
         """
         with self._write() as db:
-            if kind == "baseline":
-                row = db.execute(
-                    "SELECT id FROM attempts WHERE kind = ? AND number = ?"
-                    " AND (state = 'running' OR score IS NOT NULL)",
-                    (kind, number),
-                ).fetchone()
-                if row is not None:
-                    raise AttemptTaken(self.attempt(row["id"]))
+            row = db.execute(
+                "SELECT id FROM attempts WHERE kind = ? AND number = ? AND"
+                " (state = 'running' OR state = 'done' AND (kind != 'baseline' OR score NOTNULL))",
+                (kind, number),
+            ).fetchone()
+            if row is not None:
+                raise AttemptTaken(self.attempt(row["id"]))
             cursor = db.execute(
                 "INSERT INTO attempts (name, kind, number, session_id, worker, state, started)"
                 " VALUES (?, ?, ?, ?, ?, 'running', ?)",
@@ -224,9 +237,18 @@ class Ledger(ProposalStore):
             return self.attempt(row_id(cursor))
 
     def commits(self) -> dict[str, str]:
-        """Return attempt name to commit of every mutation that has one."""
-        rows = self._rows("SELECT name, \"commit\" FROM attempts WHERE kind != 'baseline'")
-        return {row["name"]: row["commit"] for row in rows if row["commit"]}
+        """Return attempt name to commit, or '', of every mutation that ended."""
+        rows = self._rows(
+            'SELECT name, "commit" FROM attempts WHERE kind != ? AND state != ?'
+            ' ORDER BY "commit" != ?, id',
+            "baseline", "running", "",
+        )  # fmt: skip
+        return {row["name"]: row["commit"] for row in rows}
+
+    def commit_object(self, attempt_id: int) -> str:
+        """Return what makes an attempt's commit again: parent, signatures and message, or ''."""
+        [row] = self._rows("SELECT commit_object FROM attempts WHERE id = ?", attempt_id)
+        return str(row["commit_object"])
 
     def add_check_notes(self, attempt_id: int, notes: Sequence[CheckNote]) -> None:
         """Append notes of checks and constraints."""
@@ -440,3 +462,7 @@ class Ledger(ProposalStore):
         """Store a gain under other conditions; replaces an earlier one under the same."""
         others = [asdict(one) for one in self.transfers() if one.where != transfer.where]
         self.set_meta("transfers", [*others, asdict(transfer)])
+
+
+def _process(session: sqlite3.Row) -> tuple[int, str, str]:
+    return session["id"], session["host"], session["boot_id"]

@@ -111,7 +111,7 @@ def run_command(context: RunContext) -> None:
 
 def _start(context: RunContext, stdout: int) -> sandbox.Sandboxed:
     shutil.rmtree(context.directory, ignore_errors=True)
-    write_files(context.spec.files, context.copy)
+    write_files(context.spec.files, context.copy, context.spec.modes)
     context.work.mkdir()
     command = context.spec.command or ()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -175,8 +176,15 @@ def _status(error: scoring.ScoringError) -> RunStatus:
     return "timeout" if isinstance(error, scoring.ScoringTimeout) else "crash"
 
 
-def write_files(files: Mapping[str, bytes], directory: Path) -> None:
+def write_files(
+    files: Mapping[str, bytes], directory: Path, modes: Mapping[str, str] | None = None
+) -> None:
     """Write `files` into a new folder; files that begin with ``#!`` are made executable.
+
+    Args:
+        files: Path to contents; of a symbolic link, its target.
+        directory: The folder.
+        modes: Path to git's mode, of executable files and symbolic links.
 
     Raises:
         ValueError: A path leaves the folder.
@@ -188,6 +196,10 @@ def write_files(files: Mapping[str, bytes], directory: Path) -> None:
         if not path.resolve().is_relative_to(directory.resolve()):
             raise ValueError(f"the file {name} lies outside of the candidate's folder")
         path.parent.mkdir(parents=True, exist_ok=True)
+        mode = modes.get(name) if modes else None
+        if mode == "120000":
+            path.symlink_to(os.fsdecode(content))
+            continue
         path.write_bytes(content)
-        if content.startswith(b"#!"):
+        if mode == "100755" or content.startswith(b"#!"):
             path.chmod(0o755)

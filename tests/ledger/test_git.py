@@ -25,38 +25,39 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def keep(repository: Repository, **files: str) -> str:
-    return repository.commit(
-        repository.head(),
-        {name.replace("_", "."): text for name, text in files.items()},
-        subject="a  title\nof two lines",
-        body="why",
-        trailers={"Score": "0.5", "Attempt": "mutation-0001"},
+REF = "refs/autoresearch/t/mutation-0001"
+
+
+def commit(repository: Repository, files: dict[str, str], ref: str = REF) -> str:
+    text = repository.describe(
+        "a  title\nof two lines", "why", {"Score": "0.5", "Attempt": "mutation-0001"}
     )
+    return repository.commit(repository.head(), files, text, ref)
 
 
-def test_a_commit_holds_the_files_and_nothing_points_at_it(root: Path) -> None:
+def keep(repository: Repository, **files: str) -> str:
+    return commit(repository, {name.replace("_", "."): text for name, text in files.items()})
+
+
+def test_a_commit_holds_the_files_and_has_a_ref(root: Path) -> None:
     repository = Repository.open(root)
-    before = git(root, "for-each-ref")
     sha = keep(repository, train_py="A = 2\n")
     assert repository.read(sha, ["train.py"]) == {"train.py": "A = 2\n"}
-    assert repository.trailers(sha) == {"Score": "0.5", "Attempt": "mutation-0001"}
-    assert git(root, "log", "-1", "--format=%s", sha) == "a title of two lines"
-    assert git(root, "for-each-ref") == before
+    message = git(root, "log", "-1", "--format=%B", sha).splitlines()
+    assert message[0] == "a title of two lines"
+    assert message[-2:] == ["Autoresearch-Score: 0.5", "Autoresearch-Attempt: mutation-0001"]
+    assert git(root, "rev-parse", REF) == sha
     assert git(root, "status", "--porcelain") == ""
     assert git(root, "diff", "--name-only", "HEAD", sha) == "train.py"
 
 
 def test_modes_line_endings_and_names_are_kept(root: Path) -> None:
     repository = Repository.open(root)
-    sha = repository.commit(
-        repository.head(),
-        {"run.sh": "#!/bin/sh\nexit\n", "dos.txt": "c\r\n", "grüße.py": "x = 'ß'\n"},
-        subject="s", body="", trailers={},
-    )  # fmt: skip
+    files = {"run.sh": "#!/bin/sh\nexit\n", "dos.txt": "c\r\n", "grüße.py": "x = 'ß'\n"}
+    sha = commit(repository, files)
     assert git(root, "ls-tree", sha, "run.sh").startswith("100755")
     assert repository.read_bytes(sha, ["dos.txt"]) == {"dos.txt": b"c\r\n"}
-    assert repository.export(sha)["grüße.py"].decode() == "x = 'ß'\n"
+    assert repository.export(sha).files["grüße.py"].decode() == "x = 'ß'\n"
 
 
 def test_a_project_below_the_top_level(root: Path) -> None:
@@ -69,14 +70,14 @@ def test_a_project_below_the_top_level(root: Path) -> None:
     sha = keep(repository, train_py="B = 2\n")
     assert git(root, "show", f"{sha}:research/train.py") == "B = 2"
     assert git(root, "show", f"{sha}:train.py") == "A = 1"
-    assert repository.dirty(["train.py"]) == []
+    assert repository.changes(["train.py"]) == []
 
 
-def test_dirty_sees_edits_and_deletions(root: Path) -> None:
+def test_changes_sees_edits_and_deletions(root: Path) -> None:
     repository = Repository.open(root)
-    assert repository.dirty(["train.py", "dos.txt"]) == []
+    assert repository.changes(["train.py", "dos.txt"]) == []
     (root / "train.py").write_text("A = 3\n")
-    assert repository.dirty(["train.py", "dos.txt"]) == ["train.py"]
+    assert repository.changes(["train.py", "dos.txt"]) == ["train.py"]
 
 
 def test_without_an_identity_a_fallback_signs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,19 +94,19 @@ def test_without_an_identity_a_fallback_signs(root: Path, monkeypatch: pytest.Mo
 def test_refs_follow_and_projecting_again_heals_them(root: Path) -> None:
     repository = Repository.open(root)
     sha = keep(repository, train_py="A = 2\n")
-    repository.project("t", sha, {"mutation-0001": sha})
-    assert git(root, "rev-parse", "autoresearch/t") == sha
-    assert repository.tried("t") == {"mutation-0001": sha}
+    assert repository.project("t", [sha], {"mutation-0001": sha}) == []
+    assert git(root, "rev-parse", "autoresearch/t", REF).split() == [sha, sha]
     git(root, "update-ref", "-d", "refs/heads/autoresearch/t")
-    repository.project("t", sha, {"mutation-0001": sha})
-    assert git(root, "rev-parse", "autoresearch/t") == sha
+    git(root, "update-ref", "-d", REF)
+    assert repository.project("t", [sha], {"mutation-0001": sha}) == []
+    assert git(root, "rev-parse", "autoresearch/t", REF).split() == [sha, sha]
 
 
 def test_the_branch_must_be_ours_and_nowhere_checked_out(root: Path, tmp_path: Path) -> None:
     repository = Repository.open(root)
     repository.check_branch("t", [])
     sha = keep(repository, train_py="A = 2\n")
-    repository.project("t", sha, {})
+    repository.project("t", [sha], {})
     repository.check_branch("t", [sha])
     with pytest.raises(RepositoryError, match="does not belong to this campaign; rename it"):
         repository.check_branch("t", ["0" * 40])
@@ -139,8 +140,8 @@ def test_an_export_of_many_files_needs_two_processes(
     monkeypatch.setattr(
         Repository, "_git_bytes", lambda self, *a, **k: calls.append(a) or run(self, *a, **k)
     )
-    files = repository.export(head)
-    assert files["file 7.txt"] == b"7"
-    assert len(files) == 500
-    assert repository.export(head) is files
+    export = repository.export(head)
+    assert export.files["file 7.txt"] == b"7"
+    assert len(export.files) == 500
+    assert repository.export(head) is export
     assert len(calls) == 2

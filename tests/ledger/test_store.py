@@ -203,7 +203,7 @@ def _hammer(root: Path, worker: int, kills: bool) -> None:
             worker=str(worker),
             name=f"m-{worker}-{i}",
             kind="mutation",
-            number=i,
+            number=100 * worker + i,
         ).id
         while True:
             champion = ledger.champion()
