@@ -15,7 +15,7 @@ from ..core.experiment import Experiment
 from ..forkserver.launch import Launcher
 from ..judge.verdicts import Judge
 from ..ledger.git import Repository, RepositoryError
-from ..ledger.repair import lost, remake
+from ..ledger.repair import Commits
 from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
 from ..training.devices import Lease
 from ..training.executor import Executor
@@ -115,10 +115,9 @@ class CampaignResources:
         Raises:
             UsageError: The champion's or the baseline's cannot be made.
         """
-        names = self.experiment.files
         try:
-            repository = Repository.open(self.root)
-            unmade = remake(repository, self.ledger, names, lost(repository, self.ledger, names))
+            commits = Commits(Repository.open(self.root), self.ledger, self.experiment.files)
+            unmade = commits.remake(commits.lost())
         except RepositoryError as error:
             raise UsageError(str(error)) from None
         champion = self.ledger.champion()

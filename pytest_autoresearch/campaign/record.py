@@ -118,7 +118,7 @@ class Recorder:
         )
         ref = attempt_ref(self.tag, attempt.name)
         outcome["commit_object"] = f"{parent}\n{text}"
-        outcome["commit"] = self.repository.commit(parent, attempt.files, text, ref)
+        outcome["commit"] = self.runner.commits.create(parent, attempt.files, text, ref)
         return outcome["commit"]
 
     def _below(self, attempt: WorkingAttempt) -> list[Attempt]:

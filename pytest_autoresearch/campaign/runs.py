@@ -12,8 +12,8 @@ from ..core.errors import InfrastructureFailure, Interrupted
 from ..core.experiment import Budget, Experiment
 from ..core.run import SCORING, Allowances, Purpose, Run, RunSpec
 from ..judge.noise import noise_of
-from ..ledger.git import CommitLost, Export
-from ..ledger.repair import lost, remake
+from ..ledger.git import Export
+from ..ledger.repair import Commits
 from ..scoring import AUDIT, AUDIT_KEEP
 from ..source.fingerprint import CONTRACT, Shape, fingerprint, shape
 from ..training.devices import Device, memory_bytes
@@ -61,6 +61,7 @@ class Runner:
         self.settings = settings
         self.ledger = ledger
         self.repository = repository
+        self.commits = Commits(repository, ledger, experiment.files)
         self.device = device
         self.executor = executor
         self.running: tuple[WorkingAttempt, Purpose] | None = None
@@ -209,13 +210,7 @@ class Runner:
         Raises:
             CommitLost: It cannot be made.
         """
-        repository, ledger, names = self.repository, self.ledger, self.experiment.files
-        try:
-            return repository.read(commit, names)
-        except CommitLost:
-            damaged = [one for one in ledger.attempts() if one.commit == commit]
-            remake(repository, ledger, names, [*lost(repository, ledger, names), *damaged])
-            return repository.read(commit, names)
+        return self.commits.read(commit)
 
     def fingerprint(self, files: Mapping[str, str]) -> str:
         """Return the fingerprint of editable files, of which only the harness may use names."""

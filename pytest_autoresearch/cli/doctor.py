@@ -19,7 +19,7 @@ import pytest
 from ..campaign.project import check, default_tag, experiment_at
 from ..core.errors import UsageError
 from ..ledger.git import Repository, RepositoryError
-from ..ledger.repair import lost, remake
+from ..ledger.repair import Commits
 from ..ledger.store import Ledger, LedgerUnavailable
 from ..proposers.registry import CREDENTIALS, default
 from ..sandbox.launch import survey
@@ -159,24 +159,24 @@ def _campaign(root: Path, tag: str, repository: Repository, names: Sequence[str]
             repository.check_branch(tag, [])
             return Finding("campaign", "ok", f"{tag} is not started yet")
         with closing(Ledger.open(root, tag)) as ledger:
-            return _commits(tag, repository, ledger, names)
+            return _commits(tag, repository, ledger, Commits(repository, ledger, names))
     except (LedgerUnavailable, RepositoryError) as error:
         return Finding("campaign", "fix", str(error))
 
 
-def _commits(tag: str, repository: Repository, ledger: Ledger, names: Sequence[str]) -> Finding:
+def _commits(tag: str, repository: Repository, ledger: Ledger, commits: Commits) -> Finding:
     """Check commits and refs of a campaign; make again what git has lost."""
     attempts, champions = ledger.attempts(), ledger.champions()
-    missing = lost(repository, ledger, names)
-    if unmade := remake(repository, ledger, names, missing):
+    missing = commits.lost()
+    if unmade := commits.remake(missing):
         which = ", ".join(f"{one.name} ({one.commit[:10]})" for one in unmade[:3])
         return Finding(
             "campaign", "fix",
             f"{tag}: git has lost {len(unmade)} commits: {which}; fetch them from another clone "
             "(git fetch), or go on with another --autoresearch-tag",
         )  # fmt: skip
-    commits = [champion.commit for champion in champions]
-    if commits and (problems := repository.project(tag, commits, ledger.commits())):
+    ours = [champion.commit for champion in champions]
+    if ours and (problems := repository.project(tag, ours, ledger.commits())):
         return Finding("campaign", "fix", problems[0])
     best = f", champion {champions[-1].mean:.6f}" if champions else ", no baseline yet"
     made = f"; {len(missing)} lost commits were made again" if missing else ""

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..core.files import temporary_folder
 from .database import FILE
 from .git import Repository, RepositoryError
-from .repair import lost, remake
+from .repair import Commits
 from .store import Ledger
 
 LIMIT_BYTES = 20 << 20
@@ -115,7 +115,8 @@ def _check_commits(repository: Repository, ledger: Ledger, tag: str) -> None:
     ledger.prepare()
     champions = {champion.attempt_id: champion.commit for champion in ledger.champions()}
     names = (ledger.meta("campaign") or {}).get("files", ())
-    unmade = remake(repository, ledger, names, lost(repository, ledger, names))
+    commits = Commits(repository, ledger, names)
+    unmade = commits.remake(commits.lost())
     ledger.close()
     if missing := [one.commit for one in unmade if one.id in champions]:
         raise RepositoryError(

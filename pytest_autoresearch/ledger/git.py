@@ -200,16 +200,21 @@ class Repository:
 
     def missing(self, objects: Sequence[str]) -> set[str]:
         """Return those objects (``COMMIT`` or ``COMMIT:PATH``) that git does not find."""
-        if not objects:
-            return set()
-        names = [
-            f"{commit}:{self._prefix}{path}" if colon else commit
-            for commit, colon, path in (one.partition(":") for one in objects)
-        ]
-        answers = self._git("cat-file", "--batch-check", stdin=_lines(names)).splitlines()
-        return {
-            one for one, line in zip(objects, answers, strict=True) if line.endswith(" missing")
-        }
+        missing: set[str] = set()
+        while objects:
+            names = [one.replace(":", f":{self._prefix}", 1) for one in objects]
+            status, output, _ = self._run("cat-file", "--batch-check", stdin=_lines(names))
+            answers = output.splitlines()
+            missing |= {
+                one
+                for one, line in zip(objects, answers, strict=False)
+                if line.endswith(b" missing")
+            }
+            done = len(answers)
+            if status:  # git ends at a damaged object
+                missing.update(objects[done : done + 1])
+            objects = objects[done + 1 :] if status else ()
+        return missing
 
     def read(self, commit: str, names: Iterable[str]) -> dict[str, str]:
         """Return text files of a commit; `commit` writes a byte order mark again.
@@ -321,11 +326,12 @@ class Repository:
         stream.append(b"\nget-mark :1\n")
         limit = f"fastimport.unpackLimit={0 if packed else 100}"
         for _ in range(TRIES):
-            _, output, errors = self._run(
+            status, output, errors = self._run(
                 "-c", limit, "fast-import", "--quiet", "--force", stdin=b"".join(stream)
             )
-            if output:
-                return output.decode().strip()
+            commit = output.decode().strip()
+            if commit and (not status or self._resolves(f"{commit}^{{tree}}")):
+                return commit
         raise RepositoryError(f"git fast-import failed: {errors}")
 
     def store_ledger(self, tag: str, data: bytes) -> None:
@@ -377,8 +383,9 @@ class Repository:
         try:
             self._git("update-ref", "--stdin", stdin=_lines(updates))
         except RepositoryError as error:
-            half = len(updates) // 2
-            return self._update(updates[:half]) + self._update(updates[half:]) or [str(error)]
+            if not (half := len(updates) // 2):
+                return [str(error)]
+            return self._update(updates[:half]) + self._update(updates[half:])
         return []
 
     def _refs(self, *patterns: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,10 @@ def start(config: pytest.Config) -> Session:
     root = config.rootpath
     experiment = preflight.find_experiment(config)
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
-        # In xdist workers as well, because they read the project's testpaths again.
-        config.args[:] = [str(root / experiment.program)]
+        # In xdist workers as well, because they read the project's testpaths again. Relative,
+        # because pytest takes brackets in a path for parameters.
+        here = config.invocation_params.dir
+        config.args[:] = [os.path.relpath(root / experiment.program, here)]
     given = getattr(config, "workerinput", {}).get("autoresearch")
     if given is not None:
         with contextlib.suppress(OSError):  # not Linux

@@ -353,3 +353,48 @@ def test_a_title_is_stored_as_one_line_that_anything_can_show(tmp_path: Path) ->
     waiting = ledger.lease_proposal(attempt)
     assert waiting is not None
     assert waiting[0].title == "untitled"
+
+
+def test_a_number_is_used_once(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path, "t")
+    attempt = begin(ledger, 1)
+    with pytest.raises(AttemptTaken):
+        begin(ledger, 1)
+    ledger.abandon_attempt(attempt, "interrupted", "")
+    repeated = begin(ledger, 1)
+    ledger.finish_attempt(repeated, verdict="crash")
+    with pytest.raises(AttemptTaken):
+        begin(ledger, 1)
+    begin(ledger, 1, "ablation")
+    with sqlite3.connect(ledger.path) as db, pytest.raises(sqlite3.IntegrityError):
+        db.execute("UPDATE attempts SET state = 'done' WHERE id = ?", (attempt,))
+
+
+def test_a_ledger_with_repeated_numbers_is_migrated(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path, "t")
+    for number in (1, 2):
+        ledger.finish_attempt(begin(ledger, number), verdict="crash")
+    ledger.close()
+    with sqlite3.connect(ledger.path) as db:
+        db.execute("DROP INDEX attempts_number")
+        db.execute("ALTER TABLE attempts DROP COLUMN commit_object")
+        db.execute("UPDATE attempts SET number = 1")
+        db.execute("PRAGMA user_version = 2")
+    migrated = Ledger.open(tmp_path, "t")
+    assert [attempt.number for attempt in migrated.attempts()] == [1, 1]
+    ledger.finish_attempt(begin(migrated, 2), verdict="crash")
+    with pytest.raises(AttemptTaken):
+        begin(migrated, 2)
+    assert migrated.commit_object(1) == ""
+
+
+def test_a_deleted_or_replaced_file_is_lost(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path, "t")
+    begin(ledger)
+    ledger.path.rename(tmp_path / "moved")
+    with pytest.raises(LedgerUnavailable, match=r"was deleted; run: python -m .* restore --tag t"):
+        ledger.attempts()
+    assert not Ledger.exists(tmp_path, "t")
+    ledger.path.touch()
+    assert ledger.lost()
+    assert not Ledger.exists(tmp_path, "t")
