@@ -285,7 +285,7 @@ class Launcher:
         self._starting = threading.Lock()
         self._keeping = threading.RLock()
         self._server: ForkServerClient | None = None
-        self._kept: dict[str, tuple[object, Closable]] = {}
+        self._kept: tuple[object, Closable] | None = None
 
     def __enter__(self) -> Launcher:
         return self
@@ -335,31 +335,28 @@ class Launcher:
         group.disk_limit_bytes, group.folder = job.disk_limit_bytes, job.writable
         return Child(server, group, channel, output, job.writable if job.discard else None)
 
-    def keep(self, name: str, key: object, make: Callable[[], T]) -> T:
-        """Return the resource kept under `name` and `key`; create and keep it if there is none.
+    def keep(self, key: object, make: Callable[[], T]) -> T:
+        """Return the resource kept under `key`; create it, after closing another key's, if need be.
 
-        A resource kept under another key is closed first. Calls exclude each other.
+        Calls exclude each other.
         """
         with self._keeping:
-            entry = self._kept.get(name)
-            if entry is not None and entry[0] == key:
-                return cast("T", entry[1])
-            self.drop(name)
-            resource = make()
-            self._kept[name] = (key, resource)
-            return resource
+            if self._kept is None or self._kept[0] != key:
+                self.drop()
+                self._kept = (key, make())
+            return cast("T", self._kept[1])
 
-    def drop(self, name: str) -> None:
-        """Close the resource kept under `name`, if there is one."""
+    def drop(self) -> None:
+        """Close the kept resource, if there is one."""
         with self._keeping:
-            if (entry := self._kept.pop(name, None)) is not None:
-                entry[1].close()
+            kept, self._kept = self._kept, None
+            if kept is not None:
+                kept[1].close()
 
     def close(self) -> None:
         """End the forkserver and all children; idempotent."""
-        for name in list(self._kept):
-            with contextlib.suppress(LaunchFailed):
-                self.drop(name)
+        with contextlib.suppress(LaunchFailed):
+            self.drop()
         with self._starting:
             server, self._server = self._server, None
         if server is not None:

@@ -69,7 +69,9 @@ def close_descriptors(keep: Iterable[int]) -> str:
 def _close_between(low: int, end: int | None) -> None:
     if end is not None and low >= end:
         return
-    with contextlib.suppress(OSError):  # no close_range before Linux 5.9
+    # Before Linux 5.9 it is missing. /proc is not the first choice: the process outside of a process
+    # id namespace loses its own when the one inside changes the root.
+    with contextlib.suppress(OSError):
         syscalls.syscall("close_range", low, 0xFFFFFFFF if end is None else end - 1, 0)
         return
     for name in os.listdir("/proc/self/fd"):

@@ -142,7 +142,7 @@ class TrainingRun:
             try:
                 return reference.burst(progress)
             except LaunchFailed:
-                launcher.drop("reference")
+                launcher.drop()
                 raise
 
         return EqualWorkClock(
@@ -158,7 +158,7 @@ class TrainingRun:
 
         key = (dict(files), spec.entry, dataset.sha256, spec.threads, context.sandbox_mode)
         with self.limits.cause("reference"):
-            return context.launcher.keep("reference", key, lambda: Reference(context, files))
+            return context.launcher.keep(key, lambda: Reference(context, files))
 
     def _take_checkpoint(self, declared: int) -> None:
         """Take the checkpoint, and measure the model by it.

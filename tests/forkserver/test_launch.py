@@ -324,9 +324,9 @@ class Kept:
 
 def test_kept_resource_is_closed_when_its_key_changes():
     launcher = Launcher()
-    one = launcher.keep("x", 1, Kept)
-    assert launcher.keep("x", 1, Kept) is one
-    other = launcher.keep("x", 2, Kept)
+    one = launcher.keep(1, Kept)
+    assert launcher.keep(1, Kept) is one
+    other = launcher.keep(2, Kept)
     assert other is not one
     assert one.closed == 1
     launcher.close()

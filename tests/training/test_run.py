@@ -549,9 +549,9 @@ def test_equal_budget_runs_the_reference_and_keeps_it_for_later_runs(run, launch
     assert result.status == "ok"
     assert clock["reference_bursts"] >= 1
     assert clock["equivalent_tokens"] == pytest.approx(30_000, rel=0.2)
-    kept = launcher._kept["reference"]
+    kept = launcher._kept[1]
     assert run(budget="equal:30ktok", seed=9).status == "ok"
-    assert launcher._kept["reference"] is kept
+    assert launcher._kept[1] is kept
 
 
 def test_budget_that_a_burst_ends_leaves_the_usual_slack():
