@@ -53,10 +53,10 @@ def test_any_change_can_be_expressed_in_blocks_and_in_a_diff(one, other) -> None
     edits = edits_between(before["f.py"], after["f.py"], "f.py")
     assert apply(before, parse(format_blocks(edits)).edits) == after
     try:
-        told = apply(before, parse(unified(before, after)).edits)
+        patched = apply(before, parse(unified(before, after)).edits)
     except EditError:
         return  # its context is not unique
-    assert told == after
+    assert patched == after
 
 
 def applied(text: str) -> str | None:
@@ -111,14 +111,14 @@ def test_a_block_with_a_damaged_marker_is_rejected(mark, other, number) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
         (("@@ -", "@ -"), "no @@ line"),
         (("--- a/train.py\n", ""), "no line ---"),
     ],
 )
-def test_a_hunk_without_its_header_is_rejected(damage, says) -> None:
-    with pytest.raises(EditError, match=says):
+def test_a_hunk_without_its_header_is_rejected(damage, message) -> None:
+    with pytest.raises(EditError, match=message):
         parse(DIFF[::-1].replace(damage[0][::-1], damage[1][::-1], 1)[::-1])
 
 
