@@ -105,6 +105,15 @@ def link_ours(link: Path, target: Path) -> bool:
 
 
 @contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, which is created with its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def temporary_folder(kind: str) -> Iterator[Path]:
     """Create a folder in TMPDIR and remove it afterwards; `sweep` does if the process is killed."""
     folder = Path(tempfile.mkdtemp(prefix=f"autoresearch-{kind}-"))

@@ -79,8 +79,8 @@ class Draft:
             program: The current brief; a draft made from another is dropped.
 
         Returns:
-            The proposal and the attempt whose files it was made for; None if there is no draft or
-            the provider was unavailable, so that the caller asks again.
+            The proposal and the attempt whose files it is for; None without one, or if the provider
+            was unavailable.
 
         Raises:
             ProposalRefused, ProposalInvalid, ProposerExhausted: As `Proposer.propose`.
@@ -112,18 +112,14 @@ class WithControl(Proposer):
     slow = True
 
     def __init__(self, main: Proposer, control: Proposer, every: int) -> None:
-        """Combine two proposers.
-
-        Raises:
-            ValueError: `every` is less than 2, which would leave nothing to `main`.
-        """
+        """Raise ValueError if `every` is less than 2, which would leave nothing to `main`."""
         if every < 2:
             raise ValueError("a control arm takes every 2nd attempt at most")
         self.name, self.fixed_order = main.name, main.fixed_order
         self._main, self._control, self._every = main, control, every
 
     def propose(self, context: Context) -> Proposal:
-        """Ask the proposer whose turn it is; ask `main` if `control` has nothing left."""
+        """Ask `control` in its turn, unless it has nothing left; else `main`."""
         if context.attempt % self._every == 0:
             with contextlib.suppress(ProposerExhausted):
                 return self._control.propose(context)

@@ -6,16 +6,15 @@ them stays; only the part of the lessons between two marks is rewritten, from th
 
 from __future__ import annotations
 
-import fcntl
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.files import write_atomic
+from ..core.files import locked, write_atomic
 from ..core.proposal import PastAttempt
 from ..judge.verdicts import NEAR_MISS
 from .history import LESSON_EVERY, constants, line
@@ -124,12 +123,8 @@ class Notebook:
         if after != before:
             write_atomic(self.folder / name, after.encode("utf-8", "surrogateescape"))
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".notes.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _lock(self) -> AbstractContextManager[None]:
+        return locked(self.folder / ".notes.lock")
 
 
 def _attempts_covered(text: str) -> int:

@@ -6,7 +6,6 @@ in three seconds and for caching; here it is one request in many attempts.
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import json
 import re
@@ -15,13 +14,12 @@ import urllib.parse
 import urllib.request
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..core.files import write_atomic
+from ..core.files import locked, write_atomic
 
 ARXIV = "https://export.arxiv.org/api/query"
 
@@ -191,7 +189,7 @@ class Library:
         cached = self._cached()
         if self._due(cached, attempt, again):
             try:
-                with self._lock():
+                with locked(self.cache.with_name(f".{self.cache.name}.lock")):
                     cached = self._cached()  # another process may have fetched meanwhile
                     if self._due(cached, attempt, again):
                         cached = self._fetch(attempt, cached)
@@ -244,13 +242,6 @@ class Library:
                 continue
             cut = "" if len(text) <= NOTE else "\n(the rest is left out)"
             yield f"{path.name}:\n{text[:NOTE]}{cut}"
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        self.cache.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.cache.with_name(f".{self.cache.name}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 def _papers(cached: dict[str, Any]) -> tuple[Paper, ...]:

@@ -39,11 +39,7 @@ class Replay(Proposer):
     fixed_order = True
 
     def __init__(self, folder: Path) -> None:
-        """List the folder.
-
-        Raises:
-            ValueError: It is not a folder, or empty.
-        """
+        """List the folder; raise ValueError if it is none, or empty."""
         if not folder.is_dir():
             raise ValueError(f"replay:{folder} is not a folder; give one with recorded proposals")
         self._files = sorted(path for path in folder.iterdir() if path.is_file())
@@ -68,11 +64,7 @@ class OneFile(Proposer):
     bypass_queue = True
 
     def __init__(self, path: Path) -> None:
-        """Check that the file exists.
-
-        Raises:
-            ValueError: It does not.
-        """
+        """Raise ValueError if there is no such file."""
         if not path.is_file():
             raise ValueError(f"{path} is not a file; give a patch or SEARCH/REPLACE blocks")
         self._path = path

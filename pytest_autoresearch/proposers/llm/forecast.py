@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...core.experiment import Experiment
 from ...core.money import NoPrice, price, prices_version
 from ...core.proposal import Context, PastAttempt, Proposer, Usage
-from .prompt import compose, estimate_tokens
+from .prompt import HISTORY, OLDER_KEEPS, compose, estimate_tokens
 from .provider import LLMProposer
 
 ANSWER_TOKENS = 4_000
@@ -48,9 +48,9 @@ def forecast(
     if not isinstance(proposer, LLMProposer) or not proposer.model:
         return f"proposals: {what}, unknown price ({proposer.name})"
     model, rates = proposer.model, proposer.rates
-    prompt = compose(context)
+    prompt, lines = compose(context), min(known + attempts // 2, HISTORY + OLDER_KEEPS)
     stable = sum(map(estimate_tokens, (*prompt.system, *prompt.user[:1])))
-    rest = sum(map(estimate_tokens, prompt.user[1:])) + LINE_TOKENS * (known + attempts // 2)
+    rest = sum(map(estimate_tokens, prompt.user[1:])) + LINE_TOKENS * lines
     hit = Usage(model, input_tokens=rest, cache_read_tokens=stable, output_tokens=ANSWER_TOKENS)
     miss = Usage(model, input_tokens=rest, cache_write_tokens=stable, output_tokens=ANSWER_TOKENS)
     try:
