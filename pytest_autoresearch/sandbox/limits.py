@@ -69,8 +69,8 @@ def close_descriptors(keep: Iterable[int]) -> str:
 def _close_between(low: int, end: int | None) -> None:
     if end is not None and low >= end:
         return
-    # Before Linux 5.9 it is missing. /proc is not the first choice: the process outside of a process
-    # id namespace loses its own when the one inside changes the root.
+    # Missing before Linux 5.9. /proc is only the second choice: the process outside of a process id
+    # namespace loses its own when the one inside changes the root.
     with contextlib.suppress(OSError):
         syscalls.syscall("close_range", low, 0xFFFFFFFF if end is None else end - 1, 0)
         return
