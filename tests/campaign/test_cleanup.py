@@ -22,13 +22,6 @@ def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 
 
-def command(project: Project, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest_autoresearch", *args],
-        cwd=project.path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("workers", [(), ("-n2",)])
 def test_runs_of_a_command_leave_no_copy_of_the_repository(
     project: Project, workers: Sequence[str]
@@ -132,7 +125,7 @@ def test_clean_keeps_the_campaign(project: Project) -> None:
     leftover = project.path / ".autoresearch/main/runs/00099-first-1/copy"
     leftover.mkdir(parents=True)
     refs = git(project.path, "for-each-ref")
-    done = command(project, "clean")
+    done = project.command("clean")
     assert (done.returncode, leftover.exists()) == (0, False), done.stderr
     assert git(project.path, "for-each-ref") == refs
     project.run("--iterations=1", "--autoresearch-confirm=0")
@@ -145,7 +138,7 @@ def test_clean_all_removes_what_the_campaign_wrote_and_nothing_else(project: Pro
     project.run("--iterations=1", "--autoresearch-confirm=0")
     project.write(".autoresearch/main/mine.txt", "notes")
     project.write(".autoresearch/data/train.bin", "x")
-    done = command(project, "clean", "--all")
+    done = project.command("clean", "--all")
     assert done.returncode == 0, done.stderr
     assert "not written by campaigns: mine.txt" in done.stdout
     assert git(project.path, "for-each-ref") == before
@@ -161,15 +154,15 @@ def test_clean_all_leaves_a_table_that_the_user_changed(project: Project) -> Non
     project.run("--iterations=1", "--autoresearch-confirm=0")
     with (project.path / "results.tsv").open("a") as table:
         table.write("# my note\n")
-    assert command(project, "clean", "--all").returncode == 0
+    assert project.command("clean", "--all").returncode == 0
     assert (project.path / "results.tsv").read_text().endswith("# my note\n")
 
 
 def test_clean_is_refused_while_a_session_runs_and_without_a_campaign(project: Project) -> None:
-    done = command(project, "clean", "--all")
+    done = project.command("clean", "--all")
     assert (done.returncode, "no campaign 'main'" in done.stderr) == (4, True)
     ledger = project.ledger()
     ledger.begin_session(driver="another")
-    done = command(project, "clean", "--all")
+    done = project.command("clean", "--all")
     assert (done.returncode, "is being worked on" in done.stderr) == (4, True)
     assert ledger.sessions()

@@ -28,13 +28,6 @@ def idea(line: str) -> str:
     )
 
 
-def command(project: Project, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest_autoresearch", *args],
-        cwd=project.path, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-
-
 NOISY = """\
 import os
 SCORE = 1.0
@@ -53,7 +46,7 @@ def test_session_page_and_verify_print_the_same_interval(make_project) -> None:
     assert noise.freedom > 2, "replicates count beside the calibration's two degrees of freedom"
     runs = len(ledger.runs())
     page = (project.path / ".autoresearch/report.html").read_text()
-    verified = command(project, "verify")
+    verified = project.command("verify")
     assert verified.returncode == 0, verified.stderr
     fresh = [run for run in ledger.runs()[runs:] if run.purpose == "confirm"]
     assert {run.attempt_id for run in fresh}.isdisjoint(
@@ -89,7 +82,7 @@ def test_gain_on_the_selected_seeds_only_is_not_confirmed(project: Project) -> N
     assert project.verdicts() == ["keep"]
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*confirmed gain  -0.5*", "*FALLS  mutation-0001 an idea*"])
-    done = command(project, "verify")
+    done = project.command("verify")
     assert done.returncode == 1
     assert "keeps that hold on fresh seeds: 0 of 1" in done.stdout
 
@@ -108,7 +101,7 @@ def test_confirmed_champion_is_not_trained_again(project: Project) -> None:
     runs = len(project.ledger().runs())
     project.run("--iterations=1")
     assert len(project.ledger().runs()) == runs + 1
-    assert command(project, "verify", "--seeds=2").returncode == 0
+    assert project.command("verify", "--seeds=2").returncode == 0
     assert len(project.ledger().runs()) == runs + 1
 
 
@@ -116,7 +109,7 @@ def test_verify_examines_every_keep(project: Project) -> None:
     project.propose(0.9, idea(LUCKY.replace("0.9", "0.8")), 0.7)
     project.run("--iterations=3", "--autoresearch-confirm=0")
     assert project.ledger().confirmation() is None
-    done = command(project, "verify", "--campaign")
+    done = project.command("verify", "--campaign")
     assert done.returncode == 0, done.stderr
     assert "keeps that hold on fresh seeds: 2 of 3" in done.stdout
     assert "FALLS  mutation-0002" in done.stdout
@@ -125,7 +118,7 @@ def test_verify_examines_every_keep(project: Project) -> None:
 def test_verify_without_keeps_has_nothing_to_confirm(project: Project) -> None:
     project.propose(1.5)
     project.run("--iterations=1")
-    done = command(project, "verify")
+    done = project.command("verify")
     assert (done.returncode, done.stdout.strip()) == (
         0,
         "nothing was kept, so there is nothing to confirm",
@@ -135,7 +128,7 @@ def test_verify_without_keeps_has_nothing_to_confirm(project: Project) -> None:
 def test_reproduced_score_stands(project: Project) -> None:
     project.propose(0.5)
     project.run("--iterations=1")
-    done = command(project, "verify", "mutation-0001")
+    done = project.command("verify", "mutation-0001")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("\nstands")
 
@@ -152,7 +145,7 @@ def test_reproduced_score_stands(project: Project) -> None:
 def test_verify_names_invalid_arguments(project: Project, args: list[str], said: str) -> None:
     project.propose(1.5)
     project.run("--iterations=1")
-    done = command(project, *args)
+    done = project.command(*args)
     assert done.returncode not in (0, 1)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -207,7 +200,7 @@ def test_retrained_score_may_differ_within_the_noise(make_project) -> None:
     project: Project = make_project(train=noisy)
     project.propose(0.5)
     project.run("--iterations=1", "--autoresearch-confirm=0")
-    done = command(project, "verify", "mutation-0001")
+    done = project.command("verify", "mutation-0001")
     assert done.returncode == 0, done.stdout
     assert "now (trained again): stands" in done.stdout
 
@@ -219,13 +212,13 @@ def test_score_without_recorded_runs_cannot_be_verified(project: Project) -> Non
     with ledger._write() as db:
         db.execute("DELETE FROM runs WHERE purpose != 'calibrate'")
     ledger.close()
-    done = command(project, "verify", "mutation-0001")
+    done = project.command("verify", "mutation-0001")
     assert (done.returncode, "no run of" in done.stderr) == (4, True)
 
 
 def test_verify_names_a_campaign_that_never_began(project: Project) -> None:
     project.ledger().close()
-    done = command(project, "verify")
+    done = project.command("verify")
     assert (done.returncode, "ended before it began" in done.stderr) == (4, True)
     assert "Traceback" not in done.stderr
 
@@ -235,7 +228,7 @@ def test_verify_refuses_a_changed_metric(project: Project) -> None:
     project.run("--iterations=1", "--autoresearch-confirm=0")
     declared = (project.path / "conftest.py").read_text()
     project.write("conftest.py", declared.replace("'min'", "'max'"))
-    done = command(project, "verify")
+    done = project.command("verify")
     assert (done.returncode, "another metric" in done.stderr) == (4, True)
 
 
@@ -258,5 +251,5 @@ def test_interrupted_verification_resumes(project: Project) -> None:
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said.strip()) == (4, "interrupted; run it again to go on")
     assert {t.state for t in ledger.runs()} == {"done", "interrupted"}
-    assert command(project, "verify").returncode == 0
+    assert project.command("verify").returncode == 0
     ledger.close()

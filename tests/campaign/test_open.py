@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -80,10 +78,7 @@ def test_missing_commit_is_a_one_line_error(campaign_project: Project) -> None:
     with ledger._write() as db:
         db.execute('UPDATE champions SET "commit" = ? WHERE version = 2', ("d" * 40,))
     ledger.close()
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest_autoresearch", "verify"],
-        cwd=campaign_project.path, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = campaign_project.command("verify")
     assert done.returncode == 4
     assert "is not in commit dddddddddd" in done.stderr
     assert "Traceback" not in done.stderr

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 from support.project import Project
-
-
-def examine(project: Project, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest_autoresearch", "doctor"],
-        cwd=project.path, capture_output=True, text=True, timeout=120, env={**os.environ, **env},
-    )  # fmt: skip
 
 
 def line(output: str, name: str) -> str:
@@ -23,7 +13,7 @@ def line(output: str, name: str) -> str:
 
 
 def test_doctor_passes_on_a_valid_project(project: Project) -> None:
-    done = examine(project)
+    done = project.command("doctor")
     assert done.returncode == 0, done.stdout + done.stderr
     for name in (
         "python",
@@ -41,7 +31,7 @@ def test_doctor_passes_on_a_valid_project(project: Project) -> None:
 
 
 def test_doctor_names_keys_without_values(project: Project) -> None:
-    done = examine(project, ANTHROPIC_API_KEY="sk-secret-value")
+    done = project.command("doctor", ANTHROPIC_API_KEY="sk-secret-value")
     assert "ANTHROPIC_API_KEY" in line(done.stdout, "keys")
     assert "secret-value" not in done.stdout + done.stderr
 
@@ -49,7 +39,7 @@ def test_doctor_names_keys_without_values(project: Project) -> None:
 def test_doctor_describes_the_campaign(project: Project) -> None:
     project.propose(0.9)
     project.run("--iterations=1", "--autoresearch-confirm=0")
-    assert "main: 4 attempts, champion 0.9" in line(examine(project).stdout, "campaign")
+    assert "main: 4 attempts, champion 0.9" in line(project.command("doctor").stdout, "campaign")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +55,7 @@ def test_doctor_names_a_broken_project_and_exits_with_1(
     project: Project, damage, said: str
 ) -> None:
     damage(project.path)
-    done = examine(project)
+    done = project.command("doctor")
     assert done.returncode == 1
     assert said in line(done.stdout, "project")
     assert "Traceback" not in done.stdout + done.stderr
@@ -77,10 +67,7 @@ def test_ledger_of_a_newer_version_is_a_one_line_error(project: Project, command
     with ledger._write() as db:
         db.execute("PRAGMA user_version = 99")
     ledger.close()
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest_autoresearch", command],
-        cwd=project.path, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = project.command(command)
     assert done.returncode == (1 if command == "doctor" else 4)
     assert "update pytest-autoresearch" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr

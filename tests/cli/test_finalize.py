@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 import pytest
 from support.project import Project, git
@@ -25,13 +24,6 @@ def setting(name: str, value: float) -> str:
     )
 
 
-def finalize(project: Project, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest_autoresearch", "finalize", *args],
-        cwd=project.path, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-
-
 @pytest.fixture
 def campaign_project(make_project) -> Project:
     project: Project = make_project(train=TRAIN)
@@ -46,7 +38,7 @@ def subjects(project: Project, branch: str = "research/main") -> list[str]:
 
 
 def test_each_keep_becomes_a_commit_with_its_gain(campaign_project: Project) -> None:
-    done = finalize(campaign_project)
+    done = campaign_project.command("finalize")
     assert done.returncode == 0, done.stderr
     assert subjects(campaign_project) == ["A to 0.1", "B to 0.3", "C to 0.2"]
     message = git(campaign_project.path, "log", "-1", "--format=%B", "research/main")
@@ -62,15 +54,15 @@ def test_ablated_keeps_are_not_in_the_history(make_project) -> None:
     project: Project = make_project(train=TRAIN)
     project.propose(setting("A", 0.1), setting("B", 0.3))
     project.run("--iterations=2", "--autoresearch-ablate", "--autoresearch-confirm=0")
-    assert finalize(project).returncode == 0
+    assert project.command("finalize").returncode == 0
     assert subjects(project) == ["B to 0.3"]
     assert git(project.path, "diff", "autoresearch/main", "research/main") == ""
 
 
 def test_keeps_are_grouped_and_squashed(campaign_project: Project) -> None:
-    assert finalize(campaign_project, "--group=mutation-0001,mutation-0002").returncode == 0
+    assert campaign_project.command("finalize", "--group=mutation-0001,mutation-0002").returncode == 0
     assert subjects(campaign_project) == ["2 steps: A to 0.1, …", "C to 0.2"]
-    assert finalize(campaign_project, "--squash", "--branch=one").returncode == 0
+    assert campaign_project.command("finalize", "--squash", "--branch=one").returncode == 0
     assert subjects(campaign_project, "one") == ["3 steps: A to 0.1, …"]
     assert git(campaign_project.path, "diff", "research/main", "one") == ""
 
@@ -78,7 +70,7 @@ def test_keeps_are_grouped_and_squashed(campaign_project: Project) -> None:
 def test_the_working_tree_is_not_touched(campaign_project: Project) -> None:
     (campaign_project.path / "untracked.txt").write_text("mine")
     before = git(campaign_project.path, "rev-parse", "HEAD")
-    assert finalize(campaign_project).returncode == 0
+    assert campaign_project.command("finalize").returncode == 0
     assert git(campaign_project.path, "rev-parse", "HEAD") == before
     assert git(campaign_project.path, "symbolic-ref", "--short", "HEAD") == "main"
     assert (campaign_project.path / "untracked.txt").read_text() == "mine"
@@ -89,7 +81,7 @@ def test_the_index_is_not_written(campaign_project: Project) -> None:
     program, index = campaign_project.path / "train.py", campaign_project.path / ".git/index"
     program.write_bytes(program.read_bytes())  # other times, which git diff would note
     before = index.read_bytes(), index.stat().st_mtime_ns
-    assert finalize(campaign_project).returncode == 0
+    assert campaign_project.command("finalize").returncode == 0
     assert (index.read_bytes(), index.stat().st_mtime_ns) == before
 
 
@@ -125,7 +117,7 @@ def test_refusal_names_the_reason_and_creates_nothing(
 ) -> None:
     damage(campaign_project)
     before = git(campaign_project.path, "for-each-ref", "--format=%(refname) %(objectname)")
-    done = finalize(campaign_project, *args)
+    done = campaign_project.command("finalize", *args)
     assert done.returncode == 4
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -135,7 +127,7 @@ def test_refusal_names_the_reason_and_creates_nothing(
 def test_a_campaign_without_keeps_has_nothing_to_finalize(project: Project) -> None:
     project.propose(1.5)
     project.run("--iterations=1")
-    done = finalize(project)
+    done = project.command("finalize")
     assert (done.returncode, "nothing was kept" in done.stderr) == (4, True)
 
 
@@ -144,7 +136,7 @@ def test_hostile_title_is_quoted_for_shell_and_page(make_project) -> None:
     title = "it's $(touch pwned) `touch pwned` <img src=x> fixes"
     project.propose(setting("A", 0.1).replace("A to 0.1", title))
     project.run("--iterations=1", "--autoresearch-confirm=0")
-    done = finalize(project)
+    done = project.command("finalize")
     assert done.returncode == 0, done.stderr
     [command] = [line for line in done.stdout.splitlines() if line.startswith("pull request:")]
     script = "gh() { printf '%s\\n' \"$@\"; }; " + command.removeprefix("pull request:")
@@ -159,7 +151,7 @@ def test_hostile_title_is_quoted_for_shell_and_page(make_project) -> None:
 def test_failure_leaves_no_branch(campaign_project: Project) -> None:
     (campaign_project.path / ".autoresearch/main/pull-request.md").mkdir()
     before = git(campaign_project.path, "for-each-ref")
-    done = finalize(campaign_project)
+    done = campaign_project.command("finalize")
     assert done.returncode == 4
     assert "pull-request.md: Is a directory; nothing was created" in done.stderr
     assert git(campaign_project.path, "for-each-ref") == before
@@ -171,7 +163,7 @@ def test_confirmation_of_an_earlier_champion_is_not_claimed(make_project) -> Non
     project.run("--iterations=1", "--autoresearch-confirm=1")
     project.run("--iterations=1", "--autoresearch-confirm=0")
     assert project.verdicts() == ["keep", "keep"]
-    assert finalize(project).returncode == 0
+    assert project.command("finalize").returncode == 0
     body = (project.path / ".autoresearch/main/pull-request.md").read_text()
     assert "- not confirmed on fresh seeds" in body
     assert "- gain on fresh seeds" not in body

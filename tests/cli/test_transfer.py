@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from support.project import Project
-
-
-def transfer(project: Project, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest_autoresearch", "transfer", *args],
-        cwd=project.path, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -27,7 +17,7 @@ def campaign_project(project: Project) -> Project:
 
 
 def test_gain_at_a_larger_scale_transfers(campaign_project: Project) -> None:
-    done = transfer(campaign_project, "--budget=4", "--scale=SCORE=2")
+    done = campaign_project.command("transfer", "--budget=4", "--scale=SCORE=2")
     assert done.returncode == 0, done.stderr
     assert "budget 1200s, SCORE x 2" in done.stdout
     assert "transfers: +0.200000 val_bpb over 2 seed(s)" in done.stdout
@@ -38,11 +28,11 @@ def test_gain_at_a_larger_scale_transfers(campaign_project: Project) -> None:
 
 
 def test_reversed_gain_does_not_transfer(campaign_project: Project) -> None:
-    assert transfer(campaign_project, "--scale=SCORE=-1").returncode == 1
+    assert campaign_project.command("transfer", "--scale=SCORE=-1").returncode == 1
 
 
 def test_unknown_constant_is_named_with_the_known_ones(campaign_project: Project) -> None:
-    done = transfer(campaign_project, "--scale=WIDTH=2")
+    done = campaign_project.command("transfer", "--scale=WIDTH=2")
     assert done.returncode == 4
     assert "LR, SLEEP, SCORE" in done.stderr
     assert "Traceback" not in done.stderr
@@ -51,7 +41,7 @@ def test_unknown_constant_is_named_with_the_known_ones(campaign_project: Project
 def test_without_a_keep_there_is_nothing_to_transfer(project: Project) -> None:
     project.propose(1.5)
     project.run("--iterations=1")
-    done = transfer(project)
+    done = project.command("transfer")
     assert (done.returncode, "nothing was kept" in done.stderr) == (4, True)
 
 
@@ -59,13 +49,13 @@ def test_without_a_keep_there_is_nothing_to_transfer(project: Project) -> None:
     "args", [["--budget=nan"], ["--budget=inf"], ["--scale=SCORE=nan"], ["--scale=SCORE=inf"]]
 )
 def test_invalid_numbers_are_refused(project: Project, args: list[str]) -> None:
-    done = transfer(project, *args)
+    done = project.command("transfer", *args)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
 
 def test_more_seeds_than_the_calibration_are_trained(campaign_project: Project) -> None:
-    done = transfer(campaign_project, "--budget=1", "--seeds=4")
+    done = campaign_project.command("transfer", "--budget=1", "--seeds=4")
     assert done.returncode == 0, done.stderr
     assert "over 4 seed(s)" in done.stdout
 
@@ -78,5 +68,5 @@ def test_failing_baseline_is_not_compared(make_project) -> None:
         ">>>>>>> REPLACE\n"
     )
     project.run("--iterations=1", "--autoresearch-confirm=0")
-    done = transfer(project, "--scale=WIDTH=2")
+    done = project.command("transfer", "--scale=WIDTH=2")
     assert (done.returncode, "the baseline has no score there" in done.stderr) == (4, True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -99,18 +97,12 @@ def test_report_command_writes_the_requested_files(project: Project) -> None:
     project.propose(0.5, 1.5)
     project.run("--iterations=2", "--autoresearch-confirm=0")
 
-    def report(*args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "pytest_autoresearch", "report", *args],
-            cwd=project.path, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-
-    done = report("--export=a.jsonl", "--export=a-runs.csv", "--junit=a.xml")
+    done = project.command("report", "--export=a.jsonl", "--export=a-runs.csv", "--junit=a.xml")
     assert (done.returncode, done.stdout) == (0, "")
     lines = (project.path / "a.jsonl").read_text().splitlines()
     assert [json.loads(line)["verdict"] for line in lines][3:] == ["keep", "discard"]
     runs = list(csv.DictReader((project.path / "a-runs.csv").open(newline="")))
     assert {row["purpose"] for row in runs} == {"calibrate", "first"}
     assert b'name="mutation-0001"' in (project.path / "a.xml").read_bytes()
-    refused = report("--export=a.parquet")
+    refused = project.command("report", "--export=a.parquet")
     assert (refused.returncode, "name it" in refused.stderr) == (4, True)

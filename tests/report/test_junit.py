@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -272,10 +270,7 @@ def test_logs_are_written_although_another_plugin_fails_at_the_end(project: Proj
 def test_log_written_again_has_the_same_campaign_properties(project: Project) -> None:
     project.propose(0.9)
     project.run("--iterations=1", "--autoresearch-confirm=0", "--junitxml=log.xml")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest_autoresearch", "report", "--junit", "again.xml"],
-        cwd=project.path, check=True, timeout=60,
-    )  # fmt: skip
+    done = project.command("report", "--junit", "again.xml")
     assert done.returncode == 0
     one, two = (
         {

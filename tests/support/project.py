@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -79,6 +80,13 @@ class Project:
             "-p", "no:cacheprovider", "-p", "no:hypothesispytest",
             *args,
             timeout=timeout,
+        )  # fmt: skip
+
+    def command(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run ``python -m pytest_autoresearch`` there."""
+        return subprocess.run(
+            [sys.executable, "-m", "pytest_autoresearch", *args],
+            cwd=self.path, capture_output=True, text=True, timeout=120, env={**os.environ, **env},
         )  # fmt: skip
 
     def ledger(self, tag: str = "main"):
