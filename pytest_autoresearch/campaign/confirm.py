@@ -83,7 +83,7 @@ def _on_fresh_seeds(
     campaign: Campaign, champion: Champion, seeds: Sequence[int], say: Say, trouble: list[str]
 ) -> dict[int, float]:
     on_cuda = campaign.runner.device.kind == "cuda"
-    runs = [t for t in _runs(campaign, champion) if t.device.startswith("cuda") == on_cuda]
+    runs = [run for run in _runs(campaign, champion) if run.device.startswith("cuda") == on_cuda]
     scores = _scores(runs, Purpose.CONFIRM)
     attempt, name = _attempt(campaign, champion)
     for seed in seeds:
@@ -140,4 +140,4 @@ def _runs(campaign: Campaign, champion: Champion) -> list[Run]:
 
 
 def _scores(runs: Sequence[Run], purpose: Purpose) -> dict[int, float]:
-    return {t.seed: t.score for t in runs if t.purpose == purpose and t.score is not None}
+    return {run.seed: run.score for run in runs if run.purpose is purpose and run.score is not None}

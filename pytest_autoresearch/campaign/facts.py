@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UsageError
 from ..core.experiment import Budget, Experiment, Metric
 
 if TYPE_CHECKING:
     from ..judge.parents import ParentSelection
+    from ..judge.verdicts import Rule
     from ..ledger.store import Ledger
     from ..sandbox.policy import Mode
 
@@ -108,7 +109,7 @@ class SessionSettings:
     threads: int = 1
     concurrency: int = 1
     parents: ParentSelection = "champion"
-    judge: Literal["sequential", "greedy", "threshold"] = "sequential"
+    judge: Rule = "sequential"
     max_noise: float = 1.0
     proposer: str | None = None
     model: str | None = None
