@@ -118,7 +118,8 @@ def temporary_folder(kind: str) -> Iterator[Path]:
     """Create a folder in TMPDIR and remove it afterwards; `sweep` does if the process is killed."""
     folder = Path(tempfile.mkdtemp(prefix=f"autoresearch-{kind}-"))
     with open(folder / _OWNER, "w") as owner:
-        fcntl.flock(owner, fcntl.LOCK_EX)
+        with suppress(OSError):  # without locks, as on some network disks, nothing is swept
+            fcntl.flock(owner, fcntl.LOCK_EX)
         owner.write(f"{os.getpid()}\n")
         owner.flush()
         try:
