@@ -46,7 +46,7 @@ from .record import Recorder
 from .runs import Runner
 
 if TYPE_CHECKING:
-    from ..core.records import Attempt, Champion
+    from ..core.records import Attempt
 
 NEAR = 0.05
 """Relative difference of numbers below which a mutation is noted as a near duplicate."""
@@ -124,7 +124,7 @@ class Campaign:
         # This process runs one attempt at a time: what still runs by its row has ended.
         self.ledger.free_unended(self.session_id)
         if kind != "baseline":
-            self.calibrated()
+            self._calibrate()
         while True:
             try:
                 return WorkingAttempt(
@@ -362,16 +362,14 @@ class Campaign:
 
     # ------------------------------------------------------------------ baseline
 
-    def calibrated(self) -> Champion:
+    def _calibrate(self) -> None:
         """Wait until the baseline is measured; measure what no other process is measuring.
 
         Raises:
             BaselineFailed: The unchanged code has no score, or its scores scatter too much.
             ProposerExhausted: The session has to stop.
         """
-        while True:
-            if champion := self.ledger.champion():
-                return champion
+        while self.ledger.champion() is None:
             baselines = [a for a in self.ledger.attempts() if a.kind == "baseline"]
             self._check_none_failed(baselines)
             scored = [a for a in baselines if a.score is not None]
@@ -409,7 +407,7 @@ class Campaign:
         self.ledger.recover()
 
     def _measure_baseline(self, number: int) -> None:
-        attempt = self.begin(f"baseline-{number}", "baseline", number)
+        attempt = self._begin(f"baseline-{number}", "baseline", number)
         try:
             trial = self.measure(attempt)
             verdict = "baseline" if trial.value is not None else trial.verdict
