@@ -8,184 +8,141 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from .cli.clean import clean
+from .cli.doctor import doctor
+from .cli.finalize import finalize
+from .cli.report import report
+from .cli.restore import restore
+from .cli.transfer import transfer
+from .cli.verify import verify_campaign, verify_commit
+from .core.errors import InfrastructureFailure, UsageError
+from .ledger.copy import RestoreError
+from .ledger.git import RepositoryError
+from .ledger.store import CampaignBusy, LedgerUnavailable
+
+EXPECTED = (
+    UsageError, InfrastructureFailure, RepositoryError, RestoreError, CampaignBusy,
+    LedgerUnavailable,
+)  # fmt: skip
+"""Errors whose message is one line for the user."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
-    from .core.errors import UsageError
-    from .ledger.store import LedgerUnavailable
+    """Run a command.
 
+    Returns:
+        Exit code: 0 for yes or done, 1 for no, 4 if nothing could be done.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "try":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        return _main(arguments)
-    except (LedgerUnavailable, UsageError) as error:
+        return _run(parser, options, rest)
+    except KeyboardInterrupt:
+        print("interrupted; run it again to go on", file=sys.stderr)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{where}{error.strerror or error}", file=sys.stderr)
+    except EXPECTED as error:
         print(error, file=sys.stderr)
-        return 4
+    return 4
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pytest_autoresearch", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    attempt = commands.add_parser(
-        "try",
-        help="put an idea of your own through the same attempt, judge and record as everyone's",
+    campaign = argparse.ArgumentParser(add_help=False)
+    campaign.add_argument("--tag", help="campaign; default: the name of the current git branch")
+
+    def command(
+        name: str, text: str, *parents: argparse.ArgumentParser
+    ) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, parents=parents)
+
+    add = command("try", "attempt an idea of your own, judged and recorded like any other")
+    add.add_argument("idea", type=Path, help="a patch, or SEARCH/REPLACE blocks with a title")
+    add = command("report", "rebuild logs of a campaign from its ledger", campaign)
+    add.add_argument("--junit", type=Path, help="write the junit report there")
+    add.add_argument("--tsv", type=Path, help="write results.tsv there")
+    add.add_argument("--html", type=Path, help="write the report page there")
+    export = "write NAME.jsonl (attempts with their runs), NAME.csv (attempts) or NAME-runs.csv"
+    add.add_argument(
+        "--export", type=Path, action="append", default=[], metavar="FILE", help=export
     )
-    attempt.add_argument("idea", type=Path, help="a patch, or SEARCH/REPLACE blocks with a title")
-    report = commands.add_parser("report", help="rebuild logs of a campaign from its ledger")
-    report.add_argument("--tag", help="campaign; default: the name of the current git branch")
-    report.add_argument("--junit", type=Path, help="write the junit report there")
-    report.add_argument("--tsv", type=Path, help="write results.tsv there")
-    report.add_argument("--html", type=Path, help="write the report page there")
-    report.add_argument(
-        "--export",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="write NAME.jsonl (attempts with their runs), NAME.csv (attempts) or NAME-runs.csv",
-    )
-    restore = commands.add_parser("restore", help="restore a ledger from its copy in git")
-    restore.add_argument("--tag", help="campaign; default: the name of the current git branch")
-    verify = commands.add_parser("verify", help="does a kept score, or a campaign's gain, stand?")
-    verify.add_argument(
-        "commit", nargs="?", help="score this commit or attempt (mutation-0007) once more"
-    )
-    verify.add_argument(
-        "--campaign", action="store_true", help="train every champion on fresh seeds (the default)"
-    )
-    verify.add_argument("--seeds", type=int, default=2, metavar="N", help="fresh seeds; default 2")
-    verify.add_argument("--tag", help="campaign; default: the name of the current git branch")
-    transfer = commands.add_parser(
-        "transfer", help="do the keeps survive a longer budget or a larger model?"
-    )
-    transfer.add_argument(
-        "--budget", type=float, default=4.0, metavar="FACTOR", help="on the budget; default 4"
-    )
-    transfer.add_argument(
+    command("restore", "restore a ledger from its copy in git", campaign)
+    add = command("verify", "does a kept score, or a campaign's gain, stand?", campaign)
+    add.add_argument("commit", nargs="?", help="score this commit or attempt (mutation-0007) again")
+    everyone = "train every champion on fresh seeds (the default)"
+    add.add_argument("--campaign", action="store_true", help=everyone)
+    add.add_argument("--seeds", type=int, default=2, metavar="N", help="fresh seeds; default 2")
+    survive = "do the keeps survive a longer budget or a larger model?"
+    add = command("transfer", survive, campaign)
+    factor = "on the budget; default 4"
+    add.add_argument("--budget", type=float, default=4.0, metavar="FACTOR", help=factor)
+    add.add_argument(
         "--scale", action="append", default=[], metavar="NAME=FACTOR", help="e.g. WIDTH=2"
     )
-    transfer.add_argument("--seeds", type=int, default=2, metavar="N", help="pairs; default 2")
-    transfer.add_argument("--tag", help="campaign; default: the name of the current git branch")
-    final = commands.add_parser(
-        "finalize", help="turn the campaign's branch into history to review"
-    )
-    final.add_argument("--tag", help="campaign; default: the name of the current git branch")
-    final.add_argument("--branch", help="to be created; default: research/TAG")
-    final.add_argument(
-        "--group", action="append", default=[], metavar="A,B", help="keeps that become one commit"
-    )
-    final.add_argument("--squash", action="store_true", help="one commit for all keeps")
-    clean = commands.add_parser("clean", help="remove files of a campaign that nothing needs")
-    clean.add_argument("--tag", help="campaign; default: the name of the current git branch")
-    clean.add_argument(
-        "--all", action="store_true", help="remove the whole campaign: ledger, refs, branch, table"
-    )
-    commands.add_parser("doctor", help="is this machine and this project in order?")
-    options, rest = parser.parse_known_args(arguments)
-    if options.command == "try":
-        return _try(options.idea, rest)
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if options.command == "restore":
-        from .cli.restore import restore as run_restore
-
-        return run_restore(Path.cwd(), options.tag)
-    if options.command == "finalize":
-        from .cli.finalize import finalize
-
-        groups = [text.split(",") for text in options.group]
-        return finalize(Path.cwd(), options.tag, options.branch, groups, options.squash)
-    if options.command == "clean":
-        from .cli.clean import clean as run_clean
-
-        return run_clean(Path.cwd(), options.tag, options.all)
-    if options.command == "doctor":
-        from .cli.doctor import doctor
-
-        return doctor(Path.cwd())
-    if options.command == "verify":
-        from .cli.verify import verify_campaign, verify_commit
-
-        if options.campaign and options.commit:
-            parser.error("give a commit or --campaign, not both")
-        if options.seeds < 1:
-            parser.error(f"--seeds {options.seeds}: must be 1 or more")
-        if options.commit:
-            return verify_commit(Path.cwd(), options.tag, options.commit)
-        return verify_campaign(Path.cwd(), options.tag, options.seeds)
-    if options.command == "transfer":
-        from .cli.transfer import transfer as run_transfer
-
-        if not (0 < options.budget < math.inf) or options.seeds < 1:
-            parser.error("--budget and --seeds must be positive")
-        scale = {}
-        for text in options.scale:
-            name, _, factor = text.partition("=")
-            try:
-                scale[name] = float(factor)
-                if not math.isfinite(scale[name]):
-                    raise ValueError(factor)
-            except ValueError:
-                parser.error(f"--scale {text}: write NAME=FACTOR, e.g. WIDTH=2")
-        return run_transfer(Path.cwd(), options.tag, options.budget, scale, options.seeds)
-    return _report(options)
+    add.add_argument("--seeds", type=int, default=2, metavar="N", help="pairs; default 2")
+    add = command("finalize", "turn the campaign's branch into history to review", campaign)
+    add.add_argument("--branch", help="to be created; default: research/TAG")
+    groups = "keeps that become one commit"
+    add.add_argument("--group", action="append", default=[], metavar="A,B", help=groups)
+    add.add_argument("--squash", action="store_true", help="one commit for all keeps")
+    add = command("clean", "remove files of a campaign that nothing needs", campaign)
+    whole = "remove the whole campaign: ledger, refs, branch, table"
+    add.add_argument("--all", action="store_true", help=whole)
+    command("doctor", "is this machine and this project in order?")
+    return parser
 
 
-def _try(idea: Path, rest: Sequence[str]) -> int:
-    import pytest
-
-    return int(
-        pytest.main(
-            [
-                "--autoresearch",
-                "--iterations=1",
-                f"--autoresearch-proposer=file:{idea.absolute()}",
-                *rest,
-            ]
-        )
-    )
-
-
-def _report(options: argparse.Namespace) -> int:
-    from .campaign.project import default_tag
-    from .core.experiment import Metric
-    from .core.files import write_atomic
-    from .ledger.git import Repository, RepositoryError
-    from .ledger.store import Ledger
-    from .report import exports, junit
-
+def _run(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, rest: Sequence[str]
+) -> int:
     root = Path.cwd()
-    try:
-        tag = options.tag or default_tag(Repository.open(root))
-    except RepositoryError as error:
-        print(error, file=sys.stderr)
-        return 4
-    if not Ledger.exists(root, tag):
-        print(f"no campaign {tag!r} in {root}; give --tag", file=sys.stderr)
-        return 4
-    ledger = Ledger.open(root, tag)
-    attempts = ledger.attempts()
-    facts = ledger.meta("campaign") or {}
-    metric = Metric(**facts.get("metric", {}))
-    try:
-        if options.junit:
-            shown = junit.facts_of(ledger, attempts, ledger.champions(), metric)
-            junit.write(options.junit, attempts, metric, shown, champions=ledger.champions())
-        if options.tsv:
-            write_atomic(options.tsv, exports.tsv(attempts))
-        for path in options.export:
-            exports.write(path, attempts)
-        if options.html:
-            from .report import html
+    match options.command:
+        case "try":
+            idea = f"--autoresearch-proposer=file:{options.idea.absolute()}"
+            return int(pytest.main(["--autoresearch", "--iterations=1", idea, *rest]))
+        case "report":
+            outputs = options.junit, options.tsv, options.html, options.export
+            return report(root, options.tag, *outputs)
+        case "restore":
+            return restore(root, options.tag)
+        case "finalize":
+            groups = [text.split(",") for text in options.group]
+            return finalize(root, options.tag, options.branch, groups, options.squash)
+        case "clean":
+            return clean(root, options.tag, options.all)
+        case "verify":
+            if options.campaign and options.commit:
+                parser.error("give a commit or --campaign, not both")
+            if options.seeds < 1:
+                parser.error(f"--seeds {options.seeds}: must be 1 or more")
+            if options.commit:
+                return verify_commit(root, options.tag, options.commit)
+            return verify_campaign(root, options.tag, options.seeds)
+        case "transfer":
+            if not (0 < options.budget < math.inf) or options.seeds < 1:
+                parser.error("--budget and --seeds must be positive")
+            scale = _factors(parser, options.scale)
+            return transfer(root, options.tag, options.budget, scale, options.seeds)
+    return doctor(root)
 
-            html.write(options.html, attempts, ledger.champions(), html.gather(ledger), live=False)
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}; choose another place", file=sys.stderr)
-        return 4
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 4
-    if not (options.junit or options.tsv or options.html or options.export):
-        print(exports.tsv(attempts), end="")
-    return 0
+
+def _factors(parser: argparse.ArgumentParser, texts: Sequence[str]) -> dict[str, float]:
+    factors = {}
+    for text in texts:
+        name, _, factor = text.partition("=")
+        try:
+            factors[name] = float(factor)
+            if not math.isfinite(factors[name]):
+                raise ValueError(factor)
+        except ValueError:
+            parser.error(f"--scale {text}: write NAME=FACTOR, e.g. WIDTH=2")
+    return factors
 
 
 if __name__ == "__main__":

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import closing
 from pathlib import Path
 
 from ..campaign.cleanup import RUNS, sweep_campaign
-from ..campaign.project import default_tag
 from ..campaign.researcher import PAPERS
-from ..core.errors import UsageError
 from ..core.files import remove_tree
 from ..ledger.database import FILE
-from ..ledger.git import Repository, RepositoryError
-from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
+from ..ledger.git import Repository
+from ..ledger.store import Ledger
 from ..options import PAGE
 from ..proposers.memory import IDEAS, LESSONS
 from ..report import exports
+from .ledgers import locked_ledger
 
 OURS = (RUNS, "status", "STOP", f"{FILE}*", f".{FILE}*", PAPERS, f".{PAPERS}.lock", IDEAS, LESSONS,
         ".notes.lock", "pull-request.md", "report.html")  # fmt: skip
@@ -32,23 +29,11 @@ def clean(root: Path, tag: str | None, everything: bool) -> int:
         everything: Also remove ledger, checkpoints, refs, branch, table and page.
 
     Returns:
-        Exit code: 0, or 4 if nothing was removed.
+        Exit code 0.
     """
-    try:
-        repository = Repository.open(root)
-        tag = tag or default_tag(repository)
-        if not Ledger.exists(root, tag):
-            raise UsageError(f"no campaign {tag!r} in {root}; give --tag")
-        with closing(Ledger.open(root, tag)) as ledger:
-            session = ledger.begin_session(driver="clean", worker="clean")
-            try:
-                _clean(repository, ledger, tag, everything)
-            finally:
-                if Ledger.exists(root, tag):
-                    ledger.end_session(session, None)
-    except (UsageError, RepositoryError, CampaignBusy, LedgerUnavailable) as error:
-        print(error, file=sys.stderr)
-        return 4
+    repository = Repository.open(root)
+    with locked_ledger(repository, root, tag, "clean") as ledger:
+        _clean(repository, ledger, ledger.path.parent.name, everything)
     return 0
 
 

@@ -8,23 +8,22 @@ working tree is not touched.
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..campaign.facts import CampaignFacts
-from ..campaign.project import check, default_tag, experiment_at
+from ..campaign.project import check, experiment_at
 from ..core.errors import UsageError
 from ..core.experiment import Experiment, Metric
 from ..core.files import write_atomic
 from ..core.proposal import EditError
 from ..core.records import ABLATION, Attempt, Confirmation
 from ..judge.parents import built_on, stack
-from ..ledger.git import Repository, RepositoryError, attempt_ref
-from ..ledger.store import CampaignBusy, Ledger, LedgerUnavailable
+from ..ledger.git import Repository, attempt_ref
 from ..report.markdown import cell
 from ..source.edits import apply
+from .ledgers import locked_ledger
 
 
 @dataclass(frozen=True)
@@ -53,36 +52,20 @@ def finalize(
         squash: Whether all keeps become one commit.
 
     Returns:
-        Exit code: 0, or 4 if it was refused and nothing was created.
+        Exit code 0.
+
+    Raises:
+        UsageError: It is refused, and nothing is created.
     """
-    try:
-        _finalize(root, tag, branch, groups, squash)
-    except (UsageError, RepositoryError, CampaignBusy, LedgerUnavailable) as error:
-        print(error, file=sys.stderr)
-        return 4
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}; nothing was created", file=sys.stderr)
-        return 4
-    return 0
-
-
-def _finalize(
-    root: Path, tag: str | None, branch: str | None, groups: Sequence[Sequence[str]], squash: bool
-) -> None:
     experiment = experiment_at(root)
     repository = check(root, experiment)
-    tag = tag or default_tag(repository)
-    branch = branch or f"research/{tag}"
-    if not Ledger.exists(root, tag):
-        raise UsageError(f"no campaign {tag!r} in {root}; give --tag")
     if dirty := repository.changes():
         raise UsageError(
             f"the working tree has changes ({', '.join(dirty[:3])}); commit or stash them first"
         )
-    ledger = Ledger.open(root, tag)
-    session = ledger.begin_session(driver="finalize", worker="finalize")
-    scratch = attempt_ref(tag, "finalize")
-    try:
+    with locked_ledger(repository, root, tag, "finalize") as ledger:
+        tag = ledger.path.parent.name
+        branch = branch or f"research/{tag}"
         facts, confirmation = CampaignFacts.load(ledger), ledger.confirmation()
         champions = ledger.champions()
         if facts is None or len(champions) < 2:
@@ -97,19 +80,21 @@ def _finalize(
         keeps = plan(repository, experiment, base, attempts)
         everything = [[attempt.name for step in keeps for attempt in step.attempts]]
         steps = group(keeps, everything if squash else groups)
-        tip = build(repository, base, steps, experiment.metric, confirmation, scratch)
-        wanted = repository.read(last.commit, experiment.files)
-        if repository.read(tip, experiment.files) != wanted:
-            raise UsageError("the commits do not add up to the champion; nothing was created")
-        if ledger.champion() != last:
-            raise UsageError("the champion changed meanwhile; run it again")
-        page = root / ".autoresearch" / tag / "pull-request.md"
-        write_atomic(page, pull_request(tag, steps, experiment.metric, confirmation))
-        repository.create_branch(branch, tip)  # last, so that a failure leaves no branch behind
-    finally:
-        repository.delete(scratch)
-        ledger.end_session(session, None)
-        ledger.close()
+        scratch = attempt_ref(tag, "finalize")
+        try:
+            tip = build(repository, base, steps, experiment.metric, confirmation, scratch)
+            wanted = repository.read(last.commit, experiment.files)
+            if repository.read(tip, experiment.files) != wanted:
+                raise UsageError("the commits do not add up to the champion; nothing was created")
+            if ledger.champion() != last:
+                raise UsageError("the champion changed meanwhile; run it again")
+            page = ledger.path.with_name("pull-request.md")
+            write_atomic(page, pull_request(tag, steps, experiment.metric, confirmation))
+            repository.create_branch(branch, tip)  # last, so that a failure leaves no branch behind
+        except OSError as error:
+            raise UsageError(f"{error.filename}: {error.strerror}; nothing was created") from None
+        finally:
+            repository.delete(scratch)
     for number, step in enumerate(steps, 1):
         print(f"{number}. {subject(step)}")
     title = subject(steps[-1])
@@ -117,6 +102,7 @@ def _finalize(
     print(f"\nbranch {branch} holds the champion's files: git log -p {base[:10]}..{branch}")
     print(f"push it:       {shlex.join(['git', 'push', '-u', 'origin', branch])}")
     print(f"pull request:  {shlex.join(create)}")  # a model wrote the title: quoted
+    return 0
 
 
 def _whole(parts: Sequence[Attempt]) -> Attempt:

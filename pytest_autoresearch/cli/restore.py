@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from ..campaign.project import default_tag
-from ..ledger.copy import RestoreError
 from ..ledger.copy import restore as restore_ledger
-from ..ledger.git import Repository, RepositoryError
+from ..ledger.git import Repository
 
 
 def restore(root: Path, tag: str | None) -> int:
@@ -19,14 +17,10 @@ def restore(root: Path, tag: str | None) -> int:
         tag: Campaign to restore; None: the name of the current git branch.
 
     Returns:
-        Exit code: 0 if the campaign is restored, 4 if nothing was done.
+        Exit code 0.
     """
-    try:
-        repository = Repository.open(root)
-        ledger = restore_ledger(repository, tag or default_tag(repository))
-    except (RestoreError, RepositoryError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 4
+    repository = Repository.open(root)
+    ledger = restore_ledger(repository, tag or default_tag(repository))
     name, keeps = ledger.path.parent.name, max(0, len(ledger.champions()) - 1)
     print(
         f"campaign {name}: {len(ledger.attempts())} attempts and {keeps} keeps restored; continue "

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from ..campaign.attempt import WorkingAttempt
 from ..campaign.loop import Campaign
+from ..campaign.open import open_campaign
 from ..core.errors import UsageError
 from ..core.records import Gain, Transfer
 from ..core.run import Purpose
 from ..judge.confirmation import paired_gain
 from ..source.search_space import find, substitute
-from .command import run_command
 
 
 def transfer(
@@ -33,14 +33,11 @@ def transfer(
         seeds: Number of pairs.
 
     Returns:
-        Exit code: 0 if the gain is positive there too, 1 if not, 4 if it could not be tried.
+        Exit code: 0 if the gain is positive there too, 1 if not.
     """
-
-    def work(campaign: Campaign) -> bool:
+    with open_campaign(root, tag, "transfer") as campaign:
         gain = measure(campaign, longer, scale, seeds)
-        return gain is not None and gain.gain > 0
-
-    return run_command(root, tag, "transfer", work)
+    return 0 if gain is not None and gain.gain > 0 else 1
 
 
 def measure(

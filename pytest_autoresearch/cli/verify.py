@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ..campaign.confirm import confirm
 from ..campaign.loop import Campaign
+from ..campaign.open import open_campaign
 from ..core.errors import UsageError
 from ..core.records import Attempt
 from ..judge.confirmation import lines
 from ..ledger.store import Ledger
-from .command import run_command
 
 AGREES = 1e-4
 """Relative difference allowed between scores of one checkpoint, whose audits draw new positions."""
@@ -21,33 +21,28 @@ def verify_commit(root: Path, tag: str | None, commit: str) -> int:
     """Score a commit of a campaign again.
 
     Returns:
-        Exit code: 0 if the score is reproduced, 1 if not, 4 if it could not be tried.
+        Exit code: 0 if the score is reproduced, 1 if not.
     """
-    return run_command(
-        root, tag, "verify", lambda campaign: _score_again(campaign, _find(campaign.ledger, commit))
-    )
+    with open_campaign(root, tag, "verify") as campaign:
+        return 0 if _score_again(campaign, _find(campaign.ledger, commit)) else 1
 
 
 def verify_campaign(root: Path, tag: str | None, seeds: int) -> int:
     """Train every champion on fresh seeds and print which keeps hold.
 
     Returns:
-        Exit code: 0 if the confirmed gain is positive or nothing was kept, 1 if not, 4 if it could
-        not be tried.
+        Exit code: 0 if the confirmed gain is positive or nothing was kept, 1 if not.
     """
-
-    def work(campaign: Campaign) -> bool:
+    with open_campaign(root, tag, "verify") as campaign:
         confirmation = confirm(
             campaign, seeds, everyone=True, say=lambda line: print(line, flush=True)
         )
         if confirmation is None:
             print("nothing was kept, so there is nothing to confirm")
-            return True
+            return 0
         for line in lines(confirmation, campaign.experiment.metric.name):
             print(line)
-        return confirmation.confirmed is not None and confirmation.confirmed.gain > 0
-
-    return run_command(root, tag, "verify", work)
+        return 0 if confirmation.confirmed and confirmation.confirmed.gain > 0 else 1
 
 
 def _find(ledger: Ledger, commit: str) -> Attempt:

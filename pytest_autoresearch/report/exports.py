@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import UsageError
 from ..core.figures import figures
 from ..core.files import write_atomic
 from ..core.records import Attempt
@@ -138,7 +139,7 @@ def write(path: Path, attempts: Sequence[Attempt]) -> None:
         attempts: Of the campaign.
 
     Raises:
-        ValueError: It ends in something else.
+        UsageError: It ends in something else.
         OSError: It cannot be written.
     """
     forms = {".jsonl": jsonl, ".tsv": tsv, "runs.csv": runs_csv, ".csv": attempts_csv}
@@ -146,4 +147,4 @@ def write(path: Path, attempts: Sequence[Attempt]) -> None:
         if path.name.endswith(ending):
             write_atomic(path, form(attempts))
             return
-    raise ValueError(f"{path}: name it NAME.jsonl, NAME.tsv, NAME.csv (attempts) or NAME-runs.csv")
+    raise UsageError(f"{path}: name it NAME.jsonl, NAME.tsv, NAME.csv (attempts) or NAME-runs.csv")

@@ -12,6 +12,7 @@ import pytest
 from support.project import Project, git
 
 from pytest_autoresearch import Metric
+from pytest_autoresearch.__main__ import main
 from pytest_autoresearch.cli.restore import restore
 from pytest_autoresearch.judge.noise import noise_of
 from pytest_autoresearch.ledger import copy
@@ -97,10 +98,11 @@ def test_a_large_copy_leaves_out_logs_of_discards(
 
 
 def test_refusals_name_the_remedy_and_write_nothing(
-    campaign: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    campaign: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
     def refused(words: str, root: Path, tag: str | None = None) -> None:
-        assert restore(root, tag) == 4
+        monkeypatch.chdir(root)
+        assert main(["restore", *([f"--tag={tag}"] if tag else [])]) == 4
         assert words in capsys.readouterr().err
 
     before = campaign.ledger().path.read_bytes()

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from support import campaigns as made_up
 from support.project import Project
 
+from pytest_autoresearch.core.errors import UsageError
 from pytest_autoresearch.core.records import Attempt
 from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.ledger.store import Ledger
@@ -78,7 +79,7 @@ def test_file_name_selects_the_export(tmp_path: Path) -> None:
     for name, start in (("a.jsonl", '{"id"'), ("a.csv", "attempt,"), ("a-runs.csv", "")):
         exports.write(tmp_path / name, [attempt(1)])
         assert (tmp_path / name).read_text().startswith(start)
-    with pytest.raises(ValueError, match="name it"):
+    with pytest.raises(UsageError, match="name it"):
         exports.write(tmp_path / "a.parquet", [attempt(1)])
 
 
