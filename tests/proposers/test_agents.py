@@ -30,6 +30,7 @@ from pytest_autoresearch.core.proposal import (
     ProposerUnavailable,
     Usage,
 )
+from pytest_autoresearch.data.dataset import Dataset
 from pytest_autoresearch.ledger.spend import CostBudget
 from pytest_autoresearch.proposers.agents.command import (
     _CERTIFICATES,
@@ -296,11 +297,11 @@ print("Title: readable", *readable)
 
 
 @confined
-@pytest.mark.parametrize("interpreter", dict.fromkeys([sys.executable, "/usr/bin/python3"]))
+@pytest.mark.parametrize("interpreter", [sys.executable, "/usr/bin/python3", "/usr/bin/env python3"])
 def test_agent_cannot_read_modules_that_hold_validation_text(
     make_agent: MakeAgent, tmp_path: Path, interpreter: str
 ) -> None:
-    if not os.path.exists(interpreter):
+    if not os.path.exists(interpreter.split()[0]):
         pytest.skip(f"there is no {interpreter}")
     source, manifest = write_texts(tmp_path / "source"), tmp_path / "data" / "manifest.json"
     arguments = ["--corpus", str(source), "--out", str(manifest.parent), *SETTINGS]
@@ -336,6 +337,15 @@ print("Title: readable", *readable, "and", os.path.isfile(os.path.join(own, "wav
         say=print,
     )
     assert researcher.proposer().propose(context()).title == "readable and True"
+    # the user may show a module to an agent that imports it
+    shown = os.path.join(sysconfig.get_path("stdlib"), "json", "tool.py")
+    with_settings(agent, Settings(hide=tuple(map(str, Dataset.open(manifest.parent).hidden_paths()))))
+    titles = replace(agent, read=(shown,)).propose(context()).title
+    assert "json/tool.py" in titles
+    assert "trace.py" not in titles
+    needs = make_agent(f"#!{interpreter}\nimport trace\n", hide=agent.hide)
+    with pytest.raises(ProposerUnavailable, match=r"show it with command:read:/\S+/trace\.py"):
+        needs.propose(context())
 
 
 # Processes and limits

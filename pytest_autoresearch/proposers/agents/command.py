@@ -49,10 +49,10 @@ from .recipes import RECIPES, AgentReply, AgentRequest, Key, Recipe, read_any
 from .workspace import (
     changes,
     fill,
+    hidden_files,
     installation,
     interpreters,
     read_text,
-    with_other_libraries,
     workspace,
 )
 
@@ -74,6 +74,8 @@ OUTPUT_BYTES = 4 << 20
 _SCAN_S = 1.0
 
 _BUSY = re.compile(r"\b(429|503|529)\b|overloaded|rate.?limit", re.IGNORECASE)
+
+_DENIED = re.compile(r"Permission denied: '(/[^']+\.py)'")
 
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy")
 
@@ -286,7 +288,7 @@ class AgentProposer(Proposer):
         return Policy(
             read=(*installation(program), *certificates, *self.read),
             write=(str(copy), str(home)),
-            hide=with_other_libraries(self.hide, program),
+            hide=hidden_files(self.hide, program, self.read),
             network=True,
             env=candidate_environment(str(home), threads=None, extra=extra),
             cwd=str(copy),
@@ -337,6 +339,8 @@ class AgentProposer(Proposer):
         if not (reply.failure or result.code):
             return None
         why = reply.failure or f"it ended with status {result.code}: {result.complaint}"
+        if self.hide and (path := _DENIED.search(why)):
+            why += f"; it may hold validation text: show it with command:read:{path[1]} …"
         error = ProposerUnavailable(f"{self.name}: {why}; the attempt is not charged")
         if usage.cost_usd == 0 and _BUSY.search(why):
             error.again_s = AGAIN_S

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
 import stat
+import subprocess
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -172,16 +174,43 @@ def _shebang(program: str) -> list[str]:
     return words[:1]
 
 
-def with_other_libraries(hide: Sequence[str], program: str) -> tuple[str, ...]:
-    """Return `hide`, and the same modules of the Python libraries that a program runs with."""
+def hidden_files(hide: Sequence[str], program: str, read: Sequence[str]) -> tuple[str, ...]:
+    """Return the files to hide from a program: those for candidates, in each Python it runs with.
+
+    Args:
+        hide: Files that are hidden from candidates.
+        program: Path of the program.
+        read: What the user makes readable; a module among them stays readable.
+    """
     own = sysconfig.get_path("stdlib")
+    hide = [path for path in hide if not any(_same_module(path, opened) for opened in read)]
     names = [os.path.relpath(p, own) for p in hide if p.startswith(f"{own}/") and p.endswith(".py")]
-    libraries = {
-        os.path.join(os.path.dirname(folder), "lib", name)
-        for folder, name in map(os.path.split, installation(program))
-        if re.fullmatch(r"python3\.\d+t?", name)
-    }
+    used = [path for path in installation(program) if re.search(r"/python[\d.]*t?$", path)]
+    # in the sandbox, `env` finds the first on PATH that is visible there
+    used += [shutil.which(os.path.basename(p), path=f) or "" for p in used for f in _path()]
+    libraries = dict.fromkeys(filter(None, map(_library, dict.fromkeys(used))))
     return (*hide, *(os.path.join(library, name) for library in libraries for name in names))
+
+
+def _same_module(path: str, other: str) -> bool:
+    """Return whether a source, or its compiled file, has the name and folder of another file."""
+    folder, name = os.path.split(path.replace("/__pycache__/", "/"))
+    keys = [os.path.basename(folder), name.partition(".")[0]]
+    return keys == [Path(other).parent.name, Path(other).stem]
+
+
+def _path() -> list[str]:
+    return os.environ.get("PATH", os.defpath).split(os.pathsep)
+
+
+@functools.cache
+def _library(python: str) -> str:
+    """Return the standard library of an interpreter, or ''."""
+    command = [python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def interpreters(program: str) -> list[str]:
