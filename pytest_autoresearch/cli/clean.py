@@ -15,8 +15,9 @@ from ..proposers.memory import IDEAS, LESSONS
 from ..report import exports
 from .ledgers import locked_ledger
 
-OURS = (RUNS, "status", "STOP", f"{FILE}*", f".{FILE}*", PAPERS, f".{PAPERS}.lock", IDEAS, LESSONS,
-        ".notes.lock", "pull-request.md", "report.html")  # fmt: skip
+OURS = (RUNS, "status", "STOP", "session-*.lock", f"{FILE}*", f".{FILE}*", PAPERS,
+        f".{PAPERS}.lock", IDEAS, LESSONS, ".notes.lock", "pull-request.md",
+        "report.html")  # fmt: skip
 """Everything that the plugin writes into the folder of a campaign."""
 
 

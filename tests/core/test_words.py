@@ -14,7 +14,7 @@ from support.pages import CONFIRMATION
 
 from pytest_autoresearch import Budget, Guard, Metric
 from pytest_autoresearch.core.outcome import NoScore, Score, Trial
-from pytest_autoresearch.core.processes import boot_id, is_alive, process_start
+from pytest_autoresearch.core.processes import process_start
 from pytest_autoresearch.core.proposal import Usage
 from pytest_autoresearch.core.records import Confirmation
 
@@ -83,11 +83,8 @@ def test_confirmation_reads_its_stored_form() -> None:
     assert str(CONFIRMATION.confirmed) == "+0.071200 [+0.051200, +0.091200]"
 
 
-def test_process_is_known_by_its_start_and_boot() -> None:
-    host, boot, start = os.uname().nodename, boot_id(), process_start(os.getpid())
-    assert is_alive(host, boot, os.getpid(), start)
-    assert not is_alive(host, boot, os.getpid(), f"{start}1")  # the kernel reused the pid
-    assert not is_alive(host, "another boot", os.getpid(), start)
+def test_process_has_a_start_time_until_it_ends() -> None:
+    assert process_start(os.getpid()).isdecimal()
     child = subprocess.Popen(["true"])
     child.wait()
     assert process_start(child.pid) == ""
