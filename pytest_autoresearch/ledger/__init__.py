@@ -1,1 +1,1 @@
-"""TODO ledger."""
+"""Everything that happened in a campaign: SQLite, its projection to git, and money."""

@@ -1,266 +1,36 @@
-"""Git as a projection of the ledger, by plumbing commands: the user's tree is never touched.
+"""Git as a projection of the ledger: commits and refs, by plumbing commands.
 
-No checkout, no use of the user's index, no hooks, no signing. Objects and refs are synced to the
-disk. Refs follow the ledger and can be projected again at any time.
+Objects and refs are synced to the disk. Refs follow the ledger and can be projected again at any
+time.
 """
 
 from __future__ import annotations
 
 import codecs
-import os
-import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..core.text import harmless
-
-if TYPE_CHECKING:
-    from git import Repo
+from .objects import PLAIN, Objects, lines_of
+from .objects import CommitLost as CommitLost
+from .objects import Export as Export
+from .objects import RepositoryError as RepositoryError
 
 TRAILER = "Autoresearch-"
 
 IDENTITY = "pytest-autoresearch <autoresearch@localhost>"
 """Author of our commits where the user has configured none."""
 
-CONFIG = ("core.hooksPath=/dev/null", "core.quotePath=false", "core.fsync=all")
+LEDGER = "ledger"
+"""Name of the ref under ``refs/autoresearch/<tag>/`` that holds the copy of the ledger."""
 
 TRIES = 3
 """Attempts at a commit: a ``git gc`` may delete its objects before a ref points at them."""
 
-LEDGER = "ledger"
-"""Name of the ref under ``refs/autoresearch/<tag>/`` that holds the copy of the ledger."""
 
-PLAIN, LINK = "100644", "120000"
-"""Git's modes of a plain file and of a symbolic link."""
-
-EXPORTS = 4
-"""Exported commits that are cached: a champion, a parent and the baseline."""
-
-
-def _text(message: str) -> str:
-    """Return a message that git accepts and any terminal can show."""
-    return harmless(message.replace("\r\n", "\n"), keep="\n\t\xa0")
-
-
-class RepositoryError(Exception):
-    """The repository cannot be used; one line with the remedy."""
-
-
-class CommitLost(RepositoryError):
-    """Git cannot read a commit or its files, though it may have had them."""
-
-
-@dataclass(frozen=True)
-class Export:
-    """The tracked files of a commit.
-
-    Attributes:
-        files: Path to contents; a symbolic link contains its target.
-        modes: Path to git's mode, for executable files and symbolic links.
-    """
-
-    files: Mapping[str, bytes]
-    modes: Mapping[str, str]
-
-
-class Repository:
-    """One user's repository.
-
-    Attributes:
-        root: The folder that paths are relative to; may lie below the top level.
-    """
-
-    def __init__(self, repo: Repo, root: Path) -> None:
-        self._repo = repo
-        self.root = root
-        self._exports: dict[str, Export] = {}
-        self._marked: set[str] = set()
-        top = Path(repo.working_tree_dir or repo.git_dir).resolve()
-        prefix = root.resolve().relative_to(top).as_posix()
-        self._prefix = "" if prefix == "." else prefix + "/"
-
-    @classmethod
-    def open(cls, root: Path) -> Repository:
-        """Open the repository that holds `root`.
-
-        Raises:
-            RepositoryError: No git, no repository, a bare one, or one that git refuses.
-        """
-        try:
-            import git
-        except ImportError as error:
-            raise RepositoryError(f"git cannot be used ({error}); install git") from None
-        try:
-            repo = git.Repo(root, search_parent_directories=True)
-        except (git.InvalidGitRepositoryError, git.NoSuchPathError):
-            raise RepositoryError(
-                f"{root} is not in a git repository; run: git init && git add . && git commit"
-            ) from None
-        if repo.bare:
-            raise RepositoryError(f"{root} is a bare repository; run in a clone with files")
-        repository = cls(repo, root)
-        repository._git("rev-parse", "--git-dir")  # fails with git's reason and remedy
-        if not repository._resolves("HEAD"):
-            raise RepositoryError(
-                f"the repository of {root} has no commits; run: git add . && git commit"
-            )
-        return repository
-
-    # ------------------------------------------------------------------ looking
-
-    def head(self) -> str:
-        """Return the commit checked out."""
-        return self._git("rev-parse", "HEAD")
-
-    def branch(self) -> str:
-        """Return the branch checked out, or '' when detached."""
-        return self._git("symbolic-ref", "--quiet", "--short", "HEAD", check=False)
-
-    def changes(self, names: Iterable[str] = ()) -> list[str]:
-        """Return tracked files that differ from the commit checked out, as git compares them.
-
-        Args:
-            names: Files below the root to look at; none: all of the repository.
-        """
-        paths = [f":(top,literal){self._prefix}{name}" for name in names]
-        listing = self._git_bytes(  # git diff would write the index
-            "status", "--porcelain", "-z", "--no-renames", "--untracked-files=no", "--", *paths
-        )
-        return [os.fsdecode(entry[3:]) for entry in listing.split(b"\0") if entry]
-
-    def check_files(self, names: Sequence[str]) -> None:
-        """Check that mutations can be made of these files of the commit checked out.
-
-        Raises:
-            RepositoryError: One is not in the commit, changed since, a link, or not UTF-8.
-        """
-        for name, (mode, _) in self._entries("HEAD", names).items():
-            if mode == LINK:
-                raise RepositoryError(
-                    f"{name} is a symbolic link in git; commit the file itself in its place, or "
-                    "name the link's target in Experiment(files=…)"
-                )
-        self.read("HEAD", names)
-        if dirty := [name.removeprefix(self._prefix) for name in self.changes(names)]:
-            raise RepositoryError(
-                f"{', '.join(dirty)} has uncommitted changes: commit them "
-                f"(git commit {' '.join(dirty)}) to research them, or git stash to leave them out"
-            )
-
-    def read_bytes(self, commit: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return files of a commit.
-
-        Raises:
-            CommitLost: Git cannot read the commit or one of the files.
-            RepositoryError: The commit lacks one of them.
-        """
-        names = list(names)
-        try:
-            blobs = self._blobs([f"{commit}:{self._prefix}{name}" for name in names])
-        except RepositoryError as error:  # an object is damaged
-            raise CommitLost(f"commit {commit[:10]} cannot be read: {error}") from None
-        files = {name: data for name, data in zip(names, blobs, strict=True) if data is not None}
-        missing = [name for name in names if name not in files]
-        for name in missing:
-            object_name = f"{commit}:{self._prefix}{name}"
-            if not self._resolves(f"{commit}^{{tree}}") or self._resolves(object_name):
-                raise CommitLost(
-                    f"commit {commit[:10]} cannot be read; run: python -m pytest_autoresearch "
-                    "doctor, or git fetch it"
-                )
-        if missing:
-            raise RepositoryError(
-                f"{missing[0]} is not in commit {commit[:10]}; "
-                f"run: git add {missing[0]} && git commit"
-            )
-        return files
-
-    def _blobs(self, objects: Sequence[str]) -> list[bytes | None]:
-        """Return the contents of objects, by one git process; None for those that are missing."""
-        if not objects:
-            return []
-        output = self._git_bytes("cat-file", "--batch", stdin=_lines(objects))
-        contents: list[bytes | None] = []
-        at = 0
-        for _ in objects:
-            end = output.index(b"\n", at)
-            header = output[at:end].split(b" ")
-            at = end + 1
-            if len(header) == 3 and header[1] == b"blob":
-                size = int(header[2])
-                contents.append(output[at : at + size])
-                at += size + 1
-            else:
-                contents.append(None)
-        return contents
-
-    def missing(self, objects: Sequence[str]) -> set[str]:
-        """Return those objects (``COMMIT`` or ``COMMIT:PATH``) that git does not find."""
-        missing: set[str] = set()
-        while objects:
-            names = [one.replace(":", f":{self._prefix}", 1) for one in objects]
-            status, output, _ = self._run("cat-file", "--batch-check", stdin=_lines(names))
-            answers = output.splitlines()
-            missing |= {
-                one
-                for one, line in zip(objects, answers, strict=False)
-                if line.endswith(b" missing")
-            }
-            done = len(answers)
-            if status:  # git ends at a damaged object
-                missing.update(objects[done : done + 1])
-            objects = objects[done + 1 :] if status else ()
-        return missing
-
-    def read(self, commit: str, names: Iterable[str]) -> dict[str, str]:
-        """Return text files of a commit; `commit` writes a byte order mark again.
-
-        Raises:
-            CommitLost: Git cannot read the commit or one of the files.
-            RepositoryError: The commit lacks one, or it is not UTF-8.
-        """
-        texts = {}
-        for name, data in self.read_bytes(commit, names).items():
-            if data.startswith(codecs.BOM_UTF8):
-                self._marked.add(name)
-            try:
-                texts[name] = data.decode("utf-8-sig")
-            except UnicodeDecodeError:
-                raise RepositoryError(f"{name} is not UTF-8 text; save it as UTF-8") from None
-        return texts
-
-    def export(self, commit: str) -> Export:
-        """Return every tracked file below the root; the latest exports are cached."""
-        if commit not in self._exports:
-            entries = self._entries(commit, ())
-            contents = self._blobs([sha for _, sha in entries.values()])
-            while len(self._exports) >= EXPORTS:
-                del self._exports[next(iter(self._exports))]
-            self._exports[commit] = Export(
-                {n: data for n, data in zip(entries, contents, strict=True) if data is not None},
-                {name: mode for name, (mode, _) in entries.items() if mode != PLAIN},
-            )
-        return self._exports[commit]
-
-    def _entries(self, commit: str, names: Iterable[str]) -> dict[str, tuple[str, str]]:
-        """Return path to mode and id of the files of a commit below the root, all or `names`."""
-        paths = filter(None, [self._prefix + name for name in names or ("",)])
-        listing = self._git_bytes("ls-tree", "-r", "-z", "--full-tree", commit, *paths)
-        entries = {}
-        for entry in filter(None, listing.split(b"\0")):
-            header, _, path = entry.partition(b"\t")
-            mode, kind, sha = header.decode().split()
-            if kind == "blob":
-                entries[os.fsdecode(path).removeprefix(self._prefix)] = (mode, sha)
-        return entries
-
-    def _resolves(self, name: str) -> bool:
-        """Return whether git finds the object of a name."""
-        return bool(self._git("rev-parse", "--verify", "-q", name, check=False))
+class Repository(Objects):
+    """One user's repository, with the commits and refs of campaigns."""
 
     # ------------------------------------------------------------------ writing
 
@@ -280,7 +50,8 @@ class Repository:
         )
         now = f"{int(time.time())} {time.strftime('%z')}"
         signatures = "\n".join(f"{role} {who} {now}" for role, who in self._identity.items())
-        return f"{signatures}\n\n" + _text(f"{first}\n\n{body.strip()}\n\n{lines}\n")
+        message = f"{first}\n\n{body.strip()}\n\n{lines}\n".replace("\r\n", "\n")
+        return f"{signatures}\n\n" + harmless(message, keep="\n\t\xa0")
 
     def commit(
         self, parent: str, files: Mapping[str, str], text: str, ref: str, *, packed: bool = False
@@ -318,11 +89,11 @@ class Repository:
     ) -> str:
         """Write a commit and its ref; an existing ref is moved."""
         signatures, _, message = text.partition("\n\n")
-        stream = [_lines([f"commit {ref}", "mark :1", signatures]), _data(message.encode())]
+        stream = [lines_of([f"commit {ref}", "mark :1", signatures]), _data(message.encode())]
         if parent:
-            stream.append(_lines([f"from {parent}"]))
+            stream.append(lines_of([f"from {parent}"]))
         for name, (mode, content) in files.items():
-            stream += [_lines([f"M {mode} inline {_quoted(name)}"]), _data(content)]
+            stream += [lines_of([f"M {mode} inline {_quoted(name)}"]), _data(content)]
         stream.append(b"\nget-mark :1\n")
         limit = f"fastimport.unpackLimit={0 if packed else 100}"
         for _ in range(TRIES):
@@ -381,7 +152,7 @@ class Repository:
         if not updates:
             return []
         try:
-            self._git("update-ref", "--stdin", stdin=_lines(updates))
+            self._git("update-ref", "--stdin", stdin=lines_of(updates))
         except RepositoryError as error:
             if not (half := len(updates) // 2):
                 return [str(error)]
@@ -449,13 +220,11 @@ class Repository:
     def drop_campaign(self, tag: str) -> None:
         """Delete a campaign's branch and refs; its commits stay until git collects them."""
         refs = self._refs(attempt_ref(tag, ""), branch_ref(tag))
-        self._git("update-ref", "--stdin", stdin=_lines(f"delete {r} {refs[r]}" for r in refs))
+        self._git("update-ref", "--stdin", stdin=lines_of(f"delete {r} {refs[r]}" for r in refs))
 
     def delete(self, ref: str) -> None:
         """Delete a ref of ours."""
         self._git("update-ref", "-d", ref)
-
-    # ------------------------------------------------------------------ running git
 
     @cached_property
     def _identity(self) -> dict[str, str]:
@@ -467,38 +236,6 @@ class Repository:
             found[role] = who.rsplit(" ", 2)[0] or IDENTITY
         return found
 
-    def _run(self, *args: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
-        """Run git; return its exit status, its output and its messages on one line."""
-        import git
-
-        settings = [part for setting in CONFIG for part in ("-c", setting)]
-        with tempfile.TemporaryFile() as source:
-            source.write(stdin)
-            source.seek(0)
-            try:
-                status, output, errors = self._repo.git.execute(
-                    ["git", "--no-optional-locks", *settings, *args],
-                    istream=source,
-                    stdout_as_string=False,
-                    strip_newline_in_stdout=False,
-                    with_extended_output=True,
-                    with_exceptions=False,
-                )
-            except git.GitCommandNotFound:
-                raise RepositoryError("git is not on PATH; install it") from None
-        assert isinstance(output, bytes)
-        return status, output, " ".join(str(errors).split())[:300]
-
-    def _git_bytes(self, *args: str, stdin: bytes = b"", check: bool = True) -> bytes:
-        status, output, errors = self._run(*args, stdin=stdin)
-        if status and check:
-            raise RepositoryError(f"git {args[0]} failed: {errors or f'exit status {status}'}")
-        return b"" if status else output
-
-    def _git(self, *args: str, stdin: bytes = b"", check: bool = True) -> str:
-        output = self._git_bytes(*args, stdin=stdin, check=check)
-        return output.decode("utf-8", errors="surrogateescape").strip()
-
 
 def branch_ref(tag: str) -> str:
     """Return the full name of a campaign's branch."""
@@ -508,10 +245,6 @@ def branch_ref(tag: str) -> str:
 def attempt_ref(tag: str, name: str) -> str:
     """Return the full name of the ref of an attempt, or of `LEDGER`."""
     return f"refs/autoresearch/{tag}/{name}"
-
-
-def _lines(lines: Iterable[str]) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
 
 def _data(content: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""TODO ledger.status."""
+"""What each worker runs now, in one small file per process, for the live view."""
 
 from __future__ import annotations
 

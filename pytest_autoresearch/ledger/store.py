@@ -8,25 +8,19 @@ to a session and is taken over only when that session's process is dead.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack
 
-from ..core.processes import boot_id, process_start
-from ..core.proposal import Usage
 from ..core.records import (
-    ABLATION,
     Attempt,
     Champion,
     CheckNote,
     Confirmation,
     Outcome,
-    SessionRecord,
     Transfer,
 )
 from ..core.run import Purpose, Run
@@ -34,18 +28,15 @@ from .cache import RecordCache
 from .codec import champion_of, scores_of
 from .database import LedgerUnavailable as LedgerUnavailable
 from .database import row_id
-from .locks import SessionLocks
-from .proposals import ProposalStore, charge
+from .proposals import ProposalStore
+from .sessions import CampaignBusy as CampaignBusy
+from .sessions import SessionStore
 
 ROW_FIELDS = frozenset(
     ("id", "attempt_id", "seed", "purpose", "state", "device", "concurrency", "budget", "started",
      "finished")
 )  # fmt: skip
 """Fields of a `Run` that are columns of its row; the others are stored as JSON."""
-
-
-class CampaignBusy(Exception):
-    """Another live session works on this campaign."""
 
 
 class AttemptTaken(Exception):
@@ -64,135 +55,15 @@ class ChampionMoved(Exception):
     """Another mutation was kept since the champion was read."""
 
 
-class Ledger(ProposalStore):
+class Ledger(SessionStore, ProposalStore):
     """One campaign's ledger; safe to share between threads of a process."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._cache = RecordCache()
-        self._locks = SessionLocks(path.parent)
 
     def _forget(self) -> None:
         self._cache = RecordCache()
-
-    # ------------------------------------------------------------------ sessions
-
-    def begin_session(
-        self, *, driver: str, worker: str = "main", config: Mapping[str, object] | None = None
-    ) -> int:
-        """Register this process, close dead sessions, and return the session's id.
-
-        Args:
-            driver: Token shared by the processes of one pytest run.
-            worker: xdist worker name, or ``main``.
-            config: Options of the session.
-
-        Raises:
-            CampaignBusy: A live process of another driver works on this campaign.
-        """
-        with self._write() as db:
-            for row in self._close_dead_sessions(db):
-                if row["driver"] != driver:
-                    raise CampaignBusy(
-                        f"campaign {self.path.parent.name!r} is being worked on by process "
-                        f"{row['pid']} on {row['host']}; wait for it, or give another "
-                        f"--autoresearch-tag{self._locks.hint(*_process(row))}"
-                    )
-            cursor = db.execute(
-                "INSERT INTO sessions (host, boot_id, pid, pid_start, driver, worker, config,"
-                " started) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    platform.node(),
-                    boot_id(),
-                    os.getpid(),
-                    process_start(os.getpid()),
-                    driver,
-                    worker,
-                    json.dumps(dict(config or {})),
-                    time.time(),
-                ),
-            )
-            try:
-                self._locks.take(row_id(cursor))
-            except OSError as error:
-                raise LedgerUnavailable(f"{error.filename}: {error.strerror}") from None
-            return row_id(cursor)
-
-    def recover(self) -> None:
-        """Close the sessions of dead processes, e.g. of a replaced worker."""
-        with self._write() as db:
-            self._close_dead_sessions(db)
-
-    def _close_dead_sessions(self, db: sqlite3.Connection) -> list[sqlite3.Row]:
-        """Close the sessions of dead processes; return the live ones."""
-        live = []
-        for row in db.execute("SELECT * FROM sessions WHERE ended IS NULL").fetchall():
-            if self._locks.held(*_process(row)):
-                live.append(row)
-            else:
-                self._close_session(db, row["id"])
-        return live
-
-    def _close_session(self, db: sqlite3.Connection, session_id: int) -> None:
-        now = time.time()
-        self._locks.release(session_id)
-        db.execute("UPDATE sessions SET ended = ? WHERE id = ?", (now, session_id))
-        for row in db.execute(
-            "SELECT id FROM attempts WHERE session_id = ? AND state = 'running'", (session_id,)
-        ).fetchall():
-            self._abandon(db, row["id"], "interrupted", "the process died")
-        if not db.execute("SELECT 1 FROM sessions WHERE ended IS NULL").fetchone():
-            # Runs of finished attempts, e.g. confirmations, that were cut off.
-            db.execute(
-                "UPDATE runs SET state = 'interrupted', finished = ? WHERE state = 'running'",
-                (now,),
-            )
-            self._attribute_unbilled_cost(db)
-
-    @staticmethod
-    def _attribute_unbilled_cost(db: sqlite3.Connection) -> None:
-        """Attribute the cost of interrupted LLM calls to the last attempt.
-
-        Costs per attempt then sum to the total that was spent.
-        """
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'spend'").fetchone():
-            return
-        [(spent,)] = db.execute("SELECT sum(coalesce(settled, reserved)) FROM spend").fetchall()
-        rows = db.execute("SELECT body FROM proposals").fetchall()
-        known = sum(json.loads(row["body"])["usage"].get("cost_usd") or 0.0 for row in rows)
-        [(last,)] = db.execute("SELECT max(id) FROM attempts WHERE kind = 'mutation'").fetchall()
-        if last is not None and (spent or 0.0) - known > 1e-6:
-            charge(db, last, Usage(cost_usd=spent - known))
-
-    def end_session(self, session_id: int, exit_code: int | None) -> None:
-        """Record the end of a session and its exit code."""
-        with self._write() as db:
-            self._close_session(db, session_id)
-            db.execute("UPDATE sessions SET exit = ? WHERE id = ?", (exit_code, session_id))
-
-    def close_all_sessions(self) -> None:
-        """Close every open session, of a restored ledger whose processes ran elsewhere."""
-        with self._write() as db:
-            for row in db.execute("SELECT id FROM sessions WHERE ended IS NULL").fetchall():
-                self._close_session(db, row["id"])
-
-    def live_processes(self, driver: str) -> list[int]:
-        """Return the ids of the other live processes of a pytest run, which is this one's."""
-        rows = self._rows("SELECT * FROM sessions WHERE driver = ? AND ended IS NULL", driver)
-        held = [row["pid"] for row in rows if self._locks.held(*_process(row))]
-        return [pid for pid in held if pid != os.getpid()]
-
-    def sessions(self) -> list[SessionRecord]:
-        """Return every session, oldest first."""
-        names = {field.name for field in fields(SessionRecord)}
-        rows = self._rows("SELECT * FROM sessions ORDER BY id")
-        return [
-            SessionRecord(
-                **{k: row[k] for k in row.keys() if k in names and k != "config"},  # noqa: SIM118
-                config=json.loads(row["config"]),
-            )
-            for row in rows
-        ]
 
     # ------------------------------------------------------------------ attempts
 
@@ -302,36 +173,6 @@ class Ledger(ProposalStore):
             "UPDATE proposals SET state = 'spent' WHERE attempt_id = ? AND state = 'leased'",
             (attempt_id,),
         )
-
-    def abandon_attempt(self, attempt_id: int, state: str, reason: str) -> None:
-        """End an attempt without a verdict (``interrupted`` or ``infra``) and free its proposal."""
-        with self._write() as db:
-            self._abandon(db, attempt_id, state, reason)
-
-    def _abandon(self, db: sqlite3.Connection, attempt_id: int, state: str, reason: str) -> None:
-        now = time.time()
-        db.execute(
-            "UPDATE attempts SET state = ?, reason = ?, finished = ?"
-            " WHERE id = ? AND state = 'running'",
-            (state, reason, now, attempt_id),
-        )
-        db.execute(
-            "UPDATE proposals SET state = CASE WHEN EXISTS (SELECT 1 FROM attempts WHERE id = ? AND"
-            " kind = ?) THEN 'spent' ELSE 'drafted' END WHERE attempt_id = ? AND state = 'leased'",
-            (attempt_id, ABLATION, attempt_id),  # ablations are never requeued
-        )
-        db.execute(
-            "UPDATE runs SET state = ?, finished = ? WHERE attempt_id = ? AND state = 'running'",
-            (state, now, attempt_id),
-        )
-
-    def free_unended(self, session_id: int) -> None:
-        """End the running attempts of a session that runs none: their ends were not recorded."""
-        rows = self._rows(
-            "SELECT id FROM attempts WHERE state = 'running' AND session_id = ?", session_id
-        )
-        for row in rows:
-            self.abandon_attempt(row["id"], "infra", "its end could not be recorded")
 
     def attempt(self, attempt_id: int) -> Attempt:
         """Return one attempt.
@@ -462,7 +303,3 @@ class Ledger(ProposalStore):
         """Store a gain under other conditions; replaces an earlier one under the same."""
         others = [asdict(one) for one in self.transfers() if one.where != transfer.where]
         self.set_meta("transfers", [*others, asdict(transfer)])
-
-
-def _process(session: sqlite3.Row) -> tuple[int, str, str]:
-    return session["id"], session["host"], session["boot_id"]
