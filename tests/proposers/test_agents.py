@@ -75,9 +75,10 @@ MakeAgent = Callable[..., AgentProposer]
 
 @pytest.fixture
 def make_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeAgent:
-    """Write a script and return the proposer that runs it."""
+    """Return a function that writes a script and returns its proposer; its folder is on PATH."""
     for name in (*_PROXIES, *_CERTIFICATES, *(n for n in os.environ if n.endswith("_KEY"))):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
     def write(script: str, arguments: str = "", words: str = "", **fields: object) -> AgentProposer:
         program(tmp_path / "bin" / "agent", script)
@@ -547,7 +548,6 @@ def test_recipe_passes_one_key(
     passed: dict[str, str],
 ) -> None:
     fake_cli(tmp_path / "bin", name, answer)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     for key in [*keys, "GITHUB_TOKEN"]:
         monkeypatch.setenv(key, f"value of {key}")
     agent = replace(create_agent(name, tmp_path), model=model)
@@ -564,7 +564,6 @@ def test_model_effort_and_user_arguments_reach_the_cli(
 ) -> None:
     fake_cli(tmp_path / "bin", "claude", CLAUDE_OUTPUT.replace("Hypothesis", "x").replace(
         "Title: ARGV", "Hypothesis: got ARGV"))  # fmt: skip
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
     agent = create("command:claude --verbose 'two words'", experiment=Experiment(), root=tmp_path)
     settings = Settings(
@@ -611,7 +610,6 @@ def test_broken_installation_is_unavailable(
     make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(tmp_path / "bin" / "claude", "echo 'Cannot find module' >&2; exit 1")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
     with pytest.raises(ProposerUnavailable, match=r"status 1: Cannot find module; reinstall"):
         create_agent("claude", tmp_path).check()
@@ -625,7 +623,6 @@ def test_standard_error_is_read_if_there_is_no_output(
         tmp_path / "bin" / "gemini",
         f"[ \"$1\" = --version ] && {{ echo 0.61 >&2; exit; }}; echo '{failure}' >&2; exit 41",
     )
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("GEMINI_API_KEY", "x")
     agent = create_agent("gemini", tmp_path)
     agent.check()
@@ -670,7 +667,6 @@ def test_tokens_without_dollars_are_priced_from_the_list(
 ) -> None:
     used = '{"type":"turn.completed","usage":{"input_tokens":1000,"output_tokens":100}}'
     fake_cli(tmp_path / "bin", "codex", f"{CODEX_OUTPUT}\n{used}")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("CODEX_API_KEY", "x")
     agent = create_agent("codex", tmp_path)
     assert agent.propose(context()).usage.cost_usd is None
@@ -684,7 +680,6 @@ def test_control_characters_in_json_escapes_are_removed(
 ) -> None:
     output = r'{"response": "Title: half \ud800 of\u001b[31m it\u0000"}'
     fake_cli(tmp_path / "bin", "gemini", output)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("GEMINI_API_KEY", "x")
     assert create_agent("gemini", tmp_path).propose(context()).title == "half of it"
 
@@ -693,7 +688,6 @@ def test_third_refusal_ends_the_session(
     make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_cli(tmp_path / "bin", "claude", CLAUDE_OUTPUT.replace("end_turn", "refusal"))
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
     agent = create_agent("claude", tmp_path)
     for _ in range(3):
