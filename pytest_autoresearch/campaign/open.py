@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import InfrastructureFailure, UsageError
 from ..core.experiment import Experiment
+from ..core.processes import process_start
 from ..forkserver.launch import Launcher
 from ..judge.verdicts import Judge
 from ..ledger.git import Repository, RepositoryError
@@ -29,6 +31,9 @@ from .runs import Runner
 
 if TYPE_CHECKING:
     from ..core.run import Progress
+
+ORPHANS_S = 5.0
+"""Longest wait for the workers of a killed driver, in seconds."""
 
 
 @dataclass
@@ -95,6 +100,7 @@ class CampaignResources:
                 for name, value in self.config.items()
             }
             try:
+                self._wait_for_orphans()
                 self.session_id = self.ledger.begin_session(
                     driver=self.driver, worker=self.worker, config=config
                 )
@@ -104,6 +110,18 @@ class CampaignResources:
                 self.sweep()
                 self.repair()
         return self.session_id
+
+    def _wait_for_orphans(self) -> None:
+        """Wait a moment for the workers of a driver that was killed, which are ending."""
+        ends = time.monotonic() + ORPHANS_S
+        while time.monotonic() < ends:
+            others = [s for s in self.ledger.sessions() if not s.ended and s.driver != self.driver]
+            first = {session.driver: session for session in reversed(others)}
+            alive = [process_start(s.pid) == s.pid_start != "" for s in first.values()]
+            if not others or any(alive):
+                return
+            self.ledger.recover()
+            time.sleep(0.1)
 
     def sweep(self) -> None:
         """Remove what killed processes left, and the files of runs that nothing needs."""

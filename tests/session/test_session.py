@@ -16,7 +16,7 @@ import pytest
 from support.project import TRAIN, Project
 
 from pytest_autoresearch import Metric
-from pytest_autoresearch.core.processes import is_alive
+from pytest_autoresearch.core.processes import process_start
 from pytest_autoresearch.core.proposal import ProposerUnavailable
 from pytest_autoresearch.ledger.store import Ledger, LedgerUnavailable
 from pytest_autoresearch.session import testreports
@@ -28,7 +28,7 @@ SLOW = (
 )
 OWN = """
 from pytest_autoresearch import Edit
-from pytest_autoresearch.core.processes import is_alive
+from pytest_autoresearch.core.processes import process_start
 from pytest_autoresearch.core.proposal import Proposal, ProposerUnavailable
 
 class Mine:
@@ -174,7 +174,7 @@ def test_a_signal_during_the_confirmation_is_an_interruption(make_project) -> No
 
 
 SIGNALLED = """
-import atexit, os, signal
+import atexit, signal
 import pytest
 
 @pytest.hookimpl(trylast=True)
@@ -182,7 +182,7 @@ def pytest_sessionfinish():
     PLACE
 
 def kill(number=signal.SIGINT):
-    os.kill(os.getpid(), number)
+    signal.raise_signal(number)
 """
 
 
@@ -208,18 +208,17 @@ def test_a_signal_after_the_last_attempt_ends_without_a_traceback(
     assert "score 0.5" in (project.path / "results.tsv").read_text()
 
 
-def test_workers_end_with_their_driver(project: Project) -> None:
-    project.propose(SLOW.format(300), SLOW.format(301))
-    with running(project, "--iterations=2", "-n2") as (process, _):
+def test_a_campaign_continues_at_once_after_its_driver_was_killed(project: Project) -> None:
+    project.propose(*(SLOW.format(300 + i) for i in range(6)))
+    with running(project, "--iterations=6", "-n2") as (process, _):
         process.kill()
         process.wait()
-    ends = time.monotonic() + 60
-    while any(
-        is_alive(s.host, s.boot_id, s.pid, s.pid_start) for s in project.ledger().sessions()
-    ):
-        assert time.monotonic() < ends
-        time.sleep(0.1)
-    assert project.ledger().begin_session(driver="the next one")
+    project.propose(1.5)
+    done = project.command("try", "ideas/001.txt", "--autoresearch-confirm=0")
+    assert done.returncode == 0, done.stderr
+    assert project.verdicts()[-1] == "discard"
+    sessions = project.ledger().sessions()
+    assert not any(process_start(session.pid) == session.pid_start for session in sessions)
 
 
 ANOTHER_FIRST = """
