@@ -9,15 +9,15 @@ from ..campaign.researcher import PAPERS
 from ..core.files import remove_tree
 from ..ledger.database import FILE
 from ..ledger.git import Repository
+from ..ledger.locks import LOCKS
 from ..ledger.store import Ledger
 from ..options import PAGE
 from ..proposers.memory import IDEAS, LESSONS
 from ..report import exports
 from .ledgers import locked_ledger
 
-OURS = (RUNS, "status", "STOP", "session-*.lock", f"{FILE}*", f".{FILE}*", PAPERS,
-        f".{PAPERS}.lock", IDEAS, LESSONS, ".notes.lock", "pull-request.md",
-        "report.html")  # fmt: skip
+OURS = (RUNS, "status", "STOP", f"{FILE}*", f".{FILE}*", PAPERS, f".{PAPERS}.lock", IDEAS, LESSONS,
+        ".notes.lock", LOCKS, "pull-request.md", "report.html")  # fmt: skip
 """Everything that the plugin writes into the folder of a campaign."""
 
 

@@ -18,6 +18,9 @@ from typing import IO
 
 from ..core.processes import boot_id
 
+LOCKS = "session-*.lock"
+"""Names of the lock files in the folder of a campaign."""
+
 BEAT_S = 20.0
 """Seconds between two signs of life of a session."""
 
@@ -104,7 +107,7 @@ class SessionLocks:
             return SILENT_S
 
     def _path(self, session_id: int) -> Path:
-        return self._folder / f"session-{session_id}.lock"
+        return self._folder / LOCKS.replace("*", str(session_id))
 
 
 def _elsewhere(host: str, boot: str) -> bool:
