@@ -23,6 +23,9 @@ BATCH_SHARE = 0.25
 
 _GAPS = 9
 _SLACK = 0.01
+_LEAST_SLACK_S = 0.02
+"""A process cannot be measured or stopped more precisely than this on a busy machine."""
+
 _JITTER = 1.1
 
 
@@ -186,7 +189,8 @@ class _RunningClock(Clock):
     @property
     def slack(self) -> float:
         """How far beyond the budget a run may end."""
-        return max(self._amount * _SLACK, self._step or 2 * self._usual_step())
+        step = self._step or 2 * self._usual_step()
+        return max(self._amount * _SLACK, step, self.price(_LEAST_SLACK_S))
 
     def _usual_step(self) -> float:
         return median(self._gaps) if self._gaps else 0.0
