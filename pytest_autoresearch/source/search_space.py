@@ -206,12 +206,9 @@ def substitute(
     return result
 
 
-def values_of(
-    source: str, space: Mapping[str, Hyperparameter], cuda: bool = False
-) -> dict[str, Value]:
-    """Return the values of the same hyperparameters in another version of the program."""
+def values_of(source: str) -> dict[str, Value]:
+    """Return the values of a program's hyperparameters; none if it does not parse."""
     try:
-        values = {parameter.name: parameter.value for parameter in find(source, cuda=cuda)}
+        return {parameter.name: parameter.value for parameter in find(source)}
     except SyntaxError:
         return {}
-    return {name: values[name] for name in space if name in values}

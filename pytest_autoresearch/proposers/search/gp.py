@@ -47,6 +47,7 @@ class GaussianProcess(Proposer):
     def __init__(self) -> None:
         self._helper: subprocess.Popen[str] | None = None
         self._warm_up = LiteralSearch("gp", ratchet)
+        self._values: dict[int, Mapping[str, Value]] = {}
 
     def check(self) -> str:
         """Check that Optuna is installed.
@@ -76,7 +77,7 @@ class GaussianProcess(Proposer):
         rng = random.Random(f"{context.seed}/{context.attempt}/gp")
         changed = {
             name: new
-            for name, value in self._ask(_request(context, parameters)).items()
+            for name, value in self._ask(self._request(context, parameters)).items()
             if name in parameters
             and (new := _typed(parameters[name], value)) != parameters[name].value
         }
@@ -86,6 +87,37 @@ class GaussianProcess(Proposer):
             if changes and tuple(sorted(changes.items())) not in known:
                 return proposal_of(context, parameters, changes, self.name)
         return self._warm_up.propose(context)
+
+    def _request(self, context: Context, parameters: Space) -> dict[str, Any]:
+        """Return the helper's request: the search space, and attempts as points in it."""
+        file = context.experiment.files[0]
+        points = []
+        for attempt, gain in _points(context.history):
+            values = attempt.meta.get("params") or self._values.get(attempt.attempt_id)
+            if values is None:
+                values = values_of(attempt.read_files().get(file, ""))
+                self._values[attempt.attempt_id] = values
+            points.append(
+                {
+                    "values": {name: values.get(name, p.value) for name, p in parameters.items()},
+                    "gain": gain,
+                    "running": attempt.verdict == "running",
+                }
+            )
+        return {
+            "seed": context.seed * 100_003 + context.attempt,
+            "points": points,
+            "parameters": {
+                name: {
+                    "choices": list(p.choices),
+                    "low": p.low,
+                    "high": p.high,
+                    "log": p.log,
+                    "int": p.is_int,
+                }
+                for name, p in parameters.items()
+            },
+        }
 
     def _ask(self, request: Mapping[str, Any]) -> Mapping[str, Value]:
         try:
@@ -157,37 +189,6 @@ def _points(history: Sequence[PastAttempt]) -> list[Point]:
     ranked = [(gain, i) for i, (_, gain) in enumerate(older) if gain is not None]
     best = sorted(i for _, i in heapq.nlargest(MAX_POINTS - len(newest), ranked))
     return [older[i] for i in best] + newest
-
-
-def _request(context: Context, parameters: Space) -> dict[str, Any]:
-    """Return the helper's request: the search space, and attempts as points in it."""
-    file = context.experiment.files[0]
-    points = []
-    for attempt, gain in _points(context.history):
-        values = attempt.meta.get("params") or values_of(
-            attempt.read_files().get(file, ""), parameters
-        )
-        points.append(
-            {
-                "values": {name: values.get(name, p.value) for name, p in parameters.items()},
-                "gain": gain,
-                "running": attempt.verdict == "running",
-            }
-        )
-    return {
-        "seed": context.seed * 100_003 + context.attempt,
-        "points": points,
-        "parameters": {
-            name: {
-                "choices": list(p.choices),
-                "low": p.low,
-                "high": p.high,
-                "log": p.log,
-                "int": p.is_int,
-            }
-            for name, p in parameters.items()
-        },
-    }
 
 
 def _typed(parameter: Hyperparameter, value: Value) -> Value:
