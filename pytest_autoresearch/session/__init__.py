@@ -1,1 +1,1 @@
-"""TODO session."""
+"""One pytest process: items, plan, live view, exit code."""

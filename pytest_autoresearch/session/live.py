@@ -12,9 +12,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import pytest
+from rich.console import Console
+from rich.table import Table
 
 from ..core.experiment import Budget, Direction
 from ..core.run import Purpose
@@ -22,10 +24,6 @@ from ..core.text import one_line
 from ..ledger.status import REPAINT_S, read_status
 from ..report.terminal import EVERY, SessionView, clock, markup, result_line, standing, write
 from .plan import Plan
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
 
 PLAIN_S = 60.0
 """Seconds between plain lines where the output is not a terminal."""
@@ -70,10 +68,8 @@ def plain(parts: Mapping[str, str]) -> str:
     return "  … " + " ".join(part for part in parts.values() if part)
 
 
-def table(rows: Sequence[Mapping[str, str]], width: int) -> RenderableType:
+def table(rows: Sequence[Mapping[str, str]], width: int) -> Table:
     """Return the workers' lines for `width` columns; parts without room are left out."""
-    from rich.table import Table
-
     left_out = {"champion", "title"} if width < 50 else {"champion"} if width < 90 else set()
     styles = {"attempt": "bold", "phase": "cyan", "loss": "magenta", "champion": "green"}
     names = [name for name in rows[0] if name not in left_out and any(row[name] for row in rows)]
@@ -208,8 +204,6 @@ class LiveView:
         self.erase()
         if not rows:
             return
-        from rich.console import Console
-
         width, height = self._size()
         console = Console(
             file=self._out, width=width, force_terminal=True, highlight=False, markup=False,

@@ -82,7 +82,7 @@ class Reporter:
 
     def _link(self, name: str, file: Path) -> None:
         """Show this campaign's file under a name that campaigns share; never replace a user's."""
-        with self._optional(f"{name} does not show this campaign"):
+        with self.optional(f"{name} does not show this campaign"):
             if not link_ours(self._root / name, file):
                 shown = file.relative_to(self._root)
                 raise UsageError(f"this plugin did not write it, so it stays; see {shown}")
@@ -117,7 +117,8 @@ class Reporter:
             self._live.tell(line, yellow=True)
 
     @contextlib.contextmanager
-    def _optional(self, what: str) -> Iterator[None]:
+    def optional(self, what: str) -> Iterator[None]:
+        """Run an optional step; if it fails, print one warning and continue."""
         try:
             yield
         except Exception as error:
@@ -132,7 +133,7 @@ class Reporter:
         if self.config.option.verbose < -1:
             return
         reporter.section("autoresearch")
-        with self._optional("no summary"):
+        with self.optional("no summary"):
             for line in summary(self._view()):
                 write(reporter, line)
 
@@ -140,12 +141,12 @@ class Reporter:
 
     def finished(self, report: pytest.TestReport) -> None:
         """Print the line of an attempt with its verdict, write the logs, call plugins."""
-        with self._optional("an attempt is not fully reported"):
+        with self.optional("an attempt is not fully reported"):
             self._mention_steering(dict(report.user_properties))
             if self._live is not None:
                 self._live.finished(report)
         self.write_logs()
-        with self._optional("plugins were not called for an attempt"):
+        with self.optional("plugins were not called for an attempt"):
             self._announce(report)
 
     def failed(self, report: pytest.TestReport) -> None:
@@ -203,7 +204,7 @@ class Reporter:
             )
         self._logs.write(last)
         if last and self.options.summary:
-            with self._optional(f"{self.options.summary} is not written"):
+            with self.optional(f"{self.options.summary} is not written"):
                 self._append_summary(self._root / self.options.summary)
 
     def _append_summary(self, path: Path) -> None:

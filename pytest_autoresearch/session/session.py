@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -133,14 +134,9 @@ class Session:
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             self.reporter.say(line)
 
-    @contextlib.contextmanager
-    def _optional(self, what: str) -> Iterator[None]:
-        """Run an optional step; if it fails, print one warning and continue."""
-        try:
-            yield
-        except Exception as error:
-            if self.reporter is not None:
-                self.reporter.warn(what, error)
+    def _optional(self, what: str) -> AbstractContextManager[None]:
+        """Run an optional step; if it fails, print one warning (driver only) and continue."""
+        return self.reporter.optional(what) if self.reporter else contextlib.suppress(Exception)
 
     def _paused(self, line: str) -> None:
         """Show a pause in the live view, in workers with its reason; '' ends it."""
