@@ -55,11 +55,16 @@ def flatten(node: ast.AST) -> None:
     """Remove statements without effect and branches of constant conditions, in place."""
     for child in ast.iter_child_nodes(node):
         flatten(child)
+    for name, block in _blocks(node):
+        docstring = name == "body" and isinstance(node, _OWNERS)
+        _set_block(node, name, _effective(block, docstring))
+
+
+def _blocks(node: ast.AST) -> Iterator[tuple[str, list[ast.stmt]]]:
     for name in ("body", "orelse", "finalbody"):
         block = getattr(node, name, None)
         if isinstance(block, list) and block:
-            docstring = name == "body" and isinstance(node, _OWNERS)
-            _set_block(node, name, _effective(block, docstring))
+            yield name, block
 
 
 def _set_block(node: ast.AST, name: str, block: list[ast.stmt]) -> None:
@@ -103,10 +108,8 @@ def remove_unused_locals(tree: ast.AST) -> None:
 def _remove(tree: ast.AST, targets: Container[int]) -> None:
     """Remove assignments of literals to the name nodes with these ids."""
     for node in ast.walk(tree):
-        for name in ("body", "orelse", "finalbody"):
-            block = getattr(node, name, None)
-            if isinstance(block, list) and block:
-                _set_block(node, name, [s for s in block if not _is_idle_assignment(s, targets)])
+        for name, block in _blocks(node):
+            _set_block(node, name, [s for s in block if not _is_idle_assignment(s, targets)])
 
 
 def _is_idle_assignment(statement: ast.stmt, targets: Container[int]) -> bool:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ...core.proposal import Context, PastAttempt, Proposal, Proposer, ProposerUnavailable
@@ -107,16 +108,7 @@ class GaussianProcess(Proposer):
         return {
             "seed": context.seed * 100_003 + context.attempt,
             "points": points,
-            "parameters": {
-                name: {
-                    "choices": list(p.choices),
-                    "low": p.low,
-                    "high": p.high,
-                    "log": p.log,
-                    "int": p.is_int,
-                }
-                for name, p in parameters.items()
-            },
+            "parameters": {n: asdict(p) | {"int": p.is_int} for n, p in parameters.items()},
         }
 
     def _ask(self, request: Mapping[str, Any]) -> Mapping[str, Value]:
