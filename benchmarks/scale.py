@@ -61,7 +61,8 @@ WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :more)
 INSERT INTO attempts SELECT a.id + i, printf('mutation-%04d', a.number + i), a.kind, a.number + i,
     a.session_id, a.worker, a.state, a.started, a.finished, a.verdict, a.reason,
     (SELECT max(id) FROM proposals) - :more + i, a.parent, a.champion_before, NULL,
-    printf('%064x', i), a.bar, a.score, a.n, a.gain, a.gain_sigma, 1, 0, a."commit", a.check_notes
+    printf('%064x', i), a.bar, a.score, a.n, a.gain, a.gain_sigma, 1, 0, a."commit", a.check_notes,
+    a.commit_object
     FROM n, attempts a WHERE a.id = :first;
 """
 SHORT, LONG = 3, 23
