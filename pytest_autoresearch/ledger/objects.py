@@ -59,6 +59,8 @@ class Objects:
         self._exports: dict[str, Export] = {}
         self._marked: set[str] = set()
         top = Path(repo.working_tree_dir or repo.git_dir).resolve()
+        # Not those of a git hook or of another repository, which the environment may name.
+        self._places = {"GIT_WORK_TREE": str(top), "GIT_INDEX_FILE": f"{repo.git_dir}/index"}
         prefix = root.resolve().relative_to(top).as_posix()
         self._prefix = "" if prefix == "." else prefix + "/"
 
@@ -259,6 +261,7 @@ class Objects:
                     strip_newline_in_stdout=False,
                     with_extended_output=True,
                     with_exceptions=False,
+                    env=self._places,
                 )
             except git.GitCommandNotFound:
                 raise RepositoryError("git is not on PATH; install it") from None

@@ -144,6 +144,19 @@ def test_settings_in_the_environment_stay(root: Path, monkeypatch: pytest.Monkey
     assert Repository.open(root).branch() == "main"
 
 
+def test_places_in_the_environment_are_ignored(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    git(other, "init", "-q")
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / "none"))
+    repository = Repository.open(root)
+    repository.check_files(["train.py"])
+    (root / "train.py").write_text("A = 3\n")
+    assert repository.changes() == ["train.py"]
+
+
 def test_exports_have_modes_and_links(root: Path, tmp_path: Path) -> None:
     (root / "tool").write_bytes(b"\x7fELF")
     (root / "tool").chmod(0o755)
