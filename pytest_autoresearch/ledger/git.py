@@ -7,6 +7,7 @@ time.
 from __future__ import annotations
 
 import codecs
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -25,7 +26,7 @@ IDENTITY = "pytest-autoresearch <autoresearch@localhost>"
 LEDGER = "ledger"
 """Name of the ref under ``refs/autoresearch/<tag>/`` that holds the copy of the ledger."""
 
-TRIES = 3
+TRIES = 6
 """Attempts at a commit: a ``git gc`` may delete its objects before a ref points at them."""
 
 
@@ -96,13 +97,16 @@ class Repository(Objects):
             stream += [lines_of([f"M {mode} inline {_quoted(name)}"]), _data(content)]
         stream.append(b"\nget-mark :1\n")
         limit = f"fastimport.unpackLimit={0 if packed else 100}"
-        for _ in range(TRIES):
+        for number in range(TRIES):
+            # Another pack than that of the last try, whose leftovers may be in the way.
+            other = [b"blob\n", _data(secrets.token_bytes(8))] if number or packed else []
             status, output, errors = self._run(
-                "-c", limit, "fast-import", "--quiet", "--force", stdin=b"".join(stream)
+                "-c", limit, "fast-import", "--quiet", "--force", stdin=b"".join([*other, *stream])
             )
             commit = output.decode().strip()
             if commit and (not status or self._resolves(f"{commit}^{{tree}}")):
                 return commit
+            time.sleep(0.05 * 2**number)
         raise RepositoryError(f"git fast-import failed: {errors}")
 
     def store_ledger(self, tag: str, data: bytes) -> None:

@@ -107,7 +107,7 @@ def test_keep_replaced_by_a_later_one_cannot_be_left_out() -> None:
 def test_interrupted_ablation_is_not_requeued_as_a_mutation(tmp_path) -> None:
     ledger = Ledger.open(tmp_path, "t")
     proposal = Proposal("without it", (Edit("t", "a", "b"),), "why", proposer=ABLATION)
-    for kind, waits in ((ABLATION, False), ("mutation", True)):
+    for kind, number, waits in ((ABLATION, 2, False), ("mutation", 3, True)):
         session = ledger.begin_session(driver=kind)
         attempt = ledger.start_attempt(
             session_id=session, worker="main", name=f"{kind}-1", kind=kind, number=1
@@ -116,7 +116,7 @@ def test_interrupted_ablation_is_not_requeued_as_a_mutation(tmp_path) -> None:
         ledger.end_session(session, 2)
         session = ledger.begin_session(driver="next")
         after = ledger.start_attempt(
-            session_id=session, worker="main", name="mutation-2", kind="mutation", number=2
+            session_id=session, worker="main", name="after", kind="mutation", number=number
         )
         assert (ledger.lease_proposal(after.id) is not None) == waits
         ledger.finish_attempt(after.id, verdict="discard")
