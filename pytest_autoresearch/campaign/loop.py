@@ -17,16 +17,9 @@ from typing import TYPE_CHECKING
 from ..core.errors import BaselineFailed, InfrastructureFailure
 from ..core.outcome import NoScore, Trial
 from ..core.proposal import (
-    Edit,
-    EditError,
-    Proposal,
-    ProposalInvalid,
-    ProposalRefused,
-    Proposer,
-    ProposerExhausted,
-    ProposerUnavailable,
-    Usage,
-)
+    Edit, EditError, Proposal, ProposalInvalid, ProposalRefused, Proposer, ProposerExhausted,
+    ProposerUnavailable, Usage,
+)  # fmt: skip
 from ..core.records import CheckNote
 from ..core.text import one_line
 from ..judge.parents import NextStep, next_step
