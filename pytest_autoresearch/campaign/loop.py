@@ -10,16 +10,22 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..core.errors import BaselineFailed, InfrastructureFailure
 from ..core.outcome import NoScore, Trial
 from ..core.proposal import (
-    Edit, EditError, Proposal, ProposalInvalid, ProposalRefused, Proposer, ProposerExhausted,
-    ProposerUnavailable, Usage,
-)  # fmt: skip
+    Edit,
+    EditError,
+    Proposal,
+    ProposalInvalid,
+    ProposalRefused,
+    Proposer,
+    ProposerExhausted,
+    ProposerUnavailable,
+    Usage,
+)
 from ..core.records import CheckNote
 from ..core.text import one_line
 from ..judge.parents import NextStep, next_step
@@ -319,7 +325,7 @@ class Campaign:
         for record in reversed(self.ledger.attempts()[-NEAR_LOOK_BACK:]):
             if record.id == attempt.record.id or not record.commit or record.kind == "baseline":
                 continue
-            with suppress(CommitLost):
+            with contextlib.suppress(CommitLost):
                 if mutated.close_to(self.runner.shape(record.commit), NEAR):
                     detail = f"nearly {record.name} ({record.title}): {record.verdict}"
                     return CheckNote("near duplicate", True, detail, time.perf_counter() - started)
