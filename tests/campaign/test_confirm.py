@@ -194,7 +194,7 @@ def test_simplification_with_an_equal_score_holds(project: Project) -> None:
 def test_retrained_score_may_differ_within_the_noise(make_project) -> None:
     noisy = (
         "import os, time\nSCORE = 1.0\n# ideas go here\n"
-        'print("METRIC:", SCORE + (int(os.environ["AUTORESEARCH_SEED"]) + time.time_ns() % 97)'
+        'print("METRIC:", SCORE + (int(os.environ["AUTORESEARCH_SEED"]) + time.time_ns() % 3)'
         " * 0.00003)\n"
     )
     project: Project = make_project(train=noisy)

@@ -80,5 +80,5 @@ def test_missing_commit_is_a_one_line_error(campaign_project: Project) -> None:
     ledger.close()
     done = campaign_project.command("verify")
     assert done.returncode == 4
-    assert "is not in commit dddddddddd" in done.stderr
+    assert "commit dddddddddd cannot be read; run: python -m pytest_autoresearch doctor" in done.stderr
     assert "Traceback" not in done.stderr
