@@ -29,7 +29,7 @@ MAX_FILES = 20_000
 
 _DISK_S = 2.0
 _HIDDEN_S = 2.0
-_PAUSE_TRIES, _PAUSE_S = 200, 0.005
+_PAUSE_TRIES, _PAUSE_S = 1000, 0.005
 
 _REASONS = {
     "processes": f"stopped: more than {MAX_PROCESSES} processes",
@@ -134,8 +134,15 @@ class Group:
         self._signal(signal.SIGCONT)
 
     def living(self) -> list[int]:
-        """Return its processes that have not ended."""
-        return _living(scan_groups([self.pid])[self.pid])
+        """Return its processes that have not ended.
+
+        Raises:
+            PermissionError: One goes on without its first thread.
+        """
+        members = scan_groups([self.pid])[self.pid]
+        if any(usage.hidden for usage in members.values()):
+            raise PermissionError("a process goes on without its first thread")
+        return _living(members)
 
     def _runs(self) -> bool:
         members = scan_groups([self.pid])[self.pid].values()
@@ -200,7 +207,8 @@ class Group:
             self._folder_use, self._walked = folder_use(self.folder, MAX_FILES), now
         size, files = self._folder_use
         self._readable |= not held.unreadable  # else this machine does not permit it at all
-        if not (held.under_way or (held.unreadable and self._readable)):
+        headless = any(usage.hidden for usage in members.values())
+        if not (held.under_way or headless or (held.unreadable and self._readable)):
             self._shown = now
         if _over(resident, limit):
             self.stop("memory")
@@ -215,7 +223,7 @@ class Group:
 
 
 def _living(members: Mapping[int, Usage]) -> list[int]:
-    return [pid for pid, usage in members.items() if usage.state not in ("Z", "X")]
+    return [pid for pid, usage in members.items() if not usage.ended]
 
 
 def _over(value: int, limit: int | None) -> bool:

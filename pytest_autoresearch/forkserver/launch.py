@@ -22,7 +22,7 @@ from .channel import Channel, PeerGone, PeerTimeout, pair
 from .client import ForkServerClient, LaunchFailed
 from .group import Exit, Group
 from .output import Output
-from .usage import held_files
+from .usage import held_files, tasks
 
 PRELOAD = (
     "torch._dynamo", "numpy", "torch", "safetensors.torch", "pytest_autoresearch.training.worker",
@@ -100,6 +100,7 @@ class Job:
             devices=gpu_devices(cuda) if gpu else (),
             hide=self.hide,
             gpu=gpu,
+            candidate=True,
             seal=self.phase == "score",
             env=candidate_environment(home, threads=self.threads, cuda_devices=cuda),
             cwd=home,
@@ -184,7 +185,9 @@ class Child:
             held = held_files(living)
             if held.unreadable or held.under_way:
                 raise PermissionError("files are hidden in a socket or an unreadable process")
-            self.report = {**self.report, "seal": make_files_resident(living)}
+            threads = [thread for pid in living for thread in tasks(pid)]
+            state = make_files_resident(threads, self.folder)
+            self.report = {**self.report, "seal": state}
         finally:
             self.resume()
 

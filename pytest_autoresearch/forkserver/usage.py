@@ -67,13 +67,26 @@ class Usage:
     Attributes:
         own_s, reaped_s: CPU seconds of its threads, and of descendants it has waited for.
         resident_bytes: Resident memory, shared pages included.
-        state: ``R`` or ``S`` if it runs or sleeps, ``T`` if it is stopped, ``Z`` if it has ended, …
+        state: Of its first thread, which can end before the others: ``R`` or ``S`` if it runs or
+            sleeps, ``T`` if it is stopped, ``Z`` if it has ended, …
+        threads: Number of its threads.
     """
 
     own_s: float
     reaped_s: float
     resident_bytes: int
     state: str = "R"
+    threads: int = 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether its first thread has ended."""
+        return self.state in ("Z", "X")
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it goes on without its first thread, for which alone ``/proc`` counts memory."""
+        return self.ended and self.threads > 1
 
 
 def scan_groups(groups: Collection[int]) -> dict[int, dict[int, Usage]]:
@@ -83,7 +96,8 @@ def scan_groups(groups: Collection[int]) -> dict[int, dict[int, Usage]]:
         if (members := usages.get(int(fields[2]))) is not None:
             own, reaped = int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])
             resident = int(fields[21]) * _PAGE
-            members[pid] = Usage(own / _TICKS, reaped / _TICKS, resident, fields[0])
+            state, threads = fields[0], int(fields[17])
+            members[pid] = Usage(own / _TICKS, reaped / _TICKS, resident, state, threads)
     return usages
 
 
@@ -189,21 +203,38 @@ def held_files(pids: Collection[int]) -> Held:
         try:
             mapped += _resident_files(pid)
             temporary.update(_private_folders(pid))
-            names = os.listdir(f"/proc/{pid}/fd")
-            deleted = [*_deleted_open(pid, names), *_deleted_mapped(pid)]
+            deleted, count = list[tuple[int, int, int]](), 0
+            for task in tasks(pid):
+                names = os.listdir(f"{task}/fd")
+                deleted += [*_deleted_open(task, names), *_deleted_mapped(task)]
+                count = max(count, len(names))
             under_way |= _UNDER_WAY in deleted
         except PermissionError:
             unreadable = True
             continue
         except OSError:  # it has ended
             continue
-        descriptors += len(names)
+        descriptors += count
         for device, inode, size in deleted:
             if device not in temporary:
                 files = memory if device == _memory_device() else disk
                 files[device, inode] = max(size, files.get((device, inode), 0))
     size = sum(memory.values()) + sum(temporary.values())
     return Held(size, mapped, sum(disk.values()), descriptors, unreadable, under_way)
+
+
+def tasks(pid: int) -> list[str]:
+    """Return the folders in ``/proc`` of a process's living threads.
+
+    Each may have a table of open files of its own, and the first may have ended before the others.
+    """
+    found = []
+    for name in os.listdir(f"/proc/{pid}/task"):
+        folder = f"/proc/{pid}/task/{name}"
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if read_stat(f"{pid}/task/{name}")[0] not in ("Z", "X"):
+                found.append(folder)
+    return found
 
 
 @functools.cache
@@ -233,35 +264,36 @@ def _private_folders(pid: int) -> Iterator[tuple[int, int]]:
                 yield device, (figures.f_blocks - figures.f_bfree) * figures.f_frsize
 
 
-def _deleted_open(pid: int, names: list[str]) -> Iterator[tuple[int, int, int]]:
+def _deleted_open(task: str, names: list[str]) -> Iterator[tuple[int, int, int]]:
     """Yield device, inode and bytes of the files without a name that a process has open.
 
     Files that it has sent into a socket and that nobody has received are one `_UNDER_WAY`.
     """
     for name in names[:_MOST_DESCRIPTORS]:
         with contextlib.suppress(FileNotFoundError):
-            status = os.stat(f"/proc/{pid}/fd/{name}")
+            status = os.stat(f"{task}/fd/{name}")
             if stat.S_ISREG(status.st_mode) and not status.st_nlink:
                 yield status.st_dev, status.st_ino, status.st_blocks * 512
             elif stat.S_ISSOCK(status.st_mode):
-                with open(f"/proc/{pid}/fdinfo/{name}", "rb") as file:
+                with open(f"{task}/fdinfo/{name}", "rb") as file:
                     if re.search(rb"^scm_fds:\s*[1-9]", file.read(), re.MULTILINE):
                         yield _UNDER_WAY
 
 
-def _deleted_mapped(pid: int) -> Iterator[tuple[int, int, int]]:
+def _deleted_mapped(task: str) -> Iterator[tuple[int, int, int]]:
     """Yield device, inode and bytes of the files without a name that a process has mapped.
 
     Only root may learn the size of a file from its mapping; for others it is the mapping's.
     """
-    with open(f"/proc/{pid}/maps", "rb") as file:
+    with open(f"{task}/maps", "rb") as file:
         lines = [line for line in file if line.endswith(b"(deleted)\n")]
     for line in lines:
         addresses, _, offset, device, inode, _ = line.decode("utf-8", "replace").split(maxsplit=5)
         start, end = (int(address, 16) for address in addresses.split("-"))
         size = int(offset, 16) + end - start
         with contextlib.suppress(OSError):
-            size = os.stat(f"/proc/{pid}/map_files/{start:x}-{end:x}").st_blocks * 512
+            process = task.partition("/task/")[0]
+            size = os.stat(f"{process}/map_files/{start:x}-{end:x}").st_blocks * 512
         major, minor = (int(part, 16) for part in device.split(":"))
         yield os.makedev(major, minor), int(inode), size
 

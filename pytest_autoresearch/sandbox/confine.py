@@ -152,6 +152,7 @@ class _Entry:
                 network=policy.network,
                 unix=self._on("mount") and names_private,
                 signals_only_to=os.getpid() if alone else None,
+                candidate=policy.candidate,
                 guard_files=not self._on("mount"),
                 guard_others=not self._on("pid"),
             )

@@ -94,6 +94,8 @@ class Policy:
         env: The whole environment; None keeps the caller's. The memory that held the caller's is
             wiped.
         cwd: Working directory; None means the first of `write`, else ``/``.
+        candidate: Whether it runs code of the training contract, which needs no file locks, file
+            events or handlers of SIGCHLD.
         seal: Whether the process can be sealed before it sees secret text; see `sandbox.seal`.
         skip: Layers not to attempt (see `LAYERS`), for diagnosis.
     """
@@ -108,6 +110,7 @@ class Policy:
     env: Mapping[str, str] | None = None
     cwd: str | None = None
     limits: Limits = field(default_factory=Limits)
+    candidate: bool = False
     seal: bool = False
     skip: tuple[str, ...] = ()
 

@@ -21,6 +21,7 @@ import select
 import struct
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 
 from . import seccomp, syscalls
 from .policy import Mode, Policy, Report, SandboxUnavailable
@@ -148,8 +149,12 @@ class Supervisor:
             fcntl.ioctl(self._listener, _ANSWER, _RESPONSE.pack(call, 0, 0, _CONTINUE))
 
 
-def make_files_resident(pids: Iterable[int]) -> str:
-    """Read all files that processes `pids`, sealed and paused, have mapped or opened.
+def make_files_resident(threads: Iterable[str], private: Path | None) -> str:
+    """Read all files that sealed and paused threads have mapped or opened.
+
+    Args:
+        threads: Their folders in ``/proc``.
+        private: A folder that no other candidate can read, which is left out.
 
     Returns:
         State for the report.
@@ -158,18 +163,19 @@ def make_files_resident(pids: Iterable[int]) -> str:
         PermissionError: One of them hides its files.
     """
     files: set[str] = set()
-    for pid in pids:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            files |= _files(pid)
+    for thread in threads:
+        files |= _files(thread)
+    own = f"{private}/"
     for path in files:
-        _make_resident(path)
+        if private is None or not path.startswith(own):
+            _make_resident(path)
     return f"ok: only computing is allowed, {len(files)} files resident"
 
 
-def _files(pid: int) -> set[str]:
-    """Return the files that a process has mapped or opened and that others can read."""
-    paths = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as table:
+def _files(thread: str) -> set[str]:
+    """Return the files that a paused thread has mapped or opened and that others can read."""
+    paths = {os.readlink(f"{thread}/fd/{fd}") for fd in os.listdir(f"{thread}/fd")}
+    with open(f"{thread}/maps", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
             paths.add(line.rstrip("\n").split(maxsplit=5)[-1])
     return {path for path in paths if path.startswith("/") and os.path.isfile(path)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import struct
 from dataclasses import dataclass
 
@@ -54,7 +55,11 @@ _OWN_PRIORITY = {
 }  # fmt: skip
 """Calls that can slow other processes down, with the first arguments that mean only the caller."""
 
+_LOCKING = [5, 6, 7, 36, 37, 38, 1024, 1025, 1026]
+"""Commands of fcntl for locks, leases and notices (Linux: ``fcntl.h``)."""
+
 _SIGNALLING = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
+_SOCK_STREAM, _SOCK_SEQPACKET = 1, 5
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _NEW_NAMESPACE = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x60000000
@@ -74,6 +79,8 @@ class Filter:
     """Rules of the filter.
 
     Attributes:
+        candidate: Whether to refuse what only tools need: file locks, file events and handlers of
+            SIGCHLD.
         network: Whether to allow sockets of the internet families and netlink.
         unix: Whether to allow UNIX sockets; safe only where no socket of the machine can be
             named. Socket pairs are always allowed.
@@ -89,6 +96,7 @@ class Filter:
     unix: bool = False
     signals_only_to: int | None = None
     guard_files: bool = False
+    candidate: bool = False
     guard_others: bool = False
 
     def program(self, machine: str) -> bytes:
@@ -110,7 +118,12 @@ class Filter:
             machine, "clone", *argument(0), (ANY_BIT, 0, 1, _NEW_NAMESPACE), fail(errno.EPERM),
             PASS,
         )  # fmt: skip
-        code += on(machine, "socketpair", *_one_of(0, [_AF_UNIX], errno.EACCES))
+        # A pair of datagram sockets could still send to any named socket.
+        code += on(
+            machine, "socketpair", *argument(0), (_EQUAL, 1, 0, _AF_UNIX), fail(errno.EACCES),
+            *argument(1), (_AND, 0, 0, 0xF), (_EQUAL, 2, 0, _SOCK_STREAM),
+            (_EQUAL, 1, 0, _SOCK_SEQPACKET), fail(errno.EACCES), PASS,
+        )  # fmt: skip
         code += on(machine, "socket", *_one_of(0, families, errno.EACCES))
         # A pretended success keeps every descendant in the group that killpg ends.
         for name in ("setsid", "setpgid"):
@@ -130,6 +143,8 @@ class Filter:
             code += on(machine, "sched_setaffinity", *_one_of(0, [0, os.getpid()], errno.EPERM))
         if self.guard_files:
             code += self._file_guards(machine)
+        if self.candidate:
+            code += self._candidate_guards(machine)
         code += on(machine, "madvise", *_one_of(2, list(_PRIVATE_ADVICE), 0))
         # Flags such as RWF_NOWAIT tell whether a page is in memory.
         for name in ("preadv2", "pwritev2"):
@@ -140,6 +155,15 @@ class Filter:
             code += on(machine, name, fail(errno.EPERM))
         code.append(PASS)
         return assemble(code)
+
+    def _candidate_guards(self, machine: str) -> list[Instruction]:
+        # Locks and file events would show one candidate what another does; locks appear to succeed.
+        code = on(machine, "flock", fail(0))
+        code += on(machine, "fcntl", *_none_of(1, _LOCKING, 0))
+        for name in ("inotify_init", "inotify_init1"):
+            code += on(machine, name, fail(errno.EPERM))
+        # With SIGCHLD ignored, the CPU seconds of short children would be in no process's figures.
+        return code + on(machine, "rt_sigaction", *_none_of(0, [signal.SIGCHLD], 0))
 
     def _file_guards(self, machine: str) -> list[Instruction]:
         code: list[Instruction] = []

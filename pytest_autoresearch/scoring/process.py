@@ -107,7 +107,7 @@ class Scorer:
             CheatDetected: The process hides which files it has mapped.
         """
         n, width = rows.shape
-        self._request({"op": "claims", "rows": n, "batch": batch}, rows, n * (width - 1))
+        self._request({"op": "claims", "rows": n, "batch": batch}, rows, n * (width - 1)).close()
         try:
             self._child.seal()
         except PermissionError:
@@ -156,11 +156,15 @@ class Scorer:
         sizes = {"inputs": tokens.size, "outputs": outputs}
         try:
             self._child.send({**request, **sizes}, fds=[fd, output.fd])
+            self._answer("end")
         except ChildGone as gone:
+            output.close()
             raise _died(gone) from None
+        except BaseException:
+            output.close()
+            raise
         finally:
             os.close(fd)
-        self._answer("end")
         return output
 
     def _answer(self, expected: str) -> None:
@@ -234,6 +238,10 @@ class _Output:
         nan = np.full(min(size, 1 << 18), np.nan, "<f4").tobytes()
         for offset in range(0, 4 * size, len(nan)):
             os.pwrite(self.fd, nan[: 4 * size - offset], offset)
+
+    def close(self) -> None:
+        """Close the memory unread."""
+        os.close(self.fd)
 
     def read(self) -> Losses:
         """Copy the contents and close the memory."""

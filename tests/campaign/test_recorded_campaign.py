@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -164,19 +163,3 @@ def test_recorded_campaign_is_complete_and_its_costs_add_up(clone: Path, wire) -
     # and what is the same in every request is read from the provider's cache
     later = [bill.usage for bill in server.bills[1:]]
     assert all(usage["cache_read_input_tokens"] > usage["input_tokens"] for usage in later)
-
-
-@pytest.mark.slow
-def test_benchmark_runs_from_the_command_line() -> None:
-    if not (ROOT / ".autoresearch/data/stdlib/manifest.json").exists():
-        assert run(ROOT, "prepare.py").returncode == 0
-    done = run(ROOT, "benchmarks/recorded.py", "--budget", "20ktok")
-    assert done.returncode == 0, done.stdout + done.stderr
-    line = json.loads(done.stdout.splitlines()[-1])
-    assert line["attempts"] == 12
-    assert line["lost"] == line["infra"] == 0
-    assert line["outcomes_as_recorded"] is True
-    assert line["unknown_usd"] == 0
-    assert abs(line["owed_usd"] - line["spent_usd"]) < 0.005
-    assert line["repairs"] > 0
-    assert line["faults"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -19,7 +20,7 @@ from sandbox.test_seccomp import ALLOWED, describe, run
 from pytest_autoresearch.forkserver.launch import Child
 from pytest_autoresearch.sandbox import Policy, launch, syscalls
 from pytest_autoresearch.sandbox.seal import COMPUTING, program
-from pytest_autoresearch.scoring import CheatDetected
+from pytest_autoresearch.scoring import CheatDetected, ScoringCrash
 from pytest_autoresearch.scoring.process import Allowance, Scorer
 
 pytest_plugins = ("attacks.fixtures",)
@@ -168,6 +169,67 @@ def test_file_that_is_hidden_in_a_socket_prevents_the_seal(arena: Arena) -> None
         pytest.raises(CheatDetected, match="hides which files"),
     ):
         process.seal(rows, 4)
+
+
+OPENS_IN_A_THREAD = """
+import os, threading, time, ctypes
+from honest import build, train, logits
+opened = threading.Event()
+def hide():
+    ctypes.CDLL(None).syscall(436, 4000, 4001, 2)  # close_range: a table of open files of its own
+    os.open(os.path.dirname(__file__) + "/text.bin", os.O_RDONLY)
+    opened.set()
+    time.sleep(1000)
+threading.Thread(target=hide, daemon=True).start()
+opened.wait()
+"""
+
+ENDS_ITS_FIRST_THREAD = """
+import ctypes, threading
+from honest import build, train, logits
+from pytest_autoresearch.scoring import worker
+serve = worker.serve
+def in_a_thread(*args):
+    threading.Thread(target=serve, args=args).start()
+    ctypes.CDLL(None).syscall(60, 0)
+import pytest_autoresearch.training.worker as own
+own.serve = in_a_thread
+"""
+
+
+def test_files_of_a_thread_with_its_own_table_are_resident_after_the_seal(arena: Arena) -> None:
+    start = arena.start({"train.py": OPENS_IN_A_THREAD.encode()}, "thread")
+    path = arena.root / "scored" / "thread" / "text.bin"
+    path.write_bytes(os.urandom(PAGES * mmap.PAGESIZE))
+    with scorer(arena, start) as (process, _):
+        evict(path)
+        process.seal(arena.dataset.rows("train")[:4], 4)
+        assert resident(path) == PAGES
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="names a system call by its number")
+def test_process_that_ends_its_first_thread_is_not_sealed(arena: Arena) -> None:
+    start = arena.start({"train.py": ENDS_ITS_FIRST_THREAD.encode()}, "headless")
+    with (
+        scorer(arena, start) as (process, _),
+        pytest.raises((CheatDetected, ScoringCrash), match=r"hides which files|does not show"),
+    ):
+        process.seal(arena.dataset.rows("train")[:4], 4)
+
+
+def test_scoring_leaves_no_descriptor_open(arena: Arena) -> None:
+    rows = arena.dataset.rows("train")[:4]
+    counts = []
+    for source in ("from honest import *", "from honest import *\ndef logits(model, x): 1 / 0"):
+        for _ in range(2):
+            with (
+                contextlib.suppress(ScoringCrash),
+                scorer(arena, arena.start({"train.py": source.encode()}, "leak")) as (process, _),
+            ):
+                process.seal(rows, 4)
+                process.claims(rows, 4)
+            counts.append(len(os.listdir("/proc/self/fd")))
+    assert len(set(counts[1:])) == 1
 
 
 def evict(path: Path) -> None:

@@ -96,8 +96,21 @@ def test_socket_families(machine, wanted, families):
     for family in range(46):
         expected = "allowed" if family in families else "EACCES"
         assert verdict(wanted, machine, "socket", family) == expected
-    assert verdict(wanted, machine, "socketpair", AF_UNIX) == "allowed"
-    assert verdict(wanted, machine, "socketpair", AF_INET) == "EACCES"
+    for kind, expected in ((1, "allowed"), (5, "allowed"), (2, "EACCES"), (0x80001, "allowed")):
+        assert verdict(wanted, machine, "socketpair", AF_UNIX, kind) == expected
+    assert verdict(wanted, machine, "socketpair", AF_INET, 1) == "EACCES"
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_candidates_get_no_locks_file_events_or_handlers_of_sigchld(machine):
+    wanted = Filter(candidate=True)
+    assert verdict(wanted, machine, "flock", 3, 2) == "pretended"
+    assert verdict(wanted, machine, "fcntl", 3, 6) == "pretended"
+    assert verdict(wanted, machine, "fcntl", 3, 3) == "allowed"
+    assert verdict(wanted, machine, "inotify_init1", 0) == "EPERM"
+    assert verdict(wanted, machine, "rt_sigaction", 17) == "pretended"
+    assert verdict(wanted, machine, "rt_sigaction", 15) == "allowed"
+    assert verdict(Filter(), machine, "flock", 3, 2) == "allowed"
 
 
 @pytest.mark.parametrize("machine", MACHINES)
