@@ -19,13 +19,13 @@ research: setup            ## prepare the corpus once, then run ITERATIONS mutat
 	$(BIN)/pytest --autoresearch --iterations $(ITERATIONS) $(ARGS)
 
 test: setup                ## the default tier: under ten minutes on two cores
-	$(BIN)/pytest -n 2 -m "not slow" $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 test-slow: setup           ## the slow tier (attacks, browser, long runs): as long again
-	$(BIN)/pytest -n 2 -m slow $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 test-all: setup            ## both tiers, as .ci/run has them one after the other
-	$(BIN)/pytest -n 2 $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -32,6 +32,8 @@ Start = Callable[[], Child]
 """Starts a new confined child of phase ``score`` with its job."""
 
 _HIGHEST_LOSS = 100.0
+_AUDIT_BATCH = 64
+"""Most rows of a pass of the audit, whose rounds hold few positions and are filled up to it."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,9 @@ def evaluate(
     with timer("start", report="audit"):
         scorer = Scorer(start, dataset.vocab_size, allowance, secret=True)
     with scorer, timer("audit"):
-        _seal(scorer, dataset, batch, batch)
-        result = run_audit(scorer, dataset, rows, plan, Tolerance.for_device(device), batch)
+        size = min(batch, _AUDIT_BATCH)
+        _seal(scorer, dataset, size, size)
+        result = run_audit(scorer, dataset, rows, plan, Tolerance.for_device(device), size)
     claimed = float(losses.ravel()[scored].sum(dtype=np.float64))
     n, n_bytes = len(scored), int(token_bytes.sum())
     return Score(

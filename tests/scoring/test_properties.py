@@ -100,8 +100,9 @@ def test_small_leak_from_a_later_token_is_found() -> None:
     ids=["mean over rows", "number of rows", "index of the row"],
 )
 def test_dependence_between_rows_is_found(model: Model, sentence: str) -> None:
+    # One search misses the number of rows in one of a hundred tries.
     with pytest.raises(CheatDetected, match=sentence):
-        check(model)
+        check_often(model)
 
 
 def test_random_model_is_found() -> None:
