@@ -38,7 +38,8 @@ FORGED_BPB = 0.001
 
 def row(arena: Arena, attack: Attack, outcome: Outcome) -> str:
     """Format one line of the table of attacks."""
-    result = f"**{outcome.verdict}**: {outcome.reason}"
+    reason = outcome.reason.replace(str(arena.root), "…")
+    result = f"**{outcome.verdict}**: {reason}"
     if outcome.bpb is not None:
         gain = arena.honest_score(attack) - outcome.bpb
         result = (
