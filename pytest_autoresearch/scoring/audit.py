@@ -19,6 +19,10 @@ Ints = npt.NDArray[np.int64]
 
 _HIGHEST_SIZE = 100.0
 
+_LARGE = 100.0
+"""Claims in nats above which their rounding in float32 is counted in proportion to them. Only a
+claim, which costs what it says, widens its tolerance."""
+
 _EXAMPLES = 5
 
 _REQUEST_POSITIONS = 2048
@@ -29,7 +33,8 @@ class Tolerance:
     """Largest differences between two computations of one number that count as rounding.
 
     Attributes:
-        position: Nats between a claim and its audit. Honest float32 on a CPU: 1e-6.
+        position: Nats between a claim and its audit, for claims up to `_LARGE`; in proportion
+            above. Honest float32 on a CPU: 1e-6.
         mean: Nats between the mean claim and the mean audit, if that is also four standard
             errors. Detects claims that are lowered everywhere by less than `position`.
         logits: Between the logits of one position in two batches.
@@ -109,7 +114,7 @@ def run_audit(
     differences = _audited(scorer, dataset, rows, plan.chosen, batch) - plan.claims
     mean, se = plan.sample.mean(differences)
     audit = Audit(len(differences), mean, se, float(np.abs(differences).max()))
-    _judge(audit, differences, plan.chosen, tolerance, dataset.seq_len)
+    _judge(audit, differences, plan, tolerance, dataset.seq_len)
     return audit
 
 
@@ -149,16 +154,16 @@ def _filler(dataset: Dataset, n: int) -> Tokens:
 
 
 def _judge(
-    audit: Audit, differences: Floats, chosen: Ints, tolerance: Tolerance, seq_len: int
+    audit: Audit, differences: Floats, plan: Plan, tolerance: Tolerance, seq_len: int
 ) -> None:
     """Raise CheatDetected unless all differences are within rounding."""
     size = np.abs(differences)
-    wrong = np.flatnonzero(size > tolerance.position)
+    wrong = np.flatnonzero(size > tolerance.position * np.maximum(1.0, plan.claims / _LARGE))
     systematic = abs(audit.mean) > max(tolerance.mean, 4 * audit.se)
     if not len(wrong) and not systematic:
         return
     worst = wrong[np.argsort(-size[wrong])][:_EXAMPLES]
-    row, position = np.divmod(chosen[worst], seq_len)
+    row, position = np.divmod(plan.chosen[worst], seq_len)
     evidence = {
         "audited": audit.positions,
         "mismatches": len(wrong),

@@ -23,7 +23,8 @@ Tokens = npt.NDArray[np.uint16]
 Losses = npt.NDArray[np.float32]
 
 HIGHEST_LOGIT = 1e4
-"""Largest magnitude of a logit; exponentials of larger ones overflow, and no model needs them."""
+"""Largest magnitude of a logit. Beyond it, rounding in float32 exceeds the audit's tolerance, and
+sums overflow, so that an honest score could not be told from a forged one."""
 
 _POLL_SECONDS = 0.2
 

@@ -10,6 +10,8 @@ import contextlib
 import ctypes
 import mmap
 import os
+import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -29,6 +31,9 @@ _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+_MESSAGE_CHARACTERS = 200
 
 
 class Refused(Exception):
@@ -72,7 +77,12 @@ def serve(channel: Channel, candidate: ModuleType, job: Mapping[str, Any]) -> No
     vocab_size = int(job["vocab_size"])
 
     def compute(x: Tensor) -> Tensor:
-        logits = candidate.logits(model, x.to(device))
+        try:
+            logits = candidate.logits(model, x.to(device))
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise _refuse("logits", error, f" with x of shape {tuple(x.shape)}") from None
         _check_shape(logits, (*x.shape, vocab_size))
         return logits  # type: ignore[no-any-return]
 
@@ -163,6 +173,21 @@ def _mapped(fd: int, dtype: type[np.generic], count: int, protection: int) -> It
         _libc.munmap(address, size)
 
 
-def _refuse(code: str, error: BaseException) -> Refused:
-    message = " ".join(str(error).split())[:400]
-    return Refused(f"{code}: {type(error).__name__}: {message}")
+def _refuse(code: str, error: BaseException, where: str = "") -> Refused:
+    return Refused(f"{code}: {describe(error)}{where}")
+
+
+def describe(error: BaseException) -> str:
+    """Return type and message of an error on one line, and the candidate's line that raised it."""
+    text = " ".join(str(error).split())[:_MESSAGE_CHARACTERS]
+    text = f"{type(error).__name__}: {text}".removesuffix(": ")
+    entry = getattr(sys.modules.get("train"), "__file__", None)
+    if not entry:
+        return text
+    folder = os.path.join(os.path.dirname(entry), "")
+    # without reading the source: a sealed process cannot open files
+    lines = [(f.f_code.co_filename, at) for f, at in traceback.walk_tb(error.__traceback__)]
+    places = [
+        f"{name.removeprefix(folder)}, line {at}" for name, at in lines if name.startswith(folder)
+    ]
+    return f"{text} ({places[-1]})" if places else text

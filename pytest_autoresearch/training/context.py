@@ -165,6 +165,7 @@ class RunContext:
                 "claimed_bpb": score.claimed_bpb,
                 "audited": score.audited,
                 "largest_difference_nats": score.largest_difference,
+                "worst_token_nats": score.worst_token,
                 **({"nothing_confines": lacking} if lacking else {}),
             }
         )

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from ..forkserver.channel import Channel, PeerGone
-from ..scoring.worker import serve
+from ..scoring.worker import describe, serve
+from .parts import StepParts
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _ERROR_CHARACTERS = 500
@@ -95,15 +96,6 @@ def load(directory: Path, entry: str) -> ModuleType:
     return module
 
 
-def describe(error: BaseException) -> str:
-    """Return type and message of an error on one line, with its line in the entry file."""
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-    entry = getattr(sys.modules.get("train"), "__file__", None)
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if entry and frame.filename == str(entry)]
-    return f"{text} ({os.path.basename(str(entry))}, line {lines[-1]})" if lines else text
-
-
 def train(channel: Channel, module: ModuleType, job: Mapping[str, Any]) -> None:
     """Build the model, wait for the data, train until the budget ends, and save."""
     seed(job["seed"])
@@ -117,7 +109,9 @@ def train(channel: Channel, module: ModuleType, job: Mapping[str, Any]) -> None:
     )
     if channel.receive()["type"] != "go":
         return
-    batches = Batches(channel, channel.take_fds()[0])
+    # on CUDA the calls return before their work is done
+    parts = StepParts(model, job["vocab_size"]) if job["device"] != "cuda" else None
+    batches = Batches(channel, channel.take_fds()[0], parts)
     module.train(model, batches)
     checkpoint = Path(job["checkpoint"])
     partial = checkpoint.with_suffix(".part")
@@ -125,7 +119,9 @@ def train(channel: Channel, module: ModuleType, job: Mapping[str, Any]) -> None:
     os.replace(partial, checkpoint)
     flush()
     metrics = {"loss": batches.last_loss} if math.isfinite(batches.last_loss) else {}
-    if job["device"] == "cuda":
+    if parts is not None:
+        metrics |= parts.figures()
+    else:
         metrics["device_memory_bytes"] = torch.cuda.max_memory_allocated()
     channel.send({"type": "done", "metrics": metrics})
 
@@ -138,8 +134,9 @@ class Batches:
     the budget, in [0, 1). It ends with the budget; every later loop is empty.
     """
 
-    def __init__(self, channel: Channel, memory_fd: int) -> None:
+    def __init__(self, channel: Channel, memory_fd: int, parts: StepParts | None) -> None:
         self._channel = channel
+        self._parts = parts
         self._memory = mmap.mmap(memory_fd, 0, prot=mmap.PROT_READ)
         os.close(memory_fd)
         self._tokens = np.frombuffer(self._memory, dtype="<u2")
@@ -151,13 +148,18 @@ class Batches:
         shape = (int(batch_size), int(seq_len) + 1)
         request = {"type": "batch", "batch_size": shape[0], "seq_len": shape[1] - 1}
         while True:
+            if self._parts is not None:
+                self._parts.requested()
             self._channel.send({**request, "loss": self._take_report()})
             answer: dict[str, Any] = self._channel.receive()
             if answer["type"] != "tokens":
                 return
             tokens = self._tokens[: shape[0] * shape[1]].astype(np.int64)
             rows = torch.from_numpy(tokens).view(shape)
-            yield rows[:, :-1].contiguous(), rows[:, 1:].contiguous(), answer["progress"]
+            batch = rows[:, :-1].contiguous(), rows[:, 1:].contiguous(), answer["progress"]
+            if self._parts is not None:
+                self._parts.handed_out()
+            yield batch
 
     def report(self, *, loss: float | Tensor) -> None:
         """Report the latest training loss to the harness, with the next request."""

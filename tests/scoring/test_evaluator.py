@@ -147,9 +147,31 @@ def test_systematic_difference_below_the_tolerance_is_detected(arena: Arena) -> 
     assert caught.value.evidence["mismatches"] == 0
 
 
-def test_diverged_model_is_a_crash_not_a_cheat(arena: Arena) -> None:
-    source = b"from honest import *\ndef logits(model, x):\n    return model(x) * 1e3\n"
-    with pytest.raises(ScoringCrash, match="nats on one token; the model has diverged"):
+def test_one_costly_token_is_scored_and_named(arena: Arena) -> None:
+    rows = arena.dataset.rows("val")[:, 1:]
+    numbers, counts = np.unique(rows[rows < arena.dataset.vocab_size - 1], return_counts=True)
+    token, count = int(numbers[counts.argmin()]), int(counts.min())
+    source = (
+        "import honest\nfrom honest import *\ndef logits(model, x):\n"
+        f"    z = honest.logits(model, x).clone()\n    z[..., {token}] -= 3000\n    return z\n"
+    )
+    start = arena.start({"train.py": source.encode()}, "costly")
+    score = evaluate(start, arena.dataset)
+    costs = 3000 * count / math.log(2) / score.n_bytes
+    assert score.bpb == pytest.approx(arena.honest.bpb + costs, abs=0.01 + 0.01 * costs)
+    assert 3000 < score.worst_token < 3100
+    assert arena.honest.worst_token < 100
+    # Every audit of it passes, too: rounding grows with the loss.
+    saved = score.save_losses(arena.root / "costly.f32")
+    again = evaluate(
+        start, arena.dataset, claims=saved, audit=256, champion_losses=arena.champion_losses
+    )
+    assert again.bpb == pytest.approx(score.bpb, rel=1e-4)
+
+
+def test_logit_beyond_the_bound_is_a_crash_not_a_cheat(arena: Arena) -> None:
+    source = b"from honest import *\ndef logits(model, x):\n    return model(x) * 1e5\n"
+    with pytest.raises(ScoringCrash, match=r"a logit of the model is .* the bound is 10000"):
         evaluate(arena.start({"train.py": source}, "diverged"), arena.dataset)
 
 

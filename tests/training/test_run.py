@@ -414,6 +414,73 @@ def test_loss_that_is_not_a_number_is_rejected(run):
     assert (result.status, "loss of 'great'" in result.reason) == ("crash", True)
 
 
+PARTS = ["forward_ms", "head_and_loss_ms", "backward_ms", "optimizer_ms"]
+
+WAITS = """
+import time
+def wait(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+"""
+
+
+def test_cpu_time_of_a_step_is_reported_by_part(run):
+    source = WAITS + HONEST.replace(
+        "        optimizer.zero_grad()", "        wait(0.03)\n        optimizer.zero_grad()"
+    ).replace("        optimizer.step()", "        optimizer.step()\n        wait(0.01)")
+    result = run(source, budget="1280tok")
+    assert result.status == "ok"
+    parts = {name: result.metrics[name] for name in PARTS}
+    assert parts["head_and_loss_ms"] >= 30
+    assert parts["optimizer_ms"] >= 10
+    # self-reported, but no more than what was measured from outside
+    assert sum(parts.values()) <= 1000 * result.cpu_seconds / (result.steps - 2)
+
+
+def test_parts_of_a_step_do_not_change_the_training(run):
+    """A tied head, copies and pickles of the model, and two backward passes a step."""
+    body = """
+    import copy, io, torch
+    from torch.nn import functional as F
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for x, y, progress in batches(8, 16):
+        shadow = copy.deepcopy(model)
+        torch.save(model, io.BytesIO())
+        for half in (slice(4), slice(4, 8)):
+            hidden = model[0](x[half])
+            loss = F.cross_entropy((hidden @ model[1].weight.T).flatten(0, 1), y[half].flatten())
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    """
+    result = run(candidate(body), budget="1280tok")
+    assert result.status == "ok"
+    assert "head_and_loss_ms" not in result.metrics  # the head is never called
+    assert result.metrics["forward_ms"] > 0
+    assert result.metrics["backward_ms"] > 0
+
+
+def test_training_without_a_backward_pass_has_no_parts(run):
+    result = run(candidate("for x, y, progress in batches(8, 16): model(x)"))
+    assert result.status == "ok"
+    assert not set(PARTS) & set(result.metrics)
+
+
+def test_an_error_in_logits_names_its_line_and_the_shape(run):
+    source = HONEST.replace(
+        "    return model(x)\n", "    assert x.shape[1] > 3, 'a row is short'\n    return model(x)\n"
+    )
+    result = run(source, purpose=Purpose.SMOKE)
+    line = source.splitlines().index("    assert x.shape[1] > 3, 'a row is short'") + 1
+    assert result.status == "crash"
+    pattern = (
+        rf"logits\(\) raised an error: AssertionError: a row is short \(train.py, line {line}\) "
+        r"with x of shape \(\d, [23]\)"
+    )
+    assert re.fullmatch(pattern, result.reason), result.reason
+
+
 def test_only_finite_metrics_with_valid_names_are_kept(run):
     reporter = candidate(
         """
