@@ -5,6 +5,7 @@ In a campaign:    the harness calls build, train and logits, keeps the time and 
 """
 
 import gc
+import zlib
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +22,11 @@ DEVICE = "cuda" if CUDA else "cpu"
 DEPTH = 8 if CUDA else 2  # transformer blocks
 WIDTH = 512 if CUDA else 64  # residual stream
 HEAD_DIM = 128 if CUDA else 32  # per attention head; divides WIDTH
-KV_HEADS = 4 if CUDA else 2  # key/value heads; divides WIDTH // HEAD_DIM
-MLP_RATIO = 4  # hidden width of the MLP, in units of WIDTH
+KV_HEADS = 4 if CUDA else 1  # key/value heads; divides WIDTH // HEAD_DIM
+MLP_RATIO = 4 if CUDA else 2  # hidden width of the MLP, in units of WIDTH
 WINDOW_PATTERN = "SSSL"  # per layer, repeated: S attends to half the context, L to all of it
 ROPE_BASE = 10000  # longest wavelength of the rotary embedding
-SOFTCAP = 15.0  # logits are bounded to (-SOFTCAP, SOFTCAP)
+SOFTCAP = 15.0 if CUDA else None  # logits are bounded to (-SOFTCAP, SOFTCAP)
 
 # Optimization
 TOTAL_BATCH_SIZE = 2**19 if CUDA else 2**10  # tokens per optimizer step
@@ -76,7 +77,8 @@ class Attention(nn.Module):
             # the gate starts at 1 (its weights are zero) and reads 32 channels of x
             gate = 2 * torch.sigmoid(self.gate(x[..., :32]))
             v = v + gate.unsqueeze(-1) * value_embedding.view(B, T, KV_HEADS, HEAD_DIM)
-        q, k = norm(rotate(q, rotary)), norm(rotate(k, rotary))
+        heads = norm(rotate(torch.cat((q, k), dim=2), rotary))  # both in one go
+        q, k = heads.split((self.heads, KV_HEADS), dim=2)
         y = F.scaled_dot_product_attention(
             q.transpose(1, 2),
             k.transpose(1, 2),
@@ -132,19 +134,24 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self):
-        nn.init.normal_(self.embedding.weight, std=1.0)
-        nn.init.normal_(self.head.weight, std=0.001)
+        """Draw each tensor from a random stream of its own, keyed by the seed and its name.
+
+        A change of one tensor then leaves all others as they were, so that two versions of the
+        code on one seed differ by less noise.
+        """
         bound = 3**0.5 * WIDTH**-0.5
-        for block in self.blocks:
-            attention, mlp = block.attention, block.mlp
-            for layer in (attention.query, attention.key, attention.value, mlp.up):
-                nn.init.uniform_(layer.weight, -bound, bound)
-            nn.init.zeros_(attention.out.weight)
-            nn.init.zeros_(mlp.down.weight)
-            if attention.gate is not None:
-                nn.init.zeros_(attention.gate.weight)
-        for embedding in self.value_embeddings.values():
-            nn.init.uniform_(embedding.weight, -bound, bound)
+        zero = "attention.out.weight", "attention.gate.weight", "mlp.down.weight"
+        for name, weight in self.named_parameters():
+            key = zlib.crc32(f"{torch.initial_seed()} {name}".encode())
+            stream = torch.Generator().manual_seed(key)
+            if name == "embedding.weight":
+                nn.init.normal_(weight, std=1.0, generator=stream)
+            elif name == "head.weight":
+                nn.init.normal_(weight, std=0.001, generator=stream)
+            elif name.endswith(zero):
+                nn.init.zeros_(weight)
+            elif weight.dim() == 2:
+                nn.init.uniform_(weight, -bound, bound, generator=stream)
 
     def forward(self, tokens):
         T = tokens.size(1)
@@ -158,7 +165,7 @@ class GPT(nn.Module):
             local = WINDOW_PATTERN[i % len(WINDOW_PATTERN)] == "S" and i < DEPTH - 1
             x = block(x, value_embedding, rotary, self.window[:T, :T] if local else None)
         logits = self.head(norm(x)).float()
-        return SOFTCAP * torch.tanh(logits / SOFTCAP)
+        return SOFTCAP * torch.tanh(logits / SOFTCAP) if SOFTCAP else logits
 
 
 def rotary_table(seq_len):
@@ -247,7 +254,10 @@ def make_optimizers(model):
     )
     for group in adam.param_groups:
         group["peak_lr"] = group["lr"]
-    return Muon(model.blocks.parameters()), adam
+    matrices = list(model.blocks.parameters())
+    grouped = len(matrices) + sum(len(group["params"]) for group in groups)
+    assert grouped == len(list(model.parameters())), "a parameter is in no optimizer, or in two"
+    return Muon(matrices), adam
 
 
 def schedule(progress):

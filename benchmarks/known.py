@@ -30,21 +30,15 @@ from pytest_autoresearch.source.edits import edits_between
 
 ROOT = Path(__file__).resolve().parent.parent
 MUTATIONS = {
-    "halve the MLP": ("MLP_RATIO = 4", "MLP_RATIO = 2"),
-    "nothing: one more random draw before the model": (
-        "def build(vocab_size, seq_len):\n",
-        "def build(vocab_size, seq_len):\n    torch.rand(7)\n",
-    ),
+    "halve the MLP": ("MLP_RATIO = 4 if CUDA else 2", "MLP_RATIO = 4 if CUDA else 1"),
+    "nothing: other initial weights": ("_seed()} {name}", "_seed()} {name} 1"),
     "halve the head's width": ("128 if CUDA else 32  # per", "128 if CUDA else 16  # per"),
     "double the matrix rate": ("0.04 if CUDA else 0.01", "0.04 if CUDA else 0.02"),
-    "nothing: five more random draws before the model": (
-        "def build(vocab_size, seq_len):\n",
-        "def build(vocab_size, seq_len):\n    torch.rand(1005)\n",
-    ),
+    "nothing: initial weights that differ again": ("_seed()} {name}", "_seed()} {name} 2"),
     "no warm-down": ("WARMDOWN_RATIO = 0.4", "WARMDOWN_RATIO = 0.05"),
     "embedding rate to a quarter": ("0.6 if CUDA else 0.1", "0.6 if CUDA else 0.025"),
     "one block less": ("DEPTH = 8 if CUDA else 2", "DEPTH = 8 if CUDA else 1"),
-    "nothing: a soft cap of 15.1": ("SOFTCAP = 15.0", "SOFTCAP = 15.1"),
+    "nothing: a rotary base of 10,010": ("ROPE_BASE = 10000", "ROPE_BASE = 10010"),
 }
 
 

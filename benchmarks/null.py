@@ -68,11 +68,11 @@ class Pool:
         self._launcher = None
 
     def files(self, mutation: int) -> dict[str, bytes]:
-        """Return the shipped code with `mutation` more random draws before the model is built."""
-        head = "def build(vocab_size, seq_len):\n"
-        assert self.source.count(head) == 1
-        draw = f"    torch.rand({mutation})\n" if mutation else ""
-        return {"train.py": self.source.replace(head, head + draw).encode()}
+        """Return the shipped code with other initial weights: `mutation` is part of their key."""
+        key = "{torch.initial_seed()} {name}"
+        assert self.source.count(key) == 1
+        other = f"{key} {mutation}" if mutation else key
+        return {"train.py": self.source.replace(key, other).encode()}
 
     def score(self, mutation: int, seed: int, budget: str = REAL_BUDGET) -> float:
         """Train and score, in the sandbox, with the trusted evaluator."""

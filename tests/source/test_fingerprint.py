@@ -262,7 +262,7 @@ def test_renamed_constants_of_the_shipped_program_are_recognised() -> None:
     for name in constants:
         renamed = rename(renamed, name, f"{name}_X")
     assert private(renamed) == private(program)
-    assert private(program.replace("SOFTCAP = 15.0", "SOFTCAP = 14.0")) != private(program)
+    assert private(program.replace("MLP_RATIO = 4", "MLP_RATIO = 3")) != private(program)
 
 
 def test_fingerprint_names_its_version() -> None:
