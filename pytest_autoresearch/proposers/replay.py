@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..core.proposal import (
@@ -12,11 +13,11 @@ from ..core.proposal import (
     Proposer,
     ProposerExhausted,
 )
-from ..source.blocks import parse
+from ..source.blocks import parse, without_thoughts
 
 
-def read(path: Path, default_file: str, name: str = "replay") -> Proposal:
-    """Read one recorded proposal.
+def read(path: Path, files: Mapping[str, str], name: str = "replay") -> Proposal:
+    """Read one recorded proposal for the editable files.
 
     Raises:
         ProposalInvalid: The file holds no edits.
@@ -24,7 +25,7 @@ def read(path: Path, default_file: str, name: str = "replay") -> Proposal:
     title = path.stem.replace("_", " ").replace("-", " ")
     meta = {name: path.name}
     try:
-        parsed = parse(path.read_text(encoding="utf-8"), default_file)
+        parsed = parse(without_thoughts(path.read_text(encoding="utf-8")), files)
     except (EditError, UnicodeDecodeError) as error:
         raise ProposalInvalid(f"{path.name}: {error}", title, meta) from None
     return Proposal(
@@ -52,7 +53,7 @@ class Replay(Proposer):
         order = [*self._files[context.attempt - 1 : context.attempt], *self._files]
         for path in order:
             if path.name not in used:
-                return read(path, context.experiment.files[0])
+                return read(path, context.files)
         raise ProposerExhausted(f"all {len(self._files)} recorded proposals are used")
 
 
@@ -71,4 +72,4 @@ class OneFile(Proposer):
 
     def propose(self, context: Context) -> Proposal:
         """Return the file's proposal."""
-        return read(self._path, context.experiment.files[0], self.name)
+        return read(self._path, context.files, self.name)

@@ -55,22 +55,22 @@ def _replace(text: str, edit: Edit) -> str:
         raise EditError("the search text is empty")
     crlf = "\r\n" in text
     search, replacement = _newlines(edit.search, crlf), _newlines(edit.replace, crlf)
-    places = _places(text, search)
-    if len(places) == 1:
-        return text[: places[0]] + replacement + text[places[0] + len(search) :]
-    if places:
-        raise EditError(f"the search text occurs {len(places)} times; give more lines around it")
+    found = occurrences(text, search)
+    if len(found) == 1:
+        return text[: found[0]] + replacement + text[found[0] + len(search) :]
+    if found:
+        raise EditError(f"the search text occurs {len(found)} times; give more lines around it")
     return _replace_lines(text, search, replacement)
 
 
-def _places(text: str, search: str) -> list[int]:
+def occurrences(text: str, search: str) -> list[int]:
     """Return the offsets of `search`; whole lines match only at the start of a line."""
-    places, at = [], text.find(search)
+    found, at = [], text.find(search)
     while at >= 0:
         if not search.endswith("\n") or at == 0 or text[at - 1] == "\n":
-            places.append(at)
+            found.append(at)
         at = text.find(search, at + 1)
-    return places
+    return found
 
 
 def _newlines(text: str, crlf: bool) -> str:
@@ -82,7 +82,7 @@ def _replace_lines(text: str, search: str, replacement: str) -> str:
     """Match whole lines up to trailing space, then up to one common indent."""
     lines, wanted = text.splitlines(keepends=True), search.splitlines()
     bare = [line.rstrip() for line in lines]
-    for shifts in ([0], _shifts(bare, wanted)):
+    for shifts in ([_AS_WRITTEN], _shifts(bare, wanted)):
         places = [(i, shift) for shift in shifts for i in _matches(bare, wanted, shift)]
         if len(places) > 1:
             raise EditError(
@@ -92,37 +92,54 @@ def _replace_lines(text: str, search: str, replacement: str) -> str:
             [(start, shift)] = places
             end = start + len(wanted)
             block = _indent_all(replacement, shift)
-            if block and not block.endswith("\n"):
-                block += lines[end - 1][len(lines[end - 1].rstrip("\r\n")) :]
+            ending = lines[end - 1][len(lines[end - 1].rstrip("\r\n")) :]
+            if block and (not ending or not block.endswith("\n")):
+                block = block.removesuffix("\n").removesuffix("\r") + ending
             return "".join(lines[:start]) + block + "".join(lines[end:])
+    tabs = "\n\t" in text and "\n " in f"\n{search}"
+    note = " (the file is indented with tabs)" if tabs else ""
     raise EditError(
-        f"the search text does not occur; the nearest real lines are:\n{_nearest(text, search)}"
+        f"the search text does not occur{note}; the nearest real lines are:\n"
+        f"{_nearest(text, search)}"
     )
 
 
-def _matches(bare: Sequence[str], wanted: Sequence[str], shift: int) -> list[int]:
-    """Return the line numbers where the wanted lines, indented by `shift` columns, match."""
+_Shift = tuple[str, str]
+"""White space that is taken from the beginning of each line, and what is put there instead."""
+
+_AS_WRITTEN: _Shift = ("", "")
+
+
+def _matches(bare: Sequence[str], wanted: Sequence[str], shift: _Shift) -> list[int]:
+    """Return the line numbers where the wanted lines, shifted, match."""
     target = [_indent(line.rstrip(), shift) for line in wanted]
     return [i for i in range(len(bare) - len(target) + 1) if bare[i : i + len(target)] == target]
 
 
-def _shifts(bare: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Return the other indents, in columns, of the first wanted line in the file."""
+def _shifts(bare: Sequence[str], wanted: Sequence[str]) -> list[_Shift]:
+    """Return the shifts to the other indents of the first wanted line in the file."""
     first = next((w.rstrip() for w in wanted if w.strip()), "")
-    own = len(first) - len(first.lstrip())
-    found = {len(b) - len(b.lstrip()) - own for b in bare if b.strip() == first.strip()}
-    return sorted(found - {0})
+    own, found = _lead(first), set[_Shift]()
+    for lead in {_lead(b) for b in bare if b.strip() == first.strip()}:
+        if lead.endswith(own):
+            found.add(("", lead[: len(lead) - len(own)]))
+        elif own.endswith(lead):
+            found.add((own[: len(own) - len(lead)], ""))
+    return sorted(found - {_AS_WRITTEN})
 
 
-def _indent(line: str, shift: int) -> str:
+def _lead(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
+
+
+def _indent(line: str, shift: _Shift) -> str:
+    remove, add = shift
     if not line.strip():
         return line
-    if shift >= 0:
-        return " " * shift + line
-    return line[-shift:] if not line[:-shift].strip() else "\0" + line
+    return add + line[len(remove) :] if line.startswith(remove) else "\0" + line
 
 
-def _indent_all(text: str, shift: int) -> str:
+def _indent_all(text: str, shift: _Shift) -> str:
     shifted = [_indent(line, shift) for line in text.splitlines(keepends=True)]
     if any(line.startswith("\0") for line in shifted):
         raise EditError("the replacement cannot be indented like the matching lines")
@@ -169,7 +186,7 @@ def edits_between(before: str, after: str, file: str) -> tuple[Edit, ...]:
 
 def _grow(old: Sequence[str], span: Sequence[int], before: str) -> list[int]:
     a, b, c, d = span
-    while not "".join(old[a:b]).strip() or len(_places(before, "".join(old[a:b]))) != 1:
+    while not "".join(old[a:b]).strip() or len(occurrences(before, "".join(old[a:b]))) != 1:
         if a == 0 and b == len(old):
             break
         if a > 0:

@@ -31,7 +31,7 @@ SHIPPED = {"train.py": (ROOT / "train.py").read_text()}
 def usable(files: dict[str, str], answer: dict) -> Parsed | None:
     """What the harness makes of an answer, or None where it asks for a repair."""
     try:
-        parsed = parse(answer["text"], "train.py")
+        parsed = parse(answer["text"], files)
         apply_checked(files, parsed.edits)
     except EditError:
         return None

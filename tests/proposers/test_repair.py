@@ -126,7 +126,7 @@ def test_corrupted_answer_changes_no_other_place(data) -> None:
     cut = data.draw(st.integers(0, 12))
     text = GOOD[:at] + data.draw(st.text("LR=0.2DEPTH \n<>", max_size=6)) + GOOD[at + cut :]
     try:
-        parsed = parse(text, "train.py")
+        parsed = parse(text, {"train.py": SOURCE})
         changed = apply_checked({"train.py": SOURCE}, parsed.edits)["train.py"]
     except EditError:
         return

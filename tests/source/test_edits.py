@@ -25,7 +25,7 @@ def test_edits_between_transform_one_text_into_the_other(before: str, after: str
 def test_formatted_blocks_parse_to_the_same_edits(before: str, after: str) -> None:
     edits = edits_between(before, after, "f.py")
     assume(edits and before.strip())
-    assert parse("Title: t\n\n" + format_blocks(edits)).edits == edits
+    assert parse("Title: t\n\n" + format_blocks(edits), {}).edits == edits
 
 
 @given(program, program)
@@ -33,7 +33,7 @@ def test_a_unified_diff_gives_the_same_result_or_none(before: str, after: str) -
     assume(before.strip() and before != after)
     diff = unified({"f": before}, {"f": after})
     try:
-        result = apply({"f": before}, parse(diff).edits)["f"]
+        result = apply({"f": before}, parse(diff, {"f": before}).edits)["f"]
     except EditError:
         return
     assert result == after
@@ -94,12 +94,27 @@ def test_added_and_removed_lines_are_counted() -> None:
 )
 def test_malformed_proposals_are_rejected_with_a_reason(text: str, message: str) -> None:
     with pytest.raises(EditError, match=message):
-        parse(text)
+        parse(text, {})
 
 
 def test_title_and_hypothesis_are_parsed() -> None:
     found = parse(
-        "Title: one\nHypothesis: two\n\n`f.py`\n<<<<<<< SEARCH\na\n=======\n>>>>>>> REPLACE\n"
+        "Title: one\nHypothesis: two\n\n`f.py`\n<<<<<<< SEARCH\na\n=======\n>>>>>>> REPLACE\n",
+        {},
     )
     assert (found.title, found.hypothesis) == ("one", "two")
     assert found.edits == (Edit("f.py", "a\n", ""),)
+
+
+TABBED = {"f.py": "class A:\n\tdef f(self):\n\t\ta = 1\n\t\tif a:\n\t\t\tb = 2\n"}
+
+
+def test_tabs_are_a_uniform_indent() -> None:
+    edit = Edit("f.py", "a = 1\nif a:\n\tb = 2\n", "a = 3\nif a:\n\tb = 4\n")
+    assert apply(TABBED, [edit])["f.py"] == TABBED["f.py"].replace("1", "3").replace("2", "4")
+    deeper = Edit(
+        "f.py", "\t\t\tdef f(self):\n\t\t\t\ta = 1\n", "\t\t\tdef f(self):\n\t\t\t\ta = 3\n"
+    )
+    assert apply(TABBED, [deeper])["f.py"] == TABBED["f.py"].replace("1", "3")
+    with pytest.raises(EditError, match="the file is indented with tabs"):
+        apply(TABBED, [Edit("f.py", "        a = 1\n", "        a = 3\n")])

@@ -22,6 +22,7 @@ from pathlib import Path
 from ...core.money import NoPrice, SetAside, price
 from ...core.proposal import (
     Context,
+    EditError,
     Proposal,
     ProposalInvalid,
     ProposalRefused,
@@ -40,7 +41,7 @@ from ...sandbox import launch
 from ...sandbox.launch import Sandboxed, survey
 from ...sandbox.limits import candidate_environment
 from ...sandbox.policy import Limits, Mode, Policy, SandboxError
-from ...source.blocks import Parsed, fields
+from ...source.blocks import Parsed, fields, without_thoughts
 from ..history import describe, quote
 from ..llm.prompt import Prompt, compose
 from ..llm.provider import REFUSALS
@@ -200,6 +201,8 @@ class AgentProposer(Proposer):
                 raise
             reply = self.recipe.read(result.output, read_text(home / "last.txt") or "")
             reply = replace(reply, text=clean(reply.text))
+            with contextlib.suppress(EditError):
+                reply = replace(reply, text=without_thoughts(reply.text))
             usage = self._settle(reservation, reply, time.monotonic() - start)
             self._confinement = result.confinement
             if (failure := self._failure(result, reply, usage)) is not None:

@@ -14,7 +14,7 @@ from ...core.proposal import (
     Usage,
 )
 from ...core.text import one_line
-from ...source.blocks import Parsed, parse
+from ...source.blocks import Parsed, parse, without_thoughts
 from ...source.checks import apply_checked
 from ..memory import remarks
 
@@ -65,7 +65,8 @@ def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer:
         # join surrogates: half a character cannot be sent back
         text = reply.text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         try:
-            parsed = reply.parsed or parse(text, context.experiment.files[0])
+            text = text if reply.parsed else without_thoughts(text)
+            parsed = reply.parsed or parse(text, context.files)
             title = one_line(parsed.title, 100) or title
             apply_checked(context.files, parsed.edits)
         except EditError as error:
