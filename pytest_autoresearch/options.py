@@ -140,6 +140,11 @@ class Options:
         "Model of the anthropic, openai or command proposer")
     effort: str | None = _option(str, None, "LEVEL",
         "Reasoning effort of the model, e.g. low, medium or high; default: the model's own")
+    context: int | None = _option(_at_least(1000), None, "N",
+        "Tokens of the model's window, prompt and answer together; default: as the server says")
+    answer: Literal["blocks", "whole"] = _option(_one_of("blocks", "whole"), "blocks", "FORM",
+        "Form of a language model's answers: blocks (SEARCH/REPLACE), or whole files for a model "
+        "that cannot write blocks")
     client: str | None = _option(str, None, "MODULE:FACTORY",
         "Factory of the language model's async client (Bedrock, Vertex, Foundry, a proxy)")
     max_cost: float | None = _option(_dollars, None, "AMOUNT",

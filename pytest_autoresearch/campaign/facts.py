@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.errors import UsageError
 from ..core.experiment import Budget, Experiment, Metric
@@ -99,6 +99,7 @@ class SessionSettings:
         max_noise: Relative spread of the baseline above which the campaign is refused.
         proposer: Proposer specification; None for the default.
         model, effort, client: Language model, its effort and the factory of its client.
+        context, answer: Its window in tokens, and the form of its answers.
         control: Give every n-th attempt to the search proposer; 0 for none.
         max_cost: Dollars that the campaign may spend.
         price: Dollars per million input and output tokens, overriding the price list.
@@ -115,6 +116,8 @@ class SessionSettings:
     model: str | None = None
     effort: str | None = None
     client: str | None = None
+    context: int | None = None
+    answer: Literal["blocks", "whole"] = "blocks"
     control: int = 0
     max_cost: float | None = None
     price: tuple[float, float] | None = None

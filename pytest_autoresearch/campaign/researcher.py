@@ -74,6 +74,8 @@ class Researcher:
                 chosen.sandbox,
                 self._hidden(),
                 chosen.price,
+                chosen.context,
+                chosen.answer,
             ),
         )
         return WithNotes(proposer, self._notebook, self._library) if self.slow else proposer

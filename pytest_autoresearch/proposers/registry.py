@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class Settings:
         sandbox: Mode of confinement of an agent.
         hide: Files with validation and holdout text, which an agent may not read.
         rates: Dollars per million tokens of input and output that replace the list price.
+        context: Tokens of the model's window, or None.
+        answer: Form of the answers, ``blocks`` or ``whole``, or None.
     """
 
     model: str | None = None
@@ -59,6 +61,8 @@ class Settings:
     sandbox: Mode = "auto"
     hide: tuple[str, ...] = ()
     rates: tuple[float, float] | None = None
+    context: int | None = None
+    answer: str | None = None
 
 
 def search() -> str:
@@ -75,7 +79,7 @@ def with_settings(proposer: Proposer, settings: Settings) -> Proposer:
     """Apply settings to a language model or agent, and add a control arm if one is wanted."""
     if not proposer.slow:
         return proposer
-    for name in ("model", "effort", "client", "cost_budget", "sandbox", "hide", "rates"):
+    for name in (one.name for one in fields(settings)):
         if (value := getattr(settings, name)) is not None and hasattr(proposer, name):
             setattr(proposer, name, value)
     if settings.control < 2:

@@ -39,7 +39,6 @@ class AnthropicProposer(LLMProposer):
     name = "anthropic"
     vendor = "anthropic"
     api = "Anthropic's API"
-    complete = "end_turn"
 
     def _default_client(self) -> Any:
         import anthropic
@@ -48,12 +47,14 @@ class AnthropicProposer(LLMProposer):
 
     def _compose(self, context: Context) -> Prompt:
         """Compose the prompt; one whose upper estimate is too long is counted by the provider."""
-        whole = compose(context, limit_tokens=sys.maxsize)
-        estimate = sum(map(estimate_tokens, (*whole.system, *whole.user)))
-        if estimate <= LIMIT_TOKENS:
-            return whole
-        share = (self._count(whole) or estimate) / estimate
-        return compose(context, count=lambda text: math.ceil(share * estimate_tokens(text)))
+        limit = self.limit_tokens or LIMIT_TOKENS
+        prompt = compose(context, sys.maxsize, whole=self.whole)
+        estimate = sum(map(estimate_tokens, (*prompt.system, *prompt.user)))
+        if estimate <= limit:
+            return prompt
+        share = (self._count(prompt) or estimate) / estimate
+        count = lambda text: math.ceil(share * estimate_tokens(text))  # noqa: E731
+        return compose(context, limit, count, whole=self.whole)
 
     def _count(self, prompt: Prompt) -> int | None:
         """Return the tokens of a prompt as the provider counts them, free of charge, or None."""
@@ -146,4 +147,4 @@ class AnthropicProposer(LLMProposer):
             return Rejected(f"the account's spend limit is reached: {message}")
         if isinstance(error, TypeError) and "authentication" in message:
             return Rejected(f"no usable credentials: {message}")
-        return classify(getattr(error, "status_code", None), message, error)
+        return classify(error)

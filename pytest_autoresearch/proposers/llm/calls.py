@@ -7,13 +7,18 @@ twice, to retry where no retry helps, and to multiply its timeout.
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ...core.proposal import ProposerError, ProposerUnavailable
+from ...core.text import one_line
 
 T = TypeVar("T")
 
@@ -36,6 +41,19 @@ class Rejected(ProposerUnavailable):
     """An error response that no other try would change; not billed."""
 
     free = True
+
+
+class TooLong(Rejected):
+    """The server says that the request does not fit its window of so many tokens."""
+
+    def __init__(self, message: str, window: int) -> None:
+        super().__init__(message)
+        self.window = window
+
+
+_WINDOW = re.compile(r"(?:context (?:length|window|size)|n_ctx\b)\D{0,24}(\d{3,8})")
+
+_HERE = str(Path(__file__).parent)
 
 
 @dataclass(frozen=True)
@@ -97,14 +115,16 @@ async def _retry(call: Callable[[], Awaitable[T]], policy: RetryPolicy, provider
         pause = min(2 * pause, longest)
 
 
-def classify(status: int | None, message: str, error: Exception) -> Exception:
-    """Return `Rejected` or `Transient` for an HTTP status.
+def words_of(error: Exception) -> str:
+    """Return what the server says of an error, in one line, or else the SDK's text."""
+    body = getattr(error, "body", None)
+    said = body.get("message") or body.get("detail") or body if isinstance(body, dict) else None
+    return one_line(said if isinstance(said, str) else json.dumps(said) if said else error)
 
-    Args:
-        status: The status, or None if there was no complete response.
-        message: Its text, in one line.
-        error: The SDK's exception, for its headers.
-    """
+
+def classify(error: Exception) -> Exception:
+    """Return `Rejected` or `Transient` for an exception of an SDK."""
+    status, message = getattr(error, "status_code", None), words_of(error)
     if status in (401, 403):
         return Rejected(f"the credentials were refused ({status}); check the key: {message}")
     if status == 402:
@@ -112,6 +132,9 @@ def classify(status: int | None, message: str, error: Exception) -> Exception:
     if status == 404:
         return Rejected(f"not found (404); check --autoresearch-model: {message}")
     if status in (400, 413, 422):
+        if window := _WINDOW.search(f"{message} {getattr(error, 'body', '')}"):
+            hint = "; state the window of the model with --autoresearch-context"
+            return TooLong(f"the prompt is too long ({status}): {message}{hint}", int(window[1]))
         return Rejected(f"the request was refused ({status}): {message}")
     if isinstance(error, Warning):  # pytest turns warnings into errors
         return Rejected(f"{message}; choose another --autoresearch-model")
@@ -123,12 +146,19 @@ def classify(status: int | None, message: str, error: Exception) -> Exception:
 
 @asynccontextmanager
 async def translate(convert: Callable[[Exception], Exception]) -> AsyncIterator[None]:
-    """Convert exceptions of an SDK; ours pass."""
+    """Convert exceptions of an SDK; ours pass, and faults of our own code are not retried."""
     try:
         yield
     except (Transient, ProposerError, TimeoutError):
         raise
     except Exception as error:
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename.startswith(_HERE):
+            place = f"{Path(frame.f_code.co_filename).name}, line {line}"
+            fault = f"{type(error).__name__}: {one_line(error)} ({place})"
+            raise ProposerUnavailable(
+                f"an answer that pytest-autoresearch cannot read: {fault}; please report it"
+            ) from error
         raise convert(error) from None
 
 

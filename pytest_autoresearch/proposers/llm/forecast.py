@@ -40,6 +40,9 @@ def forecast(
         attempts: Attempts of the session.
         control: Every how many attempts the control arm proposes; 0: never.
         known: Attempts that the history holds already.
+
+    Raises:
+        Rejected: The prompt is longer than the model's window.
     """
     own = attempts - (attempts // control if control else 0)
     what = f"{attempts} attempts"
@@ -48,7 +51,9 @@ def forecast(
     if not isinstance(proposer, LLMProposer) or not proposer.model:
         return f"proposals: {what}, unknown price ({proposer.name})"
     model, rates = proposer.model, proposer.rates
-    prompt, lines = compose(context), min(known + attempts // 2, HISTORY + OLDER_KEEPS)
+    prompt = compose(context, proposer.limit_tokens, whole=proposer.whole)
+    proposer.check_fits(prompt)
+    lines = min(known + attempts // 2, HISTORY + OLDER_KEEPS)
     stable = sum(map(estimate_tokens, (*prompt.system, *prompt.user[:1])))
     rest = sum(map(estimate_tokens, prompt.user[1:])) + LINE_TOKENS * lines
     hit = Usage(model, input_tokens=rest, cache_read_tokens=stable, output_tokens=ANSWER_TOKENS)

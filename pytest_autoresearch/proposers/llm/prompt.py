@@ -57,6 +57,20 @@ Hypothesis: one or two sentences, why it should help
 
 Repeat the block, with its file name, for each place you change. Editable files: {files}."""
 
+_WHOLE = """\
+Answer with one proposal in exactly this form and nothing else:
+
+Title: at most 80 characters, what is changed
+Hypothesis: one or two sentences, why it should help
+
+{file}
+```
+(the whole new file, every line of it)
+```
+
+Repeat the last part for each other file that you change. Editable files: {files}. If a file itself
+has a line ```, take ```` around it."""
+
 _FILES = """\
 Your working directory is a copy of the project. Edit {files} there, in place; change no other file
 and make none. Nothing can be trained in it. When you are done, answer with these two lines:
@@ -111,6 +125,7 @@ def compose(
     count: Callable[[str], int] | None = None,
     *,
     agent: bool = False,
+    whole: bool = False,
 ) -> Prompt:
     """Compose the prompt for one attempt.
 
@@ -122,10 +137,11 @@ def compose(
         limit_tokens: Bound on the whole prompt; None: `LIMIT_TOKENS`.
         count: Counts the tokens of a text; None: `estimate_tokens`.
         agent: Whether the reader edits a copy of the project, whose files are then not repeated.
+        whole: Whether the answer is to be whole files instead of blocks.
     """
     limit, count = limit_tokens or LIMIT_TOKENS, count or estimate_tokens
     entry, editable = context.experiment.files[0], ", ".join(context.experiment.files)
-    form = (_FILES if agent else _BLOCKS).format(file=entry, files=editable)
+    form = (_FILES if agent else _WHOLE if whole else _BLOCKS).format(file=entry, files=editable)
     rules = "\n\n".join((_ROLE, form, _CARE))
     brief = f"The brief:\n\n{context.program.strip()}"
     fixed = "" if agent else _fixed(context.fixed_files)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import re
 import time
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
+from functools import partial
+from typing import Any, ClassVar, Literal, TypeVar
 
 from ...core.money import NoPrice, SetAside, price
 from ...core.proposal import (
@@ -25,11 +27,16 @@ from ...core.proposal import (
 )
 from ...core.text import one_line
 from ...ledger.spend import CostBudget
-from .calls import Rejected, RetryPolicy, Transient, retry, translate
-from .prompt import Prompt, compose, estimate_tokens
+from .calls import Rejected, RetryPolicy, TooLong, Transient, retry, translate
+from .prompt import LIMIT_TOKENS, Prompt, compose, estimate_tokens
 from .repair import Reply, Turn, converse
 
 T = TypeVar("T")
+
+_UNFINISHED = re.compile(
+    "length|max|limit|window|filter|safety|recitation|tool|function|pause", re.IGNORECASE
+)
+"""Finish reasons of an answer that is not complete; servers have many words for those that are."""
 
 START_S = 20.0
 """Seconds to wait for a provider at the start of a session."""
@@ -83,6 +90,9 @@ class LLMProposer(Proposer):
         retry_policy: Time limits of one answer.
         rates: Dollars per million tokens of input and output; None: the list price.
         max_tokens: Bound on one answer; lowered to the model's.
+        context: Tokens of the model's window, prompt and answer together; None: as the server says.
+        answer: Form of the answers: SEARCH/REPLACE blocks or whole files.
+        limit_tokens: Bound on a prompt, from the window; None: the default.
     """
 
     model: str
@@ -92,7 +102,10 @@ class LLMProposer(Proposer):
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     rates: tuple[float, float] | None = None
     max_tokens: int = MAX_TOKENS
-    _limit_tokens: int | None = None
+    context: int | None = None
+    answer: Literal["blocks", "whole"] = "blocks"
+    limit_tokens: int | None = None
+    _window: int | None = None
     _checked: bool = False
     _refusals: int = 0
     _warning: str = ""
@@ -102,8 +115,6 @@ class LLMProposer(Proposer):
     """Name in the price list."""
     api: ClassVar[str]
     """Name in messages."""
-    complete: ClassVar[str]
-    """Value of `Answer.finish` for a complete answer."""
 
     # ------------------------------------------------------------------ what a provider adds
 
@@ -155,7 +166,33 @@ class LLMProposer(Proposer):
 
     def _look_up(self, policy: RetryPolicy) -> None:
         self._check_model(policy)
+        if self.context is not None:
+            self.fit(self.context)
         self._checked = True
+
+    @property
+    def whole(self) -> bool:
+        """Whether answers are whole files."""
+        return self.answer == "whole"
+
+    def fit(self, window: int) -> None:
+        """Divide a window of so many tokens: half for an answer, an eighth for repairs."""
+        self._window = window
+        self.max_tokens = min(self.max_tokens, window // 2)
+        self.limit_tokens = min(LIMIT_TOKENS, window * 3 // 8)
+
+    def check_fits(self, prompt: Prompt) -> None:
+        """Check that a prompt, composed for the window, fits it.
+
+        Raises:
+            Rejected: It does not; the brief and the files alone are longer.
+        """
+        tokens = sum(map(estimate_tokens, (*prompt.system, *prompt.user)))
+        if self._window is not None and tokens > self._window:
+            raise Rejected(
+                f"brief and files take about {tokens:,} tokens, and the window of {self.model} has "
+                f"{self._window:,}; serve it with a larger one (--autoresearch-context states it)"
+            )
 
     def propose(self, context: Context) -> Proposal:
         """Return the model's proposal; see `Proposer.propose`."""
@@ -166,11 +203,18 @@ class LLMProposer(Proposer):
             )
         if not self._checked:
             self._look_up(self.retry_policy)
-        prompt = self._compose(context)
-        return converse(lambda turns: self._ask(prompt, turns), context, self.name)
+        while True:
+            prompt = self._compose(context)
+            self.check_fits(prompt)
+            try:
+                return converse(partial(self._ask, prompt), context, self.name, whole=self.whole)
+            except TooLong as error:
+                if self._window is not None and error.window >= self._window:
+                    raise
+                self.fit(error.window)
 
     def _compose(self, context: Context) -> Prompt:
-        return compose(context, self._limit_tokens)
+        return compose(context, self.limit_tokens, whole=self.whole)
 
     def _ask(self, prompt: Prompt, turns: Sequence[Turn]) -> Reply:
         request = self._request(prompt, turns)
@@ -180,7 +224,7 @@ class LLMProposer(Proposer):
         if answer.refusal:
             self._refusals += 1
             raise ProposalRefused(f"{self.model}: {answer.refusal}").with_usage(usage)
-        if answer.finish != self.complete:
+        if _UNFINISHED.search(answer.finish):
             raise ProposalInvalid(
                 f"the answer ended with {answer.finish} after {usage.output_tokens} tokens"
             ).with_usage(usage)
@@ -222,16 +266,16 @@ class LLMProposer(Proposer):
 
         async def attempt() -> tuple[Answer, int | None]:
             nonlocal lost
-            reservation, partial = self._reserve(most), PartialAnswer()
+            reservation, arrived = self._reserve(most), PartialAnswer()
             try:
-                answer = await self._call(lambda client: self._stream(client, request, partial))
+                answer = await self._call(lambda client: self._stream(client, request, arrived))
                 return answer, reservation
             except (TimeoutError, asyncio.CancelledError):
                 lost += self._price(most) or 0.0  # its progress is unknown: count all of it
                 self._settle(reservation, self._price(most))
                 raise
             except Exception as error:
-                amount = self._cost_of_failure(error, partial, most)
+                amount = self._cost_of_failure(error, arrived, most)
                 lost += amount
                 self._settle(reservation, amount)
                 raise

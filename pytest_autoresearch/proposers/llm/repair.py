@@ -40,13 +40,16 @@ Turn = tuple[str, str]
 """The model's answer, verbatim, and our response to it."""
 
 
-def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer: str) -> Proposal:
+def converse(
+    ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer: str, *, whole: bool = False
+) -> Proposal:
     """Ask for a proposal, and ask again while its edits do not apply.
 
     Args:
         ask: Sends the prompt and the turns so far, which only grow, so that caches stay valid.
         context: Holds the files that the edits must apply to.
         proposer: Name of the backend, for the record.
+        whole: Whether answers are whole files.
 
     Raises:
         ProposalInvalid: The last answer does not apply either; carries the usage of all turns.
@@ -66,7 +69,7 @@ def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer:
         text = reply.text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         try:
             text = text if reply.parsed else without_thoughts(text)
-            parsed = reply.parsed or parse(text, context.files)
+            parsed = reply.parsed or parse(text, context.files, whole)
             title = one_line(parsed.title, 100) or title
             apply_checked(context.files, parsed.edits)
         except EditError as error:
@@ -82,7 +85,7 @@ def converse(ask: Callable[[Sequence[Turn]], Reply], context: Context, proposer:
             )
         response = (
             f"That does not apply: {complaint}\n\nNothing was changed. Send the whole proposal "
-            "again, title, hypothesis and all blocks."
+            f"again, title, hypothesis and all {'files' if whole else 'blocks'}."
         )
         turns.append((text, response))
     raise ProposalInvalid(

@@ -16,11 +16,22 @@ CHAT_USAGE = {
 
 
 class Chat(Messages):
-    """Steps are those of `Messages`; ``finish_reason`` and ``refusal`` are its own."""
+    """Steps are those of `Messages`; its own keys are
+
+    - ``finish_reason`` and ``refusal``;
+    - ``deltas``: what comes before the text;
+    - ``refuse``: fields of a request that it does not know, with ``code``, its status;
+    - ``said``: the whole body of an error.
+
+    ``props`` of the model is llama.cpp's description of itself.
+    """
 
     def do_GET(self) -> None:
         if self.wire.model.get("status"):
             self._error(self.wire.model)
+            return
+        if self.path == "/props":
+            self._json(200, self.wire.model.get("props", {}))
             return
         models = [
             {"id": name, "object": "model", "created": 0, "owned_by": "me"}
@@ -30,7 +41,7 @@ class Chat(Messages):
 
     def _error(self, step: dict[str, Any]) -> None:
         error = {"message": step.get("message", "no"), "type": "error", "code": step.get("code")}
-        self._json(step["status"], {"error": error}, step.get("headers"))
+        self._json(step["status"], step.get("said", {"error": error}), step.get("headers"))
 
     def _open(self, body: dict[str, Any], usage: dict[str, Any]) -> None:
         self.send_response(200)
@@ -59,7 +70,17 @@ class Chat(Messages):
             self._delta(content=text[start : start + 200])
 
     def _answer(self, body: dict[str, Any], step: dict[str, Any]) -> None:
+        if bad := [name for name in step.get("refuse", ()) if name in body]:
+            detail = [
+                {"type": "extra_forbidden", "loc": ["body", name], "input": body[name]}
+                for name in bad
+            ]
+            said = {"object": "error", "message": {"detail": detail}, "code": None}
+            self._error({"status": step.get("code", 422), "said": said})
+            return
         self._open(body, {})
+        for delta in step.get("deltas", ()):
+            self._delta(**delta)
         if step.get("refusal"):
             self._delta(refusal=step["refusal"])
         self._text(step.get("text", ""))
