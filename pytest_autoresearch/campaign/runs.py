@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import InfrastructureFailure, Interrupted
 from ..core.experiment import Budget, Experiment
-from ..core.run import SCORING, Allowances, Purpose, Run, RunSpec
+from ..core.run import SCORING, Allowances, CostPlan, Purpose, Run, RunSpec
 from ..judge.noise import noise_of
 from ..ledger.git import Export
 from ..ledger.repair import Commits
@@ -19,6 +19,7 @@ from ..source.fingerprint import CONTRACT, Shape, fingerprint, shape
 from ..training.devices import Device, memory_bytes
 from .attempt import WorkingAttempt
 from .cleanup import run_name, tidy
+from .costs import plan_cost, program
 from .facts import CampaignFacts, SessionSettings
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Runner:
             memory_limit_bytes=self.memory_bound(),
             checkpoint_limit_bytes=_checkpoint_limit(calibration),
             allowances=Allowances.of(calibration, self.facts.budget),
+            plan=self._plan(attempt, code),
             champion_losses=self._champion_losses() if comparable else None,
             scoring_cpu_limit_s=_scoring_limit(calibration) if budget is None else None,
             reference_files=reference,
@@ -154,12 +156,26 @@ class Runner:
                 tidy(self.executor.root / spec.run_id, keep)
         if not keep:
             result = replace(result, checkpoint=None, losses=None)
+        if "clock" in result.evidence:
+            result = replace(result, evidence={**result.evidence, "program": program(code)})
         self.ledger.finish_run(run_id, result)
         if result.status == "interrupted":
             raise Interrupted(result.reason)
         if result.status == "infra":
             raise InfrastructureFailure(result.reason)
         return result
+
+    def _plan(self, attempt: WorkingAttempt, code: Mapping[str, str]) -> CostPlan:
+        """Plan what `code` costs, from the runs of the attempt, its parent and the champion."""
+        if self.facts.budget.kind != "equal":
+            return CostPlan()
+        champion, parent = self.ledger.champion(), attempt.parent
+        known = {attempt.record.id, champion.attempt_id if champion else 0}
+        earlier = [run for one in known - {0} for run in self.ledger.attempt(one).runs]
+        made_from = parent.id if parent else champion.attempt_id if champion else 0
+        made = self.ledger.attempt(made_from).own_runs if made_from else ()
+        baseline = program(self.read(self.facts.base_commit))
+        return plan_cost(program(code), baseline, self.calibration(), [*earlier, *made], made)
 
     def memory_bound(self) -> int:
         """Return the memory limit of one run in bytes."""

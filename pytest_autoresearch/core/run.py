@@ -89,6 +89,23 @@ class Allowances:
 
 
 @dataclass(frozen=True)
+class CostPlan:
+    """The cost by which an ``equal`` budget is turned into a number of tokens before the run.
+
+    Attributes:
+        cost: Of one token of the program, in tokens of the baseline.
+        tolerance: Relative difference between measured and planned cost up to which the plan holds.
+        bias: What the same measurement finds for the baseline itself, whose cost is 1.
+        first_cpu_s: CPU seconds that the first batch may take, which allocates.
+    """
+
+    cost: float = 1.0
+    tolerance: float = 0.03
+    bias: float = 1.0
+    first_cpu_s: float = 30.0
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """One training run.
 
@@ -107,6 +124,7 @@ class RunSpec:
         device: ``"cpu"`` or ``"cuda"``.
         threads: CPU threads of the candidate.
         allowances: What the run may use besides its budget.
+        plan: What the program is expected to cost, for ``equal`` budgets.
         wall_limit_s: Hard limit for the process group, everything included.
         memory_limit_bytes: Memory of the group; above it the run is stopped.
         disk_limit_bytes: Files of the group; above it, or near the end of the disk, it is stopped.
@@ -130,6 +148,7 @@ class RunSpec:
     device: str = "cpu"
     threads: int = 1
     allowances: Allowances = Allowances()
+    plan: CostPlan = CostPlan()
     wall_limit_s: float = 600.0
     memory_limit_bytes: int | None = None
     disk_limit_bytes: int = 16 << 30

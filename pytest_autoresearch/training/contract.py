@@ -13,12 +13,13 @@ from ..forkserver.client import LaunchFailed
 from ..forkserver.launch import Child
 from ..scoring import evaluator
 from .checkpoint import take_checkpoint
-from .clock import Burst, Clock, EqualWorkClock, StepClock, WallClock, WorkClock
+from .clock import Clock, StepClock, WallClock, WorkClock
 from .context import CHECKPOINT, LOSSES, RunContext, write_files
 from .dataloader import DataLoader
 from .limits import Ended
 from .protocol import MAX_DECLARED, TrainingProcess
 from .reference import Reference
+from .workclock import Burst, EqualWorkClock
 
 SMOKE_STEPS = 2
 
@@ -146,8 +147,9 @@ class TrainingRun:
                 raise
 
         return EqualWorkClock(
-            budget.amount, child.cpu_seconds, burst, paused, step=spec.allowances.step
-        )
+            budget.amount, child.cpu_seconds, burst, paused,
+            step=spec.allowances.step, plan=spec.plan,
+        )  # fmt: skip
 
     def _reference(self) -> Reference:
         """Return the baseline's process; an earlier run's is reused if it runs the same files."""

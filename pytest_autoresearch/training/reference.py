@@ -15,13 +15,13 @@ from ..core.text import one_line
 from ..forkserver.channel import ProtocolError
 from ..forkserver.client import LaunchFailed
 from ..forkserver.launch import ChildGone, ChildTimeout
-from .clock import Burst
 from .context import CHECKPOINT, RunContext, write_files
 from .dataloader import BatchRequest, DataLoader
+from .workclock import Burst
 
 _START_S = 300.0
 _STEP_S = 120.0
-_BURST_CPU_S = 0.1
+_BURST_CPU_S = 0.05
 _MIN_STEPS, _MAX_STEPS = 3, 64
 _WARM_CPU_S, _WARM_STEPS = 0.5, 16
 

@@ -1,9 +1,6 @@
-"""Budgets: tokens, batches, wall time and counted CPU work, on a simulated machine."""
+"""Budgets of tokens, batches and wall time."""
 
 from __future__ import annotations
-
-import contextlib
-import random
 
 import pytest
 from hypothesis import given
@@ -11,152 +8,10 @@ from hypothesis import strategies as st
 
 from pytest_autoresearch.training.clock import (
     BudgetTooSmall,
-    Burst,
-    EqualWorkClock,
     StepClock,
     WallClock,
     WorkClock,
 )
-
-BATCH = 1000
-STEP_S = 0.05
-"""CPU seconds the baseline needs for a batch on a quiet machine."""
-
-
-class Machine:
-    """A simulated machine with a reference and a candidate in training.
-
-    Args:
-        cost: CPU cost of the candidate per token, relative to the baseline.
-        load: Slowdown of the machine as a function of the candidate's CPU seconds.
-        step_noise: Draws a factor for each step of the reference.
-    """
-
-    def __init__(self, cost=1.0, load=lambda cpu: 1.0, step_noise=lambda: 1.0) -> None:
-        self.cost, self.load, self.step_noise = cost, load, step_noise
-        self.cpu = 17.0  # CPU seconds of start-up
-        self.paused = 0
-        self.bursts = 0
-
-    def burst(self, progress: float) -> Burst:
-        assert self.paused == 1
-        assert 0 <= progress < 1
-        self.bursts += 1
-        cost = STEP_S / BATCH * self.load(self.cpu - 17.0)
-        costs = tuple(cost * self.step_noise() for _ in range(3))
-        return Burst(costs, (sum(costs) + cost) * BATCH)
-
-    @contextlib.contextmanager
-    def pause(self):
-        self.paused += 1
-        yield
-        self.paused -= 1
-
-    def train(self, amount: float, seed: int = 0) -> tuple[int, EqualWorkClock]:
-        """Train until the budget ends; return the tokens handed out and the clock."""
-        clock = EqualWorkClock(
-            amount, lambda: self.cpu, self.burst, self.pause, rng=random.Random(seed)
-        )
-        clock.begin()
-        tokens = 0
-        while clock.admit(BATCH):
-            tokens += BATCH
-            step = STEP_S * self.cost * self.load(self.cpu - 17.0)
-            for _ in range(3):
-                self.cpu += step / 3
-                clock.poll()
-            assert tokens < 100 * amount
-        return tokens, clock
-
-
-def test_baseline_gets_exactly_its_tokens():
-    tokens, _ = Machine().train(300_000)
-    assert tokens == pytest.approx(300_000, rel=0.005)
-
-
-@pytest.mark.parametrize("cost", [0.5, 1.3, 2.0, 7.0])
-def test_slower_candidate_gets_proportionally_fewer_tokens(cost):
-    tokens, _ = Machine(cost).train(300_000)
-    assert tokens == pytest.approx(300_000 / cost, rel=0.03)
-
-
-def test_second_core_counts_double():
-    """Two busy threads use CPU seconds twice as fast, like a candidate of twice the cost."""
-    tokens, _ = Machine(cost=2.0).train(100_000)
-    assert tokens == pytest.approx(50_000, rel=0.03)
-
-
-def test_changing_machine_load_does_not_change_the_budget():
-    quiet, _ = Machine(1.3).train(600_000)
-    loaded, _ = Machine(1.3, load=lambda cpu: 1.0 + 0.8 * ((cpu // 7) % 2)).train(600_000)
-    growing, _ = Machine(1.3, load=lambda cpu: 1.0 + cpu / 20).train(600_000)
-    assert loaded == pytest.approx(quiet, rel=0.04)
-    assert growing == pytest.approx(quiet, rel=0.04)
-
-
-def test_outlier_steps_of_the_reference_do_not_change_the_budget():
-    noise = random.Random(5)
-
-    def hiccup() -> float:
-        return 5.0 if noise.random() < 0.05 else noise.gauss(1, 0.03)
-
-    tokens, _ = Machine(step_noise=hiccup).train(600_000)
-    assert tokens == pytest.approx(600_000, rel=0.04)
-
-
-def test_reference_takes_about_its_share():
-    machine = Machine()
-    _, clock = machine.train(600_000)
-    facts = clock.facts()
-    assert facts["reference_share"] == pytest.approx(0.08, abs=0.025)
-    assert facts["reference_bursts"] == machine.bursts
-    assert facts["equivalent_tokens"] == pytest.approx(600_000, rel=0.01)
-    assert facts["reference_us_per_token"] == pytest.approx(50.0)
-
-
-def test_bursts_come_at_random_moments():
-    def moments(seed):
-        machine, found = Machine(), []
-        burst = machine.burst
-        machine.burst = lambda progress: (found.append(machine.cpu), burst(progress))[1]
-        machine.train(300_000, seed)
-        return found
-
-    assert moments(1) != moments(2)
-
-
-@given(
-    st.lists(st.floats(0.001, 3.0), min_size=1, max_size=60),
-    st.lists(st.floats(0.2, 5.0), min_size=1, max_size=20),
-)
-def test_progress_never_decreases_and_stays_below_one(steps, speeds):
-    machine = Machine()
-    factors = iter(speeds * 100)
-    machine.step_noise = lambda: next(factors)
-    clock = EqualWorkClock(
-        50_000, lambda: machine.cpu, machine.burst, machine.pause, rng=random.Random(0)
-    )
-    clock.begin()
-    shown = [clock.progress]
-    for step in steps:
-        machine.cpu += step
-        clock.poll()
-        shown.append(clock.progress)
-    assert shown == sorted(shown)
-    assert shown[-1] < 1
-
-
-def test_progress_is_constant_while_the_candidate_uses_no_cpu():
-    machine = Machine()
-    clock = EqualWorkClock(50_000, lambda: machine.cpu, machine.burst, machine.pause)
-    clock.begin()
-    machine.cpu += 1.0
-    clock.poll()
-    before = clock.progress
-    for _ in range(50):
-        clock.poll()
-    assert clock.progress == before
-    assert machine.bursts <= 2
 
 
 def test_work_clock_admits_exactly_what_fits():
@@ -270,27 +125,6 @@ def test_run_that_is_not_overdue_used_its_budget_and_slack_at_most(steps, step, 
         time.now += seconds
     if not clock.overdue:
         assert charged + time.now - 100.0 <= 100.0 + max(1.0, step) + 1e-9
-
-
-def test_seconds_above_an_allowance_count_against_the_budget():
-    machine = Machine()
-    clock = EqualWorkClock(100_000, lambda: machine.cpu, machine.burst, machine.pause, step=BATCH)
-    clock.begin(charged_s=2.5)  # half of the 5 CPU seconds that the baseline needs
-    assert clock.progress == pytest.approx(0.5)
-    assert not clock.overdue_with(2.5)
-    assert clock.overdue_with(2.6)
-
-
-def test_saving_counts_only_above_its_allowance():
-    machine = Machine()
-    clock = EqualWorkClock(100_000, lambda: machine.cpu, machine.burst, machine.pause, step=BATCH)
-    clock.begin()
-    machine.cpu += 4.9
-    clock.end()
-    machine.cpu += 100.0
-    assert clock.used() == pytest.approx(98_000)
-    clock.charge(0.2)
-    assert clock.overdue
 
 
 def test_tokens_have_no_price_in_seconds():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -25,7 +24,6 @@ from support.runs import (
 
 from pytest_autoresearch.core.run import Allowances, Purpose, Run
 from pytest_autoresearch.forkserver.launch import Job
-from pytest_autoresearch.training.clock import Burst, EqualWorkClock
 from pytest_autoresearch.training.run import execute
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks confined processes")
@@ -619,31 +617,6 @@ def test_equal_budget_runs_the_reference_and_keeps_it_for_later_runs(run, launch
     kept = launcher._kept[1]
     assert run(budget="equal:30ktok", seed=9).status == "ok"
     assert launcher._kept[1] is kept
-
-
-def test_budget_that_a_burst_ends_leaves_the_usual_slack():
-    """The second burst finds a faster machine: more work was done than the clock had shown."""
-    cpu, costs = 0.0, iter([2.0, 1.0])
-    clock = EqualWorkClock(
-        100.0,
-        lambda: cpu,
-        lambda progress: Burst((next(costs),), 1e-6),
-        contextlib.nullcontext,
-    )
-    clock.begin()
-    for step in range(73):
-        cpu = 2.0 * step  # one token per 2 CPU seconds at first
-        assert clock.admit(1)
-    cpu += 1.0
-    assert clock.used() == pytest.approx(145 / 2)
-    clock.poll()
-    assert clock.used() == pytest.approx(145 * 0.75)
-    assert not clock.overdue
-    cpu += 1.5
-    assert not clock.overdue
-    cpu += 1.0
-    assert clock.overdue
-    assert not clock.admit(1)
 
 
 def backwards(passes: int) -> str:
