@@ -52,7 +52,7 @@ class Researcher:
     @cached_property
     def main(self) -> Proposer:
         """The chosen proposer without a control arm."""
-        name = self.settings.proposer or default()
+        name = self.settings.proposer or default(self.experiment)
         return create(name, experiment=self.experiment, root=self.root)
 
     @property

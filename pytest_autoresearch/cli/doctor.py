@@ -18,6 +18,7 @@ import pytest
 
 from ..campaign.project import check, default_tag, experiment_at
 from ..core.errors import UsageError
+from ..core.experiment import Experiment
 from ..ledger.git import Repository, RepositoryError
 from ..ledger.repair import Commits
 from ..ledger.store import Ledger, LedgerUnavailable
@@ -65,7 +66,7 @@ def examine(root: Path) -> Iterator[Finding]:
     for one in (_python, _torch, _device, _clock, _disk, _sandbox):
         yield _careful(one, root)
     yield from _project(root)
-    yield _keys()
+    yield _keys(root)
 
 
 def _careful(one: Callable[[Path], Finding], root: Path) -> Finding:
@@ -183,8 +184,12 @@ def _commits(tag: str, repository: Repository, ledger: Ledger, commits: Commits)
     return Finding("campaign", "ok", f"{tag}: {len(attempts)} attempts{best}{made}")
 
 
-def _keys() -> Finding:
+def _keys(root: Path) -> Finding:
+    try:
+        experiment = experiment_at(root)
+    except Exception:  # reported with the project
+        experiment = Experiment()
     present = [name for name in (*CREDENTIALS, "OPENAI_API_KEY") if os.environ.get(name)]
     if not present:
-        return Finding("keys", "ok", f"none; {default()} proposes")
+        return Finding("keys", "ok", f"none; {default(experiment)} proposes")
     return Finding("keys", "ok", f"{', '.join(present)} set (not shown, not checked)")

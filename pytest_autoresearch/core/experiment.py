@@ -128,6 +128,8 @@ class Experiment:
         guards: Bounds on secondary metrics.
         checks: Shell command that must succeed in the mutated copy before a keep, or None.
         search_space: Search ranges of literals, by name, that override the inferred ones.
+        proposer: As ``--autoresearch-proposer``; used where that option is not given and no
+            credentials of a language model are set. Empty: the search.
     """
 
     files: tuple[str, ...] = ("train.py",)
@@ -140,6 +142,7 @@ class Experiment:
     guards: tuple[Guard, ...] = ()
     checks: str | None = None
     search_space: Mapping[str, object] = field(default_factory=dict)
+    proposer: str = ""
 
     def __post_init__(self) -> None:
         """Reject guards on the metric itself.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
@@ -16,6 +17,7 @@ from ..core.proposal import Proposer
 from ..ledger.spend import CostBudget
 from ..sandbox.policy import Mode
 from .agents.command import create_agent
+from .chain import Chain
 from .draft import WithControl
 from .llm.anthropic import DEFAULT_MODEL, AnthropicProposer
 from .llm.openai import ChatCompletionsProposer
@@ -70,18 +72,24 @@ def search() -> str:
     return "gp" if importlib.util.find_spec("optuna") else "ratchet"
 
 
-def default() -> str:
-    """Return the default proposer: a language model if its credentials are set, else the search."""
-    return "anthropic" if any(os.environ.get(name) for name in CREDENTIALS) else search()
+def default(experiment: Experiment) -> str:
+    """Return the proposer where none is chosen.
+
+    A language model if its credentials are set, else what the experiment names, else the search.
+    """
+    if any(os.environ.get(name) for name in CREDENTIALS):
+        return "anthropic"
+    return experiment.proposer or search()
 
 
 def with_settings(proposer: Proposer, settings: Settings) -> Proposer:
     """Apply settings to a language model or agent, and add a control arm if one is wanted."""
     if not proposer.slow:
         return proposer
-    for name in (one.name for one in fields(settings)):
-        if (value := getattr(settings, name)) is not None and hasattr(proposer, name):
-            setattr(proposer, name, value)
+    for member in proposer.members if isinstance(proposer, Chain) else (proposer,):
+        for name in (one.name for one in fields(settings)):
+            if (value := getattr(settings, name)) is not None and hasattr(member, name):
+                setattr(member, name, value)
     if settings.control < 2:
         return proposer
     return WithControl(proposer, BUILT_IN[search()]("", Path()), settings.control)
@@ -96,17 +104,27 @@ BUILT_IN: dict[str, Callable[[str, Path], Proposer]] = {
     "random": lambda argument, root: LiteralSearch("random", uniform),
     "replay": lambda argument, root: Replay(root / argument),
     "file": lambda argument, root: OneFile(root / argument),
+    "search": lambda argument, root: BUILT_IN[search()](argument, root),
 }
 """Name before the colon to factory, which gets the text after it and the project root."""
 
 
+def split(spec: str) -> list[str]:
+    """Return the proposers that `spec` names, one after the other; arguments may hold commas."""
+    return re.split(rf",(?=(?:{'|'.join(BUILT_IN)})(?:[:,]|$))", spec)
+
+
 def check(spec: str, root: Path | None = None) -> None:
-    """Check that `spec` names a proposer.
+    """Check that `spec` names a proposer, or several that are separated by commas.
 
     Raises:
         UnknownProposer: It does not.
         ValueError: Its argument is bad.
     """
+    if len(members := split(spec)) > 1:
+        for member in members:
+            check(member, root)
+        return
     name, _, argument = spec.partition(":")
     if name in BUILT_IN:
         if argument or name == "command":
@@ -120,15 +138,18 @@ def create(spec: str, *, experiment: Experiment, root: Path) -> Proposer:
     """Return the proposer that `spec` names.
 
     Args:
-        spec: ``gp``, ``ratchet``, ``random``, ``replay:DIR``, ``command:AGENT``, an entry point
-            of the group ``pytest_autoresearch.proposers``, or ``module:factory``; factories of the
-            last two are called with the experiment.
+        spec: A name of `BUILT_IN` with its argument (``replay:DIR``), an entry point of the group
+            ``pytest_autoresearch.proposers``, or ``module:factory``; factories of the last two are
+            called with the experiment. Several, separated by commas: each when the one before it is
+            exhausted.
         experiment: The declaration.
         root: Folder that relative paths start from.
 
     Raises:
         ValueError: No such proposer, or its argument is bad.
     """
+    if len(members := split(spec)) > 1:
+        return Chain([create(member, experiment=experiment, root=root) for member in members])
     name, _, argument = spec.partition(":")
     if name in BUILT_IN:
         return BUILT_IN[name](argument, root)

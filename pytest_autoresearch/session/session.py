@@ -109,7 +109,7 @@ class Session:
 
     @property
     def _proposer(self) -> str:
-        return self.options.proposer or default()
+        return self.options.proposer or default(self.experiment)
 
     @property
     def _dry(self) -> bool:

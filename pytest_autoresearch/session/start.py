@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..campaign.project import check
+from ..core.experiment import Experiment
 from ..options import Options
 from ..proposers.registry import check as check_proposer
 from ..proposers.registry import default
@@ -42,7 +43,7 @@ def start(config: pytest.Config) -> Session:
     preflight.check_sandbox(options)
     with preflight.usage_errors():
         repository = check(root, experiment)
-        _check_proposer(options, root)
+        _check_proposer(options, experiment, root)
         if not (config.option.collectonly or config.option.setupplan):
             preflight.check_outputs(config, options)
         plan = make(config, options, experiment, repository)
@@ -52,8 +53,8 @@ def start(config: pytest.Config) -> Session:
     return Session(config, options, experiment, plan, is_driver=True)
 
 
-def _check_proposer(options: Options, root: Path) -> None:
+def _check_proposer(options: Options, experiment: Experiment, root: Path) -> None:
     try:
-        check_proposer(options.proposer or default(), root)
+        check_proposer(options.proposer or default(experiment), root)
     except ValueError as error:
         raise pytest.UsageError(f"--autoresearch-proposer: {error}") from None

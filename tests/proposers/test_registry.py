@@ -50,13 +50,13 @@ def test_default_is_a_language_model_if_credentials_are_set(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "x")
-    assert default() == "anthropic"
+    assert default(Experiment()) == "anthropic"
 
 
 def test_default_search_is_gp_only_if_optuna_is_installed(without) -> None:
-    assert default() == "gp"
+    assert default(Experiment()) == "gp"
     without("optuna")
-    assert default() == "ratchet"
+    assert default(Experiment()) == "ratchet"
 
 
 def test_gp_without_optuna_names_the_extra(without) -> None:
