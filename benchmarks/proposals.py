@@ -3,7 +3,7 @@
     python benchmarks/proposals.py
 
 Composes prompts, draws lessons and asks the searches with histories of 100, 1,000 and 10,000
-attempts, and prints CPU seconds for one proposal, those in gp's helper process included.
+attempts, and prints CPU seconds for one proposal.
 Prints a table and, as its last line, one JSON object: ``cpu_s`` by part and number of attempts.
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from pytest_autoresearch.core.proposal import Context, PastAttempt
 from pytest_autoresearch.proposers.llm.prompt import compose
 from pytest_autoresearch.proposers.memory import Notebook
 from pytest_autoresearch.proposers.registry import create
+from pytest_autoresearch.proposers.search.literals import structure
 from pytest_autoresearch.source.edits import edits_between
 from pytest_autoresearch.source.search_space import find, substitute
 
@@ -42,10 +43,10 @@ def history_of(size: int) -> list[PastAttempt]:
         1, "baseline-1", None, "baseline", "", "", "baseline", "", 1.0, None, None, 0, 0, {},
         lambda: {"train.py": SOURCE},
     )  # fmt: skip
-    history = [base]
+    history, same = [base], structure(SOURCE, space)
     for number in range(2, size + 1):
         name = rng.choice(NAMES)
-        changes = {name: space[name].clip(rng.uniform(space[name].low, space[name].high))}
+        changes = {name: space[name].at(space[name].position(0.03) + rng.uniform(-4, 4))}
         text = substitute(SOURCE, space, changes)
         gain = rng.gauss(-0.01, 0.01)
         values = {key: parameter.value for key, parameter in space.items()} | changes
@@ -53,17 +54,11 @@ def history_of(size: int) -> list[PastAttempt]:
             PastAttempt(
                 number, f"mutation-{number:05d}", 1, f"{name} {changes[name]}", "it may help",
                 "gp", "keep" if number % 20 == 0 else "discard", "", 1.0 - gain, gain,
-                gain / 0.01, 1, 1, {"changes": changes, "params": values},
+                gain / 0.01, 1, 1, {"changes": changes, "params": values, "structure": same},
                 lambda text=text: {"train.py": text}, edits_between(SOURCE, text, "train.py"),
             )
         )  # fmt: skip
     return history
-
-
-def cpu() -> float:
-    """Return CPU seconds of this process and of its children that have ended."""
-    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
 def prompts(context: Context, times: int) -> None:
@@ -79,22 +74,18 @@ def lessons(context: Context, times: int) -> None:
 
 
 def search(name: str, context: Context, times: int) -> None:
-    """Ask a search; close it, so that its helper is counted."""
     proposer = create(name, experiment=context.experiment, root=Path())
-    try:
-        for _ in range(times):
-            proposer.propose(context)
-    finally:
-        proposer.close()
+    for _ in range(times):
+        proposer.propose(context)
 
 
 def cost(part: Callable[[Context, int], None], context: Context) -> float:
-    """Return CPU seconds of one proposal, without the start of a helper process."""
+    """Return CPU seconds of one proposal, without what only the first costs."""
     seconds = []
     for times in (1, 1 + REPEATS):
-        started = cpu()
+        started = time.process_time()
         part(context, times)
-        seconds.append(cpu() - started)
+        seconds.append(time.process_time() - started)
     return (seconds[1] - seconds[0]) / REPEATS
 
 

@@ -134,8 +134,7 @@ class Options:
         "Campaign to start or resume; default: the name of the current git branch")
     proposer: str | None = _option(str, None, "NAME",
         "Source of mutations: anthropic, openai:MODEL, command:AGENT, gp, ratchet, random, "
-        "replay:DIR or module:factory; default: anthropic where its key is set, else gp where "
-        "optuna is installed, else ratchet")
+        "replay:DIR or module:factory; default: anthropic where its key is set, else gp")
     model: str | None = _option(str, None, "ID",
         "Model of the anthropic, openai or command proposer")
     effort: str | None = _option(str, None, "LEVEL",

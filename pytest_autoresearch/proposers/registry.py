@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import re
 from collections.abc import Callable
@@ -22,7 +21,6 @@ from .draft import WithControl
 from .llm.anthropic import DEFAULT_MODEL, AnthropicProposer
 from .llm.openai import ChatCompletionsProposer
 from .replay import OneFile, Replay
-from .search.gp import GaussianProcess
 from .search.literals import LiteralSearch, ratchet, uniform
 
 ENTRY_POINTS = "pytest_autoresearch.proposers"
@@ -67,11 +65,6 @@ class Settings:
     answer: str | None = None
 
 
-def search() -> str:
-    """Return the best search that is installed: `gp` needs Optuna, `ratchet` nothing."""
-    return "gp" if importlib.util.find_spec("optuna") else "ratchet"
-
-
 def default(experiment: Experiment) -> str:
     """Return the proposer where none is chosen.
 
@@ -79,7 +72,7 @@ def default(experiment: Experiment) -> str:
     """
     if any(os.environ.get(name) for name in CREDENTIALS):
         return "anthropic"
-    return experiment.proposer or search()
+    return experiment.proposer or "gp"
 
 
 def with_settings(proposer: Proposer, settings: Settings) -> Proposer:
@@ -92,19 +85,25 @@ def with_settings(proposer: Proposer, settings: Settings) -> Proposer:
                 setattr(member, name, value)
     if settings.control < 2:
         return proposer
-    return WithControl(proposer, BUILT_IN[search()]("", Path()), settings.control)
+    return WithControl(proposer, _gp("", Path()), settings.control)
+
+
+def _gp(argument: str, root: Path) -> Proposer:
+    from .search.gp import GaussianProcess  # imports numpy and scipy
+
+    return GaussianProcess()
 
 
 BUILT_IN: dict[str, Callable[[str, Path], Proposer]] = {
     "anthropic": lambda argument, root: AnthropicProposer(argument or DEFAULT_MODEL),
     "openai": lambda argument, root: ChatCompletionsProposer(argument),
     "command": create_agent,
-    "gp": lambda argument, root: GaussianProcess(),
+    "gp": _gp,
     "ratchet": lambda argument, root: LiteralSearch("ratchet", ratchet),
     "random": lambda argument, root: LiteralSearch("random", uniform),
     "replay": lambda argument, root: Replay(root / argument),
     "file": lambda argument, root: OneFile(root / argument),
-    "search": lambda argument, root: BUILT_IN[search()](argument, root),
+    "search": _gp,
 }
 """Name before the colon to factory, which gets the text after it and the project root."""
 

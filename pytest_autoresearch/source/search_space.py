@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from .fingerprint import arithmetic, parse
@@ -22,7 +23,18 @@ _TRAPS = re.compile(r"^CUDA$|PEAK|FLOPS|SEED|DEVICE$|^DEBUG|VOCAB|SEQ_LEN|EPS")
 
 _FRACTION = re.compile(r"RATIO|FRAC|DROPOUT|PROB")
 
-_PATTERN = re.compile(r"[A-Z]{2,8}")
+_PATTERN = re.compile(r"[A-Z]{1,8}")
+
+_MOMENTUM = re.compile(r"BETA|MOMENTUM|DECAY_RATE|EMA")
+
+LOG_STEP = math.log(math.sqrt(2))
+"""One step of a number searched in logarithms: two double it."""
+
+TAIL_STEP = math.log(1.55)
+"""One step of a momentum x, in the logarithm of 1 - x."""
+
+LINEAR_STEPS = 10
+"""Steps in the range of any other number."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +42,13 @@ class Hyperparameter:
     """One literal whose value can be changed.
 
     Attributes:
-        name: Constant's name, or ``function:literal#n`` inside a function.
+        name: Constant's name, or ``function#n``, the n-th float inside a function.
         value: Its current value.
         span: (line, column, end line, end column) of the literal, columns in UTF-8 bytes.
         choices: Values to choose from; empty for a range.
         low, high: Range of a number.
         log: Whether the range is searched in logarithms.
+        tail: Whether it is searched in logarithms of 1 - x, as suits a momentum.
         upper: Whether it is a module constant in capitals.
     """
 
@@ -46,17 +59,63 @@ class Hyperparameter:
     low: float = 0.0
     high: float = 0.0
     log: bool = False
+    tail: bool = False
     upper: bool = True
 
     @property
     def is_int(self) -> bool:
         """Whether its range has only whole numbers."""
-        return isinstance(self.value, int) and not isinstance(self.value, bool)
+        whole = float(self.low).is_integer() and float(self.high).is_integer()
+        return whole and isinstance(self.value, int) and not isinstance(self.value, bool)
 
-    def clip(self, value: float) -> float | int:
-        """Clip a number to the range, in the hyperparameter's type, with three digits."""
+    @cached_property
+    def ordered(self) -> bool:
+        """Whether its values have an order: all do but words and switches."""
+        return not any(isinstance(value, str | bool) for value in (self.value, *self.choices))
+
+    @property
+    def step(self) -> float:
+        """Width of a step of a range without logarithms: a tenth of it, in integers at least 1."""
+        width = (self.high - self.low) / LINEAR_STEPS
+        return max(1, round(width)) if self.is_int else width
+
+    def position(self, value: Value) -> float:
+        """Return where a value lies, in steps: smaller differences are not worth a training."""
+        if self.choices:
+            return self._order.index(value) if value in self._order else self._nearest(value)
+        number = float(value)
+        if self.log:
+            return math.log(max(number, 1e-300)) / LOG_STEP
+        if self.tail:
+            return -math.log(max(1 - number, 1e-300)) / TAIL_STEP
+        return number / self.step
+
+    def at(self, position: float) -> Value:
+        """Return the value at a position, inside the range, with three digits."""
+        if self.choices:
+            return self._order[min(len(self._order) - 1, max(0, round(position)))]
+        if self.log:
+            return self._clip(math.exp(position * LOG_STEP))
+        if self.tail:
+            return self._clip(1 - float(f"{math.exp(-position * TAIL_STEP):.3g}"))
+        return self._clip(position * self.step)
+
+    @cached_property
+    def _order(self) -> tuple[Value, ...]:
+        values = tuple(dict.fromkeys((*self.choices, self.value)))
+        return tuple(sorted(values, key=float)) if self.ordered else values
+
+    def _nearest(self, value: Value) -> int:
+        """Return the index of the choice next to a value that is none, e.g. of another parent."""
+        if not self.ordered or isinstance(value, str):
+            return -1
+        order = [float(choice) for choice in self._order]
+        return min(range(len(order)), key=lambda i: abs(order[i] - float(value)))
+
+    def _clip(self, value: float) -> float | int:
+        value = round(value, 12) if self.tail else float(f"{value:.3g}")
         value = min(self.high, max(self.low, value))
-        return round(value) if self.is_int else float(f"{value:.3g}")
+        return round(value) if self.is_int else value
 
 
 def find(
@@ -111,13 +170,10 @@ def _literals(tree: ast.Module) -> Iterator[tuple[str, ast.expr, bool]]:
         for statement in function.body:
             for node in ast.walk(statement):
                 match node:
-                    case ast.Constant(float(value)) if 1e-4 <= abs(value) <= 1e4 and value not in (
-                        0.5,
-                        1.0,
-                        2.0,
-                    ):
+                    case ast.Constant(float(value)):
                         count += 1
-                        yield f"{function.name}:{value!r}#{count}", node, False
+                        if 1e-4 <= abs(value) <= 1e4 and value not in (0.5, 1.0, 2.0):
+                            yield f"{function.name}#{count}", node, False
 
 
 def fold(node: ast.expr) -> Value | None:
@@ -141,8 +197,8 @@ def _infer(parameter: Hyperparameter) -> Hyperparameter | None:
     def choose(*choices: Value) -> Hyperparameter:
         return replace(parameter, choices=tuple(dict.fromkeys(choices)))
 
-    def reach(low: float, high: float, log: bool) -> Hyperparameter:
-        return replace(parameter, low=low, high=high, log=log)
+    def reach(low: float, high: float, log: bool = False, tail: bool = False) -> Hyperparameter:
+        return replace(parameter, low=low, high=high, log=log, tail=tail)
 
     if isinstance(value, bool):
         return choose(False, True)
@@ -150,6 +206,8 @@ def _infer(parameter: Hyperparameter) -> Hyperparameter | None:
         if not (parameter.upper and _PATTERN.fullmatch(value)):
             return None
         letters = sorted(set(value), key=value.index)
+        if len(letters) == 1:  # its other choices are those of the first program
+            return choose(value)
         last, first = letters[-1], letters[0]
         return choose(value, last, first + last, first * 2 + last, first * 3 + last)
     if not math.isfinite(value) or (isinstance(value, int) and value < 1):
@@ -159,12 +217,20 @@ def _infer(parameter: Hyperparameter) -> Hyperparameter | None:
             return choose(value // 4, value // 2, value, value * 2)
         return reach(max(1, value // 2), value * 2, value >= 16)
     if _FRACTION.search(parameter.name):
-        return reach(0.0, 1.0, False)
-    if 0.5 < value < 1:  # momenta and the like move on the scale of 1 - x
-        return reach(max(0.0, 1 - 4 * (1 - value)), 1 - (1 - value) / 4, False)
+        return reach(0.0, 1.0)
+    if _is_momentum(parameter):
+        return reach(max(0.0, 1 - 4 * (1 - value)), 1 - (1 - value) / 4, tail=True)
     if value == 0:
-        return reach(0.0, 0.3, False)
-    return reach(value / 4, value * 4, True) if value > 0 else None
+        return reach(0.0, 0.3)
+    return reach(value / 4, value * 4, log=True) if value > 0 else None
+
+
+def _is_momentum(parameter: Hyperparameter) -> bool:
+    """Return whether a number moves on the scale of 1 - x: by its name, or by its value."""
+    value = parameter.value
+    if not isinstance(value, float) or _FRACTION.search(parameter.name):
+        return False
+    return 0.5 < value < 1 or (0 <= value < 1 and bool(_MOMENTUM.search(parameter.name)))
 
 
 def ranged(parameter: Hyperparameter, override: Any) -> Hyperparameter:
@@ -180,7 +246,8 @@ def ranged(parameter: Hyperparameter, override: Any) -> Hyperparameter:
             low, high = float(override["low"]), float(override["high"])
             log = bool(override.get("log", False))
             if low < high and (low > 0 or not log):
-                return replace(parameter, low=low, high=high, log=log)
+                tail = not log and low >= 0 and high < 1 and _is_momentum(parameter)
+                return replace(parameter, low=low, high=high, log=log, tail=tail)
     raise ValueError(
         f"program.md: search_space: {parameter.name}: write [a, b], {{low: a, high: b}} or fixed"
     )

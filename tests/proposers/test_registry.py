@@ -53,18 +53,8 @@ def test_default_is_a_language_model_if_credentials_are_set(
     assert default(Experiment()) == "anthropic"
 
 
-def test_default_search_is_gp_only_if_optuna_is_installed(without) -> None:
+def test_default_without_credentials_is_gp() -> None:
     assert default(Experiment()) == "gp"
-    without("optuna")
-    assert default(Experiment()) == "ratchet"
-
-
-def test_gp_without_optuna_names_the_extra(without) -> None:
-    gp = create("gp", experiment=Experiment(), root=Path())
-    assert gp.check() == ""
-    without("optuna")
-    with pytest.raises(ProposerUnavailable, match=r"pytest-autoresearch\[search\]"):
-        gp.check()
 
 
 def test_openai_without_its_package_names_the_extra(without) -> None:
@@ -74,12 +64,11 @@ def test_openai_without_its_package_names_the_extra(without) -> None:
         chat.check()
 
 
-def test_control_arm_works_without_optuna(without) -> None:
-    without("optuna")
+def test_control_arm_is_gp() -> None:
     chat = create("openai:gpt-5.5", experiment=Experiment(), root=Path())
     arms = with_settings(chat, Settings(control=2))
     assert isinstance(arms, WithControl)
-    assert arms._control.name == "ratchet"
+    assert arms._control.name == "gp"
 
 
 class Minimal:
