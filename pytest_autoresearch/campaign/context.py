@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from ..core.proposal import Context, PastAttempt
+from ..judge.causes import Diagnosis
 from ..ledger.git import CommitLost
 from ..source.brief import FrontMatterError, declared_space
 from ..source.edits import apply
 from .attempt import WorkingAttempt
+from .setting import bits_per_nat, describe, open_dataset
 
 if TYPE_CHECKING:
     from ..core.records import Attempt
-    from ..core.run import Run
+    from ..data.dataset import Dataset
     from .runs import Runner
 
 
@@ -33,8 +36,16 @@ class ContextBuilder:
         runner, experiment, parent = self.runner, self.runner.experiment, attempt.parent
         assert parent is not None
         records = self.ledger.attempts()
-        history = [self._past(record) for record in records]
+        diagnosis = Diagnosis(records)
+        proposed = [record for record in records if record.state != "running" or record.title]
+        history = [self._past(record, diagnosis) for record in proposed]
         by_id = {past.attempt_id: past for past in history}
+        champion = runner.champion()
+        best = replace(
+            by_id[champion.attempt_id],
+            score=champion.mean,
+            measured=diagnosis.of_champion(self.ledger.attempt(champion.attempt_id)),
+        )
         fixed = [name for name in experiment.context if (runner.root / name).is_file()]
         last = parent.own_runs[-1] if parent.own_runs else None
         return Context(
@@ -46,13 +57,25 @@ class ContextBuilder:
             files=attempt.before,
             fixed_files=runner.repository.read(self.base_commit, fixed),
             history=history,
-            champion=by_id[runner.champion().attempt_id],
+            champion=best,
             sigma=runner.noise().sigma,
-            figures=_figures(last) if last else {},
+            setting=self._setting,
+            bits_per_nat=bits_per_nat(self._dataset),
             log_tail=last.log_tail if last else "",
             hint=hint,
-            curve=last.curve if last else (),
         )
+
+    @cached_property
+    def _dataset(self) -> Dataset | None:
+        return open_dataset(self.runner.root, self.runner.experiment)
+
+    @cached_property
+    def _setting(self) -> str:
+        runner = self.runner
+        return describe(
+            runner.experiment, self._dataset, runner.facts.budget, runner.device,
+            runner.settings.threads, runner.memory_bound(),
+        )  # fmt: skip
 
     def program(self) -> str:
         """Return the brief as it is now, so that editing it steers a running campaign.
@@ -76,15 +99,15 @@ class ContextBuilder:
             self._brief = text
         return text
 
-    def _past(self, record: Attempt) -> PastAttempt:
+    def _past(self, record: Attempt, diagnosis: Diagnosis) -> PastAttempt:
         """Return an attempt as a proposer sees it; made once for each finished attempt."""
         if (past := self._history.get(record.id)) is None:
-            past = self._make_past(record)
+            past = self._make_past(record, diagnosis)
             if record.state == "done":
                 self._history[record.id] = past
         return past
 
-    def _make_past(self, record: Attempt) -> PastAttempt:
+    def _make_past(self, record: Attempt, diagnosis: Diagnosis) -> PastAttempt:
         return PastAttempt(
             attempt_id=record.id,
             name=record.name,
@@ -103,6 +126,8 @@ class ContextBuilder:
             read_files=partial(self._files_of, record),
             edits=record.edits,
             log_tail=record.runs[-1].log_tail if record.runs and record.score is None else "",
+            measured=diagnosis.measured(record),
+            cause=diagnosis.cause(record),
         )
 
     def _files_of(self, record: Attempt) -> Mapping[str, str]:
@@ -114,17 +139,3 @@ class ContextBuilder:
             return apply(self.runner.read(commit), record.edits)
         except CommitLost:
             return {}
-
-
-def _figures(run: Run) -> dict[str, float]:
-    figures = {
-        "train_seconds": run.train_seconds,
-        "total_seconds": run.total_seconds,
-        "steps": float(run.steps),
-        "parameters": float(run.parameters),
-        "peak_memory_mb": run.peak_memory_bytes / 2**20,
-        "work": run.work,
-    }
-    if run.train_seconds:
-        figures["work_per_second"] = run.work / run.train_seconds
-    return figures

@@ -132,6 +132,35 @@ class Proposal:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What an attempt's runs measured, as means over them; zero where unknown.
+
+    Attributes:
+        seeds: Of its runs.
+        steps, work: Batches and units of training data (tokens).
+        step_ms: CPU milliseconds a batch; wall milliseconds on CUDA.
+        parts: Part of a step to its CPU milliseconds, self-reported.
+        train_loss: Mean training loss of the last tenth, self-reported.
+        worst_token: Largest loss of one token, in nats.
+        parameters, memory_mb: Size of the model, and peak memory.
+        more_work: Share of work beyond the champion's on the same seeds; None without pairs.
+        lead: How far the training loss was below the champion's at equal work; None if unknown.
+    """
+
+    seeds: tuple[int, ...] = ()
+    steps: float = 0.0
+    work: float = 0.0
+    step_ms: float = 0.0
+    parts: Mapping[str, float] = field(default_factory=dict)
+    train_loss: float = 0.0
+    worst_token: float = 0.0
+    parameters: int = 0
+    memory_mb: float = 0.0
+    more_work: float | None = None
+    lead: float | None = None
+
+
+@dataclass(frozen=True)
 class PastAttempt:
     """One finished or running attempt in a proposer's history.
 
@@ -151,6 +180,8 @@ class PastAttempt:
         read_files: Reads the resulting editable files from git, path to text.
         edits: Its edits.
         log_tail: Last lines of its log (untrusted) where it has no score, else ''.
+        measured: What its runs measured.
+        cause: Why it gained or lost, from these figures, e.g. ``slower``; ''.
     """
 
     attempt_id: int
@@ -170,6 +201,8 @@ class PastAttempt:
     read_files: Callable[[], Mapping[str, str]]
     edits: tuple[Edit, ...] = ()
     log_tail: str = ""
+    measured: Measured = Measured()
+    cause: str = ""
 
 
 @dataclass(frozen=True)
@@ -184,13 +217,14 @@ class Context:
         parent: Attempt whose files the edits apply to: the champion, or a discard to build on.
         files: The parent's editable files, path to text.
         fixed_files: The experiment's context files, path to text.
-        history: Every attempt of the campaign so far, oldest first, running ones included.
-        champion: The champion's attempt.
+        history: Every attempt of the campaign so far, oldest first, with running ones that have a
+            proposal.
+        champion: The champion's attempt; its score is the mean over all its seeds.
         sigma: Standard deviation of one paired difference, or None.
-        figures: The parent's measured figures (tokens/s, parameters, memory, …).
+        setting: Data, budget, limits and machine in words.
+        bits_per_nat: Bits per byte of a loss of one nat a token on the training text; 0: unknown.
         log_tail: Last lines of the parent's training log (untrusted bytes, decoded).
         hint: Request of the parent selection, e.g. for a structural change, or ''.
-        curve: The parent's training loss, as (share of the budget, loss).
         ideas, lessons: Text of these files of the campaign, or ''.
         literature: Titles and abstracts of papers and the researcher's notes, or ''.
     """
@@ -205,10 +239,10 @@ class Context:
     history: Sequence[PastAttempt]
     champion: PastAttempt
     sigma: float | None
-    figures: Mapping[str, float] = field(default_factory=dict)
+    setting: str = ""
+    bits_per_nat: float = 0.0
     log_tail: str = ""
     hint: str = ""
-    curve: Sequence[tuple[float, float]] = ()
     ideas: str = ""
     lessons: str = ""
     literature: str = ""

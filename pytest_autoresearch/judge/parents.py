@@ -14,6 +14,7 @@ from typing import Literal
 from ..core.experiment import Metric
 from ..core.proposal import Edit, Origin, Proposal
 from ..core.records import Attempt, Champion
+from .families import EXHAUSTED, exhausted
 from .verdicts import NEAR_MISS
 
 ParentSelection = Literal["champion", "archive"]
@@ -39,6 +40,11 @@ MERGED = 4
 STRUCTURAL = (
     "Many attempts in a row kept nothing. Small changes of constants seem to be exhausted: "
     "propose a structural change."
+)
+
+OTHER_FAMILY = (
+    "The last {} ideas were all of the family {!r}, and none was kept: propose one of another "
+    "family."
 )
 
 Applies = Callable[[Sequence[Edit]], bool]
@@ -101,7 +107,7 @@ def next_step(
         due = past.merges_since_keep < drought // PATIENCE
         if due and (merged := _merge(past, candidates, champion, applies)) is not None:
             return NextStep(champion.attempt_id, merged)
-    hint = STRUCTURAL if drought >= PATIENCE else ""
+    hint = _hint(attempts, drought)
     stackable = [
         attempt
         for attempt in near_misses(attempts, above=0.0)
@@ -113,6 +119,13 @@ def next_step(
     if drought >= PATIENCE and champions[:-1] and draw > 1 - FORMER:
         return NextStep(rng.choice(champions[:-1]).attempt_id, hint=hint)
     return NextStep(champion.attempt_id, hint=hint)
+
+
+def _hint(attempts: Sequence[Attempt], drought: int) -> str:
+    """Return what a proposer is asked for besides an improvement, or ''."""
+    if family := exhausted(_after_keep(attempts)):
+        return OTHER_FAMILY.format(EXHAUSTED, family)
+    return STRUCTURAL if drought >= PATIENCE else ""
 
 
 def stack(

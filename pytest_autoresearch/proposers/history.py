@@ -6,14 +6,19 @@ log.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping, Sequence
 
 from ..core.proposal import Edit, PastAttempt
+from ..judge.families import expected_of, family_of
 from ..judge.verdicts import NEAR_MISS
 
 LESSON_EVERY = 10
 """Attempts after which lessons are drawn from the history again."""
+
+UNUSUAL_NATS = 30.0
+"""Loss of one token above which it is worth a word in the history."""
 
 _CONTROL = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # whole terminal escapes
@@ -26,7 +31,12 @@ _CONTROL = re.compile(
 _BOUNDARY = re.compile(r"\[(/?)(INST|SYS|SYSTEM)\]|```+|~~~+", re.IGNORECASE)
 """Marks that end a fence, or a turn in chat formats, besides those that begin with ``<``."""
 
-_ASSIGNMENT = re.compile(r"^[ \t]*+([A-Za-z_]\w*+)[ \t]*+=[ \t]*+([^=\n][^#\n]*)", re.M)
+_ASSIGNMENT = re.compile(r"^([A-Z][A-Z0-9_]*+)[ \t]*+=[ \t]*+([^=\n][^#\n]*)", re.M)
+
+_LITERAL = (
+    ast.Expression, ast.Constant, ast.Tuple, ast.List, ast.UnaryOp, ast.BinOp, ast.IfExp,
+    ast.operator, ast.unaryop, ast.expr_context,
+)  # fmt: skip
 
 
 def quote(name: str, text: str) -> str:
@@ -50,7 +60,7 @@ def _defuse(text: str) -> str:
 
 
 def constants(edits: Sequence[Edit]) -> dict[str, tuple[str, str]]:
-    """Return the plain assignments that edits change: name to the old and the new expression."""
+    """Return the constants that edits change: name in capitals to the old and the new literal."""
     changed: dict[str, tuple[str, str]] = {}
     for edit in edits:
         old, new = _assignments(edit.search), _assignments(edit.replace)
@@ -59,7 +69,20 @@ def constants(edits: Sequence[Edit]) -> dict[str, tuple[str, str]]:
 
 
 def _assignments(text: str) -> dict[str, str]:
-    return {name: value.rstrip() for name, value in _ASSIGNMENT.findall(text)}
+    found = ((name, value.rstrip()) for name, value in _ASSIGNMENT.findall(text))
+    return {name: value for name, value in found if _is_literal(value)}
+
+
+def _is_literal(text: str) -> bool:
+    """Return whether an expression is made of literals, and of names in capitals in conditions."""
+    try:
+        nodes = list(ast.walk(ast.parse(text, mode="eval")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return all(
+        isinstance(node, _LITERAL) or (isinstance(node, ast.Name) and node.id.isupper())
+        for node in nodes
+    )
 
 
 def describe(edits: Sequence[Edit], length: int = 100) -> str:
@@ -75,27 +98,65 @@ def describe(edits: Sequence[Edit], length: int = 100) -> str:
 
 
 def summarize(attempt: PastAttempt, names: Mapping[int, str]) -> str:
-    """Return one line of the history: name, verdict, score, gain, change, cause of a failure.
+    """Return one line of the history; `prompt` explains its columns.
 
     Args:
         attempt: The attempt.
         names: Item name of each ledger id, for the parent.
     """
-    score = "-" if attempt.score is None else f"{attempt.score:.6f}"
-    if attempt.gain is not None and attempt.gain_sigma is not None:
-        score += f" gain {attempt.gain:+.6f} ({attempt.gain_sigma:+.1f} sigma)"
     near = attempt.verdict == "discard" and (attempt.gain_sigma or 0.0) > NEAR_MISS
     parent = names.get(attempt.parent or 0, "")
-    size = f"+{attempt.lines_added}/-{attempt.lines_removed}"
+    verdict = attempt.verdict + (" (near miss)" if near else "")
+    if attempt.cause and attempt.cause != attempt.verdict:
+        verdict += f": {attempt.cause.removeprefix(f'{attempt.verdict}: ')}"
+    size = f"+{attempt.lines_added}/-{attempt.lines_removed} "
+    changed = "" if attempt.verdict == "running" else size
     parts = (
         f"{attempt.name}{f' on {parent}' if parent else ''}",
-        attempt.verdict + (" (near miss)" if near else ""),
-        score,
+        verdict,
+        _score(attempt),
         line(attempt.title, 100),
-        f"{size} {describe(attempt.edits)}".strip() if parent else "",
+        _expectation(attempt),
+        _training(attempt),
+        f"{changed}{describe(attempt.edits)}".strip() if parent else "",
         line(attempt.reason) if attempt.score is None else "",
     )
     return " | ".join(part for part in parts if part)
+
+
+def _score(attempt: PastAttempt) -> str:
+    if attempt.score is None:
+        return "" if attempt.verdict == "running" else "-"
+    text = f"{attempt.score:.6f}"
+    seeds = attempt.measured.seeds
+    on = f"seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}" if seeds else ""
+    if attempt.gain is not None and attempt.gain_sigma is not None:
+        details = ", ".join(part for part in (f"{attempt.gain_sigma:+.1f} sigma", on) if part)
+        return f"{text} gain {attempt.gain:+.6f} ({details})"
+    return f"{text} ({on})" if on else text
+
+
+def _expectation(attempt: PastAttempt) -> str:
+    expected = expected_of(attempt.meta)
+    parts = (family_of(attempt.meta), "" if expected is None else f"expected {expected:+.4f}")
+    return ", ".join(part for part in parts if part)
+
+
+def _training(attempt: PastAttempt) -> str:
+    """Return how much the attempt trained, and what it learned, beside the champion."""
+    measured = attempt.measured
+    if not measured.steps:
+        return ""
+    text = f"{measured.steps:.0f} steps"
+    if measured.more_work is not None:
+        text += f" ({measured.more_work:+.1%} tokens)"
+    if measured.train_loss:
+        text += f", loss {measured.train_loss:.4f}"
+    if measured.lead is not None:
+        text += f", lead {measured.lead:+.4f}"
+    if measured.worst_token > UNUSUAL_NATS:
+        text += f", worst token {measured.worst_token:.1f} nats"
+    return text
 
 
 def latest_failure(history: Sequence[PastAttempt]) -> PastAttempt | None:

@@ -6,16 +6,19 @@ them stays; only the part of the lessons between two marks is rewritten, from th
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ..core.files import locked, write_atomic
 from ..core.proposal import PastAttempt
+from ..judge.families import FAMILIES
 from ..judge.verdicts import NEAR_MISS
 from .history import LESSON_EVERY, constants, line
 
@@ -28,8 +31,15 @@ MOST_OPEN = 100
 """Open ideas in the backlog, above which none is added."""
 
 _REMARK = re.compile(
-    r"^[^\w\n]{0,4}(idea|done|lesson)[^\w\n]{0,2}:[^\w\n]{0,3}(\S.*)$", re.I | re.M
+    r"^[^\w\n]{0,4}(idea|done|lesson|family|expected)[^\w\n]{0,2}:[^\w\n.]{0,3}(\S.*)$",
+    re.I | re.M,
 )
+
+_NUMBER = re.compile(r"(?<![\w.])\d*\.?\d+(?:[eE][-+]?\d+)?(?![\w%.]|\s*%)")
+
+_SPELLINGS = {
+    "optimiser": "optimizer", "initialization": "initialisation", "data-order": "data order",
+}  # fmt: skip
 
 _TASK = re.compile(r"^\s*[-*] \[( |x|X)\] (.*?)(?: \(from [^()]*\))?\s*$")
 
@@ -45,18 +55,43 @@ _KEYS = {"idea": "ideas", "done": "done", "lesson": "lessons"}
 _FINISHED = ("keep", "discard", "crash", "timeout", "invalid", "duplicate", "guard", "cheat")
 
 
-def remarks(prose: str) -> dict[str, list[str]]:
-    """Parse the lines ``Idea:``, ``Done:`` and ``Lesson:`` of an answer.
+def remarks(prose: str) -> dict[str, Any]:
+    """Parse an answer's lines ``Idea:``, ``Done:``, ``Lesson:``, ``Family:`` and ``Expected:``.
 
     Returns:
-        ``ideas``, ``done`` and ``lessons``, each only if there are any, for a proposal's `meta`.
+        ``ideas``, ``done`` and ``lessons``, lists of texts, ``family``, one of `FAMILIES`, and
+        ``expected``, a gain above zero: each only if there is one, for a proposal's `meta`.
     """
-    texts: dict[str, list[str]] = {}
+    found: dict[str, Any] = {}
     for key, value in _REMARK.findall(prose):
-        group = texts.setdefault(_KEYS[key.lower()], [])
-        if (text := line(value.strip("*` "), 200)) and len(group) < MOST_IDEAS:
-            group.append(text)
-    return {key: group for key, group in texts.items() if group}
+        key, text = key.lower(), line(value.strip("*` "), 200)
+        if key in _KEYS:
+            group = found.setdefault(_KEYS[key], [])
+            if text and len(group) < MOST_IDEAS:
+                group.append(text)
+        elif key not in found:
+            found[key] = _family(text) if key == "family" else _expected(text)
+    return {key: value for key, value in found.items() if value}
+
+
+def _family(text: str) -> str:
+    """Return the first family that a text names, or ''."""
+    text = text.lower()
+    for other, name in _SPELLINGS.items():
+        text = text.replace(other, name)
+    places = [(text.find(name), name) for name in FAMILIES if name in text]
+    return min(places)[1] if places else ""
+
+
+def _expected(text: str) -> float:
+    """Return the gain that a text states, of a range its middle; 0 if it states none.
+
+    Nobody proposes a loss, so the sign only says which direction of the metric is meant.
+    """
+    numbers = [float(number) for number in _NUMBER.findall(text)[:2]]
+    ranged = len(numbers) == 2 and re.search(r"\d\s*(?:-|–|to)\s*[+-]?\.?\d", text)
+    value = fmean(numbers) if ranged else numbers[0] if numbers else 0.0
+    return value if value < math.inf else 0.0
 
 
 @dataclass(frozen=True)
@@ -206,12 +241,16 @@ def distil(finished: Sequence[PastAttempt], most: int = 5) -> list[str]:
         if group:
             described = (f"{line(a.title, 80)} ({a.gain:+.6f}, {a.name})" for a in group[:most])
             lessons.append(f"{title}: " + "; ".join(described))
+    why = Counter(a.cause for a in finished if a.verdict == "discard" and a.cause)
+    if why:
+        listed = ", ".join(f"{cause} (x{n})" for cause, n in why.most_common())
+        lessons.append(f"discards: {listed}")
     causes = Counter(
         f"{a.verdict}: {line(a.reason, 60)}" for a in finished if a.score is None and a.reason
     )
     if causes:
-        listed = sorted(causes.items(), key=lambda item: (-item[1], item[0]))[:most]
-        lessons.append("failed: " + "; ".join(f"{cause} (x{n})" for cause, n in listed))
+        often = sorted(causes.items(), key=lambda item: (-item[1], item[0]))[:most]
+        lessons.append("failed: " + "; ".join(f"{cause} (x{n})" for cause, n in often))
     return lessons + _lessons_of_constants(finished, most)
 
 

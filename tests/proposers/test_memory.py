@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from support.prompts import BASE, attempt, context
 
 from pytest_autoresearch import Edit
 from pytest_autoresearch.core.proposal import Proposer
+from pytest_autoresearch.judge.families import FAMILIES
 from pytest_autoresearch.proposers.draft import WithNotes
 from pytest_autoresearch.proposers.history import LESSON_EVERY
 from pytest_autoresearch.proposers.llm.prompt import compose
@@ -42,6 +44,39 @@ def test_remarks_are_parsed_with_any_decoration() -> None:
         "lessons": ["depth hurts"],
     }
     assert remarks("An idea: in the middle of no line\nidealess: no") == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "family", "expected"),
+    [
+        ("Family: optimizer\nExpected: +0.012 bpb", "optimizer", 0.012),
+        ("**Family:** Optimiser (Muon)\n- Expected: 0.005-0.02", "optimizer", 0.0125),
+        ("Family: data-order\nExpected: -0.01 to -0.03 val_bpb", "data order", 0.02),
+        ("Family: magic\nExpected: unknown", None, None),
+        ("family: Initialization\nexpected: .02 (at 2 layers)", "initialisation", 0.02),
+        ("Family: schedule, or optimizer\nExpected: about 3 %", "schedule", None),
+        ("Expected: 3 % or 0.01\nExpected: 5", None, 0.01),
+        ("Expected: 1e-2", None, 0.01),
+        ("Expected: 1e999\nFamily: deletion", "deletion", None),
+    ],
+)
+def test_family_and_expected_gain_are_parsed(answer, family, expected) -> None:
+    parsed = remarks(answer)
+    assert parsed.get("family") == family
+    assert parsed.get("expected") == (None if expected is None else pytest.approx(expected))
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_any_family_and_expectation_are_safe(family: str, expected: str) -> None:
+    parsed = remarks(f"Family: {family}\nExpected: {expected}")
+    assert parsed.get("family", FAMILIES[0]) in FAMILIES
+    assert 0 < parsed.get("expected", 1.0) < math.inf
+
+
+@given(st.floats(1e-6, 10), st.floats(1e-6, 10), st.sampled_from(["-", " to ", "–"]))
+def test_a_range_is_its_middle(low: float, high: float, between: str) -> None:
+    text = f"Expected: {low:.6f}{between}{high:.6f} bpb"
+    assert remarks(text)["expected"] == pytest.approx((low + high) / 2, abs=1e-6)
 
 
 def test_remarks_are_bounded_in_number_and_length() -> None:

@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.prompts import BASE, attempt, context
 
-from pytest_autoresearch.core.proposal import Context, Edit
+from pytest_autoresearch.core.proposal import Context, Edit, Measured
 from pytest_autoresearch.proposers.history import constants, describe, line, quote
 from pytest_autoresearch.proposers.llm.prompt import (
     DROPPED,
     HISTORY,
     HISTORY_STEP,
-    NOTE_CHARACTERS,
     OLDER_KEEPS,
     compose,
     estimate_tokens,
 )
+from pytest_autoresearch.proposers.llm.sections import NOTE_CHARACTERS
 
 
 def whole(given: Context, **limits: int) -> str:
@@ -52,7 +52,7 @@ def test_task_names_the_latest_crash_and_what_is_in_flight() -> None:
     crashed = attempt(3, "crash", score=None, reason="NameError: depth")
     assert "the fault fixed" in whole(context(crashed))
     assert "the fault fixed" not in whole(context(crashed, attempt(4)))
-    assert "do not repeat: idea 5" in whole(context(attempt(5, "running", score=None)))
+    assert "the lines that they edit: idea 5" in whole(context(attempt(5, "running", score=None)))
     assert "structural" in whole(context(hint="A structural change is wanted."))
 
 
@@ -111,7 +111,7 @@ def test_prompt_shows_a_bounded_number_of_attempts() -> None:
     history = [attempt(n, "keep" if n % 20 == 0 else "discard") for n in range(2, 3001)]
     shown = compose(context(*history), limit_tokens=10**9).user[1].split("\n")
     assert "older ones that were not kept are left out" in shown[0]
-    assert len(shown) - 1 <= HISTORY + HISTORY_STEP + OLDER_KEEPS
+    assert len(shown) - 5 <= HISTORY + HISTORY_STEP + OLDER_KEEPS
     assert "idea 3000 " in shown[-1]
     assert sum("| keep |" in text for text in shown) > OLDER_KEEPS
     longer = compose(context(*history, attempt(3001)), limit_tokens=10**9).user[1].split("\n")
@@ -124,6 +124,7 @@ PARTS = {
     "siblings": "The latest attempts on the same files",
     "ideas": 'name="ideas"',
     "lessons": 'name="lessons"',
+    "failed": 'name="failed"',
     "history": "idea 2 ",
     "fixed files": "prepare.py",
 }
@@ -131,8 +132,10 @@ PARTS = {
 
 def test_parts_are_dropped_in_the_stated_order() -> None:
     history = [attempt(n, "keep" if n == 40 else "discard") for n in range(2, 41)]
+    edit = Edit("train.py", "LR = 0.02\n", "LR = broken\n" * 40)
+    broken = attempt(41, "crash", score=None, edits=(edit,), reason="NameError: broken")
     given = context(
-        *history, log_tail="loss 1.0\n" * 40, ideas="- [ ] one\n" * 60, lessons="- two\n" * 90,
+        *history, broken, log_tail="loss 1.0\n" * 40, ideas="- [ ] one\n" * 60, lessons="- two\n" * 90,
         literature="three\n" * 100, fixed_files={"prepare.py": "X = 1\n" * 100},
     )  # fmt: skip
     assert tuple(PARTS)[: len(DROPPED)] == DROPPED
@@ -156,14 +159,14 @@ words = st.text(max_size=30)
     st.dictionaries(words, st.floats(0, 1e9), max_size=4),
     words, words, words, words,
 )  # fmt: skip
-def test_order_of_figures_does_not_change_the_prompt(
-    history, figures, log, ideas, lessons, literature
+def test_prompt_depends_on_nothing_but_the_context(
+    history, parts, log, ideas, lessons, literature
 ) -> None:
     facts = {"log_tail": log, "ideas": ideas, "lessons": lessons, "literature": literature}
-    backwards = dict(reversed(figures.items()))
+    champion = replace(BASE, measured=Measured(steps=10, work=9, step_ms=3, parts=parts))
+    given = context(*history, champion=champion, **facts)
     for agent in (False, True):
-        one = compose(context(*history, figures=figures, **facts), agent=agent)
-        assert compose(context(*history, figures=backwards, **facts), agent=agent) == one
+        assert compose(given, agent=agent) == compose(given, agent=agent)
 
 
 HOSTILE = (
@@ -178,7 +181,6 @@ def test_hostile_text_in_any_field_is_quoted_as_data() -> None:
     given = context(
         bad, attempt(3, "crash", score=None, reason=HOSTILE), attempt(4, "running", title=HOSTILE),
         log_tail=HOSTILE, ideas=HOSTILE, lessons=HOSTILE, literature=HOSTILE,
-        figures={HOSTILE: 1.0},
     )  # fmt: skip
     clean = compose(context(attempt(2), attempt(3, "crash", score=None), attempt(4, "running")))
     prompt = compose(given)
@@ -213,17 +215,113 @@ def test_history_shows_changed_constants() -> None:
     assert "| +1/-1 LR 0.02 -> 0.03" in whole(context(attempt(2, edits=edits)))
     assert describe((Edit("f", "a\n", "a\nb = a + 1\n"),)) == "+ b = a + 1"
     assert describe((Edit("f", "a\nb\n", "a\n"),)) == "only deletes"
-    assert describe((Edit("f", "x = 1\n", f"x = 1{' ' * 100_000}y\n"),)) == "x 1 -> 1 y"
+    assert describe((Edit("f", "X = 1\n", f"X = 1{' ' * 100_000}+ 1\n"),)) == "X 1 -> 1 + 1"
     assert "- DEPTH = 2" in whole(context(attempt(2, edits=edits)))
 
 
-def test_task_shows_throughput_and_loss_curve() -> None:
-    curve = [(n / 100, 5 - n / 50) for n in range(101)]
-    figures = {"parameters": 1e6, "work": 5e6, "work_per_second": 1e5}
-    text = whole(context(figures=figures, curve=curve))
-    assert "It saw 5 tokens for each parameter." in text
-    assert "about 600 GFLOP/s" in text
-    assert "5% 4.9000, 10% 4.8000, 25% 4.5000, 50% 4.0000" in text
+def test_only_literals_in_capitals_are_constants() -> None:
+    """Local variables are no constants, whatever they are called."""
+    for old, new in (
+        ("x = first = norm(a)", "x = norm(a)"),
+        ("model = 1", "model = 2"),
+        ("B = x.size(0)", "B = x.size(1)"),
+        ("    LR = 1", "    LR = 2"),
+    ):
+        assert constants((Edit("f", old + "\n", new + "\n"),)) == {}
+    old, new = "BATCH = 2**19 if CUDA else 2**10  # tokens\n", "BATCH = 2**19 if CUDA else 512\n"
+    edit = Edit("f", old, new)
+    assert constants((edit,)) == {"BATCH": ("2**19 if CUDA else 2**10", "2**19 if CUDA else 512")}
+
+
+def test_history_says_how_an_attempt_trained_and_why_it_lost() -> None:
+    measured = Measured(
+        seeds=(2, 3), steps=821, work=840_704, train_loss=2.61, more_work=-0.106, lead=0.0131
+    )
+    meta = {"family": "efficiency", "expected": 0.02}
+    text = whole(context(attempt(2, measured=measured, cause="slower", meta=meta)))
+    assert (
+        "mutation-0002 on mutation-0001 | discard: slower | "
+        "1.000000 gain -0.010000 (-1.1 sigma, seeds 2 3) | idea 2 | efficiency, expected +0.0200 | "
+        "821 steps (-10.6% tokens), loss 2.6100, lead +0.0131 | +1/-1"
+    ) in text
+    costly = replace(measured, worst_token=102.8)
+    assert "lead +0.0131, worst token 102.8 nats" in whole(context(attempt(2, measured=costly)))
+
+
+def test_figures_of_champion_parent_and_latest_attempt_are_shown() -> None:
+    parts = {"forward": 8.13, "head and loss": 3.2, "backward": 9.9, "optimizer": 2.8}
+    measured = Measured((1, 2, 3), 918, 940_032, 24.0, parts, 2.61, 14.2, 145_000, 556)
+    best = replace(BASE, score=1.976288, measured=measured)
+    near = attempt(2, gain=0.004, measured=replace(measured, seeds=(2,), steps=900, parts={}))
+    last = attempt(3, measured=replace(measured, steps=700))
+    text = whole(context(near, last, parent=near, champion=best, bits_per_nat=0.5))
+    assert (
+        "The champion, the baseline: val_bpb 1.976288 (seeds 1 2 3); 918 steps, 940,032 tokens; "
+        "24.0 ms a step (forward 8.1, head and loss 3.2, backward 9.9, optimizer 2.8); training "
+        "loss of the last tenth 2.6100 nats = 1.3050 bits/byte; worst token 14.2 nats; "
+        "145,000 parameters; 556 MiB.\n"
+        "The parent, mutation-0002: val_bpb 1.000000 (seed 2); 900 steps,"
+    ) in text
+    assert "The latest attempt, mutation-0003: val_bpb 1.000000 (seeds 1 2 3); 700 steps" in text
+    assert "The champion is the baseline with 1.976288, the mean over its seeds." in text
+    assert "GFLOP" not in text
+
+
+def test_a_failed_proposal_is_shown_whole_and_others_are_shortened_with_a_mark() -> None:
+    long = (Edit("train.py", "LR = 0.02\n", "".join(f"X{n} = {n}\n" for n in range(900))),)
+    broken = attempt(3, "crash", score=None, reason="NameError: X", edits=long)
+    text = whole(context(attempt(2, edits=long), broken))
+    siblings, _, rest = text.partition("The proposal of mutation-0003, which failed:")
+    assert "| + X899 = 899\n</data>" in rest
+    assert "X899" not in siblings
+    assert "more characters)\n</data>" in siblings
+    assert "name=\"failed\"" not in whole(context(broken, attempt(4)))
+
+
+def test_setting_is_part_of_the_cached_prefix() -> None:
+    prompt = compose(context(setting="Data: a vocabulary of 1,024 tokens."))
+    assert prompt.system[1] == "Data: a vocabulary of 1,024 tokens."
+    assert "Data:" not in "".join(compose(context()).system)
+
+
+def test_long_fixed_file_is_cut_to_constants_and_signatures() -> None:
+    body = "".join(f"    x{n} = {n}\n" for n in range(600))
+    source = (
+        '"""Data.\n\nMore."""\nimport os\nVOCAB = 1024\nroot = os.getcwd()\n'
+        f'def load(path: str) -> bytes:\n    """Read it."""\n{body}    return b""\n'
+        "def _private():\n    pass\n"
+    )
+    text = whole(context(fixed_files={"prepare.py": source, "notes.txt": "short\n" * 1000}))
+    assert '"""Data.\n\nMore."""\nVOCAB = 1024\n' in text
+    assert 'def load(path: str) -> bytes:\n    """Read it."""\n```' in text
+    assert "x599" not in text
+    assert text.count("short\n") == 1000
+    short = "VOCAB = 1024\nroot = None\n"
+    assert short in whole(context(fixed_files={"prepare.py": short}))
+
+
+def test_families_show_gains_and_calibration() -> None:
+    meta = {"family": "optimizer", "expected": 0.02}
+    text = whole(
+        context(
+            attempt(2, "keep", gain=0.05, meta=meta),
+            attempt(3, gain=-0.03, meta=meta),
+            attempt(4, gain=-0.5, meta={"family": "schedule"}),
+            attempt(5, "running", meta=meta),
+            attempt(6, gain=0.0, meta={"family": "luck", "expected": "much"}),
+        )
+    )
+    assert (
+        "Ideas by family:\noptimizer: 1 of 2 kept, +0.050000; expected +0.0200, measured +0.0100 "
+        "on average\nschedule: 0 of 1 kept\n"
+    ) in text
+    assert "by family" not in whole(context(attempt(2)))
+
+
+def test_running_attempts_have_no_figures_yet() -> None:
+    text = whole(context(attempt(5, "running", score=None, gain=None, gain_sigma=None)))
+    assert "mutation-0005 on mutation-0001 | running | idea 5\n" in text + "\n"
+    assert "edit the lines that they edit: idea 5." in text
 
 
 def test_invisible_characters_are_removed() -> None:
