@@ -77,6 +77,7 @@ def _run_figures(attempt: Attempt) -> dict[str, Figure | None]:
         "work": last.work,
         "steps": last.steps,
         "parameters": last.parameters,
+        "worst_token_nats": last.evidence.get("worst_token_nats"),
         "peak_memory_mb": max(run.peak_memory_bytes for run in own) / 2**20,
         "mfu_percent": last.metrics.get("mfu_percent"),
         "score_kind": last.score_kind,

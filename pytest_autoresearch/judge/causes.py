@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from ..core.proposal import Measured
@@ -51,13 +52,13 @@ class Diagnosis:
 
     def measured(self, attempt: Attempt) -> Measured:
         """Return what the attempt's runs measured."""
-        runs = [run for run in attempt.own_runs if run.status == "ok"]
-        champion = self._by_id.get(attempt.champion_before or 0)
-        return _measure(runs, self._champion_runs(champion) if champion and runs else {})
+        pairs = self._pairs(attempt)
+        measured = _measure([run for run in attempt.own_runs if run.status == "ok"])
+        return replace(measured, more_work=_more_work(pairs), lead=_lead(pairs))
 
     def of_champion(self, champion: Attempt) -> Measured:
         """Return what a champion's runs measured, on all its seeds."""
-        return _measure(list(self._champion_runs(champion).values()), {})
+        return _measure(list(self._champion_runs(champion).values()))
 
     def cause(self, attempt: Attempt) -> str:
         """Return the cause of a finished attempt's result in a few words; '' for a baseline."""
@@ -67,8 +68,17 @@ class Diagnosis:
             return _failure(attempt.verdict, attempt.reason)
         if abs(attempt.gain_sigma) < NOISE:
             return "equal, and simpler" if attempt.verdict == "keep" else "within noise"
-        measured = self.measured(attempt)
-        return _explain(attempt.gain > 0, measured.more_work, measured.lead)
+        return _explain(attempt.gain > 0, self._pairs(attempt))
+
+    def _pairs(self, attempt: Attempt) -> list[tuple[Run, Run]]:
+        """Return the attempt's runs, each with the champion's on the same seed."""
+        champion = self._by_id.get(attempt.champion_before or 0)
+        rivals = self._champion_runs(champion) if champion else {}
+        return [
+            (run, rivals[run.seed])
+            for run in attempt.own_runs
+            if run.status == "ok" and run.seed in rivals
+        ]
 
     def _champion_runs(self, champion: Attempt) -> Mapping[int, Run]:
         """Return a champion's runs by seed."""
@@ -82,13 +92,10 @@ class Diagnosis:
         }
 
 
-def _measure(runs: Sequence[Run], rivals: Mapping[int, Run]) -> Measured:
-    """Return the means over `runs`, beside the champion's by seed."""
+def _measure(runs: Sequence[Run]) -> Measured:
+    """Return the means over `runs`."""
     if not runs:
         return Measured()
-    pairs = [(run, rivals[run.seed]) for run in runs if run.seed in rivals]
-    more = [run.work / rival.work - 1 for run, rival in pairs if run.work and rival.work]
-    leads = [lead for run, rival in pairs if (lead := _lead(run, rival)) is not None]
     losses = [loss for run in runs if (loss := _mean_loss(run.curve, 0.9, 1.01)) is not None]
     counted = [run for run in runs if run.steps]
     return Measured(
@@ -101,12 +108,21 @@ def _measure(runs: Sequence[Run], rivals: Mapping[int, Run]) -> Measured:
         worst_token=max(run.evidence.get("worst_token_nats", 0.0) for run in runs),
         parameters=max(run.parameters for run in runs),
         memory_mb=max(run.peak_memory_bytes for run in runs) / 2**20,
-        more_work=_mean(more) if more else None,
-        lead=_mean(leads) if leads else None,
     )
 
 
-def _explain(better: bool, more: float | None, lead: float | None) -> str:
+def _more_work(pairs: Sequence[tuple[Run, Run]]) -> float | None:
+    shares = [run.work / rival.work - 1 for run, rival in pairs if run.work and rival.work]
+    return _mean(shares) if shares else None
+
+
+def _lead(pairs: Sequence[tuple[Run, Run]]) -> float | None:
+    leads = [lead for run, rival in pairs if (lead := _lead_of(run, rival)) is not None]
+    return _mean(leads) if leads else None
+
+
+def _explain(better: bool, pairs: Sequence[tuple[Run, Run]]) -> str:
+    more = _more_work(pairs)
     learned = "learned better" if better else "learned worse"
     if more is None:
         return "better" if better else "worse"
@@ -115,6 +131,7 @@ def _explain(better: bool, more: float | None, lead: float | None) -> str:
     speed = "faster" if more > 0 else "slower"
     if (more > 0) != better:
         return f"{learned}, though {speed}"
+    lead = _lead(pairs)
     also = lead is not None and abs(lead) > SAME_LEARNING and (lead > 0) == better
     return f"{speed}, and {learned} at equal tokens" if also else speed
 
@@ -128,7 +145,7 @@ def _failure(verdict: str, reason: str) -> str:
     return verdict
 
 
-def _lead(run: Run, rival: Run) -> float | None:
+def _lead_of(run: Run, rival: Run) -> float | None:
     """Return by how much the run's training loss is lower than its rival's at equal work."""
     work = min(run.work, rival.work)
     if work <= 0:

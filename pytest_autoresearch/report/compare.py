@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.records import Attempt, Confirmation, Survival
@@ -57,6 +57,26 @@ def _proposer(name: str, attempts: Sequence[Attempt]) -> dict[str, Any]:
         "dollars": sum(costs) if costs else None,
         "per_dollar": gain / sum(costs) if keeps and sum(costs) else None,
     }
+
+
+def earned(tried: Sequence[Attempt]) -> str:
+    """Return in a line what each proposer kept, gained and cost, e.g. a model and its control.
+
+    Returns:
+        ``anthropic 12 of 30 kept, gain +0.369454, $2.11; gp 0 of 10 kept``; '' where one proposer
+        made everything for nothing.
+    """
+    table = by_proposer(tried)
+    if len(table) < 2 and not any(row["dollars"] for row in table):
+        return ""
+    return "; ".join(map(_earned, table))
+
+
+def _earned(row: Mapping[str, Any]) -> str:
+    text = f"{row['name']} {row['kept']} of {row['tried']} kept"
+    if row["gain"] is not None:
+        text += f", gain {row['gain']:+.6f}"
+    return text + (f", ${row['dollars']:,.2f}" if row["dollars"] else "")
 
 
 def by_check(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:

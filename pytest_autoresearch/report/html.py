@@ -22,6 +22,7 @@ from markupsafe import Markup
 from ..core.files import write_atomic
 from ..core.records import Attempt, Champion
 from ..core.text import harmless
+from ..judge.families import by_family
 from ..judge.verdicts import show
 from ..ledger.store import Ledger
 from . import compare
@@ -90,6 +91,7 @@ def render(
         .stream(
             report=Report(attempts, champions, facts, live),
             compare=compare,
+            by_family=by_family,
             live=live,
             reload_s=RELOAD_S,
             style=Markup(style),

@@ -14,6 +14,8 @@ from ..core.outcome import VERDICTS
 from ..core.proposal import Edit
 from ..core.records import Attempt, Champion
 from ..core.run import Purpose, Run
+from ..judge.causes import Diagnosis
+from ..judge.families import expected_of, family_of
 from ..judge.parents import stack
 from ..source.edits import unified
 from . import svg
@@ -43,6 +45,19 @@ def letter(attempt: Attempt) -> str:
     return VERDICTS[verdict].letter if verdict in VERDICTS else "…" if verdict == "running" else "?"
 
 
+def idea(attempt: Attempt) -> str:
+    """Return the family that a proposal states and the gain that it expects, or ''."""
+    expected = expected_of(attempt.meta)
+    return ", ".join(
+        part
+        for part in (
+            family_of(attempt.meta),
+            "" if expected is None else f"expected gain {expected:+.4g}",
+        )
+        if part
+    )
+
+
 def outcome(run: Run) -> str:
     """Return a run's figures in a line."""
     if run.score is not None:
@@ -64,6 +79,8 @@ class Row:
     Attributes:
         attempt: Its record.
         word, letter: Its verdict for people.
+        cause: Why it gained or lost, or ''.
+        family: Family of its idea and the gain it expected, or ''.
         parent: Name of its parent, or ''.
         below: Names of the discards that a keep was built on; `diff` includes them.
         seconds: Of all its runs, or None.
@@ -78,6 +95,8 @@ class Row:
     attempt: Attempt
     word: str
     letter: str
+    cause: str
+    family: str
     parent: str
     below: tuple[str, ...]
     seconds: float | None
@@ -105,6 +124,7 @@ class Table:
     def __init__(self, attempts: Sequence[Attempt], champions: Sequence[Champion]) -> None:
         self.attempts = attempts
         self._by_id = {attempt.id: attempt for attempt in attempts}
+        self._diagnosis = Diagnosis(attempts)
         self._champion_attempts = {champion.attempt_id for champion in champions}
 
     def rows(self) -> Iterator[Row]:
@@ -133,6 +153,8 @@ class Table:
             attempt=attempt,
             word=word(attempt),
             letter=letter(attempt),
+            cause=self._diagnosis.cause(attempt),
+            family=idea(attempt),
             parent=short(parent) if parent else "",
             below=tuple(one.name for one in whole[:-1]),
             seconds=sum(run.total_seconds for run in attempt.runs) if attempt.runs else None,

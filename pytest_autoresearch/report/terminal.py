@@ -19,6 +19,7 @@ from ..judge.noise import noise_of
 from ..judge.verdicts import Judge, Rule, preview, show
 from ..ledger.spend import CostBudget
 from ..ledger.store import Ledger
+from . import compare
 
 EVERY = 10
 """Attempts between two lines of `standing`."""
@@ -219,6 +220,8 @@ def summary(view: SessionView) -> list[str]:
         lines.append(f"take:  git merge autoresearch/{view.tag}")
     else:
         lines.append("no mutation was kept; the baseline stands")
+    if earned := compare.earned(attempts):
+        lines.append(f"proposers:  {earned}")
     if spent := _spent(ledger, attempts):
         lines.append(f"{spent} (an estimate by {prices_version()})")
     lines.append(f"every attempt:  git for-each-ref refs/autoresearch/{view.tag}")

@@ -41,7 +41,12 @@ def test_proposals_repairs_refusals_and_overloads_in_one_session(project: Projec
     spent = CostBudget(project.ledger().path).spent()
     assert spent == pytest.approx(10 * ANSWER + BROKEN)
     assert spent == pytest.approx(sum(s.usage.cost_usd for s in attempts))
-    result.stdout.fnmatch_lines([f"*spent on proposals: ${10 * ANSWER + BROKEN:.4f}*"])
+    result.stdout.fnmatch_lines(
+        [
+            "proposers:  anthropic 3 of 7 kept, gain +0.3*, $0.15",
+            f"*spent on proposals: ${10 * ANSWER + BROKEN:.4f}*",
+        ]
+    )
     assert len(server.requests) == 13
 
 

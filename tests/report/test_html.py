@@ -208,6 +208,34 @@ def test_proposers_are_compared_by_gain_and_cost():
     assert by_name["claude"]["per_hour"] == pytest.approx(0.1 / 0.01)
 
 
+def test_first_screen_says_what_each_proposer_earned():
+    paid = replace(ATTEMPTS[2], proposer="claude", usage=Usage("claude", 900, 0, 0, 100, 1, 0.5))
+    tried = (ATTEMPTS[1], paid, ATTEMPTS[3])
+    assert compare.earned(tried) == "gp 0 of 2 kept; claude 1 of 1 kept, gain +0.100000, $0.50"
+    gained = page((ATTEMPTS[0], *tried)).text.split("Progress")[0]
+    assert "claude 1 of 1 kept, gain +0.100000, $0.50" in gained
+    baseline = page((ATTEMPTS[0], replace(paid, verdict="discard")), (BASE,)).text
+    assert "Proposers: claude 0 of 1 kept, $0.50." in baseline.split("Progress")[0]
+    # one search that costs nothing has nothing to be compared with
+    assert compare.earned((ATTEMPTS[1], ATTEMPTS[3])) == ""
+    assert "Proposers:" not in page().text
+
+
+def test_families_are_compared_and_each_attempt_has_a_cause():
+    meta = {"family": "schedule", "expected": 0.02}
+    worse = replace(
+        ATTEMPTS[1], meta=meta, verdict="discard", gain=-0.05, gain_sigma=-3.0, score=1.05,
+        champion_before=1,
+    )  # fmt: skip
+    crashed = replace(ATTEMPTS[3], verdict="crash", reason="NameError: x", score=None, gain=None)
+    shown = page((ATTEMPTS[0], worse, ATTEMPTS[2], crashed)).text
+    assert "Ideas by family" in shown
+    assert "schedule 1 0 +0.020000 -0.050000 1" in shown
+    assert "; schedule, expected gain +0.02" in shown
+    assert "crash: NameError" in shown
+    assert "Ideas by family" not in page().text
+
+
 def test_checks_show_catches_cost_and_spared_training():
     check_notes = (
         CheckNote("parses", True, "", 0.5),
