@@ -35,61 +35,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from command_project import git, make_project
+
 from pytest_autoresearch.ledger.store import Ledger
 
-TRAIN = """\
-import os, time
-SCORE = 1.0
-# ideas go here
-time.sleep(0.1)
-print("val_bpb:", SCORE + int(os.environ.get("AUTORESEARCH_SEED", 0)) % 3 * 0.0001)
-"""
-CONFTEST = """\
-import sys
-import pytest
-from pytest_autoresearch import Experiment, Metric
-
-@pytest.fixture(scope="session")
-def experiment():
-    return Experiment(context=(), run=(sys.executable, "train.py"), metric=Metric())
-"""
-IDEA = """\
-Title: score {score}
-
-train.py
-<<<<<<< SEARCH
-# ideas go here
-=======
-SCORE = {score}
-# ideas go here
->>>>>>> REPLACE
-"""
-IDEAS = 2000
+LEVELS = range(800, 2800)
 ATTEMPTS = 3
 HUNG_S, ORPHANS_S = 180.0, 20.0
 ROUNDS = {"kill": 100, "gc": 5, "power": 10, "host": 5, "disk": 10}
 QUICK_ROUNDS = {"kill": 4, "gc": 1, "power": 1, "host": 1, "disk": 1}
 DISK_MB = 160
 _PR_SET_CHILD_SUBREAPER = 36
-
-
-def git(folder: Path, *args: str) -> str:
-    command = ["git", "-c", "user.name=b", "-c", "user.email=b@x", *args]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
-
-
-def make_project(folder: Path, rng: random.Random) -> None:
-    folder.mkdir(exist_ok=True)
-    files = {"train.py": TRAIN, "conftest.py": CONFTEST, "program.md": "# lower it\n"}
-    files[".gitignore"] = ".autoresearch/\nideas/\n__pycache__/\n*.xml\nresults.tsv\n"
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    (folder / "ideas").mkdir()
-    for number, score in enumerate(rng.sample(range(800, 800 + IDEAS), IDEAS)):
-        (folder / f"ideas/{number:04d}.txt").write_text(IDEA.format(score=score / 1000))
-    git(folder, "init", "-q", "-b", "main")
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "start")
 
 
 def descendants() -> set[int]:
@@ -325,7 +281,7 @@ def main() -> None:
             folder.mkdir()
             if name == "disk":
                 undo.enter_context(small_disk(folder))
-            make_project(folder, rng)
+            make_project(folder, (n / 1000 for n in rng.sample(LEVELS, len(LEVELS))), 0.1)
             chaos = Chaos(folder, rng)
             print(f"    {name:6} {'a first session':24} {chaos.resume() or 'ok'}", flush=True)
             for number in range(1, count + 1):

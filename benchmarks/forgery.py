@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 import tempfile
 import time
@@ -38,7 +39,7 @@ FORGED_BPB = 0.001
 
 def row(arena: Arena, attack: Attack, outcome: Outcome) -> str:
     """Format one line of the table of attacks."""
-    reason = outcome.reason.replace(str(arena.root), "…")
+    reason = re.sub(rf"'{re.escape(str(arena.root))}[^']*'", "its checkpoint", outcome.reason)
     result = f"**{outcome.verdict}**: {reason}"
     if outcome.bpb is not None:
         gain = arena.honest_score(attack) - outcome.bpb

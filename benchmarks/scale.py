@@ -23,32 +23,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-TRAIN = """\
-import os
-SCORE = 1.0
-# ideas go here
-print("val_bpb:", SCORE + int(os.environ.get("AUTORESEARCH_SEED", 0)) % 3 * 0.0001)
-"""
-CONFTEST = """\
-import sys
-import pytest
-from pytest_autoresearch import Experiment, Metric
+from command_project import make_project
 
-@pytest.fixture(scope="session")
-def experiment():
-    return Experiment(context=(), run=(sys.executable, "train.py"), metric=Metric())
-"""
-IDEA = """\
-Title: score {score}
-
-train.py
-<<<<<<< SEARCH
-# ideas go here
-=======
-SCORE = {score}
-# ideas go here
->>>>>>> REPLACE
-"""
 COPY = """
 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :more)
 INSERT INTO proposals SELECT p.id + i, p.state, :first + i, p.parent, p.body, p.created
@@ -66,25 +42,6 @@ INSERT INTO attempts SELECT a.id + i, printf('mutation-%04d', a.number + i), a.k
     FROM n, attempts a WHERE a.id = :first;
 """
 SHORT, LONG = 3, 23
-
-
-def git(folder: Path, *args: str) -> None:
-    subprocess.run(
-        ["git", "-c", "user.name=b", "-c", "user.email=b@x", *args], cwd=folder, check=True
-    )
-
-
-def make_project(folder: Path) -> None:
-    files = {"train.py": TRAIN, "conftest.py": CONFTEST, "program.md": "# lower it\n"}
-    files[".gitignore"] = ".autoresearch/\nideas/\n__pycache__/\n*.xml\nresults.tsv\n"
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    (folder / "ideas").mkdir()
-    for number in range(4 * LONG):
-        (folder / f"ideas/{number:04d}.txt").write_text(IDEA.format(score=1.1 + number / 1000))
-    git(folder, "init", "-q", "-b", "main")
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "start")
 
 
 def cpu_seconds(command: list[str], folder: Path) -> tuple[float, float]:
@@ -120,7 +77,7 @@ def measure(size: int) -> tuple[float, float]:
     """Return CPU seconds of overhead for an attempt at `size` attempts, and memory in MB."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_project(folder)
+        make_project(folder, (1.1 + number / 1000 for number in range(4 * LONG)))
         session(folder, SHORT)
         grow(folder, size)
         program = statistics.median(

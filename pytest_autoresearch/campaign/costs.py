@@ -6,17 +6,18 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
+from statistics import median, stdev
 from typing import Any
 
 from ..core.run import CostPlan, Run
 
-TOLERANCE = 0.03
-"""Of a program not run before, which is planned at its parent's cost: two to three standard errors
-of the cost that one run measures (benchmarks/noise.py)."""
+TOLERANCE, KNOWN_TOLERANCE = 0.03, 0.05
+"""Of a program not run before, which is planned at its parent's cost, and of one that an earlier
+run measured: on a quiet machine, more than two standard errors of what one run measures."""
 
-KNOWN_TOLERANCE = 0.05
-"""Of a program that an earlier run measured."""
+SCATTER, MOST = 3.0, 0.1
+"""On a busy machine, where the baseline's own costs scatter by more, so many times their standard
+deviation; and the largest tolerance. Preempted processes cost up to a quarter more."""
 
 FIRST_BATCH = 2.0
 """CPU seconds that a first batch may take, as a multiple of the baseline's."""
@@ -49,17 +50,21 @@ def plan_cost(
     """
     clocks = [run.evidence["clock"] for run in baseline if _measured(run)]
     bias = median(clock["measured_cost"] for clock in clocks) if clocks else 1.0
-    default = CostPlan()
-    first_cpu_s = default.first_cpu_s
+    first_cpu_s, resolution = CostPlan().first_cpu_s, 0.0
     if clocks:
         first_cpu_s = FIRST_BATCH * median(clock["first_cpu_s"] for clock in clocks)
+    if len(clocks) > 1:
+        scatter = stdev(math.log(clock["measured_cost"]) for clock in clocks)
+        resolution = min(MOST, SCATTER * scatter)
     if name == baseline_name:
         return CostPlan(1.0, math.inf, bias, first_cpu_s)
     for run in earlier:
         if run.evidence.get("program") == name and _measured(run):
-            return CostPlan(run.evidence["clock"]["cost"], KNOWN_TOLERANCE, bias, first_cpu_s)
+            tolerance = max(KNOWN_TOLERANCE, resolution)
+            return CostPlan(run.evidence["clock"]["cost"], tolerance, bias, first_cpu_s)
     costs = [run.evidence["clock"]["cost"] for run in parent if _measured(run)]
-    return CostPlan(costs[0] if costs else 1.0, TOLERANCE, bias, first_cpu_s)
+    tolerance = max(TOLERANCE, resolution)
+    return CostPlan(costs[0] if costs else 1.0, tolerance, bias, first_cpu_s)
 
 
 def _measured(run: Run) -> bool:

@@ -6,7 +6,13 @@ import math
 
 import pytest
 
-from pytest_autoresearch.campaign.costs import KNOWN_TOLERANCE, TOLERANCE, plan_cost, program
+from pytest_autoresearch.campaign.costs import (
+    KNOWN_TOLERANCE,
+    MOST,
+    TOLERANCE,
+    plan_cost,
+    program,
+)
 from pytest_autoresearch.core.run import CostPlan, Run
 
 BASE, SLOWER, SLOWEST = (program({"train.py": f"COST = {n}\n"}) for n in (1, 2, 3))
@@ -17,7 +23,9 @@ def trained(name: str, cost: float, measured: float, first: float = 0.1, status=
     return Run(status, evidence={"program": name, "clock": clock})
 
 
-BASELINE = [trained(BASE, 1.0, 0.97), trained(BASE, 1.0, 0.96, 0.2), trained(BASE, 1.0, 0.99, 0.3)]
+BASELINE = [
+    trained(BASE, 1.0, 0.97), trained(BASE, 1.0, 0.967, 0.2), trained(BASE, 1.0, 0.98, 0.3)
+]  # fmt: skip
 
 
 def test_program_is_named_by_its_files_alone():
@@ -40,6 +48,13 @@ def test_program_that_ran_keeps_the_cost_of_its_first_run():
     earlier = [trained(BASE, 1.0, 0.9), trained(SLOWER, 1.5, 1.4), trained(SLOWER, 1.6, 1.5)]
     plan = plan_cost(SLOWER, BASE, BASELINE, earlier, BASELINE)
     assert (plan.cost, plan.tolerance) == (1.5, KNOWN_TOLERANCE)
+
+
+@pytest.mark.parametrize(("measured", "tolerance"), [(1.01, TOLERANCE), (1.05, 0.1035), (2.0, MOST)])
+def test_tolerance_follows_the_scatter_of_the_baseline(measured, tolerance):
+    baseline = [trained(BASE, 1.0, 1.0), trained(BASE, 1.0, measured)]
+    plan = plan_cost(SLOWER, BASE, baseline, [], baseline)
+    assert plan.tolerance == pytest.approx(min(tolerance, MOST), abs=1e-4)
 
 
 @pytest.mark.parametrize("run", [trained(SLOWER, 1.5, 1.4, status="crash"), Run("ok")])
