@@ -86,11 +86,14 @@ class Recorder:
             outcome["commit"] = self.facts.base_commit if attempt.record.kind == "baseline" else ""
             return outcome["commit"]
         metric = self.experiment.metric
-        lines = []
+        lines, decision = [], attempt.decision
         if trial.value is not None:
-            lines.append(f"{metric.name} {trial.value:.6f} over {len(attempt.scores)} seed(s)")
-        if attempt.decision is not None:
-            lines.append(attempt.decision.explanation)
+            result = f"{metric.name} {trial.value:.6f} over {len(attempt.scores)} seed(s)"
+            if decision is not None:
+                result += f", gain {decision.gain:+.6f} ({decision.gain_sigma:+.1f} sigma)"
+            lines.append(result)
+        if decision is not None:
+            lines.append(decision.explanation)
         if reason and verdict != "keep":
             lines.append(reason)
         if attempt.proposal.hypothesis:

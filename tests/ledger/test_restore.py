@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,7 @@ def test_commit_messages_are_readable(campaign: Project) -> None:
     subject, blank, *rest = message.splitlines()
     assert subject == "score 0.4"
     assert blank == ""
+    assert re.fullmatch(r"val_bpb 0\.4\d+ over \d seed\(s\), gain \+0\.\d{6} \(\+.* sigma\)", rest[0])
     trailers = [line for line in rest if line.startswith("Autoresearch-")]
     assert 0 < len(trailers) <= 8
     assert len(message) < 1500
