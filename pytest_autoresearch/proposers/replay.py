@@ -19,6 +19,7 @@ from ..core.proposal import (
 )
 from ..source.blocks import parse, without_thoughts
 from ..source.edits import apply, edits_between
+from .memory import remarks
 
 _PARENT = re.compile(r"^Parent:\s*(\S+)\s*$", re.MULTILINE)
 
@@ -36,7 +37,11 @@ def read(path: Path, files: Mapping[str, str], name: str = "replay") -> Proposal
     except (EditError, UnicodeDecodeError) as error:
         raise ProposalInvalid(f"{path.name}: {error}", title, meta) from None
     return Proposal(
-        parsed.title or title, parsed.edits, parsed.hypothesis, proposer=name, meta=meta
+        parsed.title or title,
+        parsed.edits,
+        parsed.hypothesis,
+        proposer=name,
+        meta={**remarks(parsed.prose), **meta},
     )
 
 

@@ -159,12 +159,13 @@ def test_program_without_literals_ends_the_search() -> None:
 def test_recorded_proposals_come_in_order_each_once(tmp_path: Path) -> None:
     for name in ("b.txt", "a.txt"):
         (tmp_path / name).write_text(
-            f"Title: {name}\n\ntrain.py\n<<<<<<< SEARCH\nSEED = 42\n=======\nSEED = 1\n>>>>>>> REPLACE\n"
+            f"Title: {name}\nFamily: schedule\n\ntrain.py\n<<<<<<< SEARCH\nSEED = 42\n=======\nSEED = 1\n>>>>>>> REPLACE\n"
         )
     (tmp_path / "c.txt").write_text("nothing in it")
     proposer = create(f"replay:{tmp_path}", experiment=Experiment(), root=Path())
     first = proposer.propose(context(1, []))
     assert first.title == "a.txt"
+    assert first.meta == {"replay": "a.txt", "family": "schedule"}
     used = [past_attempt(1, SOURCE, None, dict(first.meta), 0)]
     assert proposer.propose(context(2, used)).title == "b.txt"
     with pytest.raises(ProposalInvalid, match=r"c\.txt: there is no SEARCH"):
