@@ -150,8 +150,9 @@ class Options:
         "Most that a campaign may spend on proposals, e.g. 5usd; an estimate from list prices")
     price: tuple[float, float] | None = _option(_rates, None, "IN/OUT",
         "Dollars per million input and output tokens of the model, e.g. 0.5/2; default: list price")
-    control: int = _option(_control, 4, "K",
-        "With a language model, every K-th attempt is proposed by gp as a control; 0: none")
+    control: int = _option(_control, 10, "K",
+        "With a language model, every K-th attempt is proposed by gp as a control, which ends if "
+        "none of its first five is kept; 0: none")
     papers: str | None = _option(str, None, "QUERY",
         "Show the model the newest arXiv papers for QUERY, e.g. 'muon optimizer'")
     budget: Budget | None = _option(Budget.parse, None, "BUDGET",  # noqa: RUF009

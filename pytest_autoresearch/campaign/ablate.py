@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ..core.proposal import Edit, EditError, Origin, Proposal
 from ..core.records import ABLATION, Attempt
 from ..source.edits import apply, edits_between
+from .check import check
 from .loop import Campaign
 
 
@@ -95,7 +96,7 @@ def _try(
         origin=Origin("ablation", (keep.id,)),
     )
     campaign.adopt(attempt, proposal)
-    campaign.check(attempt)
+    check(campaign.runner, attempt)
     trial = campaign.measurement.measure(attempt)
     if trial.value is None:
         verdict, reason = trial.verdict, trial.reason

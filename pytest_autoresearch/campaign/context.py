@@ -37,15 +37,20 @@ class ContextBuilder:
         assert parent is not None
         records = self.ledger.attempts()
         diagnosis = Diagnosis(records)
-        proposed = [record for record in records if record.state != "running" or record.title]
+        proposed = [
+            record
+            for record in records
+            if record.kind == "baseline" or record.state != "running" or record.title
+        ]
         history = [self._past(record, diagnosis) for record in proposed]
         by_id = {past.attempt_id: past for past in history}
-        champion = runner.champion()
-        best = replace(
-            by_id[champion.attempt_id],
-            score=champion.mean,
-            measured=diagnosis.of_champion(self.ledger.attempt(champion.attempt_id)),
-        )
+        champion, best = self.ledger.champion(), by_id[parent.id]
+        if champion is not None:  # else the baseline is being measured
+            best = replace(
+                by_id[champion.attempt_id],
+                score=champion.mean,
+                measured=diagnosis.of_champion(self.ledger.attempt(champion.attempt_id)),
+            )
         fixed = [name for name in experiment.context if (runner.root / name).is_file()]
         last = parent.own_runs[-1] if parent.own_runs else None
         return Context(
@@ -58,7 +63,7 @@ class ContextBuilder:
             fixed_files=runner.repository.read(self.base_commit, fixed),
             history=history,
             champion=best,
-            sigma=runner.noise().sigma,
+            sigma=runner.noise().sigma if champion else None,
             setting=self._setting,
             bits_per_nat=bits_per_nat(self._dataset),
             log_tail=last.log_tail if last else "",
@@ -115,7 +120,7 @@ class ContextBuilder:
             title=record.title,
             hypothesis=record.hypothesis,
             proposer=record.proposer,
-            verdict=record.verdict or record.state,
+            verdict=record.verdict or ("baseline" if record.kind == "baseline" else record.state),
             reason=record.reason,
             score=record.score,
             gain=record.gain,

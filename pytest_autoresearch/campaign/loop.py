@@ -1,4 +1,4 @@
-"""One attempt of a campaign: propose, mutate, check and measure.
+"""One attempt of a campaign: propose, mutate and measure.
 
 The only module that knows this order. Every step is addressed by a ledger row, so the next session
 finds a step that was cut off.
@@ -7,8 +7,6 @@ finds a step that was cut off.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,20 +20,18 @@ from ..core.proposal import (
     ProposalInvalid,
     ProposalRefused,
     Proposer,
+    ProposerError,
     ProposerExhausted,
     ProposerUnavailable,
     Usage,
 )
-from ..core.records import CheckNote
 from ..core.text import one_line
 from ..judge.parents import NextStep, next_step
 from ..judge.verdicts import Judge, too_noisy
 from ..ledger.git import CommitLost
 from ..ledger.store import AttemptTaken, ChampionMoved, LedgerUnavailable
-from ..proposers.draft import Draft
-from ..source.checks import run_checks
+from ..proposers.draft import Draft, rewrite, with_brief
 from ..source.edits import apply
-from ..source.fingerprint import shape
 from .attempt import WorkingAttempt
 from .cleanup import discard_files
 from .context import ContextBuilder
@@ -46,12 +42,6 @@ from .runs import Runner
 
 if TYPE_CHECKING:
     from ..core.records import Attempt
-
-NEAR = 0.05
-"""Relative difference of numbers below which a mutation is noted as a near duplicate."""
-
-NEAR_LOOK_BACK = 200
-"""Attempts that are searched for near duplicates."""
 
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 600.0
 """First and longest pause for an unavailable provider, in seconds; doubles in between."""
@@ -175,17 +165,20 @@ class Campaign:
         parent = self._start_from(attempt, step.parent)
         requeued = None if bypass else self.ledger.lease_proposal(attempt.record.id)
         written_for: int | None = parent.id
+        drafted = None
         program = self._contexts.program()
         try:
             if requeued is not None:
                 attempt.proposal, written_for = requeued
             elif step.proposal is not None:
                 attempt.proposal = step.proposal
-            elif (draft := self._draft.take(program)) is not None:
-                attempt.proposal, written_for = draft
             else:
                 context = self._contexts.context(attempt, step.hint)
-                attempt.proposal = self.proposer.propose(context)
+                drafted = self._draft.take(program) if self.proposer.ahead(context) else None
+                if drafted is not None:
+                    attempt.proposal, written_for = drafted
+                else:
+                    attempt.proposal = self.proposer.propose(context)
         except ProposalRefused as error:
             self._refuse(attempt, f"the model declined: {error}", "refused", error.usage)
         except ProposalInvalid as error:
@@ -200,9 +193,11 @@ class Campaign:
         assert attempt.proposal is not None
         assert attempt.parent is not None
         if requeued is None:
-            attempt.proposal = _with_brief(attempt.proposal, program, step.proposal)
+            attempt.proposal = with_brief(attempt.proposal, program, step.proposal)
             self.ledger.save_proposal(attempt.record.id, attempt.proposal, parent=attempt.parent.id)
         if attempt.refusal is None:
+            if drafted is not None:
+                self._rewrite(attempt, program)
             self._mutate(attempt, written_for)
 
     def _start_from(self, attempt: WorkingAttempt, parent_id: int) -> Attempt:
@@ -275,61 +270,53 @@ class Campaign:
                 attempt.refusal = NoScore("invalid", str(error))
         self._start_from(attempt, own)
 
+    def _rewrite(self, attempt: WorkingAttempt, program: str) -> None:
+        """Send a draft back once if it does not fit its new parent; if that fails, leave it."""
+        assert attempt.proposal is not None
+        assert attempt.parent is not None
+        try:
+            apply(attempt.before, attempt.proposal.edits)
+        except EditError as fault:
+            context = self._contexts.context(attempt)
+            try:
+                proposal = rewrite(self.proposer, context, attempt.proposal, str(fault))
+            except ProposerError as error:
+                if error.usage is not None:
+                    self.ledger.charge(attempt.record.id, error.usage)
+                return
+            attempt.proposal = with_brief(proposal, program)
+            self.ledger.save_proposal(attempt.record.id, attempt.proposal, attempt.parent.id)
+
     def draft_ahead(self, attempt: WorkingAttempt) -> None:
         """Start on the next proposal while this attempt trains, if the proposer is slow.
 
-        Not while a requeued proposal waits, since that one comes first.
+        Not while a requeued proposal waits, since that one comes first. The first proposal is made
+        during the first baseline; one of several workers does, or theirs would be the same.
         """
         if not self.proposer.slow or self._draft.begun:
             return
         if self.ledger.proposal_waits(attempt.record.id):
             return
-        number = attempt.record.number + self.settings.concurrency
-        step = self._next_step(number)
-        ahead = WorkingAttempt(replace(attempt.record, number=number))
-        parent = self._start_from(ahead, step.parent)
-        context = self._contexts.context(ahead, step.hint)
+        if attempt.record.kind == "baseline":
+            if attempt.record.number > 1:
+                return
+            ahead, hint, parent = WorkingAttempt(attempt.record), "", attempt.record
+            ahead.parent, ahead.before = parent, self.runner.read(self.facts.base_commit)
+        else:
+            number = attempt.record.number + self.settings.concurrency
+            step = self._next_step(number)
+            ahead, hint = WorkingAttempt(replace(attempt.record, number=number)), step.hint
+            parent = self._start_from(ahead, step.parent)
+        context = self._contexts.context(ahead, hint)
+        if not self.proposer.ahead(context):
+            return
         self._draft.start(
             self.proposer,
             context,
             lambda proposal: self.ledger.add_draft(
-                _with_brief(proposal, context.program), parent.id, attempt.record.id
+                with_brief(proposal, context.program), parent.id, attempt.record.id
             ),
         )
-
-    # ------------------------------------------------------------------ check
-
-    def check(self, attempt: WorkingAttempt) -> None:
-        """Run every check that needs no training; the first that fails refuses the attempt."""
-        if attempt.refusal is not None or attempt.proposal is None:
-            return
-        attempt.fingerprint = self.runner.fingerprint(attempt.files)
-        notes = run_checks(attempt.before, attempt.files)
-        self.ledger.add_check_notes(attempt.record.id, notes)
-        if not notes[-1].ok:
-            attempt.refusal = NoScore("invalid", notes[-1].detail)
-            return
-        if near := self._near_duplicate(attempt):
-            self.ledger.add_check_notes(attempt.record.id, [near])
-        earlier = self.ledger.claim_fingerprint(attempt.record.id, attempt.fingerprint)
-        if earlier is not None:
-            verdict = earlier.verdict or "still running"
-            score = f" at {earlier.score:.6f}" if earlier.score is not None else ""
-            attempt.refusal = NoScore(
-                "duplicate", f"same code as {earlier.name} ({earlier.title}): {verdict}{score}"
-            )
-
-    def _near_duplicate(self, attempt: WorkingAttempt) -> CheckNote | None:
-        """Return a note on an earlier mutation that differs in slightly other numbers only."""
-        started, mutated = time.perf_counter(), shape(attempt.files)
-        for record in reversed(self.ledger.attempts()[-NEAR_LOOK_BACK:]):
-            if record.id == attempt.record.id or not record.commit or record.kind == "baseline":
-                continue
-            with contextlib.suppress(CommitLost):
-                if mutated.close_to(self.runner.shape(record.commit), NEAR):
-                    detail = f"nearly {record.name} ({record.title}): {record.verdict}"
-                    return CheckNote("near duplicate", True, detail, time.perf_counter() - started)
-        return None
 
     # ------------------------------------------------------------------ measure
 
@@ -441,10 +428,3 @@ class Campaign:
         self._draft.give_up()
         if self._proposer is not None:
             self._proposer.close()
-
-
-def _with_brief(proposal: Proposal, program: str, ours: Proposal | None = None) -> Proposal:
-    """Record the brief of a proposal, and drop the origin of any that is not the harness's own."""
-    brief = {"brief": hashlib.sha256(program.encode()).hexdigest()[:8]}
-    origin = ours.origin if ours is not None else None
-    return replace(proposal, meta={**proposal.meta, **brief}, origin=origin)

@@ -16,7 +16,6 @@ def figures(attempt: Attempt, names: Mapping[int, str] | None = None) -> dict[st
     """
     names = names or {}
     usage = attempt.usage
-    tokens_in = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
     values: dict[str, Figure | None] = {
         "verdict": attempt.verdict or attempt.state,
         "reason": attempt.reason,
@@ -45,7 +44,7 @@ def figures(attempt: Attempt, names: Mapping[int, str] | None = None) -> dict[st
         "proposer": attempt.proposer,
         "brief": attempt.meta.get("brief"),
         "model": usage.model,
-        "tokens": tokens_in + usage.output_tokens or None,
+        "tokens": usage.tokens_in + usage.output_tokens or None,
         "input_tokens": usage.input_tokens or None,
         "cache_read_tokens": usage.cache_read_tokens or None,
         "cache_write_tokens": usage.cache_write_tokens or None,

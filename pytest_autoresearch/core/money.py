@@ -26,15 +26,14 @@ def price(provider: str, usage: Usage, rates: tuple[float, float] | None = None)
     Raises:
         NoPrice: The model is unknown.
     """
-    tokens = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
     if rates is not None:
-        return (rates[0] * tokens + rates[1] * usage.output_tokens) / 1e6
+        return (rates[0] * usage.tokens_in + rates[1] * usage.output_tokens) / 1e6
     import genai_prices
 
     try:
         calculated = genai_prices.calc_price(
             genai_prices.Usage(
-                input_tokens=tokens,
+                input_tokens=usage.tokens_in,
                 cache_read_tokens=usage.cache_read_tokens,
                 cache_write_tokens=usage.cache_write_tokens,
                 cache_write_1h_tokens=usage.cache_write_tokens,

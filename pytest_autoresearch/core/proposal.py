@@ -82,6 +82,11 @@ class Usage:
     cost_usd: float | None = None
     seconds: float = 0.0
 
+    @property
+    def tokens_in(self) -> int:
+        """Return all tokens of prompts, read from a cache or written to it included."""
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+
     def __add__(self, other: Usage) -> Usage:
         """Return the sum of two costs; an unknown price makes the sum unknown."""
         numbers = {
@@ -227,6 +232,8 @@ class Context:
         hint: Request of the parent selection, e.g. for a structural change, or ''.
         ideas, lessons: Text of these files of the campaign, or ''.
         literature: Titles and abstracts of papers and the researcher's notes, or ''.
+        stale: A proposal that was made for an earlier champion, and why it does not apply to
+            `files`: it is to be written again. None otherwise.
     """
 
     experiment: Experiment
@@ -246,6 +253,7 @@ class Context:
     ideas: str = ""
     lessons: str = ""
     literature: str = ""
+    stale: tuple[Proposal, str] | None = None
 
 
 class Proposer(Protocol):
@@ -274,6 +282,10 @@ class Proposer(Protocol):
             ProposerUnavailable, ProposalRefused, ProposalInvalid, ProposerExhausted: See there.
         """
         ...
+
+    def ahead(self, context: Context) -> bool:
+        """Return whether the proposal for this context may be requested ahead of its attempt."""
+        return self.slow
 
     def check(self) -> str:
         """Check once per session, before anything is spent; return a warning or ''.

@@ -25,8 +25,15 @@ class ProposalStore(Database):
     """The part of a ledger that holds proposals."""
 
     def save_proposal(self, attempt_id: int, proposal: Proposal, parent: int | None) -> int:
-        """Store the proposal of an attempt before it is used; return its row."""
+        """Store the proposal of an attempt before it is used; return its row.
+
+        One that the attempt had before is spent.
+        """
         with self._write() as db:
+            db.execute(
+                "UPDATE proposals SET state = 'spent' WHERE attempt_id = ? AND state = 'leased'",
+                (attempt_id,),
+            )
             cursor = db.execute(
                 "INSERT INTO proposals (state, attempt_id, parent, body, created)"
                 " VALUES ('leased', ?, ?, ?, ?)",

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 
-from ..core.proposal import Context, Proposal, Proposer, ProposerExhausted, ProposerUnavailable
+from ..core.proposal import (
+    Context,
+    EditError,
+    Proposal,
+    ProposalInvalid,
+    Proposer,
+    ProposerExhausted,
+    ProposerUnavailable,
+)
+from ..source.edits import apply
 from .memory import Notebook
 from .papers import Library
 
@@ -106,8 +116,44 @@ class Draft:
             self._pending.wanted = False
 
 
+def rewrite(proposer: Proposer, context: Context, draft: Proposal, reason: str) -> Proposal:
+    """Request a draft again that does not apply to the files of a new champion.
+
+    Args:
+        proposer: As for any proposal.
+        context: Of the draft's attempt.
+        draft: The draft.
+        reason: Why it does not apply.
+
+    Raises:
+        ProposerError: There is no proposal that applies; carries the cost.
+    """
+    own = f"mutation-{context.attempt:04d}"
+    history = [attempt for attempt in context.history if attempt.name != own]  # it is no repeat
+    proposal = proposer.propose(replace(context, history=history, stale=(draft, reason)))
+    try:
+        apply(context.files, proposal.edits)
+    except EditError as error:
+        raise ProposalInvalid(str(error)).with_usage(proposal.usage) from None
+    return replace(proposal, meta={**draft.meta, **proposal.meta})
+
+
+def with_brief(proposal: Proposal, program: str, ours: Proposal | None = None) -> Proposal:
+    """Record the brief of a proposal, and drop the origin of any that is not the harness's own."""
+    brief = {"brief": hashlib.sha256(program.encode()).hexdigest()[:8]}
+    origin = ours.origin if ours is not None else None
+    return replace(proposal, meta={**proposal.meta, **brief}, origin=origin)
+
+
+CONTROLS = 5
+"""Attempts of a control arm after which it ends if none of them was kept."""
+
+
 class WithControl(Proposer):
-    """Asks `main`, and `control` for every `every`-th attempt."""
+    """Asks `main`, and `control` for every `every`-th attempt until it has proved useless.
+
+    The control answers at once, so its proposals are never drafted ahead, for an earlier champion.
+    """
 
     slow = True
 
@@ -118,12 +164,23 @@ class WithControl(Proposer):
         self.name, self.fixed_order = main.name, main.fixed_order
         self._main, self._control, self._every = main, control, every
 
+    def ahead(self, context: Context) -> bool:
+        """Return False for an attempt of the control arm."""
+        return not self._controls(context) and self._main.ahead(context)
+
     def propose(self, context: Context) -> Proposal:
         """Ask `control` in its turn, unless it has nothing left; else `main`."""
-        if context.attempt % self._every == 0:
+        if self._controls(context):
             with contextlib.suppress(ProposerExhausted):
                 return self._control.propose(context)
         return self._main.propose(context)
+
+    def _controls(self, context: Context) -> bool:
+        """Return whether an attempt is the control's."""
+        if context.attempt % self._every:
+            return False
+        verdicts = [a.verdict for a in context.history if a.proposer == self._control.name]
+        return "keep" in verdicts or len(verdicts) < CONTROLS
 
     def close(self) -> None:
         """Close both."""
@@ -139,6 +196,10 @@ class WithNotes(Proposer):
     def __init__(self, main: Proposer, notebook: Notebook, library: Library) -> None:
         self.name, self.fixed_order = main.name, main.fixed_order
         self._main, self._notebook, self._library = main, notebook, library
+
+    def ahead(self, context: Context) -> bool:
+        """Return what `main` returns."""
+        return self._main.ahead(context)
 
     def propose(self, context: Context) -> Proposal:
         """Return the proposal of `main`; see `Proposer.propose`."""

@@ -165,7 +165,8 @@ def create(spec: str, *, experiment: Experiment, root: Path) -> Proposer:
 def _with_defaults(proposer: Any) -> Proposer:
     """Add the members of `Proposer` that a user's object may leave out."""
     defaults = {name: getattr(Proposer, name) for name in ("slow", "fixed_order", "bypass_queue")}
-    for name, value in {**defaults, "check": lambda: ""}.items():
+    functions = {"check": lambda: "", "ahead": lambda context: bool(proposer.slow)}
+    for name, value in {**defaults, **functions}.items():
         if not hasattr(proposer, name):
             try:
                 setattr(proposer, name, value)

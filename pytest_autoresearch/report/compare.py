@@ -53,7 +53,7 @@ def _proposer(name: str, attempts: Sequence[Attempt]) -> dict[str, Any]:
         "per_attempt": gain / len(attempts) if keeps else None,
         "hours": hours,
         "per_hour": gain / hours if keeps and hours else None,
-        "tokens": sum(usage.input_tokens + usage.output_tokens for usage in usages),
+        "tokens": sum(usage.tokens_in + usage.output_tokens for usage in usages),
         "dollars": sum(costs) if costs else None,
         "per_dollar": gain / sum(costs) if keeps and sum(costs) else None,
     }

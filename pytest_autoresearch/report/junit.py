@@ -140,10 +140,7 @@ def totals(attempts: Sequence[Attempt]) -> dict[str, str]:
     verdicts = Counter(attempt.verdict or attempt.state for attempt in tried)
     runs = [run for attempt in attempts for run in attempt.runs]
     usages = [attempt.usage for attempt in attempts]
-    tokens = sum(
-        u.input_tokens + u.cache_read_tokens + u.cache_write_tokens + u.output_tokens
-        for u in usages
-    )
+    tokens = sum(usage.tokens_in + usage.output_tokens for usage in usages)
     return {
         "total_attempts": str(len(tried)),
         **{f"total_{verdict}": str(count) for verdict, count in sorted(verdicts.items())},

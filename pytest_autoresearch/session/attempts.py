@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 import pytest
 
 from ..campaign.attempt import WorkingAttempt
+from ..campaign.check import check
 from ..campaign.loop import Campaign
 from ..campaign.open import CampaignResources
 from ..campaign.pause import PastDeadline
@@ -117,8 +118,8 @@ class Attempts:
 
     def train(self, item: AttemptItem, attempt: WorkingAttempt) -> Trial:
         """Check, train, score and replicate an attempt."""
-        self._campaign.check(attempt)
-        if self.more and item.kind == "mutation":
+        check(self._campaign.runner, attempt)
+        if self.more:
             self._campaign.draft_ahead(attempt)
         with self._stopping():
             return self._campaign.measure(attempt)

@@ -50,6 +50,28 @@ def test_proposals_repairs_refusals_and_overloads_in_one_session(project: Projec
     assert len(server.requests) == 13
 
 
+def lowered(score: float, now: float = 1.0) -> str:
+    return (
+        f"Title: to {score}\nHypothesis: it is lower\n\ntrain.py\n<<<<<<< SEARCH\n"
+        f"SCORE = {now}\n=======\nSCORE = {score}\n>>>>>>> REPLACE\n"
+    )
+
+
+def test_draft_that_fits_no_more_is_sent_back_once_and_paid_for(project: Project, wire) -> None:
+    server = wire({"text": lowered(0.9)}, {"text": lowered(0.8)}, {"text": lowered(0.7, now=0.9)})
+    assert run_session(project, "--iterations=2").ret == 0
+    first, second = [s for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert (first.verdict, second.verdict, second.title) == ("keep", "keep", "to 0.7")
+    assert second.parent == first.id
+    _, draft, response = server.requests[2]["messages"]
+    assert draft == {"role": "assistant", "content": lowered(0.8)}
+    assert "SCORE = 0.9" in response["content"]
+    assert len(server.requests) == 3
+    assert [s.usage.requests for s in (first, second)] == [1, 2]
+    assert second.usage.cost_usd == pytest.approx(2 * ANSWER)
+    assert CostBudget(project.ledger().path).spent() == pytest.approx(3 * ANSWER)
+
+
 @pytest.mark.slow
 def test_unavailable_provider_ends_the_session_without_a_verdict(project: Project, wire) -> None:
     wire({"status": 401, "type": "authentication_error", "message": "invalid x-api-key"})

@@ -135,7 +135,7 @@ def test_retry_after_above_12_hours_fails_the_attempt(project: Project, serve) -
 
 
 def test_cost_limit_reached_during_a_pause_ends_it(project: Project, serve) -> None:
-    serve(busy(5), {"text": idea(0.9)})
+    serve(busy(5), busy(5), {"text": idea(0.9)})  # the first is for the draft
     with session(project, "--iterations=3", "--autoresearch-max-cost=1usd") as (process, printed):
         wait_for("paused until", printed)
         cost_budget = CostBudget(project.ledger().path)

@@ -212,7 +212,7 @@ def test_cost_forecast_grows_with_attempts_history_and_prices() -> None:
     assert cost(forecast(sonnet, context(), 100, known=400)) > cost(line)
     assert cost(forecast(sonnet, context(files={"train.py": SOURCE * 9000}), 100)) > cost(line)
     controlled = forecast(sonnet, context(), 100, control=4)
-    assert "100 attempts, 75 of them anthropic's" in controlled
+    assert "100 attempts, at least 75 of them anthropic's" in controlled
     assert cost(controlled) < 0.76 * cost(line)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.anthropic import context
 from support.project import Project
+from support.prompts import attempt as past
 
 from pytest_autoresearch import Experiment
 from pytest_autoresearch.core.proposal import Proposer, ProposerExhausted
@@ -37,10 +38,13 @@ class Thinker:
                 "ahead": threading.current_thread() is not threading.main_thread(),
                 "hint": "structural change" in context.hint,
                 "running": [a.name for a in context.history if a.verdict == "running"],
+                "stale": [context.stale[0].title, context.stale[1]] if context.stale else None,
             }) + "\\n")
-        if FAIL and threading.current_thread() is not threading.main_thread():
+        if FAIL and not STRICT and threading.current_thread() is not threading.main_thread():
             raise ProposerUnavailable("busy")
-        search = "SCORE = 1.0\\n" if STRICT else "# ideas go here\\n"
+        if context.stale and FAIL:
+            raise ProposerUnavailable("busy")
+        search = "SCORE = 1.0\\n" if STRICT and not context.stale else "# ideas go here\\n"
         score = 0.9 - 0.1 * self.calls if not WORSE else 1.5 + 0.1 * self.calls
         return Proposal(f"idea {self.calls}", (Edit("train.py", search, f"SCORE = {score:.1f}\\n" + search.replace("1.0", f"{score:.1f}")),))
 
@@ -62,7 +66,7 @@ class Slow:
         pass
 
     def propose(self, context):
-        if threading.current_thread() is not threading.main_thread():
+        if context.attempt > 1 and threading.current_thread() is not threading.main_thread():
             AHEAD
         edit = Edit("train.py", "# ideas go here\\n", "SCORE = 0.5\\n# ideas go here\\n")
         return Proposal("half", (edit,))
@@ -99,7 +103,7 @@ class Sleepy:
 def run_session(
     project: Project,
     attempts: int,
-    *,
+    *options: str,
     strict: bool = False,
     fail: bool = False,
     worse: bool = False,
@@ -108,7 +112,7 @@ def run_session(
     project.pytester.syspathinsert()
     result = project.pytester.runpytest_subprocess(
         "--autoresearch", "--autoresearch-proposer=thinker:Thinker", f"--iterations={attempts}",
-        "--autoresearch-confirm=0", "-p", "no:cacheprovider",
+        "--autoresearch-confirm=0", "-p", "no:cacheprovider", *options,
     )  # fmt: skip
     assert result.ret == 0
     return [json.loads(line) for line in (project.path / "calls.jsonl").read_text().splitlines()]
@@ -118,8 +122,8 @@ def test_next_proposal_is_drafted_during_a_run(
     project: Project,
 ) -> None:
     calls = run_session(project, 3)
-    assert [call["ahead"] for call in calls] == [False, True, True]
-    assert calls[1]["running"] == ["mutation-0001"]
+    assert [call["ahead"] for call in calls] == [True, True, True]
+    assert [call["running"] for call in calls[:2]] == [[], ["mutation-0001"]]
     assert project.verdicts() == ["keep", "keep", "keep"]
 
 
@@ -129,12 +133,25 @@ def test_draft_that_fits_the_new_champion_is_applied_to_it(project: Project) -> 
     assert second.parent == first.id
 
 
-def test_draft_that_does_not_fit_is_trained_on_its_own_parent(
-    project: Project,
-) -> None:
-    run_session(project, 2, strict=True)
+def test_draft_that_does_not_fit_is_sent_back_once(project: Project) -> None:
+    calls = run_session(project, 2, strict=True)
     first, second = [s for s in project.ledger().attempts() if s.kind == "mutation"]
-    assert first.verdict == "keep"
+    assert (first.verdict, second.verdict) == ("keep", "keep")
+    assert (second.title, second.parent, second.champion_before) == ("idea 3", first.id, first.id)
+    assert second.score == pytest.approx(0.6, abs=0.001)
+    assert [call["ahead"] for call in calls] == [True, True, False]
+    title, reason = calls[2]["stale"]
+    assert title == "idea 2"
+    assert "does not occur" in reason
+    assert calls[2]["running"] == []
+    assert drafts(project) == []
+
+
+def test_draft_that_cannot_be_sent_back_is_trained_on_its_own_parent(project: Project) -> None:
+    calls = run_session(project, 2, strict=True, fail=True)
+    first, second = [s for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert [bool(call["stale"]) for call in calls] == [False, False, True]
+    assert (first.verdict, second.title) == ("keep", "idea 2")
     assert second.parent != first.id
     assert second.score == pytest.approx(0.7, abs=0.001)
     assert second.champion_before == first.id
@@ -185,7 +202,7 @@ def test_draft_for_a_discard_builds_on_it_under_the_same_champion(
 
 def test_failed_draft_is_requested_again(project: Project) -> None:
     calls = run_session(project, 2, fail=True)
-    assert [call["ahead"] for call in calls] == [False, True, False]
+    assert [call["ahead"] for call in calls] == [True, False, True, False]
     assert len(project.verdicts()) == 2
 
 
@@ -197,7 +214,7 @@ def test_draft_gets_the_hint(project: Project) -> None:
     )
     project.commit()
     calls = run_session(project, 3, worse=True)
-    assert [call["ahead"] for call in calls] == [False, True, True]
+    assert [call["ahead"] for call in calls] == [True, True, True]
     assert [call["hint"] for call in calls] == [False, False, True]
 
 
@@ -225,7 +242,7 @@ def test_killed_session_loses_no_finished_draft(project: Project) -> None:
     try:
         for _ in range(600):
             time.sleep(0.1)
-            if (project.path / "calls.txt").exists() and drafts(project):
+            if (project.path / "calls.txt").exists() and "idea 2" in drafts(project):
                 break
         assert drafts(project) == ["idea 2"]
     finally:
@@ -250,31 +267,71 @@ def drafts(project: Project) -> list[str]:
     return titles
 
 
+class Named(Proposer):
+    slow = True
+
+    def __init__(self, name: str) -> None:
+        self.name, self.closed = name, False
+
+    def propose(self, context):
+        return self.name
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def at(number: int, *controls: str):
+    history = [past(n, verdict, proposer="gp") for n, verdict in enumerate(controls, 2)]
+    return replace(context(), attempt=number, history=[*context().history, *history])
+
+
 def test_control_arm_takes_every_kth_attempt(tmp_path: Path) -> None:
-    class Named(Proposer):
-        def __init__(self, name: str) -> None:
-            self.name, self.closed = name, False
-
-        def propose(self, context):
-            return self.name
-
-        def close(self) -> None:
-            self.closed = True
-
-    class At:
-        def __init__(self, attempt: int) -> None:
-            self.attempt = attempt
-
     model, search = Named("model"), Named("gp")
     arms = WithControl(model, search, 4)
-    assert [arms.propose(At(n)) for n in range(1, 9)] == ["model"] * 3 + ["gp"] + ["model"] * 3 + [
+    assert [arms.propose(at(n)) for n in range(1, 9)] == ["model"] * 3 + ["gp"] + ["model"] * 3 + [
         "gp"
     ]
+    assert [arms.ahead(at(n)) for n in range(1, 9)] == [True] * 3 + [False] + [True] * 3 + [False]
     arms.close()
     assert model.closed
     assert search.closed
     with pytest.raises(ValueError, match="2nd attempt"):
         WithControl(create("ratchet", experiment=Experiment(), root=tmp_path), search, 1)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "goes_on"),
+    [
+        (["discard"] * 4, True),
+        (["discard"] * 5, False),
+        (["crash", "discard", "invalid", "discard", "duplicate", "discard"], False),
+        (["discard"] * 4 + ["keep"] + ["discard"] * 9, True),
+    ],
+)
+def test_control_arm_ends_without_a_keep_in_five(verdicts: list[str], goes_on: bool) -> None:
+    arms = WithControl(Named("model"), Named("gp"), 4)
+    assert (arms.propose(at(40, *verdicts)) == "gp") == goes_on
+    assert arms.ahead(at(40, *verdicts)) != goes_on
+
+
+CONTROLLED = """\
+from pytest_autoresearch.proposers import registry
+from pytest_autoresearch.proposers.search.literals import LiteralSearch, ratchet
+registry.search = lambda: "ratchet"
+"""
+
+
+def test_control_is_asked_at_its_own_slot(project: Project) -> None:
+    project.write("conftest.py", (project.path / "conftest.py").read_text() + "\n" + CONTROLLED)
+    project.commit()
+    calls = run_session(project, 4, "--autoresearch-control=2")
+    attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
+    assert [a.proposer for a in attempts] == ["", "ratchet", "", "ratchet"]
+    assert [call["ahead"] for call in calls] == [True, True]
+    keeps = [a.id for a in attempts if a.verdict == "keep"]
+    assert keeps
+    for attempt in attempts:  # made for the champion of its slot
+        assert attempt.parent == attempt.champion_before
 
 
 def test_main_proposer_replaces_an_exhausted_control(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -76,6 +77,17 @@ def test_split_surrogates_are_joined() -> None:
     ask, requests = reader(GOOD.replace("raise the rate", title))
     assert converse(ask, context(), "x").title == "raise \U0001f600 the rate"
     assert len(requests) == 1
+
+
+def test_stale_draft_is_the_first_turn() -> None:
+    draft = converse(reader(GOOD)[0], context(), "x")
+    ask, requests = reader(BAD, GOOD)
+    again = converse(ask, replace(context(), stale=(draft, "LR = 0.05 is gone")), "x")
+    assert again.title == "raise the rate"
+    (answer, response), (bad, _) = requests[1]
+    assert (parse(answer, context().files).edits, bad) == (draft.edits, BAD)
+    assert "LR = 0.05 is gone" in response
+    assert requests[0] == requests[1][:1]
 
 
 def test_conversation_grows_and_ends_after_two_repairs() -> None:

@@ -117,14 +117,15 @@ async def _retry(call: Callable[[], Awaitable[T]], policy: RetryPolicy, provider
 
 def words_of(error: Exception) -> str:
     """Return what the server says of an error, in one line, or else the SDK's text."""
-    body = getattr(error, "body", None)
-    said = body.get("message") or body.get("detail") or body if isinstance(body, dict) else None
+    said = getattr(error, "body", None)
+    for name in ("error", "message", "detail"):
+        said = said.get(name) or said if isinstance(said, dict) else said
     return one_line(said if isinstance(said, str) else json.dumps(said) if said else error)
 
 
 def classify(error: Exception) -> Exception:
     """Return `Rejected` or `Transient` for an exception of an SDK."""
-    status, message = getattr(error, "status_code", None), words_of(error)
+    status, message = getattr(error, "status_code", None), one_line(error)
     if status in (401, 403):
         return Rejected(f"the credentials were refused ({status}); check the key: {message}")
     if status == 402:
@@ -132,6 +133,7 @@ def classify(error: Exception) -> Exception:
     if status == 404:
         return Rejected(f"not found (404); check --autoresearch-model: {message}")
     if status in (400, 413, 422):
+        message = words_of(error)
         if window := _WINDOW.search(f"{message} {getattr(error, 'body', '')}"):
             hint = "; state the window of the model with --autoresearch-context"
             return TooLong(f"the prompt is too long ({status}): {message}{hint}", int(window[1]))

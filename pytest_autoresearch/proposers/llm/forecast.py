@@ -47,7 +47,7 @@ def forecast(
     own = attempts - (attempts // control if control else 0)
     what = f"{attempts} attempts"
     if own != attempts:
-        what += f", {own} of them {proposer.name}'s"
+        what += f", at least {own} of them {proposer.name}'s"
     if not isinstance(proposer, LLMProposer) or not proposer.model:
         return f"proposals: {what}, unknown price ({proposer.name})"
     model, rates = proposer.model, proposer.rates

@@ -14,11 +14,13 @@ from ...core.proposal import (
     Usage,
 )
 from ...core.text import one_line
-from ...source.blocks import Parsed, parse, without_thoughts
+from ...source.blocks import Parsed, format_blocks, parse, without_thoughts
 from ...source.checks import apply_checked
 from ..memory import remarks
 
 REPAIRS = 2
+
+_AGAIN = "Send the whole proposal again, title, hypothesis and all {parts}."
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def converse(
         ProposalInvalid: The last answer does not apply either; carries the usage of all turns.
         ProposerError: Whatever `ask` raises.
     """
-    turns: list[Turn] = []
+    turns = [_stale_turn(*context.stale)] if context.stale else []
     spent = Usage()
     title, complaint = "", ""
     for _ in range(REPAIRS + 1):
@@ -83,11 +85,19 @@ def converse(
                 usage=spent,
                 meta={"repairs": len(turns), **remarks(parsed.prose)},
             )
-        response = (
-            f"That does not apply: {complaint}\n\nNothing was changed. Send the whole proposal "
-            f"again, title, hypothesis and all {'files' if whole else 'blocks'}."
-        )
+        again = _AGAIN.format(parts="files" if whole else "blocks")
+        response = f"That does not apply: {complaint}\n\nNothing was changed. {again}"
         turns.append((text, response))
     raise ProposalInvalid(
         f"after {REPAIRS} repairs: {complaint}", title, {"repairs": REPAIRS}
     ).with_usage(spent)
+
+
+def _stale_turn(draft: Proposal, reason: str) -> Turn:
+    """Return the turn that ended with a draft for an earlier champion."""
+    answer = f"Title: {draft.title}\nHypothesis: {draft.hypothesis}\n\n{format_blocks(draft.edits)}"
+    return answer, (
+        f"That was written for an earlier champion and does not apply to the files above: {reason}"
+        f"\n\nIf the idea is still worth trying on them, write it again for them, else propose "
+        "another. Send the whole proposal."
+    )
