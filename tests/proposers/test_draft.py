@@ -314,19 +314,10 @@ def test_control_arm_ends_without_a_keep_in_five(verdicts: list[str], goes_on: b
     assert arms.ahead(at(40, *verdicts)) != goes_on
 
 
-CONTROLLED = """\
-from pytest_autoresearch.proposers import registry
-from pytest_autoresearch.proposers.search.literals import LiteralSearch, ratchet
-registry.search = lambda: "ratchet"
-"""
-
-
 def test_control_is_asked_at_its_own_slot(project: Project) -> None:
-    project.write("conftest.py", (project.path / "conftest.py").read_text() + "\n" + CONTROLLED)
-    project.commit()
     calls = run_session(project, 4, "--autoresearch-control=2")
     attempts = [s for s in project.ledger().attempts() if s.kind == "mutation"]
-    assert [a.proposer for a in attempts] == ["", "ratchet", "", "ratchet"]
+    assert [a.proposer for a in attempts] == ["", "gp", "", "gp"]
     assert [call["ahead"] for call in calls] == [True, True]
     keeps = [a.id for a in attempts if a.verdict == "keep"]
     assert keeps
