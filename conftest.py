@@ -15,4 +15,5 @@ def experiment():
         files=("train.py",),  # editable by mutations
         context=("prepare.py",),  # shown to proposers, not editable
         data=Path(".autoresearch/data/stdlib"),  # created by: python prepare.py
+        proposer="replay:docs/sample/proposals,gp",  # without a key: recorded ideas first
     )

@@ -134,7 +134,9 @@ class Options:
         "Campaign to start or resume; default: the name of the current git branch")
     proposer: str | None = _option(str, None, "NAME",
         "Source of mutations: anthropic, openai:MODEL, command:AGENT, gp, ratchet, random, "
-        "replay:DIR or module:factory; default: anthropic where its key is set, else gp")
+        "replay:DIR or module:factory; several, separated by commas, each when the one before it "
+        "is exhausted; default: anthropic where its key is set, else what the experiment names, "
+        "else gp")
     model: str | None = _option(str, None, "ID",
         "Model of the anthropic, openai or command proposer")
     effort: str | None = _option(str, None, "LEVEL",

@@ -129,7 +129,7 @@ class Experiment:
         checks: Shell command that must succeed in the mutated copy before a keep, or None.
         search_space: Search ranges of literals, by name, that override the inferred ones.
         proposer: As ``--autoresearch-proposer``; used where that option is not given and no
-            credentials of a language model are set. Empty: the search.
+            credentials of a language model are set. Empty: ``gp``.
     """
 
     files: tuple[str, ...] = ("train.py",)

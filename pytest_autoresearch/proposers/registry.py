@@ -68,7 +68,7 @@ class Settings:
 def default(experiment: Experiment) -> str:
     """Return the proposer where none is chosen.
 
-    A language model if its credentials are set, else what the experiment names, else the search.
+    A language model if its credentials are set, else what the experiment names, else `gp`.
     """
     if any(os.environ.get(name) for name in CREDENTIALS):
         return "anthropic"
@@ -103,7 +103,6 @@ BUILT_IN: dict[str, Callable[[str, Path], Proposer]] = {
     "random": lambda argument, root: LiteralSearch("random", uniform),
     "replay": lambda argument, root: Replay(root / argument),
     "file": lambda argument, root: OneFile(root / argument),
-    "search": _gp,
 }
 """Name before the colon to factory, which gets the text after it and the project root."""
 

@@ -42,6 +42,8 @@ def view(
         trust = f"unverified (nothing confines {open_to})" if open_to else "trusted"
         score = f"sandbox: {report.headline()}; score: {trust}"
     gpus = visible_gpus()
+    if not options.proposer and proposer == experiment.proposer:
+        proposer += " (named by the experiment, since no key of a language model is set)"
     return SessionView(
         tag=plan.tag,
         first=plan.first,
