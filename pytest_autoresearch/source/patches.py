@@ -19,6 +19,12 @@ _GIT_S = 20.0
 
 _COUNTS = re.compile(r"^@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 
+_FILES = re.compile(
+    r"(?:rename|copy) (?:from|to) |(?:new|deleted) file mode |(?:old|new) mode 120000"
+    r"|GIT binary patch"
+)
+"""Headers of a diff that adds, removes, renames or links a file; git never sees one."""
+
 _VERSION = re.compile(r"^\d+\.\d+")
 
 
@@ -28,7 +34,13 @@ def read(lines: list[str], files: Mapping[str, str]) -> tuple[tuple[Edit, ...], 
     Raises:
         EditError: It does not apply, or changes other files than the editable ones.
     """
-    edits, prose = _by_context(lines)
+    edits, prose = _by_context(lines, files)
+    for line in lines:
+        if _FILES.match(line):
+            raise EditError(f"{line[:60]!r}: change only the text of {', '.join(files)}")
+    for edit in edits:
+        if edit.file not in files:
+            raise EditError(f"{edit.file!r} may not be changed; editable: {', '.join(files)}")
     try:
         apply(files, edits)
     except EditError:
@@ -52,11 +64,8 @@ def _by_git(lines: Sequence[str], files: Mapping[str, str]) -> tuple[Edit, ...] 
 
     It is asked where contexts are not unique, or missing. That it may not search for another place
     keeps a stale diff from changing the wrong lines.
-
-    Raises:
-        EditError: It applies, but changes other files.
     """
-    if any(line.startswith("GIT binary patch") for line in lines) or not _counted(lines):
+    if not _counted(lines):
         return None
     before = {name: text.replace("\r\n", "\n") for name, text in files.items()}
     literal = any(line[:4] == "+++ " and _name(line) in files for line in lines)
@@ -67,14 +76,7 @@ def _by_git(lines: Sequence[str], files: Mapping[str, str]) -> tuple[Edit, ...] 
             (root / name).write_bytes(text.encode("utf-8", "surrogatepass"))
         if not _git_apply(join(lines), root, "-p0" if literal else "-p1"):
             return None
-        paths = {p.relative_to(root).as_posix(): p for p in root.rglob("*") if not p.is_dir()}
-        links = [name for name, path in paths.items() if path.is_symlink()]
-        for name in (*links, *sorted(set(paths) ^ set(before))):
-            raise EditError(
-                f"the diff adds, removes, renames or links {name!r}; change only the text of "
-                f"{', '.join(files)}"
-            )
-        after = {name: paths[name].read_bytes().decode("utf-8", "replace") for name in before}
+        after = {name: (root / name).read_bytes().decode("utf-8", "replace") for name in before}
     edits = [edit for n in before for edit in edits_between(before[n], after[n], n)]
     return tuple(edits) or None
 
@@ -130,7 +132,9 @@ def _git_apply(diff: str, root: Path, strip: str) -> bool:
     return done.returncode == 0 and b"(offset " not in done.stderr
 
 
-def _by_context(lines: Sequence[str]) -> tuple[tuple[Edit, ...], str]:
+def _by_context(
+    lines: Sequence[str], files: Mapping[str, str]
+) -> tuple[tuple[Edit, ...], str]:
     """Read a diff whose line numbers and counts are ignored: models miscount."""
     edits: list[Edit] = []
     prose: list[str] = []
@@ -152,7 +156,8 @@ def _by_context(lines: Sequence[str]) -> tuple[tuple[Edit, ...], str]:
         elif line.startswith("+++ "):
             if not (i and lines[i - 1].startswith("--- ")):
                 raise EditError(f"the line {line[:40]!r} of the diff has no line --- before it")
-            file = _name(line).removeprefix("b/")
+            name = _name(line)
+            file = name if name in files else name.partition("/")[2] or name
         elif HUNK.match(line):
             end()
             inside = True

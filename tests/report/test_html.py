@@ -195,7 +195,9 @@ def test_ablated_keep_is_listed_with_its_ablation():
 
 
 def test_proposers_are_compared_by_gain_and_cost():
-    paid = replace(ATTEMPTS[2], proposer="claude", usage=Usage("claude", 900, 0, 0, 100, 1, 0.5))
+    paid = replace(
+        ATTEMPTS[2], proposer="claude", usage=Usage("claude", 200, 300, 400, 100, 1, 0.5)
+    )
     table = compare.by_proposer((*ATTEMPTS[1:2], paid, ATTEMPTS[3]))
     by_name = {proposer["name"]: proposer for proposer in table}
     assert by_name["gp"]["tried"] == 2

@@ -107,13 +107,14 @@ def test_a_miscounted_hunk_is_not_applied_in_part(diff) -> None:
     ("patch", "message"),
     [
         ("diff --git a/f.py b/g.py\nrename from f.py\nrename to g.py\n--- a/f.py\n+++ b/g.py\n"
-         "@@ -3 +3 @@\n-LR = 0.04\n+LR = 0.08\n", "'f.py'"),
+         "@@ -3 +3 @@\n-LR = 0.04\n+LR = 0.08\n", "rename from f.py"),
         ("--- /dev/null\n+++ b/g.py\n@@ -0,0 +1 @@\n+LR = 0.08\n", "'g.py'"),
         ("diff --git a/l b/l\nnew file mode 120000\n--- /dev/null\n+++ b/l\n@@ -0,0 +1 @@\n"
-         "+/etc/passwd\n\\ No newline at end of file\n", "links 'l'"),
+         "+/etc/passwd\n\\ No newline at end of file\n", "new file mode 120000"),
         ("--- a/../f.py\n+++ b/../f.py\n@@ -3 +3 @@\n-LR = 0.04\n+LR = 0.08\n", "may not be"),
+        ("--- a/f.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-import math\n", "'dev/null' may not be"),
     ],
-    ids=["renamed", "added", "link", "outside"],
+    ids=["renamed", "added", "link", "outside", "removed"],
 )  # fmt: skip
 def test_a_diff_of_other_files_is_refused(patch: str, message: str) -> None:
     files = {"f.py": BEFORE}
