@@ -101,7 +101,7 @@ def _budget(budget: Budget) -> str:
     return (
         f"Budget: each run gets the CPU work that the baseline needs for {budget.amount:,.0f} "
         "tokens on this machine. Code that costs less for a token sees more tokens, code that "
-        "costs more sees fewer."
+        "costs more sees fewer, code of equal cost sees exactly as many."
     )
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from ..core.proposal import Edit, PastAttempt
 from ..judge.families import expected_of, family_of
 from ..judge.verdicts import NEAR_MISS
+from ..source.fingerprint import UNREADABLE, parse
 
 LESSON_EVERY = 10
 """Attempts after which lessons are drawn from the history again."""
@@ -34,7 +36,7 @@ _BOUNDARY = re.compile(r"\[(/?)(INST|SYS|SYSTEM)\]|```+|~~~+", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"^([A-Z][A-Z0-9_]*+)[ \t]*+=[ \t]*+([^=\n][^#\n]*)", re.M)
 
 _LITERAL = (
-    ast.Expression, ast.Constant, ast.Tuple, ast.List, ast.UnaryOp, ast.BinOp, ast.IfExp,
+    ast.Module, ast.Expr, ast.Constant, ast.Tuple, ast.List, ast.UnaryOp, ast.BinOp, ast.IfExp,
     ast.operator, ast.unaryop, ast.expr_context,
 )  # fmt: skip
 
@@ -73,15 +75,16 @@ def _assignments(text: str) -> dict[str, str]:
     return {name: value for name, value in found if _is_literal(value)}
 
 
+@lru_cache(maxsize=4096)
 def _is_literal(text: str) -> bool:
     """Return whether an expression is made of literals, and of names in capitals in conditions."""
     try:
-        nodes = list(ast.walk(ast.parse(text, mode="eval")))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = parse(text)
+    except UNREADABLE:
         return False
-    return all(
+    return len(tree.body) == 1 and all(
         isinstance(node, _LITERAL) or (isinstance(node, ast.Name) and node.id.isupper())
-        for node in nodes
+        for node in ast.walk(tree)
     )
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+from functools import lru_cache
+
+from .fingerprint import UNREADABLE, parse_file
 
 _CONSTANT_CHARACTERS = 300
 
 
+@lru_cache(maxsize=8)
 def outline(source: str) -> str:
     """Return docstring, constants, classes and functions of a module, without bodies.
 
@@ -14,8 +18,8 @@ def outline(source: str) -> str:
     that is no Python module is returned as it is.
     """
     try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = parse_file(source)
+    except UNREADABLE:
         return source
     parts = [f'"""{doc}"""'] if (doc := ast.get_docstring(tree)) else []
     for node in tree.body:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.project import git
@@ -122,6 +124,11 @@ def run(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
+def prompt_of(request: dict[str, Any]) -> str:
+    parts = [*request["system"], *request["messages"][0]["content"]]
+    return "\n".join(part["text"] for part in parts)
+
+
 @pytest.mark.slow
 def test_recorded_campaign_is_complete_and_its_costs_add_up(clone: Path, wire) -> None:
     server = wire(
@@ -160,6 +167,23 @@ def test_recorded_campaign_is_complete_and_its_costs_add_up(clone: Path, wire) -
     assert "alert(1)" in done.stdout
     assert not {"\x1b", "\a", "\u202e"} & set(done.stdout)
     assert "<script>alert(1)" not in (clone / ".autoresearch/report.html").read_text()
+    # the model is told what its attempts cost and what they learned
+    sent = prompt_of(server.requests[-1])
+    for pattern in (
+        r"Data: a vocabulary of [\d,]+ tokens; rows of 64 tokens; [\d,]+ training tokens of \d\.\d\d "
+        r"bytes on average; 10,000 of them are",
+        r"Budget: each run gets 10,000 units of training data",
+        r"Machine: .*, 1 thread a run; Python 3\.\d+\.\d+, torch 2",
+        r"The champion, .*: val_bpb \d\.\d{6} \(seeds? [\d ]+\); \d+ steps, [\d,]+ tokens; "
+        r"[\d.]+ ms a step \(forward [\d.]+, head and loss [\d.]+, backward [\d.]+, optimizer "
+        r"[\d.]+\); training loss of the last tenth \d\.\d{4} nats = \d\.\d{4} bits/byte; worst "
+        r"token [\d.]+ nats; ",
+        r"baseline-1 \| baseline \| \d\.\d{6} \(seed 1\) \| baseline \| 9 steps, loss \d",
+        r"mutation-0001 on baseline-1 \| \w+: [^|]+ \| [^|]+sigma, seed \d\) \| [^|]+ \| \d+ steps \(",
+    ):
+        assert re.search(pattern, sent), (pattern, sent)
+    # an attempt that has no proposal yet is not in flight
+    assert "| running |" not in prompt_of(server.requests[0])
     # and what is the same in every request is read from the provider's cache
     later = [bill.usage for bill in server.bills[1:]]
     assert all(usage["cache_read_input_tokens"] > usage["input_tokens"] for usage in later)
