@@ -64,6 +64,7 @@ class ContextBuilder:
             history=history,
             champion=best,
             sigma=runner.noise().sigma if champion else None,
+            cuda=runner.device.kind == "cuda",
             setting=self._setting,
             bits_per_nat=bits_per_nat(self._dataset),
             log_tail=last.log_tail if last else "",

@@ -234,6 +234,7 @@ class Context:
         literature: Titles and abstracts of papers and the researcher's notes, or ''.
         stale: A proposal that was made for an earlier champion, and why it does not apply to
             `files`: it is to be written again. None otherwise.
+        cuda: Whether runs train on CUDA: of ``NAME = a if CUDA else b``, `a` counts.
     """
 
     experiment: Experiment
@@ -254,6 +255,7 @@ class Context:
     lessons: str = ""
     literature: str = ""
     stale: tuple[Proposal, str] | None = None
+    cuda: bool = False
 
 
 class Proposer(Protocol):

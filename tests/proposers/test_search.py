@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import random
+import re
 import statistics
 from collections.abc import Sequence
 from functools import partial
@@ -291,3 +292,18 @@ def test_a_search_space_ends(name: str) -> None:
     assert len(texts) == 7  # four depths with and without, but for the baseline
     with pytest.raises(ProposerExhausted, match="no setting that was not tried"):
         campaign.ask()
+
+
+def test_the_value_for_the_device_is_varied() -> None:
+    source = "CUDA = True\nDEPTH = 8 if CUDA else 2\n"
+    base = past(0, source, "baseline", 0.0)
+    for cuda, changed in (
+        (True, r"DEPTH = \d+ if CUDA else 2"),
+        (False, r"DEPTH = 8 if CUDA else \d"),
+    ):
+        for name in ("gp", "ratchet"):
+            here = Context(
+                Experiment(), "", 1, 0, base, base.read_files(), {}, [base], base, SIGMA, cuda=cuda
+            )
+            proposal = create(name, experiment=Experiment(), root=Path()).propose(here)
+            assert re.search(changed, apply(here.files, proposal.edits)["train.py"])

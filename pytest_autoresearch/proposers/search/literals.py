@@ -44,11 +44,11 @@ def space(context: Context) -> Space:
         ProposerExhausted: The file has no literal to vary.
     """
     file, declared = context.experiment.files[0], overrides(context)
-    parameters = {one.name: one for one in find(context.files[file], declared)}
+    parameters = {one.name: one for one in find(context.files[file], declared, context.cuda)}
     if not parameters:
         raise ProposerExhausted(f"{file} has no literal that can be varied")
     with suppress(SyntaxError):
-        for first in find(context.history[0].read_files().get(file, ""), declared):
+        for first in find(context.history[0].read_files().get(file, ""), declared, context.cuda):
             now = parameters.get(first.name)
             if now and _form(now) == _form(first):
                 low, high = first.low, first.high
@@ -85,7 +85,7 @@ def tried(context: Context, parameters: Space) -> list[Values]:
     found = [{name: one.value for name, one in parameters.items()}]
     with suppress(SyntaxError):
         text = context.history[0].read_files().get(file, "")
-        first = {one.name: one for one in find(text, overrides(context))}
+        first = {one.name: one for one in find(text, overrides(context), context.cuda)}
         if structure(text, first) == own:
             found.append({name: one.value for name, one in first.items()})
     return found + [

@@ -37,7 +37,7 @@ class Reader:
         if attempt.attempt_id not in self._read:
             text = attempt.read_files().get(context.experiment.files[0], "")
             try:
-                found = {one.name: one for one in find(text, overrides(context))}
+                found = {one.name: one for one in find(text, overrides(context), context.cuda)}
                 values = {name: one.value for name, one in found.items()}
                 self._read[attempt.attempt_id] = structure(text, found), values
             except SyntaxError:
