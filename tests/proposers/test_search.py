@@ -158,10 +158,12 @@ def test_proposals_keep_away_from_everything_tried(
         values = {one.name: one.value for one in find(campaign.text(proposal))}
         assert values.keys() == space.keys()
         assert not any(near(space, values, other) for other in tried)
-        for parameter in space.values():
-            assert (
-                parameter.choices
-                or parameter.low / 4 <= values[parameter.name] <= 4 * parameter.high
+        here = {one.name: one for one in find(campaign.champion.read_files()["train.py"])}
+        for key, one in space.items():
+            assert one.choices or (  # the range of a rate moves on with the champion
+                min(one.low, here[key].low if one.log else 1e9)
+                <= values[key]
+                <= max(one.high, here[key].high if one.log else 0.0)
             )
         tried.append(values)
         verdict = (
