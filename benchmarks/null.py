@@ -2,26 +2,26 @@
 
     python benchmarks/null.py [--quick] [--real RESULTS.jsonl]
 
-Simulated: 2,000 campaigns of 100 null mutations per rule and true noise; sigma is estimated as in
-production. With ``--real``, also campaigns of real trainings of the shipped experiment with null
-mutations only, judged as in a campaign, and the noise of a pair at several budgets. Scores are
-appended to the file and not measured again.
+Simulated: campaigns of 100 null mutations in worlds with other noise than the judge expects, and
+of 6, 20 and 100 in the usual one, which gives `FALSE_KEEPS` of judge/verdicts.py. With ``--real``,
+also a campaign of real trainings of the shipped experiment, each with another random stream, judged
+as in a campaign. Scores are appended to the file and not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from simulation import simulate_campaign
+from simulation import MEASURED, Outcome, Practice, World, simulate_campaign
 
 from pytest_autoresearch import Budget
 from pytest_autoresearch.judge.verdicts import Judge, Prior, Rule, estimate_noise
@@ -29,164 +29,166 @@ from pytest_autoresearch.judge.verdicts import Judge, Prior, Rule, estimate_nois
 ROOT = Path(__file__).resolve().parent.parent
 REAL_ATTEMPTS = 200
 REAL_BUDGET = "100ktok"
-NOISE_BUDGETS = ("50ktok", "100ktok", "300ktok", "600ktok")
-NOISE_RUNS = 16
-SHARES = (1 / 3, 0.5, 1.0, 1.5, 2.0)
-"""True sigma over the prior's; a campaign does not know it."""
+LENGTHS = (6, 20, 100)
+USUAL, OWN = Practice(), Practice(prior=None)
 
 
-def simulated(campaigns: int, attempts: int) -> dict[Rule, dict[float, float]]:
-    """Return the false keeps per campaign, by rule and true sigma over the prior's."""
-    table: dict[Rule, dict[float, float]] = {}
-    for rule in get_args(Rule):
-        table[rule] = {}
-        for share in SHARES:
-            sigma = share * Prior().sigma
-            found = [
-                simulate_campaign(
-                    Judge(rule), random.Random(n), sigma=sigma, effect=lambda *_: 0.0,
-                    attempts=attempts,
-                )
-                for n in range(campaigns)
-            ]  # fmt: skip
-            table[rule][share] = statistics.fmean(one.keeps for one in found)
-    return table
+@dataclass(frozen=True)
+class Scenario:
+    """A world and what the campaign assumes of it.
+
+    Attributes:
+        world: Of the noise.
+        practice: With the prior, or without for a metric of the user's.
+        rule: Of the judge.
+        attempts: Null mutations.
+    """
+
+    world: World
+    practice: Practice = USUAL
+    rule: Rule = "sequential"
+    attempts: int = 100
+
+    def campaign(self, number: int) -> Outcome:
+        """Simulate one campaign."""
+        return simulate_campaign(
+            Judge(self.rule), random.Random(number), effect=lambda *_: 0.0, world=self.world,
+            practice=self.practice, attempts=self.attempts,
+        )  # fmt: skip
+
+
+ITEM = 0.005
+"""One of 200 items of an accuracy."""
+
+SCENARIOS = {
+    "as measured: half literal edits": Scenario(MEASURED),
+    "structural edits only": Scenario(World()),
+    **{
+        f"prior {times:g} of the noise": Scenario(World(), Practice(prior=Prior(times * 0.006)))
+        for times in (0.2, 0.5, 3.0)
+    },
+    "heavy tails (t, 3 degrees)": Scenario(World(tails="t3")),
+    "unequal noise, 1/2 to 2": Scenario(World(unequal=2.0)),
+    "own metric": Scenario(World(), OWN),
+    "own metric, heavy tails": Scenario(World(tails="t3"), OWN),
+    "drift of 1 sigma": Scenario(World(drift=1.0), OWN),
+    "drift of 3 sigma": Scenario(World(drift=3.0), OWN),
+    **{
+        f"accuracy of 200, sd {items:g} items": Scenario(
+            World(sigma=2**0.5 * items * ITEM, literal=2**0.5 * items * ITEM, step=ITEM), OWN
+        )
+        for items in (1.0, 0.5, 0.3)
+    },
+}
+LONG = {f"{n} attempts": Scenario(MEASURED, attempts=n) for n in LENGTHS}
+RULES = {rule: Scenario(MEASURED, rule=rule) for rule in get_args(Rule)[1:]}
+
+
+def simulate(scenario: Scenario, campaigns: Sequence[int]) -> list[int]:
+    """Return the keeps of each campaign."""
+    return [scenario.campaign(number).keeps for number in campaigns]
 
 
 class Pool:
-    """Real trainings of null mutations, each once a budget and seed, remembered in a file."""
+    """Real trainings of the shipped code, one a seed and stream, remembered in a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.known: dict[tuple[str, int, int], float] = {}
+        self.known: dict[tuple[int, int], float] = {}
         if path.exists():
             for line in path.read_text().splitlines():
                 row = json.loads(line)
-                key = row.get("budget", REAL_BUDGET), row["mutation"], row["seed"]
-                self.known[key] = row["score"]
-        self.source = (ROOT / "train.py").read_text()
-        self._launcher = None
+                self.known[row["stream"], row["seed"]] = row["score"]
+        self.files = {"train.py": (ROOT / "train.py").read_bytes()}
 
-    def files(self, mutation: int) -> dict[str, bytes]:
-        """Return the shipped code with other initial weights: `mutation` is part of their key."""
-        key = "{torch.initial_seed()} {name}"
-        assert self.source.count(key) == 1
-        other = f"{key} {mutation}" if mutation else key
-        return {"train.py": self.source.replace(key, other).encode()}
-
-    def score(self, mutation: int, seed: int, budget: str = REAL_BUDGET) -> float:
+    def score(self, stream: int, seed: int) -> float:
         """Train and score, in the sandbox, with the trusted evaluator."""
         from pytest_autoresearch.core.run import RunSpec
         from pytest_autoresearch.forkserver.launch import Launcher
         from pytest_autoresearch.training.run import execute
 
-        key = budget, mutation, seed
-        if key in self.known:
-            return self.known[key]
-        if self._launcher is None:
-            self._launcher = Launcher()
-        with tempfile.TemporaryDirectory() as folder:
-            spec = RunSpec(
-                "null", self.files(mutation), "train.py", seed, Budget.parse(budget),
-                ROOT / ".autoresearch/data/stdlib",
-            )  # fmt: skip
-            result = execute(spec, self._launcher, Path(folder))
-        assert result.score is not None, result.reason
-        self.known[key] = result.score
-        with self.path.open("a") as file:
-            row = {"budget": budget, "mutation": mutation, "seed": seed, "score": result.score}
-            file.write(json.dumps(row) + "\n")
-        return result.score
-
-    def close(self) -> None:
-        """End the processes of the runs."""
-        if self._launcher is not None:
-            self._launcher.close()
+        if (stream, seed) not in self.known:
+            launcher = Launcher()
+            with tempfile.TemporaryDirectory() as folder:
+                spec = RunSpec(
+                    "null", self.files, "train.py", seed, Budget.parse(REAL_BUDGET),
+                    ROOT / ".autoresearch/data/stdlib", stream=stream,
+                )  # fmt: skip
+                result = execute(spec, launcher, Path(folder))
+            launcher.close()
+            assert result.score is not None, result.reason
+            self.known[stream, seed] = result.score
+            with self.path.open("a") as file:
+                row = {"stream": stream, "seed": seed, "score": result.score}
+                file.write(json.dumps(row) + "\n")
+        return self.known[stream, seed]
 
 
-@dataclass(frozen=True)
-class Real:
-    """The result of a campaign of real null mutations.
-
-    Attributes:
-        keeps: Mutations kept.
-        claimed: Apparent gain of the last champion, summed over keeps.
-        sigma: Final estimate of the judge, of one pair.
-    """
-
-    keeps: int
-    claimed: float
-    sigma: float
-
-
-def real(pool: Pool, rule: Rule, attempts: int) -> Real:
-    """Judge `attempts` real null mutations as a campaign does; a keep is the next champion."""
-    judge, prior = Judge(rule), Prior()
-    seeds = (1,) if rule == "greedy" else (1, 2, 3)
-    best, champion = 0, {seed: pool.score(0, seed) for seed in seeds}
-    groups: list[Mapping[int, float]] = []
+def real(pool: Pool, rule: Rule, attempts: int) -> tuple[int, float, float]:
+    """Judge real null mutations; return the keeps, their claimed gain and the final sigma."""
+    judge, best = Judge(rule), 0
+    champion = {seed: pool.score(0, seed) for seed in (1, 2, 3)}
+    repeats = [pool.score(10_000, seed) - champion[seed] for seed in champion]
     keeps, claimed = 0, 0.0
     for attempt in range(1, attempts + 1):
         seed = sorted(champion)[attempt % len(champion)]
+        if attempt % 20 == 0:
+            repeats.append(pool.score(10_000 + attempt, seed) - champion[seed])
         candidate: dict[int, float] = {}
         while True:
             candidate[seed] = pool.score(attempt, seed)
-            noise = estimate_noise(groups, prior)
-            decision = judge.decide(candidate, champion, noise, attempt, keeps=keeps)
+            decision = judge.decide(
+                candidate, champion, estimate_noise(repeats, Prior()), attempt
+            )
             if decision.action != "replicate":
                 break
             assert decision.seed is not None
             seed = decision.seed
             if decision.remeasure_champion:
                 champion[seed] = pool.score(best, seed)
-        if len(candidate) > 1:
-            groups.append({s: candidate[s] - champion[s] for s in candidate})
         if decision.action == "keep":
             keeps, claimed = keeps + 1, claimed + decision.gain
             best, champion = attempt, candidate
-    return Real(keeps, claimed, estimate_noise(groups, prior).sigma)
-
-
-def noise_at(pool: Pool, budget: str, runs: int) -> tuple[float, float]:
-    """Sigma of a pair that differs in its random stream alone, and its relative standard error."""
-    scores = [pool.score(mutation, 1, budget) for mutation in range(runs)]
-    return math.sqrt(2) * statistics.stdev(scores), 1 / math.sqrt(2 * (runs - 1))
+    return keeps, claimed, estimate_noise(repeats, Prior()).sigma
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--real", type=Path, metavar="RESULTS.jsonl")
+    parser.add_argument("--campaigns", type=int, default=1000)
     options = parser.parse_args()
-    campaigns = 100 if options.quick else 2000
-    table = simulated(campaigns, 100)
-    print(f"false keeps per campaign of 100 null mutations; {campaigns} campaigns each")
-    print(f"{'true sigma':12}" + "".join(f"{share * Prior().sigma:9.4f}" for share in SHARES))
-    for rule, row in table.items():
-        print(f"{rule:12}" + "".join(f"{value:9.3f}" for value in row.values()))
-    line: dict[str, object] = {
-        "false_keeps_per_100": {rule: row[1.0] for rule, row in table.items()}
-    }
-    if options.real:
-        attempts, runs = (20, 4) if options.quick else (REAL_ATTEMPTS, NOISE_RUNS)
-        pool = Pool(options.real)
-        try:
-            found = {rule: real(pool, rule, attempts) for rule in get_args(Rule)}
-            noise = {budget: noise_at(pool, budget, runs) for budget in NOISE_BUDGETS}
-        finally:
-            pool.close()
-        print(f"\n{attempts} real null mutations, {REAL_BUDGET} each")
-        for rule, one in found.items():
-            print(f"{rule:12}{one.keeps:4} kept, claimed {one.claimed:.4f}, sigma {one.sigma:.4f}")
-        print(f"\nsigma of a pair on one seed, {runs} real null mutations each")
-        for budget, (sigma, error) in noise.items():
-            print(f"{budget:12}{sigma:9.4f} ± {error * sigma:.4f}")
-        line |= {
-            "real_null_attempts": attempts,
-            "real_null_keeps": found["sequential"].keeps,
-            "real_null_keeps_greedy": found["greedy"].keeps,
-            "sigma_by_budget": {budget: round(sigma, 5) for budget, (sigma, _) in noise.items()},
+    campaigns = 40 if options.quick else options.campaigns
+    parts = [range(n, campaigns, 8) for n in range(8)]
+    with ProcessPoolExecutor() as pool:
+        tasks = {
+            name: [pool.submit(simulate, scenario, part) for part in parts]
+            for name, scenario in {**SCENARIOS, **LONG, **RULES}.items()
         }
+        keeps = {
+            name: [keep for task in some for keep in task.result()] for name, some in tasks.items()
+        }
+    rate = {name: statistics.fmean(found) for name, found in keeps.items()}
+    once = {name: statistics.fmean(map(bool, found)) for name, found in keeps.items()}
+    print(f"false keeps of {campaigns} simulated campaigns of null mutations")
+    print(f"{'':36}{'a campaign':>12}{'± se':>8}{'with one':>10}")
+    for name, found in keeps.items():
+        error = statistics.stdev(found) / campaigns**0.5
+        print(f"{name:36}{rate[name]:12.3f}{error:8.3f}{once[name]:10.1%}")
+    line: dict[str, object] = {
+        "false_keeps_per_100": {name: round(rate[name], 3) for name in {**SCENARIOS, **RULES}},
+        "worst": round(max(rate[name] for name in SCENARIOS), 3),
+        "by_length": {n: [round(rate[name], 3), round(once[name], 3)]
+                      for n, name in zip(LENGTHS, LONG, strict=True)},
+    }  # fmt: skip
+    if options.real:
+        attempts = 20 if options.quick else REAL_ATTEMPTS
+        trainings = Pool(options.real)
+        print(f"\n{attempts} real null mutations, {REAL_BUDGET} each")
+        for rule in get_args(Rule):
+            kept, claimed, sigma = real(trainings, rule, attempts)
+            print(f"{rule:12}{kept:4} kept, claimed {claimed:.4f}, sigma {sigma:.4f}")
+            line[f"real_{rule}"] = {"attempts": attempts, "keeps": kept, "sigma": round(sigma, 5)}
     print(json.dumps(line))
 
 

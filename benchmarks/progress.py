@@ -1,13 +1,13 @@
 """True progress per GPU-hour of each verdict rule, and the share of it that is not real.
 
-    python benchmarks/progress.py [--quick]
+    python benchmarks/progress.py [--quick] [--campaigns N]
 
-Simulated campaigns of a fixed cost, 125 trainings (ten hours of five minutes), so that a rule which
-replicates tries fewer mutations. Arms with checks pay for smoke runs and avoid repeats; the arm
-without checks, like published loops, does neither. The frontier shows other bounds of the
-sequential test and other ways to spend trainings; the last table the cost of keeping simpler
-programs that are merely equal. A keep is not real if its whole stack gains nothing; it is carried
-if only its newest mutation gains nothing.
+Simulated campaigns of a fixed cost, 125 trainings, so that a rule which replicates tries fewer
+mutations. The oracle sees the true gain of a mutation after one training. Arms with checks pay for
+smoke runs and avoid repeats; the arm without checks, like published loops, does neither. Other arms
+show other bounds, wrong priors, and races of several ideas at a quarter of the budget; the last
+table the cost of keeping simpler programs that are merely equal. A keep is not real if its whole
+stack gains nothing; it is carried if only its newest mutation gains nothing.
 """
 
 from __future__ import annotations
@@ -18,27 +18,31 @@ import random
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from simulation import Checks, Effect, Outcome, simulate_campaign
+from simulation import MEASURED, Effect, Outcome, Practice, Screen, World, simulate_campaign
 
-from pytest_autoresearch.judge.parents import ParentSelection
-from pytest_autoresearch.judge.verdicts import ACCEPT, FUTILITY, Judge, Prior
+from pytest_autoresearch.judge.verdicts import Judge, Prior
 
 COST = 125.0
-CHECKS = Checks(smoke=0.03)
-"""A second of smoke run per training of half a minute."""
+UNIT = 0.009
+"""Of the effects below, in bits per byte: the noise when their shares were fitted."""
 
-BARE = Checks(duplicates=0.22)
-"""Share of exact repeats in a published agent's thousand trials (the smaller of two figures)."""
+CHECKED = Practice(smoke=0.03)
+"""A second of smoke run per training of half a minute."""
 
 EARLY = 20
 """Attempts in the first part of a campaign with two parts."""
 
+RUN_S, OVERHEAD_S = 24.0, 7.0
+"""Seconds of an attempt, and the part of them that does not depend on the budget."""
+
+QUARTER = (OVERHEAD_S + (RUN_S - OVERHEAD_S) / 4) / RUN_S
+
 
 @dataclass(frozen=True)
 class Mix:
-    """A distribution of true gains, in units of the noise of one pair.
+    """A distribution of true gains, in units of `UNIT`.
 
     Attributes:
         helps: Share of mutations that help.
@@ -54,7 +58,7 @@ class Mix:
     harm: float
 
     def draw(self, rng: random.Random) -> float:
-        """Draw one mutation's true gain in sigma."""
+        """Draw one mutation's true gain in `UNIT`."""
         lot = rng.random()
         if lot < self.helps:
             return self.size * rng.expovariate(1) ** self.tail
@@ -78,19 +82,11 @@ MIXES: dict[str, tuple[Mix, Mix]] = {
     "CPU": (Mix(helps=0.12, size=1.5, tail=1.0, idle=0.38, harm=4.0),) * 2,
 }
 
-FRONTIER: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "shipped": (ACCEPT, FUTILITY),
-    "early futility": ((2.8, 2.3, 2.0, 1.8), (0.5, 0.9, 1.3, 1.8)),
-    "one replicate": ((2.8, 2.3), (1.2, 2.3)),
-    "bold": ((2.4, 2.1, 2.0, 1.7), (1.3, 1.5, 1.65, 1.7)),
-    "boldest": ((1.65, 1.2, 1.15), (0.75, 1.2, 1.15)),
-    "shy": ((3.0, 2.8, 2.6, 2.5), (1.2, 1.5, 1.8, 2.5)),
-}
 
-
-def effect(mix: tuple[Mix, Mix], sigma: float) -> Effect:
-    """Return a function that draws the true gain of a mutation, in the metric's unit."""
-    return lambda rng, attempt: sigma * mix[attempt > EARLY].draw(rng)
+def effect(name: str) -> Effect:
+    """Return a function that draws the true gain of a mutation, in bits per byte."""
+    mix = MIXES[name]
+    return lambda rng, attempt: UNIT * mix[attempt > EARLY].draw(rng)
 
 
 @dataclass(frozen=True)
@@ -99,163 +95,146 @@ class Arm:
 
     Attributes:
         judge: The rule.
-        checks: Costs besides training.
-        calibrate: Seeds of the baseline.
-        seeds: A new champion is trained until it has so many.
+        practice: What is done besides judging.
+        world: Of the noise.
         simpler: Share of mutations that are the simpler program.
-        selection: Parent selection; published loops use the champion only.
     """
 
-    judge: Judge
-    checks: Checks = CHECKS
-    calibrate: int = 3
-    seeds: int = 1
+    judge: Judge = field(default_factory=Judge)
+    practice: Practice = CHECKED
+    world: World = MEASURED
     simpler: float = 0.0
-    selection: ParentSelection = "archive"
 
 
-def campaigns(arm: Arm, drawn: Effect, count: int, *, cost: float = COST) -> list[Outcome]:
-    """Simulate `count` campaigns with the prior's sigma, which the judge has to estimate."""
-    return [
-        simulate_campaign(
-            arm.judge, random.Random(n), sigma=Prior().sigma, effect=drawn, cost=cost,
-            calibrate=arm.calibrate, checks=arm.checks, seeds=arm.seeds, simpler=arm.simpler,
-            selection=arm.selection,
-        )
-        for n in range(count)
-    ]  # fmt: skip
+def bounds(first: float, futile: float, both: float) -> Judge:
+    """Return the sequential rule with other bounds."""
+    return Judge(accept=(first, both), futility=(futile, both))
+
+
+def race(ideas: int, carried: float) -> Arm:
+    """Return the arm that races ideas at a quarter of the budget."""
+    return Arm(practice=replace(CHECKED, screen=Screen(ideas, QUARTER, 0.004, carried)))
+
+
+GREEDY = Practice(smoke=0.03, calibrate=1, repeats=0, repeat_every=0, selection="champion")
+
+ARMS = {
+    "oracle": Arm(practice=Practice(smoke=0.03, repeats=0, repeat_every=0, oracle=True)),
+    "greedy, no checks": Arm(Judge("greedy"), replace(GREEDY, smoke=0.0, duplicates=0.22)),
+    "greedy": Arm(Judge("greedy"), GREEDY),
+    "threshold": Arm(Judge("threshold")),
+    "sequential": Arm(),
+    "2.5 / 1.2; 2.1": Arm(bounds(2.5, 1.2, 2.1)),
+    "2.8 / 1.5; 2.3": Arm(bounds(2.8, 1.5, 2.3)),
+    "noise known": Arm(practice=replace(
+        CHECKED, prior=Prior(MEASURED.sigma, 1e6), repeats=0, repeat_every=0)),
+    "prior 1/3 of the noise": Arm(practice=replace(CHECKED, prior=Prior(0.002))),
+    "prior 3 times the noise": Arm(practice=replace(CHECKED, prior=Prior(0.018))),
+    "structural edits only": Arm(world=World()),
+    "from the champion only": Arm(practice=replace(CHECKED, selection="champion")),
+    "races of 3, effects carry over 0.9": race(3, 0.9),
+    "races of 4, effects carry over 0.9": race(4, 0.9),
+    "races of 4, effects carry over 0.7": race(4, 0.7),
+}  # fmt: skip
+"""The share of exact repeats, 22 %, is the smaller of two published figures."""
+
+
+def campaign(arm: Arm, name: str, number: int) -> Outcome:
+    """Simulate one campaign."""
+    return simulate_campaign(
+        arm.judge, random.Random(number), effect=effect(name), world=arm.world,
+        practice=arm.practice, cost=COST, simpler=arm.simpler,
+    )  # fmt: skip
+
+
+def simulate(arm: Arm, name: str, count: int) -> dict[str, float]:
+    """Simulate an arm on one mix of effects."""
+    return row([campaign(arm, name, number) for number in range(count)])
 
 
 def row(found: Sequence[Outcome]) -> dict[str, float]:
-    """Summarise campaigns of one arm; gains in sigma."""
+    """Summarise campaigns of one arm; gains in `UNIT`."""
     keeps = sum(one.keeps - one.simplified for one in found)
-    sigma = Prior().sigma
     return {
-        "gain": statistics.fmean(one.true_gain for one in found) / sigma,
-        "claimed": statistics.fmean(one.claimed_gain for one in found) / sigma,
+        "gain": statistics.fmean(one.true_gain for one in found) / UNIT,
+        "claimed": statistics.fmean(one.claimed_gain for one in found) / UNIT,
         "keeps": statistics.fmean(one.keeps for one in found),
         "not_real": sum(one.not_real for one in found) / max(1, keeps),
         "carried": sum(one.carried for one in found) / max(1, keeps),
         "attempts": statistics.fmean(one.attempts for one in found),
         "simplified": statistics.fmean(one.simplified for one in found),
-        "lost": statistics.fmean(one.lost for one in found) / sigma,
+        "lost": statistics.fmean(one.lost for one in found) / UNIT,
     }
 
 
-def false_keeps(arm: Arm, count: int) -> float:
-    """Return the mean number of keeps among 100 null mutations."""
-    found = [
+def worse_and_simpler(loss: float, count: int) -> dict[str, float]:
+    """Simulate 100 simpler programs in a row, each worse by `loss` sigma."""
+    gain = -loss * MEASURED.sigma
+    return row([
         simulate_campaign(
-            arm.judge, random.Random(n), sigma=Prior().sigma, effect=lambda *_: 0.0, attempts=100,
-            calibrate=arm.calibrate, seeds=arm.seeds, selection=arm.selection,
+            Judge(), random.Random(n), effect=lambda *_: gain, attempts=100, simpler=1.0
         )
         for n in range(count)
-    ]  # fmt: skip
-    return statistics.fmean(one.keeps for one in found)
+    ])  # fmt: skip
 
 
-def arms() -> dict[str, Arm]:
-    """Return the arms that are compared."""
-    shipped = Judge("sequential")
-    return {
-        "greedy, no checks": Arm(Judge("greedy"), BARE, 1, selection="champion"),
-        "greedy": Arm(Judge("greedy"), calibrate=1, selection="champion"),
-        "threshold": Arm(Judge("threshold")),
-        **{
-            f"sequential, {title}": Arm(Judge("sequential", accept=accept, futility=futility))
-            for title, (accept, futility) in FRONTIER.items()
-        },
-        "no alpha wealth": Arm(Judge("sequential", wealth_rate=0)),
-        "from the champion only": Arm(shipped, selection="champion"),
-        "2 seeds a champion": Arm(shipped, seeds=2),
+def simplifications(pool: ProcessPoolExecutor, count: int) -> None:
+    """Print what keeping simpler but merely equal programs costs, and whether it drifts."""
+    print(f"\n{'equal is enough if simpler':46}{'true gain':>11}{'simplified':>12}{'lost':>7}")
+    rows = {
+        f"{name}, {share:.0%} simpler": pool.submit(simulate, Arm(simpler=share), name, count)
+        for name in MIXES
+        for share in (0.0, 0.2, 0.4)
     }
-
-
-def simulate(title: str, mix: str, count: int) -> dict[str, float]:
-    """Simulate an arm on one mix of effects."""
-    return row(campaigns(arms()[title], effect(MIXES[mix], Prior().sigma), count))
-
-
-def simulate_nulls(title: str, count: int) -> float:
-    """Simulate an arm's campaigns of null mutations."""
-    return false_keeps(arms()[title], count)
-
-
-def simplifications(count: int) -> None:
-    """Print cost and drift of keeping simpler programs that are merely equal."""
-    print("\nsimpler programs need only be equal")
-    print(f"{'':46}{'true gain':>11}{'simplified':>12}{'lost':>7}{'attempts':>9}")
-    for name, mix in MIXES.items():
-        for share in (0.0, 0.2):
-            one = row(campaigns(Arm(Judge(), simpler=share), effect(mix, Prior().sigma), count))
-            title = f"{name}, {share:.0%} of mutations are simpler"
-            print(
-                f"{title:46}{one['gain']:11.2f}{one['simplified']:12.2f}{one['lost']:7.2f}"
-                f"{one['attempts']:9.0f}"
-            )
-    for loss in (0.25, 0.5, 1.0):
-        gain = -loss * Prior().sigma
-        found = [
-            simulate_campaign(
-                Judge(), random.Random(n), sigma=Prior().sigma, attempts=100, simpler=1.0,
-                effect=lambda *_, gain=gain: gain,
-            )
-            for n in range(count // 4)
-        ]  # fmt: skip
-        one = row(found)
-        title = f"100 in a row, each {loss} sigma worse"
-        print(f"{title:46}{one['gain']:11.2f}{one['simplified']:12.2f}{one['lost']:7.2f}{100:9}")
+    rows |= {
+        f"100 in a row, each {loss} sigma worse": pool.submit(worse_and_simpler, loss, count)
+        for loss in (0.25, 0.5, 1.0)
+    }
+    for title, task in rows.items():
+        one = task.result()
+        print(f"{title:46}{one['gain']:11.2f}{one['simplified']:12.2f}{one['lost']:7.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    count = 100 if parser.parse_args().quick else 2000
+    parser.add_argument("--campaigns", type=int, default=1000)
+    options = parser.parse_args()
+    count = 20 if options.quick else options.campaigns
     with ProcessPoolExecutor() as pool:
-        rows = {
-            name: {title: pool.submit(simulate, title, name, count) for title in arms()}
+        tasks = {
+            name: {title: pool.submit(simulate, arm, name, count) for title, arm in ARMS.items()}
             for name in MIXES
         }
-        wanted = {title: pool.submit(simulate_nulls, title, count) for title in arms()}
-        table = {
-            name: {title: one.result() for title, one in found.items()}
-            for name, found in rows.items()
-        }
-        nulls = {title: one.result() for title, one in wanted.items()}
-    print(f"{count} campaigns of {COST:.0f} trainings each; gains in sigma")
-    for name, found in table.items():
-        best = found["greedy"]["gain"]
-        print(f"\n{name}")
-        print(
-            f"{'rule':24}{'true gain':>11}{'of greedy':>11}{'claimed':>9}{'keeps':>7}"
-            f"{'not real':>10}{'carried':>9}{'attempts':>9}{'of 100 nulls':>14}"
-        )
-        for title, one in found.items():
+        print(f"{count} campaigns of {COST:.0f} trainings each; gains in {UNIT} bits per byte")
+        shares: dict[str, dict[str, object]] = {}
+        for name, some in tasks.items():
             print(
-                f"{title:24}{one['gain']:11.2f}{one['gain'] / best:11.0%}{one['claimed']:9.2f}"
-                f"{one['keeps']:7.1f}{one['not_real']:10.1%}{one['carried']:9.1%}{one['attempts']:9.0f}"
-                f"{nulls[title]:14.2f}"
+                f"\n{name:36}{'true gain':>11}{'of oracle':>11}{'claimed':>9}{'keeps':>7}"
+                f"{'not real':>10}{'carried':>9}{'attempts':>9}"
             )
-    simplifications(count)
-    shipped = {name: found["sequential, shipped"] for name, found in table.items()}
-    by_mix = {
-        name: {
-            "true_gain_ratio": round(one["gain"] / table[name]["greedy"]["gain"], 3),
-            "true_gain_ratio_no_checks": round(
-                one["gain"] / table[name]["greedy, no checks"]["gain"], 3
-            ),
-            "not_real_share": round(one["not_real"], 3),
-        }
-        for name, one in shipped.items()
-    }
-    worst = {
-        "true_gain_ratio": min(one["true_gain_ratio"] for one in by_mix.values()),
-        "true_gain_ratio_no_checks": min(
-            one["true_gain_ratio_no_checks"] for one in by_mix.values()
-        ),
-        "not_real_share": max(one["not_real_share"] for one in by_mix.values()),
-    }
-    print(json.dumps(worst | {"by_mix": by_mix}))
+            found = {title: task.result() for title, task in some.items()}
+            best = found["oracle"]["gain"]
+            for title, one in found.items():
+                print(
+                    f"{title:36}{one['gain']:11.2f}{one['gain'] / best:11.0%}{one['claimed']:9.2f}"
+                    f"{one['keeps']:7.1f}{one['not_real']:10.1%}{one['carried']:9.1%}"
+                    f"{one['attempts']:9.0f}",
+                    flush=True,
+                )
+            shipped = found["sequential"]
+            races = [one["gain"] for title, one in found.items() if title.startswith("races")]
+            shares[name] = {
+                "of_oracle": round(shipped["gain"] / best, 3),
+                "of_greedy": round(shipped["gain"] / found["greedy"]["gain"], 3),
+                "of_greedy_no_checks": round(
+                    shipped["gain"] / found["greedy, no checks"]["gain"], 3
+                ),
+                "not_real": round(shipped["not_real"], 4),
+                "races": [round(gain / shipped["gain"], 3) for gain in races],
+            }
+        simplifications(pool, max(count // 4, 5))
+    print(json.dumps(shares))
 
 
 if __name__ == "__main__":

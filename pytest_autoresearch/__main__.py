@@ -77,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("commit", nargs="?", help="score this commit or attempt (mutation-0007) again")
     everyone = "train every champion on fresh seeds (the default)"
     add.add_argument("--campaign", action="store_true", help=everyone)
-    add.add_argument("--seeds", type=int, default=2, metavar="N", help="fresh seeds; default 2")
+    seeds = "fresh seeds at most; default 6"
+    add.add_argument("--seeds", type=int, default=6, metavar="N", help=seeds)
     survive = "do the keeps survive a longer budget or a larger model?"
     add = command("transfer", survive, campaign)
     factor = "on the budget; default 4"

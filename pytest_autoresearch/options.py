@@ -169,15 +169,15 @@ class Options:
     seed: int = _option(_at_least(0), 0, "N",
         "Campaign seed: determines the seeds of runs and of keyless search")
     calibrate: int = _option(_at_least(2), 3, "N",
-        "Seeds on which the baseline is measured before anything is tried")
-    confirm: int = _option(_at_least(0), 2, "N",
-        "Fresh seeds on which the first and last champion are trained at the end; 0: none")
+        "Seeds on which the baseline is measured first, each with two random streams")
+    confirm: int = _option(_at_least(0), 6, "N",
+        "Fresh seeds at most on which first and last champion are trained at the end; 0: none")
     ablate: bool = _option(_flag, False, None,
         "At the end, leave out one keep at a time and remove those without effect")
     judge: Literal["sequential", "greedy", "threshold"] = _option(
         _one_of("sequential", "greedy", "threshold"), "sequential", "RULE",
-        "Verdict rule: sequential replicates close calls, greedy keeps any gain, threshold needs "
-        "3 sigma at once")
+        "Verdict rule: sequential trains close calls on a second seed, greedy keeps any gain, "
+        "threshold needs 3 sigma at once")
     max_noise: float = _option(_share, 0.02, "SHARE",
         "Refuse an experiment whose unchanged code scatters by more than this share of its mean")
     parents: Literal["archive", "champion"] = _option(

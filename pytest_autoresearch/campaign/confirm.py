@@ -1,23 +1,24 @@
 """Confirm the gain of a campaign on fresh seeds and on the holdout.
 
 A kept score is biased upwards: it was selected on certain seeds and on the validation text. So the
-champions are trained in pairs on fresh seeds, and their checkpoints are scored on a split that no
-run, no prompt and no live page has shown.
+champions are trained in pairs on fresh seeds until the interval of the gain excludes zero, and the
+checkpoints of these runs are scored on a split that no run, no prompt and no live page has shown.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from ..core.records import Confirmation, Gain, Survival
-from ..core.run import SCORING, Purpose
-from ..judge.confirmation import kept_gain, paired_gain, still_holds
+from ..core.run import Purpose
+from ..judge.confirmation import FEWEST, kept_gain, paired_gain, standing
 from .attempt import WorkingAttempt
 
 if TYPE_CHECKING:
-    from ..core.records import Champion
+    from ..core.records import Attempt, Champion
     from ..core.run import Run
     from .loop import Campaign
 
@@ -25,119 +26,164 @@ Say = Callable[[str], object]
 
 
 def confirm(
-    campaign: Campaign, seeds: int, *, everyone: bool = False, say: Say = lambda line: None
+    campaign: Campaign, most: int, *, everyone: bool = False, say: Say = lambda line: None
 ) -> Confirmation | None:
-    """Confirm the champion on `seeds` fresh seeds, and store the result; None without a keep.
+    """Confirm the champion on fresh seeds, and store the result; None without a keep.
 
-    Runs of an earlier, interrupted confirmation are used again. With `everyone`, every champion is
-    examined, not only the first and the last.
+    Runs of an earlier, interrupted confirmation are used again. With `everyone`, every keep is
+    examined, not only all of them together.
+
+    Args:
+        campaign: The campaign.
+        most: Fresh seeds at most; fewer are used where the interval excludes zero before.
+        everyone: Whether every keep is compared with the champion before it, too.
+        say: Prints a line.
 
     Raises:
         InfrastructureFailure: A run failed for a reason that is not the candidate's.
         Interrupted: The session was asked to stop.
     """
-    ledger, metric = campaign.ledger, campaign.experiment.metric
-    champions = ledger.champions()
+    champions = campaign.ledger.champions()
     if len(champions) < 2:
         return None
-    first, last = champions[0], champions[-1]
-    examined = champions if everyone else [first, last]
-    fresh = campaign.facts.fresh_seeds(seeds)
-    trouble: list[str] = []
-    scores = {c.version: _on_fresh_seeds(campaign, c, fresh, say, trouble) for c in examined}
-    held_out = {c.version: _on_holdout(campaign, c, say, trouble) for c in examined}
-    attempts = {attempt.id: attempt for attempt in ledger.attempts()}
-    noise = campaign.runner.noise()
+    return _Confirming(campaign, champions, most, everyone, say).run()
 
-    def gain(of: Mapping[int, Mapping[int, float]], new: Champion, old: Champion) -> Gain | None:
-        a, b = of[new.version], of[old.version]
-        return paired_gain([metric.gain(a[seed], b[seed]) for seed in a if seed in b], noise)
 
-    survivals = []
-    for old, new in itertools.pairwise(examined) if everyone or len(champions) == 2 else ():
-        attempt, again = attempts[new.attempt_id], gain(scores, new, old)
-        survivals.append(
-            Survival(
-                attempt.id,
-                attempt.name,
-                attempt.title,
-                attempt.gain or 0.0,
-                again.gain if again else None,
-                again is not None and still_holds(attempt, again, noise, metric),
-            )
-        )
-    confirmation = Confirmation(
-        champion=last.version,
-        seeds=fresh,
-        kept=kept_gain(list(attempts.values()), champions),
-        confirmed=gain(scores, last, first),
-        holdout=gain(held_out, last, first),
-        keeps=tuple(survivals),
-        trouble=tuple(trouble),
+def forecast(campaign: Campaign, most: int) -> str:
+    """Return how many trainings the examination of every keep takes, and about how long."""
+    champions = campaign.ledger.champions()
+    least = min(FEWEST, most)
+    seconds = fmean(run.total_seconds for run in campaign.runner.calibration())
+    low, high = (n * len(champions) for n in (least, most))
+    return (
+        f"{len(champions) - 1} keeps: {low} to {high} trainings of about {seconds:.0f} s each, "
+        f"{low * seconds / 60:.0f} to {high * seconds / 60:.0f} minutes"
     )
-    ledger.save_confirmation(confirmation)
-    return confirmation
 
 
-def _on_fresh_seeds(
-    campaign: Campaign, champion: Champion, seeds: Sequence[int], say: Say, trouble: list[str]
-) -> dict[int, float]:
-    on_cuda = campaign.runner.device.kind == "cuda"
-    runs = [run for run in _runs(campaign, champion) if run.device.startswith("cuda") == on_cuda]
-    scores = _scores(runs, Purpose.CONFIRM)
-    attempt, name = _attempt(campaign, champion)
-    for seed in seeds:
-        if seed in scores:
-            continue
-        files = campaign.runner.read(champion.commit)
-        result = campaign.runner.run(attempt, files, seed, Purpose.CONFIRM)
-        if result.score is None:
-            trouble.append(f"{name} on fresh seed {seed}: {result.status}: {result.reason}")
-            say(trouble[-1])
-            continue
-        scores[seed] = result.score
-        say(f"{name} on fresh seed {seed}: {campaign.experiment.metric.name} {result.score:.6f}")
-    return {seed: scores[seed] for seed in seeds if seed in scores}
+class _Confirming:
+    """One confirmation.
 
+    Args:
+        campaign, champions, most, say: See `confirm`.
+        everyone: See `confirm`.
+    """
 
-def _on_holdout(
-    campaign: Campaign, champion: Champion, say: Say, trouble: list[str]
-) -> dict[int, float]:
-    if campaign.experiment.run is not None:
-        return {}
-    runner, runs = campaign.runner, _runs(campaign, champion)
-    scores = _scores(runs, Purpose.HOLDOUT)
-    attempt, name = _attempt(campaign, champion)
-    for run in runs:
-        if run.purpose not in SCORING or run.status != "ok" or run.seed in scores:
-            continue
-        checkpoint = runner.checkpoint(run)
+    def __init__(
+        self,
+        campaign: Campaign,
+        champions: Sequence[Champion],
+        most: int,
+        everyone: bool,
+        say: Say,
+    ) -> None:
+        self.campaign, self.runner, self.say = campaign, campaign.runner, say
+        self.metric, self.noise = campaign.experiment.metric, campaign.runner.noise()
+        self.champions, self.everyone = champions, everyone
+        self.whole = (champions[0], champions[-1])
+        examined = everyone or len(champions) == 2
+        self.steps = list(itertools.pairwise(champions)) if examined else []
+        self.seeds = campaign.facts.fresh_seeds(most)
+        self.trouble: list[str] = []
+        self.scores = {c.version: self._scores(c, Purpose.CONFIRM) for c in champions}
+        self.holdout = {c.version: self._scores(c, Purpose.HOLDOUT) for c in champions}
+
+    def run(self) -> Confirmation:
+        """Train until nothing is open or the seeds are used up; store and return the result."""
+        for seed in self.seeds:
+            open_pairs = [pair for pair in [self.whole, *self.steps] if self._is_open(pair, seed)]
+            for champion in {c.version: c for pair in open_pairs for c in pair}.values():
+                self._train(champion, seed)
+        ledger, last = self.campaign.ledger, self.whole[1]
+        attempts = {attempt.id: attempt for attempt in ledger.attempts()}
+        whole = self._gain(self.whole)
+        confirmation = Confirmation(
+            champion=last.version,
+            seeds=tuple(seed for seed in self.seeds if seed in self.scores[last.version]),
+            kept=kept_gain(list(attempts.values()), self.champions),
+            confirmed=whole,
+            holdout=paired_gain(
+                self._differences(self.holdout, self.whole)[: whole.n if whole else 0], self.noise
+            ),
+            keeps=tuple(self._survival(attempts[pair[1].attempt_id], pair) for pair in self.steps),
+            trouble=tuple(self.trouble),
+        )
+        ledger.save_confirmation(confirmation)
+        return confirmation
+
+    def _survival(self, attempt: Attempt, pair: tuple[Champion, Champion]) -> Survival:
+        again = self._gain(pair)
+        word = standing(attempt, again, self.noise, self.metric) if again else "open"
+        claimed = attempt.gain or 0.0
+        return Survival(attempt.id, attempt.name, attempt.title, claimed, again, word)
+
+    def _is_open(self, pair: tuple[Champion, Champion], seed: int) -> bool:
+        """Whether a pair of champions is still to be trained on a seed."""
+        gain = self._gain(pair)
+        scored = all(seed in self.scores[champion.version] for champion in pair)
+        return gain is None or gain.n < FEWEST or (gain.standing == "open" and not scored)
+
+    def _gain(self, pair: tuple[Champion, Champion]) -> Gain | None:
+        """Return the gain at the first look that excludes zero, else at the last one.
+
+        Later seeds, trained for another pair, do not change it.
+        """
+        differences = self._differences(self.scores, pair)
+        for n in range(FEWEST, len(differences)):
+            gain = paired_gain(differences[:n], self.noise)
+            if gain is not None and gain.standing != "open":
+                return gain
+        return paired_gain(differences, self.noise)
+
+    def _differences(
+        self, scores: Mapping[int, Mapping[int, float]], pair: tuple[Champion, Champion]
+    ) -> list[float]:
+        old, new = (scores[champion.version] for champion in pair)
+        return [self.metric.gain(new[s], old[s]) for s in self.seeds if s in new and s in old]
+
+    def _train(self, champion: Champion, seed: int) -> None:
+        """Train a champion on a fresh seed and score its checkpoint on the holdout."""
+        scores, held_out = self.scores[champion.version], self.holdout[champion.version]
+        record = self.campaign.ledger.attempt(champion.attempt_id)
+        name = "baseline" if record.kind == "baseline" else f"{record.name} {record.title}"
+        attempt = WorkingAttempt(record, parent_commit=champion.commit)
+        files = self.runner.read(champion.commit)
+        checkpoint = next(
+            (self.runner.checkpoint(run) for run in self._runs(champion, Purpose.CONFIRM)
+             if run.seed == seed), None,
+        )  # fmt: skip
+        if seed not in scores:
+            result = self.runner.run(attempt, files, seed, Purpose.CONFIRM)
+            if result.score is None:
+                self._fail(f"{name} on fresh seed {seed}: {result.status}: {result.reason}")
+                return
+            scores[seed], checkpoint = result.score, self.runner.checkpoint(result)
+            self.say(f"{name} on fresh seed {seed}: {self.metric.name} {result.score:.6f}")
+        if self.campaign.experiment.run is not None or seed in held_out:
+            return
         if checkpoint is None:
-            trouble.append(f"{name}, seed {run.seed}: its checkpoint is gone, no holdout score")
-            continue
-        files = runner.read(champion.commit)
-        result = runner.run(attempt, files, run.seed, Purpose.HOLDOUT, checkpoint=checkpoint)
+            self._fail(f"{name}, seed {seed}: its checkpoint is gone, no holdout score")
+            return
+        result = self.runner.run(attempt, files, seed, Purpose.HOLDOUT, checkpoint=checkpoint)
         if result.score is None:
-            trouble.append(f"{name}, seed {run.seed}, holdout: {result.status}: {result.reason}")
-            continue
-        scores[run.seed] = result.score
-        say(f"{name}, seed {run.seed}: holdout scored")
-    return scores
+            self._fail(f"{name}, seed {seed}, holdout: {result.status}: {result.reason}")
+            return
+        held_out[seed] = result.score
+        self.say(f"{name}, seed {seed}: holdout scored")
 
+    def _fail(self, line: str) -> None:
+        self.trouble.append(line)
+        self.say(line)
 
-def _attempt(campaign: Campaign, champion: Champion) -> tuple[WorkingAttempt, str]:
-    record = campaign.ledger.attempt(champion.attempt_id)
-    name = "baseline" if record.kind == "baseline" else f"{record.name} {record.title}"
-    return WorkingAttempt(record, parent_commit=champion.commit), name
+    def _runs(self, champion: Champion, purpose: Purpose) -> list[Run]:
+        """Return a champion's runs with a score; the baseline's are those of every calibration."""
+        ledger, on_cuda = self.campaign.ledger, self.runner.device.kind == "cuda"
+        attempts = [ledger.attempt(champion.attempt_id)]
+        if champion.version == 1:
+            attempts = [attempt for attempt in ledger.attempts() if attempt.kind == "baseline"]
+        runs = [run for attempt in attempts for run in attempt.runs if run.purpose is purpose]
+        return [r for r in runs if r.score is not None and r.device.startswith("cuda") == on_cuda]
 
-
-def _runs(campaign: Campaign, champion: Champion) -> list[Run]:
-    """Return a champion's runs; the baseline's are those of every calibration attempt."""
-    if champion.version > 1:
-        return list(campaign.ledger.attempt(champion.attempt_id).runs)
-    attempts = [attempt for attempt in campaign.ledger.attempts() if attempt.kind == "baseline"]
-    return [run for attempt in attempts for run in attempt.runs]
-
-
-def _scores(runs: Sequence[Run], purpose: Purpose) -> dict[int, float]:
-    return {run.seed: run.score for run in runs if run.purpose is purpose and run.score is not None}
+    def _scores(self, champion: Champion, purpose: Purpose) -> dict[int, float]:
+        runs = self._runs(champion, purpose)
+        return {run.seed: run.score for run in runs if run.score is not None}

@@ -27,7 +27,7 @@ class CampaignFacts:
     Attributes:
         base_commit: Commit whose files are the baseline.
         budget: Training budget of every run.
-        calibrate: Number of baseline runs, one seed each.
+        calibrate: Number of the baseline's seeds, each trained with two random streams.
         seed: Campaign seed.
         metric: What is measured.
         files: Editable files.
@@ -68,6 +68,15 @@ class CampaignFacts:
     def baseline_seeds(self) -> tuple[int, ...]:
         """Seeds of the calibration, the same in every session of the campaign."""
         return tuple(1000 * self.seed + 1 + i for i in range(self.calibrate))
+
+    @property
+    def baselines(self) -> Mapping[int, tuple[int, int]]:
+        """Number of each baseline attempt, from 1, to its seed and random stream.
+
+        Every seed comes twice: the scatter between two streams is the noise of a pair.
+        """
+        runs = [(seed, stream) for stream in (0, 1) for seed in self.baseline_seeds]
+        return dict(enumerate(runs, 1))
 
     def fresh_seeds(self, count: int) -> tuple[int, ...]:
         """Return seeds that no verdict has used."""

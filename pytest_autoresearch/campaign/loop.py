@@ -25,6 +25,7 @@ from ..core.proposal import (
     ProposerUnavailable,
     Usage,
 )
+from ..core.run import Purpose
 from ..core.text import one_line
 from ..judge.parents import NextStep, next_step
 from ..judge.verdicts import Judge, too_noisy
@@ -70,7 +71,7 @@ class Campaign:
         pauses: PauseControl,
     ) -> None:
         self.runner = runner
-        self.measurement = Measurement(runner, judge)
+        self.measurement = Measurement(runner, judge, pauses.say)
         self.recorder = Recorder(runner, pauses.say)
         self.experiment = runner.experiment
         self.facts, self.settings = runner.facts, runner.settings
@@ -167,6 +168,8 @@ class Campaign:
         written_for: int | None = parent.id
         drafted = None
         program = self._contexts.program()
+        if requeued is None and step.proposal is None and self._draft.late:
+            self.measurement.second_seed(attempt)
         try:
             if requeued is not None:
                 attempt.proposal, written_for = requeued
@@ -360,7 +363,7 @@ class Campaign:
             self._check_none_failed(baselines)
             scored = [a for a in baselines if a.score is not None]
             numbers = {a.number for a in scored}
-            missing = [n for n in range(1, self.facts.calibrate + 1) if n not in numbers]
+            missing = [number for number in self.facts.baselines if number not in numbers]
             if not missing:
                 self._promote_baseline(scored)
                 continue
@@ -404,7 +407,10 @@ class Campaign:
 
     def _promote_baseline(self, scored: Sequence[Attempt]) -> None:
         scores = {
-            run.seed: run.score for one in scored for run in one.runs if run.score is not None
+            run.seed: run.score
+            for one in scored
+            for run in one.runs
+            if run.score is not None and run.purpose is Purpose.CALIBRATE
         }
         if trouble := too_noisy(scores.values(), self.settings.max_noise):
             raise BaselineFailed(trouble)

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from ..core.errors import InfrastructureFailure
 from ..core.outcome import NoScore, Score, Trial
-from ..core.records import ABLATION, CheckNote
+from ..core.records import ABLATION, Attempt, CheckNote
 from ..core.run import Purpose, Run
 from ..judge import constraints
-from ..judge.verdicts import Decision, Judge, earns_wealth
+from ..judge.verdicts import FUTILITY, Decision, Judge
 from ..source.checks import fits_memory
 from ..source.fingerprint import complexity
 from ..training.rescore import CLOZE
 from .attempt import WorkingAttempt
 from .runs import Runner
 
-if TYPE_CHECKING:
-    from ..core.records import Attempt
-
 DOWNSTREAM_EVERY = 10
 """Attempts between two runs of the downstream task on what is not kept."""
+
+REPEAT_EVERY = 20
+"""Attempts between two repeats of the champion with another random stream, which measure the noise
+and show a drift of the machine."""
+
+DRIFT = 3.0
+"""Sigma by which such a repeat has to differ before a drift is reported."""
+
+SIMPLER_NOTE = "simpler"
+"""Name of the note on an attempt that got its second pair for being simpler."""
 
 CHAMPION_SEEDS = 3
 """Seeds that the champion may be trained on to get one more pair, since it may fail on one."""
@@ -32,8 +39,10 @@ CHAMPION_SEEDS = 3
 class Measurement:
     """Everything between a mutation's files and its verdict."""
 
-    def __init__(self, runner: Runner, judge: Judge) -> None:
-        self.runner, self.judge = runner, judge
+    def __init__(
+        self, runner: Runner, judge: Judge, say: Callable[[str], object] = lambda line: None
+    ) -> None:
+        self.runner, self.judge, self.say = runner, judge, say
         self.experiment, self.facts = runner.experiment, runner.facts
         self.ledger = runner.ledger
 
@@ -59,7 +68,10 @@ class Measurement:
         Raises:
             NoScore: It fails, or violates a constraint.
         """
-        number, champion = attempt.record.number, self.runner.champion()
+        number = attempt.record.number
+        if number % REPEAT_EVERY == 0:
+            self._repeat_champion(number)
+        champion = self.runner.champion()
         seed = sorted(champion.scores)[number % len(champion.scores)]
         self._smoke(attempt, seed)
         purpose = Purpose.FIRST
@@ -73,6 +85,9 @@ class Measurement:
             if decision.action != "replicate":
                 break
             assert decision.seed is not None
+            if decision.gain_sigma <= FUTILITY[0]:
+                note = CheckNote(SIMPLER_NOTE, True, "a second pair, since the code is simpler")
+                self.ledger.add_check_notes(attempt.record.id, [note])
             seed, purpose = decision.seed, Purpose.REPLICATE
             if decision.remeasure_champion:
                 seed = self._measure_champion(attempt, seed, CHAMPION_SEEDS - 1)
@@ -84,16 +99,17 @@ class Measurement:
             self._downstream(attempt)
 
     def _measure_baseline(self, attempt: WorkingAttempt) -> Trial:
-        """Train the unchanged code on one seed of the calibration.
+        """Train the unchanged code on one seed and stream of the calibration.
 
         Raises:
             InfrastructureFailure: It does not report a bounded figure or fails the checks, so
                 every mutation would.
         """
-        seed = self.facts.baseline_seeds[attempt.record.number - 1]
+        seed, stream = self.facts.baselines[attempt.record.number]
         files = self.runner.read(self.facts.base_commit)
         attempt.fingerprint = self.runner.fingerprint(files)  # a mutation back to it is a duplicate
-        result = self.runner.run(attempt, files, seed, Purpose.CALIBRATE)
+        purpose = Purpose.REPEAT if stream else Purpose.CALIBRATE
+        result = self.runner.run(attempt, files, seed, purpose, stream=stream)
         if result.score is not None:
             self._check_reported(result)
         if attempt.record.number == 1 and result.score is not None and self.experiment.checks:
@@ -216,33 +232,73 @@ class Measurement:
             # trained, yet another one may be kept.
             self._measure_champion(attempt, next(iter(attempt.scores)))
             attempt.champion = self.runner.champion()
-        attempts = self.ledger.attempts()
         attempt.decision = self.judge.decide(
             attempt.scores,
             attempt.champion.scores,
             self.runner.noise(),
             attempt.record.number,
-            self._is_simpler(attempt),
-            0 if attempt.record.kind == ABLATION else self._wealth(attempts),
+            self._equal_is_enough(attempt),
         )
         return attempt.decision
 
-    def _wealth(self, attempts: Sequence[Attempt]) -> int:
-        """Count the mutations kept for their gain, each of which adds alpha wealth."""
-        direction = self.experiment.metric.direction
-        return sum(
-            earns_wealth(one.gain, one.score, one.bar, direction)
-            for one in attempts
-            if one.kind == "mutation" and one.verdict == "keep"
-            and one.gain is not None and one.score is not None and one.bar is not None
-        )  # fmt: skip
+    def _equal_is_enough(self, attempt: WorkingAttempt) -> bool:
+        """Whether an equal score is enough: less code, or an ablation.
 
-    def _is_simpler(self, attempt: WorkingAttempt) -> bool:
-        """Whether an equal score is enough: less code, or an ablation."""
+        Second pairs for that reason may take no larger share of a campaign than its keeps.
+        """
         assert attempt.champion is not None
         if attempt.record.kind == ABLATION:
             return True
+        if len(attempt.scores) == 1 and not self._may_simplify():
+            return False
         return complexity(attempt.files) < complexity(self.runner.read(attempt.champion.commit))
+
+    def _may_simplify(self) -> bool:
+        kept = [one for one in self.ledger.attempts() if one.kind == "mutation"]
+        second = [one for one in kept if any(note.name == SIMPLER_NOTE for note in one.check_notes)]
+        return len(second) < max(1, sum(one.verdict == "keep" for one in kept))
+
+    def _repeat_champion(self, number: int) -> None:
+        """Train the champion again on a seed it has, with another random stream.
+
+        Where wall time decides (a budget in seconds, or a command), the machine may have become
+        faster or slower since, so that the new score replaces the champion's older ones.
+        """
+        champion, noise = self.runner.champion(), self.runner.noise()
+        seeds = sorted(champion.scores)
+        seed = seeds[number // REPEAT_EVERY % len(seeds)]
+        before = champion.scores[seed]
+        attempt = WorkingAttempt(
+            self.ledger.attempt(champion.attempt_id), parent_commit=champion.commit
+        )
+        result = self.runner.run(
+            attempt, self.runner.read(champion.commit), seed, Purpose.REPEAT,
+            stream=number, repeats=before,
+        )  # fmt: skip
+        if result.score is None:
+            return
+        wall = self.facts.budget.kind == "wall" or self.experiment.run is not None
+        if wall and result.score != before:
+            self.ledger.replace_champion_scores(champion.version, {seed: result.score})
+        change = result.score - before
+        if abs(change) > noise.bar(DRIFT) * noise.sigma:
+            self.say(
+                f"warning: the champion now has {result.score:.6f} on seed {seed}, and had "
+                f"{before:.6f}: more than the noise explains; has the load of the machine changed?"
+            )
+
+    def second_seed(self, attempt: WorkingAttempt) -> None:
+        """Train a champion that was kept on one pair on a second seed, while the device is idle.
+
+        Later attempts then take turns between both seeds, so that they are not all compared with
+        one run that was selected for its luck.
+        """
+        scores = self.runner.champion().scores
+        if len(scores) > 1:
+            return
+        seeds = [seed for seed in self.facts.baseline_seeds if seed not in scores]
+        with contextlib.suppress(InfrastructureFailure):
+            self._measure_champion(attempt, seeds[attempt.record.number % len(seeds)])
 
     def _measure_champion(self, attempt: WorkingAttempt, seed: int, others: int = 0) -> int:
         """Train the champion on a seed it lacks, so that the comparison stays paired.

@@ -19,6 +19,18 @@ from .runs import Runner
 if TYPE_CHECKING:
     from ..core.records import Attempt
 
+SUBJECT = 60
+"""Most characters of a keep's title in the subject of its commit, before its gain."""
+
+
+def _subject(attempt: WorkingAttempt, verdict: str) -> str:
+    """Return the subject of an attempt's commit; a keep's ends in its gain."""
+    assert attempt.proposal is not None
+    title = attempt.proposal.title or attempt.name
+    if verdict != "keep" or attempt.decision is None:
+        return title
+    return f"{title[:SUBJECT]} ({attempt.decision.gain:+.6f})"
+
 
 class Recorder:
     """Writes the verdicts of a campaign."""
@@ -106,7 +118,7 @@ class Recorder:
             else attempt.parent_commit
         )
         text = self.repository.describe(
-            subject=attempt.proposal.title or attempt.name,
+            subject=_subject(attempt, verdict),
             body="\n".join(lines),
             trailers={
                 "Attempt": attempt.name,

@@ -36,6 +36,10 @@ CHECKPOINT_TIMES = 8
 """Largest checkpoint of a mutation, as a multiple of the baseline's; 64 MiB are added."""
 
 
+SAVED = (*SCORING, Purpose.CONFIRM)
+"""Purposes of the runs whose checkpoint is kept; those of a confirmation go to the holdout."""
+
+
 class Runner:
     """Runs trainings on this process's device and records each in the ledger.
 
@@ -79,6 +83,8 @@ class Runner:
         *,
         checkpoint: Path | None = None,
         budget: Budget | None = None,
+        stream: int = 0,
+        repeats: float | None = None,
     ) -> Run:
         """Run once; the row is written before and after.
 
@@ -89,6 +95,8 @@ class Runner:
             purpose: What the run is for.
             checkpoint: Of an earlier run; scored instead of training.
             budget: Instead of the campaign's; the limits calibrated for that one are relaxed.
+            stream: Random stream of the candidate.
+            repeats: Score of the same code on this seed with the stream 0, for the record.
 
         Raises:
             InfrastructureFailure: The run failed for a reason that is not the candidate's.
@@ -116,6 +124,7 @@ class Runner:
             modes=export.modes,
             entry=experiment.files[0],
             seed=seed,
+            stream=stream,
             budget=budget or self.facts.budget,
             data=self.root / experiment.data if experiment.data else None,
             command=("sh", "-c", experiment.checks or "") if checks else experiment.run,
@@ -146,7 +155,7 @@ class Runner:
         keep = checkpoint is not None
         try:
             result = self.executor.run(spec, self._should_stop)
-            keep = keep or (purpose in SCORING and result.status == "ok")
+            keep = keep or (purpose in SAVED and result.status == "ok")
         except BaseException as error:
             with contextlib.suppress(Exception):  # recovery ends only the runs of open attempts
                 self.ledger.finish_run(run_id, Run("interrupted", reason=type(error).__name__))
@@ -158,7 +167,7 @@ class Runner:
             result = replace(result, checkpoint=None, losses=None)
         if "clock" in result.evidence:
             result = replace(result, evidence={**result.evidence, "program": program(code)})
-        self.ledger.finish_run(run_id, result)
+        self.ledger.finish_run(run_id, replace(result, stream=stream, repeats=repeats))
         if result.status == "interrupted":
             raise Interrupted(result.reason)
         if result.status == "infra":

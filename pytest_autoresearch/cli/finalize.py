@@ -207,12 +207,11 @@ def describe(attempt: Attempt, metric: Metric, confirmation: Confirmation | None
     if attempt.gain is not None and attempt.score is not None:
         lines.append(
             f"{metric.name} {attempt.score:.6f}, gain {attempt.gain:+.6f} "
-            f"({attempt.gain_sigma or 0:+.1f} sigma) over {attempt.n} paired seed(s)"
+            f"({attempt.gain_sigma or 0:.1f} sigma) over {attempt.n} paired seed(s)"
         )
     for keep in confirmation.keeps if confirmation else ():
-        if keep.attempt == attempt.id and keep.gain is not None:
-            held = "holds" if keep.held else "does NOT hold"
-            lines.append(f"on fresh seeds {keep.gain:+.6f}: {held}")
+        if keep.attempt == attempt.id and keep.again is not None:
+            lines.append(f"on {keep.again.n} fresh seeds {keep.again}: {keep.standing}")
     if attempt.hypothesis:
         lines.append(attempt.hypothesis)
     return "\n".join(lines)
@@ -224,7 +223,8 @@ def pull_request(
     """Return the text of a pull request."""
     lines = [f"Research campaign `{tag}`: {metric.name}", ""]
     if confirmation and confirmation.confirmed:
-        lines.append(f"- gain on fresh seeds: {confirmation.confirmed}")
+        gain = confirmation.confirmed
+        lines.append(f"- gain on {gain.n} fresh seeds: {gain} ({gain.standing})")
     else:
         lines.append("- not confirmed on fresh seeds")
     if confirmation and confirmation.holdout:

@@ -38,7 +38,7 @@ def report(
         attempts, champions = ledger.attempts(), ledger.champions()
         metric = Metric(**(ledger.meta("campaign") or {}).get("metric", {}))
         if log:
-            facts, sessions = junit.facts_of(ledger, attempts, champions, metric), ledger.sessions()
+            facts, sessions = junit.facts_of(ledger, attempts, champions), ledger.sessions()
             first = min((s.id for s in sessions if s.driver == sessions[-1].driver), default=0)
             junit.write(log, attempts, metric, facts, champions=champions, first_session=first)
         if table:

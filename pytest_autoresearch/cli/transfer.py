@@ -16,7 +16,7 @@ from ..campaign.open import open_campaign
 from ..core.errors import UsageError
 from ..core.records import Gain, Transfer
 from ..core.run import Purpose
-from ..judge.confirmation import paired_gain
+from ..judge.confirmation import kept_gain, paired_gain
 from ..source.search_space import find, substitute
 
 
@@ -56,7 +56,8 @@ def measure(
     first, last = champions[0], champions[-1]
     budget = replace(facts.budget, amount=longer * facts.budget.amount)
     where = ", ".join([f"budget {budget}", *(f"{k} x {v:g}" for k, v in scale.items())])
-    print(f"here: {metric.gain(last.mean, first.mean):+.6f} under {facts.budget}")
+    here = kept_gain(campaign.ledger.attempts(), champions)
+    print(f"here: {here:+.6f} by the pairs it was kept with, under {facts.budget}")
     print(f"there: {where}", flush=True)
     files = {c.version: scaled(campaign, runner.read(c.commit), scale) for c in (first, last)}
     gains: list[float] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from ..campaign.confirm import confirm
+from ..campaign.confirm import confirm, forecast
 from ..campaign.loop import Campaign
 from ..campaign.open import open_campaign
 from ..core.errors import UsageError
@@ -31,9 +31,11 @@ def verify_campaign(root: Path, tag: str | None, seeds: int) -> int:
     """Train every champion on fresh seeds and print which keeps hold.
 
     Returns:
-        Exit code: 0 if the confirmed gain is positive or nothing was kept, 1 if not.
+        Exit code: 0 if the gain is confirmed or nothing was kept, 1 if it is open or lost.
     """
     with open_campaign(root, tag, "verify") as campaign:
+        if len(campaign.ledger.champions()) > 1:
+            print(forecast(campaign, seeds), flush=True)
         confirmation = confirm(
             campaign, seeds, everyone=True, say=lambda line: print(line, flush=True)
         )
@@ -42,7 +44,8 @@ def verify_campaign(root: Path, tag: str | None, seeds: int) -> int:
             return 0
         for line in lines(confirmation, campaign.experiment.metric.name):
             print(line)
-        return 0 if confirmation.confirmed and confirmation.confirmed.gain > 0 else 1
+        gain = confirmation.confirmed
+        return 0 if gain is not None and gain.standing == "confirmed" else 1
 
 
 def _find(ledger: Ledger, commit: str) -> Attempt:

@@ -138,6 +138,10 @@ class Champion:
         return fmean(self.scores.values())
 
 
+Standing = Literal["confirmed", "open", "lost"]
+"""How far a gain is established on fresh seeds."""
+
+
 @dataclass(frozen=True)
 class Gain:
     """A gain over paired seeds; ``str`` gives ``+0.071200 [+0.051200, +0.091200]``.
@@ -152,6 +156,11 @@ class Gain:
     low: float
     high: float
     n: int
+
+    @property
+    def standing(self) -> Standing:
+        """Return whether the interval lies above zero, includes it, or lies below."""
+        return "confirmed" if self.low > 0 else "open" if self.high >= 0 else "lost"
 
     def __str__(self) -> str:
         return f"{self.gain:+.6f} [{self.low:+.6f}, {self.high:+.6f}]"
@@ -178,16 +187,30 @@ class Survival:
         attempt: Ledger row of the kept attempt.
         name, title: Of the attempt.
         claimed: Gain it was kept with.
-        gain: Mean gain over the champion before it, on fresh seeds; None if it has no score there.
-        held: Whether that gain is positive or, for a simplification, still counts as equal.
+        again: Gain over the champion before it, on fresh seeds; None if it has no score there.
+        standing: How far that gain or, for a simplification, equality is established.
     """
 
     attempt: int
     name: str
     title: str
     claimed: float
-    gain: float | None
-    held: bool
+    again: Gain | None
+    standing: Standing
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Survival:
+        """Read the stored form; older ones have a mean without an interval."""
+        gain, again = stored.get("gain"), stored.get("again")
+        if gain is not None:
+            again = {"gain": gain, "low": gain, "high": gain, "n": 0}
+        older = "confirmed" if stored.get("held") else "open" if gain is None else "lost"
+        names = ("attempt", "name", "title", "claimed")
+        return cls(
+            **{name: stored[name] for name in names},
+            again=Gain(**again) if again else None,
+            standing=stored.get("standing", older),
+        )
 
 
 @dataclass(frozen=True)
@@ -196,7 +219,7 @@ class Confirmation:
 
     Attributes:
         champion: Version of the last champion.
-        seeds: The fresh seeds.
+        seeds: The fresh seeds that were used.
         kept: Sum of the paired gains of the last champion's keeps.
         confirmed: Gain of the last over the first champion on the fresh seeds; None if either has
             no score there.
@@ -223,7 +246,7 @@ class Confirmation:
             stored["kept"],
             Gain(**confirmed) if confirmed else None,
             Gain(**holdout) if holdout else None,
-            tuple(Survival(**keep) for keep in stored["keeps"]),
+            tuple(map(Survival.from_json, stored["keeps"])),
             tuple(stored["trouble"]),
         )
 

@@ -25,6 +25,7 @@ class Purpose(StrEnum):
     FIRST = "first"  # a mutation's first training
     REPLICATE = "replicate"  # a mutation on another seed
     CHAMPION = "champion"  # the champion on a seed it lacks, so that a comparison stays paired
+    REPEAT = "repeat"  # a champion on a seed it has, with another random stream: the noise
     SMOKE = "smoke"  # two steps and one scored batch, before the first training
     CHECK = "check"  # the experiment's checks: the command must only succeed
     AUDIT = "audit"  # a run's claims audited at more positions, without training
@@ -114,7 +115,9 @@ class RunSpec:
         files: Path to contents; the first is the entry file.
         modes: Path to git's mode, of executable files and symbolic links.
         entry: Path of the file that holds ``build``, ``train`` and ``logits``.
-        seed: Random seed of the candidate; the only difference between replicates.
+        seed: Of the order of the data and of the candidate's random numbers; the only difference
+            between replicates.
+        stream: Changes the random numbers alone.
         budget: How long it may train.
         data: Folder of the prepared data set; None for a `command`.
         command: None for the training contract; else argv run in the copy.
@@ -158,6 +161,12 @@ class RunSpec:
     champion_losses: Path | None = None
     scoring_cpu_limit_s: float | None = None
     modes: Mapping[str, str] = field(default_factory=dict)
+    stream: int = 0
+
+    @property
+    def random_seed(self) -> int:
+        """Return the seed of the candidate's random number generators."""
+        return self.seed + 1_000_003 * self.stream
 
 
 @dataclass(frozen=True)
@@ -191,6 +200,9 @@ class Run:
         id: Ledger row; 0 before it is recorded, like `attempt_id`.
         attempt_id: Its attempt.
         seed: Its seed.
+        stream: Its random stream; 0 is that of every comparison.
+        repeats: Score that it repeats with another stream; None for other purposes, and in the
+            calibration.
         purpose: What it was for.
         state: ``running``, ``done``, ``interrupted`` or ``infra``.
         device, concurrency, budget: Conditions that a noise estimate must not mix.
@@ -224,6 +236,8 @@ class Run:
     id: int = 0
     attempt_id: int = 0
     seed: int = 0
+    stream: int = 0
+    repeats: float | None = None
     purpose: Purpose = Purpose.FIRST
     state: str = ""
     device: str = ""

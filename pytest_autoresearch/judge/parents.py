@@ -14,8 +14,9 @@ from typing import Literal
 from ..core.experiment import Metric
 from ..core.proposal import Edit, Origin, Proposal
 from ..core.records import Attempt, Champion
+from .confirmation import level
 from .families import EXHAUSTED, exhausted
-from .verdicts import NEAR_MISS
+from .verdicts import NEAR_MISS, NO_OP
 
 ParentSelection = Literal["champion", "archive"]
 
@@ -108,11 +109,13 @@ def next_step(
         if due and (merged := _merge(past, candidates, champion, applies)) is not None:
             return NextStep(champion.attempt_id, merged)
     hint = _hint(attempts, drought)
-    stackable = [
-        attempt
-        for attempt in near_misses(attempts, above=0.0)
-        if attempt.champion_before == champion.attempt_id
-    ]
+    stackable = _best_of_stacks(
+        [
+            attempt
+            for attempt in near_misses(attempts, above=NO_OP)
+            if attempt.champion_before == champion.attempt_id
+        ]
+    )
     draw = rng.random()
     if stackable and draw < STACKED:
         return NextStep(rng.choice(stackable[:BEST]).id, hint=hint)
@@ -126,6 +129,23 @@ def _hint(attempts: Sequence[Attempt], drought: int) -> str:
     if family := exhausted(_after_keep(attempts)):
         return OTHER_FAMILY.format(EXHAUSTED, family)
     return STRUCTURAL if drought >= PATIENCE else ""
+
+
+def _best_of_stacks(discards: Sequence[Attempt]) -> list[Attempt]:
+    """Leave out the discards that a better one was built on, or that were built on a better one.
+
+    Args:
+        discards: The best first.
+    """
+    by_id = {one.id: one for one in discards}
+    lines: list[set[int]] = []
+    best = []
+    for one in discards:
+        line = {below.id for below in stack(one, by_id, ())}
+        if not any(line & other for other in lines):
+            best.append(one)
+        lines.append(line)
+    return best
 
 
 def stack(
@@ -256,19 +276,23 @@ def stop(
     plateau: int = 0,
     target: float | None = None,
     failures: int = 0,
+    everything: Sequence[Attempt] = (),
 ) -> str:
     """Return why a campaign should stop, or ''.
 
     Args:
-        attempts: Of the campaign so far.
+        attempts: Of the session so far.
         champions: Of the campaign so far.
         metric: Determines in which direction the target is reached.
         plateau: Attempts without a keep after which to stop; 0: never.
-        target: Mean of the champion at which to stop, or None.
+        target: Score at which to stop, or None; the champion's is taken on the baseline's seeds.
         failures: Consecutive attempts without a score after which to stop; 0: never.
+        everything: All attempts of the campaign, if `attempts` are not.
     """
-    if target is not None and champions and metric.gain(champions[-1].mean, target) >= 0:
-        return f"target reached: {metric.name} {champions[-1].mean:.6f} (target {target:g})"
+    if target is not None and champions:
+        reached = level(everything or attempts, champions, metric)
+        if metric.gain(reached, target) >= 0:
+            return f"target reached: {metric.name} {reached:.6f} (target {target:g})"
     if plateau and since_keep(attempts) >= plateau:
         return f"plateau: {since_keep(attempts)} attempts without a keep"
     ended = [a for a in attempts if a.kind != "baseline" and a.state in ("done", "infra")]

@@ -1,16 +1,17 @@
 """Noise model and verdict rules: is a gain real? Pure functions.
 
 Every comparison is paired: a candidate is trained on seeds of the champion, and bounds are given in
-units of sigma, the standard deviation of one paired difference.
+standard errors of the mean paired difference.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import fmean, stdev
+from itertools import pairwise
+from statistics import fmean, stdev, variance
 from typing import Literal
 
 from ..core.experiment import Direction, Metric
@@ -21,54 +22,46 @@ Action = Literal["keep", "replicate", "discard"]
 
 Bounds = tuple[float, ...]
 
-# Bounds of the sequential test, one per stage (each stage adds a paired seed): keep above ACCEPT
-# standard errors, discard below FUTILITY, replicate in between. Chosen with benchmarks/null.py and
-# benchmarks/progress.py: of the bounds that keep at most 0.3 of 100 null mutations, those with the
-# largest gain per training. High futility bounds pay: replicates of null mutations were the
-# largest cost, and a discarded close call is not lost: later mutations build on it. Replicates also
-# measure the noise.
-ACCEPT: Bounds = (2.8, 2.3, 2.0, 1.8)
+# Bounds of the sequential test after one and two pairs: keep above ACCEPT standard errors, discard
+# below FUTILITY, train one more seed in between. Chosen with benchmarks/null.py and
+# benchmarks/progress.py (docs/judge-evidence.md).
+ACCEPT: Bounds = (3.0, 2.6)
 
-FUTILITY: Bounds = (1.4, 1.5, 1.7, 1.8)
-
-WEALTH_RATE = 1.5
-"""Alpha wealth per keep: the false positive rate of the first bound rises by this factor times the
-share of attempts that were kept (alpha-investing: Foster and Stine 2008, JRSS B 70, 429). A
-campaign of null mutations earns nothing. Chosen with benchmarks/progress.py."""
-
-WEALTH_AFTER = 5
-"""Attempts added to the denominator of that share, so that one early keep counts little."""
-
-WEALTH_MOST = 0.1
-"""Upper limit of the first bound's false positive rate."""
+FUTILITY: Bounds = (1.8, 2.6)
 
 NEAR_MISS = 1.0
 """Standard errors above which a discard is retested or merged later; one null mutation in six gets
 there."""
 
+NO_OP = 0.25
+"""Standard errors below which a gain is no reason to build on a discard."""
+
 SIMPLER = -0.5
-"""Bound, in standard errors after all replicates, above which a simpler program counts as equal and
-is kept."""
+"""Bound, in standard errors after all pairs, above which a simpler program counts as equal and is
+kept."""
 
 SIMPLER_FUTILITY = -0.25
-"""Bound, in standard errors, below which a simpler program is not replicated. It must be below 0,
+"""Bound, in standard errors, below which a simpler program gets no second pair. It must be below 0,
 where equal programs stand; lower values cost more trainings (benchmarks/progress.py)."""
+
+FALSE_KEEPS = {6: (0.03, 0.03), 20: (0.08, 0.08), 100: (0.2, 0.2)}
+"""Attempts of a session in which no mutation has an effect, to the mean number of keeps and the
+share of such sessions that keep something; measured by benchmarks/null.py."""
 
 
 @dataclass(frozen=True)
 class Prior:
-    """The noise assumed before anything is measured.
+    """The noise assumed before anything is measured; a few measured pairs outweigh it.
 
-    The default is for val_bpb at the shipped CPU budget: nine mutations with five pairs each
-    scattered by 0.0095 (benchmarks/known.py on a busy machine; part of it is the work clock's).
+    The default is for val_bpb at the shipped CPU budget (benchmarks/noise.py).
 
     Attributes:
         sigma: Standard deviation of one paired difference, in the metric's unit.
         freedom: Degrees of freedom that the prior counts for.
     """
 
-    sigma: float = 0.009
-    freedom: float = 8.0
+    sigma: float = 0.005
+    freedom: float = 2.0
 
 
 CUDA_PRIOR = Prior(0.001)
@@ -81,12 +74,14 @@ class Noise:
     """The noise of comparisons with the champion.
 
     Attributes:
-        sigma: Standard deviation of one paired difference, pooled.
+        sigma: Standard deviation of one paired difference.
         freedom: Degrees of freedom of `sigma`, the prior's included.
+        deterministic: Every score repeats exactly; `sigma` is then the smallest gain that counts.
     """
 
     sigma: float
     freedom: float
+    deterministic: bool = False
 
     def bar(self, normal_sigmas: float) -> float:
         """Return the t-quantile, in sigma, of the tail probability of `normal_sigmas`."""
@@ -105,33 +100,36 @@ def t_quantile(normal_sigmas: float, freedom: float) -> float:
     return -float(stdtrit(freedom, ndtr(-normal_sigmas)))
 
 
-def estimate_noise(groups: Iterable[Mapping[int, float]], prior: Prior) -> Noise:
-    """Pool the variance of paired differences with the prior, by degrees of freedom.
+def estimate_noise(repeats: Iterable[float], prior: Prior, floor: float = 0.0) -> Noise:
+    """Pool the prior with the differences of runs of the same code on the same seed.
+
+    Pairs of mutations do not count: a second pair is trained where the first was lucky, so their
+    scatter is biased.
 
     Args:
-        groups: Seed to difference of two scores, one mapping per comparison of two versions.
-        prior: Counts as `freedom` further degrees of freedom.
+        repeats: Differences of such pairs, whose true mean is zero.
+        prior: Counts as `freedom` further pairs.
+        floor: Smallest sigma: the resolution of the metric.
     """
-    squares, freedom = prior.freedom * prior.sigma**2, prior.freedom
-    for group in groups:
-        values = [score for score in group.values() if math.isfinite(score)]
-        if len(values) > 1:
-            mean = fmean(values)
-            squares += math.fsum((value - mean) ** 2 for value in values)
-            freedom += len(values) - 1
-    return Noise(math.sqrt(squares / freedom), freedom)
+    values = list(repeats)
+    freedom = prior.freedom + len(values)
+    squares = prior.freedom * prior.sigma**2 + math.fsum(value * value for value in values)
+    return Noise(max(math.sqrt(squares / freedom), floor), freedom)
 
 
-_NODES = 48
-"""Intervals of the numerical integration between two bounds; even."""
+def resolution(scores: Iterable[float]) -> float:
+    """Return the step of a coarse metric, such as one test case of 200, or 0.
 
-
-def _simpson(i: int) -> float:
-    return (1 if i in (0, _NODES) else 4 if i % 2 else 2) / 3
-
-
-def _normal(x: float) -> float:
-    return math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    A metric is taken as coarse if all differences of its scores are multiples of the smallest one,
+    and there are several, or the scores have at most four decimals.
+    """
+    values = sorted(set(scores))
+    steps = [after - before for before, after in pairwise(values)]
+    if not steps or (len(set(steps)) < 2 and any(round(v, 4) != v for v in values)):
+        return 0.0
+    least = min(steps)
+    multiples = (abs(step / least - round(step / least)) < 1e-6 * step / least for step in steps)
+    return least if all(multiples) else 0.0
 
 
 @dataclass(frozen=True)
@@ -164,18 +162,16 @@ class Judge:
     """The verdict rule of a campaign.
 
     Attributes:
-        rule: ``sequential``: a sequential test that replicates close calls; ``greedy``: any gain;
-            ``threshold``: 3 sigma on the first seed.
+        rule: ``sequential``: a test in two stages; ``greedy``: any gain; ``threshold``: 3 sigma
+            on the first seed.
         direction: Which way is better.
         accept, futility: Bounds of the sequential test in standard errors, one per stage.
-        wealth_rate: Alpha wealth that each keep adds; see `WEALTH_RATE`.
     """
 
     rule: Rule = "sequential"
     direction: Direction = "min"
     accept: Bounds = ACCEPT
     futility: Bounds = FUTILITY
-    wealth_rate: float = WEALTH_RATE
 
     def decide(
         self,
@@ -184,7 +180,6 @@ class Judge:
         noise: Noise,
         attempt: int = 0,
         simpler: bool = False,
-        keeps: int = 0,
     ) -> Decision:
         """Compare on the seeds that both were trained on.
 
@@ -194,8 +189,7 @@ class Judge:
             noise: Near the champion.
             attempt: Number of the attempt; spreads replicates over the champion's seeds.
             simpler: Whether the candidate is the simpler program, which need only be equal after
-                all replicates.
-            keeps: Mutations kept for their gain so far, which loosen the bounds.
+                all pairs.
 
         Raises:
             ValueError: A score is not finite, or no seed is shared.
@@ -212,9 +206,9 @@ class Judge:
         reference = fmean(champion[seed] for seed in shared)
         gain = metric.gain(paired, reference)
         error = noise.sigma / math.sqrt(n)
-        accept, futility = self._bounds(attempt, keeps)
+        accept, futility = self._bounds(noise)
         last = n >= len(accept)
-        margin = noise.bar(accept[min(n, len(accept)) - 1]) * error
+        margin = accept[min(n, len(accept)) - 1] * error
         equal_is_enough = simpler and self.rule == "sequential"
         if merely_equal := equal_is_enough and last and gain <= margin:
             margin = SIMPLER * error
@@ -230,7 +224,7 @@ class Judge:
         return Decision(
             action,
             bar,
-            self._explain(n, reference, margin, noise, keeps),
+            self._explain(n, reference, margin, noise),
             gain,
             sigmas,
             seed,
@@ -238,34 +232,27 @@ class Judge:
             merely_equal and action == "keep",
         )
 
-    def chance(self, gain: float, noise: Noise, attempt: int = 0, keeps: int = 0) -> float:
-        """Return the probability that a mutation is kept, all replicates included.
-
-        The sum of paired gains is a normal random walk between the bounds, integrated stage by
-        stage with Simpson's rule (Armitage, McPherson and Rowe 1969).
+    def chance(self, gain: float, noise: Noise) -> float:
+        """Return the probability that a mutation is kept, the second pair included.
 
         Args:
             gain: True gain of the mutation, in the metric's unit.
-            noise: Taken as the true noise; later estimates of it are ignored.
-            attempt: Number of the attempt.
-            keeps: Mutations kept for their gain so far.
+            noise: Taken as the true noise.
         """
-        accept, futility = self._bounds(attempt, keeps)
-        drift, kept = gain / noise.sigma, 0.0
-        walk = [(0.0, 1.0)]  # sum of the paired gains so far, in sigma, and its weight
-        for n, (above, below) in enumerate(zip(accept, futility, strict=True), 1):
-            top, low = noise.bar(above) * math.sqrt(n), below * math.sqrt(n)
-            kept += math.fsum(
-                w * math.erfc((top - at - drift) / math.sqrt(2)) / 2 for at, w in walk
+        accept, futility = self._bounds(noise)
+        drift, low = gain / noise.sigma, futility[0]
+        kept = _above(accept[0] - drift)
+        if len(accept) > 1 and accept[0] > low:
+            step = (accept[0] - low) / 200
+            middles = [low + (i + 0.5) * step for i in range(200)]
+            kept += (
+                step
+                * math.fsum(
+                    math.exp(-((x - drift) ** 2) / 2) * _above(math.sqrt(2) * accept[1] - x - drift)
+                    for x in middles
+                )
+                / math.sqrt(2 * math.pi)
             )
-            if n == len(accept) or low >= top:
-                break
-            step = (top - low) / _NODES
-            nodes = [(low + i * step, _simpson(i) * step) for i in range(_NODES + 1)]
-            walk = [
-                (x, width * math.fsum(w * _normal(x - at - drift) for at, w in walk))
-                for x, width in nodes
-            ]
         return kept
 
     def detectable_gain(self, noise: Noise, chance: float = 0.5) -> float:
@@ -276,14 +263,15 @@ class Judge:
             low, high = (low, middle) if self.chance(middle, noise) > chance else (middle, high)
         return high
 
-    def _bounds(self, attempt: int, keeps: int) -> tuple[Bounds, Bounds]:
+    def _bounds(self, noise: Noise) -> tuple[Bounds, Bounds]:
         """Return the accept and futility bounds, stage by stage, in standard errors."""
         if self.rule == "greedy":
             return (0.0,), (0.0,)
+        if noise.deterministic:
+            return (1.0,), (1.0,)
         if self.rule == "threshold":
-            return (3.0,), (3.0,)
-        wealth = self.wealth_rate * keeps / (max(attempt, 0) + WEALTH_AFTER)
-        return loosen(self.accept, self.futility, wealth)
+            return (noise.bar(3.0),), (3.0,)
+        return tuple(map(noise.bar, self.accept)), self.futility
 
     def _next_seed(
         self, candidate: Mapping[int, float], champion: Mapping[int, float], attempt: int
@@ -291,7 +279,7 @@ class Judge:
         unused = sorted(seed for seed in champion if seed not in candidate)
         return unused[attempt % len(unused)] if unused else max((*candidate, *champion)) + 1
 
-    def _explain(self, n: int, reference: float, margin: float, noise: Noise, keeps: int) -> str:
+    def _explain(self, n: int, reference: float, margin: float, noise: Noise) -> str:
         champion = f"champion {reference:.6f} on the same {'1 seed' if n == 1 else f'{n} seeds'}"
         if self.rule == "greedy":
             return f"{champion}; any gain counts"
@@ -300,45 +288,29 @@ class Judge:
                 f"{champion}; the code is simpler, so {-margin:.6f} (sigma {noise.sigma:.6f}) "
                 "counts as equal"
             )
-        earlier = f", {keeps} kept before" if keeps and self.rule == "sequential" else ""
+        if noise.deterministic:
+            return f"{champion}; scores repeat exactly, so any gain above {margin:.2g} counts"
         return (
             f"{champion}, and a margin of {margin:.6f} for noise (sigma {noise.sigma:.6f}, "
-            f"{noise.freedom:.0f} degrees of freedom{earlier})"
+            f"{noise.freedom:.0f} degrees of freedom)"
         )
 
 
-@lru_cache(maxsize=4096)
-def loosen(accept: Bounds, futility: Bounds, wealth: float) -> tuple[Bounds, Bounds]:
-    """Lower the accept bounds of a sequential test by the alpha wealth of earlier keeps.
-
-    Args:
-        accept: Accept bounds, stage by stage, in standard errors.
-        futility: Futility bounds.
-        wealth: Added to the false positive rate of the first bound, up to `WEALTH_MOST`.
-    """
-    from scipy.special import ndtr, ndtri
-
-    level = float(ndtr(-accept[0]))
-    allowed = max(level, min(WEALTH_MOST, level + wealth))
-    by = round(accept[0] + float(ndtri(allowed)), 2)
-    lower = tuple(bound - by for bound in accept)
-    return lower, tuple(min(f, a) for f, a in zip(futility, lower, strict=True))
+def _above(x: float) -> float:
+    """Return the probability that a standard normal variable exceeds `x`."""
+    return math.erfc(x / math.sqrt(2)) / 2
 
 
-def earns_wealth(gain: float, score: float, bar: float, direction: Direction) -> bool:
-    """Return whether a keep was kept for its gain, not for being equal and simpler."""
-    return Metric(direction=direction).gain(score, bar) < gain
-
-
-def prior_from(scores: Iterable[float]) -> Prior:
-    """Return a prior for a metric of unknown scale, from the calibration's scores.
+def prior_from(champions: Iterable[Collection[float]]) -> Prior:
+    """Return a prior from the scatter of each champion's scores over its seeds.
 
     The difference of scores on two seeds has sqrt(2) times the deviation of one score, which bounds
     the scatter of a paired difference.
     """
-    values = list(scores)
-    spread = stdev(values) if len(values) > 1 else 0.0
-    return Prior(max(math.sqrt(2) * spread, 1e-9 * abs(fmean(values)), 1e-12))
+    scattered = [scores for scores in champions if len(scores) > 1]
+    freedom = sum(len(scores) - 1 for scores in scattered)
+    squares = math.fsum((len(scores) - 1) * variance(scores) for scores in scattered)
+    return Prior(math.sqrt(2 * squares / max(freedom, 1)), max(freedom, 1))
 
 
 def show(values: Iterable[float]) -> str:
@@ -360,15 +332,33 @@ def preview(noise: Noise, metric: str, judge: Judge | None = None, attempts: int
         attempts: Planned number of mutations; 0 if unknown.
     """
     judge = judge or Judge()
+    if noise.deterministic:
+        return f"noise: none, scores repeat exactly; gains above {noise.sigma:.2g} {metric} count"
     line = (
         f"noise: sigma {noise.sigma:.4g} of a paired difference ({noise.freedom:.0f} degrees of "
         f"freedom); a gain of {judge.detectable_gain(noise):.2g} {metric} is kept half of the "
         f"time, one of {judge.detectable_gain(noise, 0.9):.2g} nine times in ten"
     )
-    if not attempts:
+    if not attempts or judge.rule != "sequential":
         return line
-    false = attempts * judge.chance(0, noise)
-    return f"{line}; of {attempts} mutations without effect at most {false:.2g} are kept"
+    mean, share = false_keeps(attempts)
+    return (
+        f"{line}; of {attempts} mutations without effect {mean:.2g} are kept "
+        f"({share:.0%} of such sessions keep one)"
+    )
+
+
+def false_keeps(attempts: int) -> tuple[float, float]:
+    """Return the false keeps of a session without real gains, and the chance of at least one.
+
+    Interpolated in `FALSE_KEEPS`.
+    """
+    points = [(0, (0.0, 0.0)), *sorted(FALSE_KEEPS.items())]
+    spans = list(pairwise(points))
+    (lower, low), (upper, high) = next((s for s in spans if attempts <= s[1][0]), spans[-1])
+    place = (attempts - lower) / (upper - lower)
+    mean, share = (x + place * (y - x) for x, y in zip(low, high, strict=True))
+    return mean, min(share, 1.0)
 
 
 def too_noisy(scores: Iterable[float], share: float) -> str:

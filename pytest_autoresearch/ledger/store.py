@@ -275,6 +275,14 @@ class Ledger(SessionStore, ProposalStore):
         assert champion is not None
         return champion
 
+    def replace_champion_scores(self, version: int, scores: Mapping[int, float]) -> None:
+        """Let new measurements of a champion take the place of all older ones."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE champions SET scores = ? WHERE version = ?",
+                (json.dumps(dict(scores)), version),
+            )
+
     def add_champion_scores(self, version: int, scores: Mapping[int, float]) -> None:
         """Add re-measurements to a champion."""
         with self._write() as db:

@@ -58,6 +58,11 @@ class Draft:
         """Whether a draft is in the making or waits to be taken."""
         return self._pending is not None
 
+    @property
+    def late(self) -> bool:
+        """Whether a draft is still in the making."""
+        return self._pending is not None and not self._pending.answer.done()
+
     def start(self, proposer: Proposer, context: Context, keep: Callable[[Proposal], int]) -> None:
         """Request a draft in another thread, unless one is pending.
 

@@ -149,10 +149,11 @@ def by_purpose(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
 def survivals(
     attempts: Sequence[Attempt], confirmation: Confirmation | None
 ) -> list[Survival]:
-    """Return the keeps that were examined one by one on fresh seeds, the failed ones first."""
+    """Return the keeps that were examined one by one on fresh seeds, the confirmed ones last."""
     ids = {attempt.id for attempt in attempts}
     keeps = confirmation.keeps if confirmation else ()
-    return sorted((keep for keep in keeps if keep.attempt in ids), key=lambda keep: keep.held)
+    found = [keep for keep in keeps if keep.attempt in ids]
+    return sorted(found, key=lambda keep: keep.standing == "confirmed")
 
 
 def ablated(attempts: Sequence[Attempt]) -> list[tuple[Attempt, Attempt]]:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 from ..core.experiment import Metric
 from ..core.figures import figures
 from ..core.files import write_atomic
-from ..core.records import Attempt, Champion
+from ..core.records import Attempt, Champion, Confirmation
 from ..core.text import harmless
+from ..judge.confirmation import kept_gain
 from ..source.blocks import format_blocks
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def headline(attempt: Attempt, metric: Metric) -> str:
     score = "" if attempt.score is None else f" {metric.name} {attempt.score:.6f}"
     facts = []
     if attempt.gain is not None and attempt.gain_sigma is not None:
-        facts.append(f"gain {attempt.gain:+.6f}, {attempt.gain_sigma:+.1f} sigma")
+        facts.append(f"gain {attempt.gain:+.6f}, {abs(attempt.gain_sigma):.1f} sigma")
     if attempt.n:
         facts.append(f"{attempt.n} seed" + "s" * (attempt.n > 1))
     if attempt.proposer:
@@ -226,7 +227,7 @@ def write(
 
 
 def facts_of(
-    ledger: Ledger, attempts: Sequence[Attempt], champions: Sequence[Champion], metric: Metric
+    ledger: Ledger, attempts: Sequence[Attempt], champions: Sequence[Champion]
 ) -> dict[str, str]:
     """Return the campaign's facts and its champion's figures as properties of the suite."""
     tag, campaign = ledger.path.parent.name, ledger.meta("campaign") or {}
@@ -248,6 +249,18 @@ def facts_of(
         "champion": names.get(last.attempt_id, str(last.attempt_id)),
         "champion_commit": last.commit,
         "champion_mean": repr(last.mean),
-        "champion_gain": repr(metric.gain(last.mean, first.mean)),
+        "champion_gain": repr(kept_gain(attempts, champions)),
         "keeps": str(len(champions) - 1),
+        **_confirmed(ledger.confirmation(), last),
     }
+
+
+def _confirmed(confirmation: Confirmation | None, last: Champion) -> dict[str, str]:
+    """Return the last champion's gains on fresh seeds and on the holdout, with their intervals."""
+    if confirmation is None or confirmation.champion != last.version:
+        return {}
+    gains = {"confirmed": confirmation.confirmed, "holdout": confirmation.holdout}
+    facts = {f"{name}_gain": str(gain) for name, gain in gains.items() if gain is not None}
+    if confirmation.confirmed:
+        facts["standing"] = confirmation.confirmed.standing
+    return facts

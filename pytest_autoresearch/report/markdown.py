@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..core.experiment import Metric
 from ..core.records import Attempt, Champion, Confirmation
 from ..core.text import harmless
+from ..judge.confirmation import kept_gain, percent
 from ..judge.verdicts import show
 from .terminal import tally
 
@@ -37,11 +38,13 @@ def render(
     first, last = champions[0], champions[-1]
     lines.append(f"baseline {metric.name} **{show(first.scores.values())}**  ")
     if last.version > 1:
-        lines.append(f"champion {metric.name} **{show(last.scores.values())}**  ")
+        kept = kept_gain(attempts, champions)
+        lines.append(f"gain when kept **{kept:+.6f}** ({percent(kept, champions)})  ")
     if confirmation and confirmation.champion == last.version:
-        for name in ("confirmed", "holdout"):
-            if gain := getattr(confirmation, name):
-                lines.append(f"{name} gain **{gain}**  ")
+        if gain := confirmation.confirmed:
+            lines.append(f"{gain.standing} gain **{gain}** on {gain.n} fresh seeds  ")
+        if confirmation.holdout:
+            lines.append(f"holdout gain **{confirmation.holdout}**  ")
     elif last.version > 1:
         lines.append("not confirmed on fresh seeds yet  ")
     lines += [f"{len(tried)} attempts: {tally(tried)}", "", f"`{sparkline(tried, metric)}`", ""]
@@ -49,7 +52,7 @@ def render(
     if keeps:
         lines += ["| kept | gain | σ | seeds | title |", "|---|---|---|---|---|"]
         lines += [
-            f"| {keep.name} | {keep.gain or 0:+.6f} | {keep.gain_sigma or 0:+.1f} | {keep.n} "
+            f"| {keep.name} | {keep.gain or 0:+.6f} | {keep.gain_sigma or 0:.1f} | {keep.n} "
             f"| {cell(keep.title)} |"
             for keep in keeps
         ]

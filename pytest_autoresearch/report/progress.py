@@ -33,7 +33,7 @@ class ChampionSpan:
 
     Attributes:
         start, end: Places in the campaign.
-        level: Its mean score.
+        level: Its score on the baseline's seeds, by paired gains.
     """
 
     start: float

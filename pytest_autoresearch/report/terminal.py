@@ -13,7 +13,7 @@ from ..core.money import prices_version
 from ..core.outcome import VERDICTS
 from ..core.records import Attempt
 from ..core.text import harmless
-from ..judge.confirmation import kept_gain
+from ..judge.confirmation import kept_gain, level, percent
 from ..judge.confirmation import lines as confirmation_lines
 from ..judge.noise import noise_of
 from ..judge.verdicts import Judge, Rule, preview, show
@@ -37,9 +37,9 @@ def write(reporter: Any, line: str, **markup: bool) -> None:
 
 
 def result_line(name: str, facts: Mapping[str, str], direction: Direction) -> str:
-    """Return ``K 0.971234 (-0.001204, 3.1σ) mutation-0007 halve batch size +1/-1 556 MiB 0:33``.
+    """Return ``K 0.971234  -0.001204 (3.1 sigma better) mutation-0007 halve batch +1/-1 0:33``.
 
-    In brackets: the paired change of the score, and the gain in standard errors. At the end: lines
+    After the score: its paired change, and that in standard errors. At the end: lines
     added and removed, peak memory, and the time of all its runs. An attempt built on a discard
     names its parent: ``… halve batch size on mutation-0004 …``.
 
@@ -54,8 +54,10 @@ def result_line(name: str, facts: Mapping[str, str], direction: Direction) -> st
     parts = [letter, f"{float(score):.6f}" if score else "-" * 8]
     if facts.get("gain") and facts.get("gain_sigma"):
         change = float(facts["gain"]) * (-1 if direction == "min" else 1)
-        sigma = float(facts["gain_sigma"])  # rounded, and zero has no sign:
-        parts.append(f"({round(change, 6) + 0.0:+.6f}, {round(sigma, 1) + 0.0:.1f}σ)")
+        sigma = float(facts["gain_sigma"])
+        word = "better" if sigma > 0 else "worse"
+        # rounded, and zero has no sign:
+        parts.append(f" {round(change, 6) + 0.0:+.6f} ({abs(sigma):.1f} sigma {word})")
     parts += [name, " ".join(facts.get("title", "").split())]
     if facts.get("parent") and facts.get("champion_before") not in (None, "", facts["parent"]):
         parts.append(f"on {facts['parent']}")
@@ -174,8 +176,8 @@ def standing(view: SessionView, tried: int, seconds: float) -> str:
     if len(champions) > 1:
         last = champions[-1]
         parts.append(
-            f"champion {last.mean:.6f} by {ledger.attempt(last.attempt_id).name}, "
-            f"gain {kept_gain(records, champions):+.6f}"
+            f"champion {level(records, champions, view.metric):.6f} by "
+            f"{ledger.attempt(last.attempt_id).name}, gain {kept_gain(records, champions):+.6f}"
         )
     parts.append(f"{tried} attempts in {clock(seconds)}")
     left = view.planned - tried
@@ -206,10 +208,11 @@ def summary(view: SessionView) -> list[str]:
     lines.append(f"baseline  {metric.name} {show(first.scores.values())}")
     lines.append(preview(noise_of(records, champions, metric), metric.name, view.judge))
     if last.version > 1:
-        kept = ledger.attempt(last.attempt_id)
+        kept, gain = ledger.attempt(last.attempt_id), kept_gain(records, champions)
+        reached = level(records, champions, metric)
         lines.append(
-            f"champion  {metric.name} {show(last.scores.values())}  "
-            f"gain {kept_gain(records, champions):+.6f}  {kept.name} {' '.join(kept.title.split())}"
+            f"champion  {metric.name} {reached:.6f} on the baseline's seeds, gain {gain:+.6f} "
+            f"({percent(gain, champions)})  {kept.name} {' '.join(kept.title.split())}"
         )
         confirmation = ledger.confirmation()
         if confirmation and confirmation.champion == last.version:

@@ -11,12 +11,12 @@ from markupsafe import Markup
 
 from ..core.experiment import Metric
 from ..core.records import Attempt, Champion, Confirmation, Gain, Transfer
-from ..judge.confirmation import kept_gain
+from ..judge.confirmation import kept_gain, level
 from ..judge.noise import noise_of
 from . import progress, svg
 from .rows import Table, short, word
 
-Standing = Literal["unmeasured", "baseline", "unconfirmed", "confirmed", "open", "lost"]
+Stage = Literal["unmeasured", "baseline", "unconfirmed", "confirmed", "open", "lost"]
 
 _SHAPES: dict[str, svg.Shape] = {
     "keep": "keep", "baseline": "baseline",
@@ -68,18 +68,14 @@ class Report:
     # ------------------------------------------------------------------ the gain
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> Stage:
         """How far the gain is established."""
         if self.first is None:
             return "unmeasured"
         if self.champion_attempt is None:
             return "baseline"
         gain = self.confirmation and self.confirmation.confirmed
-        if not gain:
-            return "unconfirmed"
-        if gain.low > 0:
-            return "confirmed"
-        return "open" if gain.high > 0 else "lost"
+        return gain.standing if gain else "unconfirmed"
 
     @property
     def champion_attempt(self) -> Attempt | None:
@@ -146,14 +142,20 @@ class Report:
 
     # ------------------------------------------------------------------ pictures
 
+    @cached_property
+    def _levels(self) -> dict[int, float]:
+        """Height of each champion: the baseline's mean less the paired gains of the keeps."""
+        return {
+            champion.attempt_id: level(self.attempts, self.champions[:number], self.metric)
+            for number, champion in enumerate(self.champions, 1)
+        }
+
     def _level(self, attempt: Attempt) -> float | None:
-        """Return an attempt's height: its champion's mean less its paired gain."""
-        if attempt.id in self._champion_of and attempt.kind != "baseline":
-            return self._champion_of[attempt.id].mean
-        before = self._champion_of.get(attempt.champion_before or 0)
+        """Return an attempt's height: its champion's less its paired gain."""
+        before = self._levels.get(attempt.champion_before or 0)
         if attempt.score is None or attempt.gain is None or before is None:
             return attempt.score
-        return before.mean - (attempt.gain if self.metric.direction == "min" else -attempt.gain)
+        return before - (attempt.gain if self.metric.direction == "min" else -attempt.gain)
 
     def _mark(self, attempt: Attempt) -> svg.Mark:
         verdict = attempt.verdict or attempt.state
@@ -179,12 +181,13 @@ class Report:
         starts: list[float] = [self._place.get(c.attempt_id, 0) for c in self.champions]
         ends = [*starts[1:], len(self.attempts) - 0.5]
         spans = [
-            progress.ChampionSpan(start, end, champion.mean)
+            progress.ChampionSpan(start, end, self._levels[champion.attempt_id])
             for start, end, champion in zip(starts, ends, self.champions, strict=False)
         ]
         words = f"{len(self.tried)} attempts, {len(self.champions[1:])} kept"
         if self.first and self.last:
-            words += f"; {self.metric.name} from {self.first.mean:.6f} to {self.last.mean:.6f}"
+            reached = self._levels[self.last.attempt_id]
+            words += f"; {self.metric.name} from {self.first.mean:.6f} to {reached:.6f}"
         return progress.progress(
             self._marks,
             spans,

@@ -92,7 +92,7 @@ def make(
             metric=experiment.metric,
             files=tuple(experiment.files),
         ),
-        baselines=tuple(range(1, options.calibrate + 1)),
+        baselines=(),
         unused=(),
         first=1,
         attempts=options.iterations or MAX_ATTEMPTS,
@@ -102,7 +102,7 @@ def make(
     try:
         if not Ledger.exists(root, tag):
             repository.check_branch(tag, ())
-            return plan
+            return replace(plan, baselines=tuple(plan.facts.baselines))
         with closing(Ledger.open(root, tag)) as ledger:
             repository.check_branch(tag, [champion.commit for champion in ledger.champions()])
             stored = CampaignFacts.load(ledger)
@@ -138,8 +138,7 @@ def settle(plan: Plan, root: Path, experiment: Experiment, ledger: Ledger) -> Pl
 def _numbered(plan: Plan, ledger: Ledger) -> Plan:
     """Return the plan without measured baselines, its mutations numbered from the next one."""
     measured = ledger.measured("baseline")
-    numbers = range(1, plan.facts.calibrate + 1)
-    baselines = tuple(number for number in numbers if number not in measured)
+    baselines = tuple(number for number in plan.facts.baselines if number not in measured)
     first, unused = ledger.next_number("mutation"), tuple(ledger.unused_numbers("mutation"))
     return replace(plan, baselines=baselines, first=first, unused=unused)
 

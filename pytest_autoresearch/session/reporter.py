@@ -350,7 +350,7 @@ class Logs:
                     self.junit,
                     attempts,
                     self.metric,
-                    junit.facts_of(self.ledger, attempts, champions, self.metric),
+                    junit.facts_of(self.ledger, attempts, champions),
                     champions=champions,
                     first_session=self.first_session,
                 )

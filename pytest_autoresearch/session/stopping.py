@@ -47,13 +47,15 @@ def stop_condition(
         return ""
     # Failures of earlier sessions must not stop this one.
     first = min((s.id for s in ledger.sessions() if s.driver == plan.driver), default=0)
+    attempts = ledger.attempts()
     return stop(
-        [attempt for attempt in ledger.attempts() if attempt.session_id >= first],
+        [attempt for attempt in attempts if attempt.session_id >= first],
         ledger.champions(),
         metric,
         plateau=options.plateau,
         target=options.target,
         failures=options.max_failures,
+        everything=attempts,
     )
 
 

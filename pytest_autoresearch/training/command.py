@@ -131,6 +131,7 @@ def _policy(context: RunContext) -> sandbox.Policy:
         "PATH": os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", ""))),
         "PYTHONUNBUFFERED": "1",  # keeps the output of a command that is killed
         "AUTORESEARCH_SEED": str(spec.seed),
+        "AUTORESEARCH_STREAM": str(spec.stream),
         "AUTORESEARCH_BUDGET": str(spec.budget),
         **({"AUTORESEARCH_DATA": data[0]} if data else {}),
     }

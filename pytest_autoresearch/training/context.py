@@ -82,7 +82,7 @@ class RunContext:
         spec, dataset = self.spec, self.dataset
         return Job(
             phase, self.copy, spec.entry, checkpoint, writable, discard=phase == "score",
-            seed=spec.seed, threads=spec.threads, device=spec.device,
+            seed=spec.random_seed, threads=spec.threads, device=spec.device,
             vocab_size=dataset.vocab_size, seq_len=dataset.seq_len,
             hide=tuple(map(str, dataset.hidden_paths())), sandbox=self.sandbox_mode,
             memory_limit_bytes=spec.memory_limit_bytes, disk_limit_bytes=self.disk_limit(),

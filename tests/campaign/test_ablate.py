@@ -63,7 +63,7 @@ def test_equal_score_with_less_code_is_kept(project: Project) -> None:
     project.run("--iterations=2", "--autoresearch-confirm=0")
     assert project.verdicts() == ["keep", "discard"]
     first = next(s for s in project.ledger().attempts() if s.kind == "mutation")
-    assert first.n == 4
+    assert first.n == 2
 
 
 FILES = {

@@ -98,7 +98,7 @@ def test_second_session_resumes_after_the_last_attempt(project: Project) -> None
     result.stdout.no_fnmatch_line("*baseline-1*calibrated*")
     attempts = project.ledger().attempts()
     assert [s.name for s in attempts if s.kind == "mutation"] == ["mutation-0001", "mutation-0002"]
-    assert sum(s.kind == "baseline" for s in attempts) == 3
+    assert sum(s.kind == "baseline" for s in attempts) == 6
     assert "mutation-0001" in project.cases()
 
 
@@ -233,7 +233,7 @@ def test_one_attempt_can_be_picked_by_name(project: Project) -> None:
     project.run("--iterations=2", "-k", "mutation-0002")
     attempts = project.ledger().attempts()
     assert [s.name for s in attempts if s.kind == "mutation"] == ["mutation-0002"]
-    assert sum(s.kind == "baseline" for s in attempts) == 3
+    assert sum(s.kind == "baseline" for s in attempts) == 6
 
 
 def test_exhausted_replay_ends_the_session(project: Project) -> None:
@@ -262,7 +262,7 @@ def test_two_workers_share_one_campaign_with_any_testpaths(project: Project) -> 
     assert sorted(s.name for s in attempts if s.kind == "mutation") == [
         f"mutation-{i:04d}" for i in range(1, 7)
     ]
-    assert sum(s.kind == "baseline" for s in attempts) == 3
+    assert sum(s.kind == "baseline" for s in attempts) == 6
     assert len({s.worker for s in attempts}) == 2
     assert {name for name in project.cases() if name.startswith("mutation")} == {
         f"mutation-{i:04d}" for i in range(1, 7)

@@ -112,7 +112,7 @@ def test_message_has_the_key_figures_and_output_the_diff(ledger: Ledger) -> None
     root = ElementTree.fromstring(render(ledger))
     [case] = [c for c in root.iter("testcase") if c.get("name") == "mutation-2"]
     message = case.find("skipped").get("message")
-    for fact in ("discard", "val_bpb 0.600000", "-0.100000", "-1.2 sigma", "1 seed", "some-model",
+    for fact in ("discard", "val_bpb 0.600000", "-0.100000", "1.2 sigma", "1 seed", "some-model",
                  "dddddddddd", "halve it", "not better"):  # fmt: skip
         assert fact in message
     output = case.findtext("system-out")

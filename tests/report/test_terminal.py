@@ -149,10 +149,10 @@ def test_live_line_disappears_after_the_run(slow: Project) -> None:
     assert not [row for row in shown if "training" in row or "proposing" in row]
     kept, discarded = (row for row in shown if row[:2] in ("K ", "D "))
     assert re.fullmatch(
-        rf"K 0\.500200 \(-0\.50\d{{4}}, \d+\.\dσ\) mutation-0001 halve it \+2/-0{COST}", kept
+        rf"K 0\.500200  -0\.50\d{{4}} \(\d+\.\d sigma better\) mutation-0001 halve it \+2/-0{COST}", kept
     )
     assert re.fullmatch(
-        rf"D 1\.500200 \(\+1\.00\d{{4}}, -\d+\.\dσ\) mutation-0002 score 1\.5 \+1/-0{COST}",
+        rf"D 1\.500200  \+1\.00\d{{4}} \(\d+\.\d sigma worse\) mutation-0002 score 1\.5 \+1/-0{COST}",
         discarded,
     )
     assert [
@@ -186,7 +186,7 @@ def test_lines_fit_a_narrow_terminal(slow: Project, columns: int, env) -> None:
     assert painted
     assert max(map(len, [*painted, *screen.results()])) <= 40
     words = " ".join(" ".join(screen.results()).split())
-    kept = rf"K 0\.500200 \(-0\.5\d+, \d+\.\dσ\) mutation-0001 halve it \+2/-0{COST} D 1\.5"
+    kept = rf"K 0\.500200 +-0\.5\d+ \(\d+\.\d sigma better\) mutation-0001 halve it \+2/-0{COST} D 1\.5"
     assert re.search(kept, words)
 
 
@@ -337,10 +337,11 @@ def test_change_has_the_sign_of_the_score(direction, gain: float, sigma: float) 
              "gain_sigma": repr(sigma)}  # fmt: skip
     line = terminal.result_line("mutation-0007", facts, direction)
     found = re.fullmatch(
-        r"K 0\.500000 \(([+-][0-9.]+), (-?[0-9.]+)σ\) mutation-0007 t \+0/-0", line
+        r"K 0\.500000  ([+-][0-9.]+) \(([0-9.]+) sigma (better|worse)\) mutation-0007 t \+0/-0",
+        line,
     )
     assert found
     assert float(found[1]) == pytest.approx(-gain if direction == "min" else gain, abs=1e-6)
-    assert float(found[2]) == pytest.approx(sigma, abs=0.051)
+    assert float(found[2]) == pytest.approx(abs(sigma), abs=0.051)
+    assert (found[3] == "better") == (sigma > 0)
     assert "-0.000000" not in line
-    assert "-0.0σ" not in line

@@ -108,7 +108,7 @@ def test_a_conftest_hook_is_called_once_per_verdict(project: Project, workers) -
     assert result.ret == 0
     heard = [line.split() for line in (project.path / "heard.txt").read_text().splitlines()]
     assert sorted(words[0] for words in heard) == [
-        "baseline-1", "baseline-2", "baseline-3", "mutation-0001", "mutation-0002",
+        *(f"baseline-{number}" for number in range(1, 7)), "mutation-0001", "mutation-0002",
     ]  # fmt: skip
     assert {words[1] for words in heard} == {"baseline", "keep", "discard"}
     assert all({"ledger", "junit", "tsv"} <= set(words[2:]) for words in heard)

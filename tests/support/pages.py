@@ -61,7 +61,7 @@ CONFIRMATION = Confirmation(
     kept=0.1,
     confirmed=Gain(0.0712, 0.0512, 0.0912, 2),
     holdout=Gain(0.0634, 0.0434, 0.0834, 2),
-    keeps=(Survival(3, "mutation-0003", "idea 3", 0.1, -0.02, False),),
+    keeps=(Survival(3, "mutation-0003", "idea 3", 0.1, Gain(-0.02, -0.03, -0.01, 6), "lost"),),
 )
 
 
