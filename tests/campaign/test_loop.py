@@ -23,7 +23,7 @@ def test_session_keeps_gains_and_records_the_rest(project: Project) -> None:
     assert [champion.version for champion in ledger.champions()] == [1, 2]
     branch = git(project.path, "rev-parse", "autoresearch/main")
     assert branch == ledger.champion().commit
-    assert git(project.path, "log", "-1", "--format=%s", branch) == "score 0.5"
+    assert git(project.path, "log", "-1", "--format=%s", branch) == "score 0.5 (+0.500000)"
     assert "SCORE = 0.5" in git(project.path, "show", f"{branch}:train.py")
     tried = git(project.path, "for-each-ref", "--format=%(refname)", "refs/autoresearch/main/")
     assert "refs/autoresearch/main/mutation-0001" in tried
