@@ -1,11 +1,11 @@
-# Everything a fresh clone needs, in two commands: `make research` and `make test`.
+# Everything a fresh clone needs: `make demo` (two minutes), `make research`, `make test`.
 PYTHON ?= python3
 VENV ?= .venv
 ITERATIONS ?= 6
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: setup research test test-slow test-all lint
+.PHONY: setup demo research sample test test-slow test-all lint
 
 setup: $(VENV)/.ready
 
@@ -17,6 +17,18 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 research: setup            ## prepare the corpus once, then run ITERATIONS mutations
 	$(BIN)/python prepare.py
 	$(BIN)/pytest --autoresearch --iterations $(ITERATIONS) $(ARGS)
+
+demo: setup                ## six recorded proposals with a quarter of the budget: two minutes
+	$(BIN)/python prepare.py
+	$(BIN)/pytest --autoresearch --iterations 6 --autoresearch-tag demo \
+		--autoresearch-budget equal:150ktok $(ARGS)
+
+sample: setup              ## make docs/sample again: all recorded proposals, about half an hour
+	$(BIN)/python prepare.py
+	$(BIN)/pytest --autoresearch --iterations $(words $(wildcard docs/sample/proposals/*)) \
+		--autoresearch-proposer replay:docs/sample/proposals --autoresearch-tag sample \
+		--junitxml=docs/sample/log.xml --autoresearch-html=docs/sample/report.html $(ARGS)
+	$(BIN)/python -m pytest_autoresearch report --tag sample --tsv docs/sample/results.tsv
 
 test: setup                ## the default tier: under ten minutes on two cores
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
