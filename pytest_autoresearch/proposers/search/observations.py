@@ -15,8 +15,8 @@ from .literals import HALF_STEP, UNKNOWN, Space, Values, overrides, structure
 
 MAX_POINTS = 96
 """Attempts that the model is fitted to, half of them the newest and half the best of the others.
-The fit is cubic in their number, and matrices of 128 rows start the threads of BLAS: twenty times the
-CPU seconds, on cores that train."""
+The fit is cubic in their number, and matrices of 128 rows start the threads of BLAS: twenty times
+the CPU seconds, on cores that train."""
 
 WORST = -5.0
 """Gain, in sigma, that stands for anything worse and for programs that fail."""
