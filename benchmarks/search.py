@@ -97,7 +97,9 @@ def campaign(
     rng = random.Random(seed)
     optimum = landscape(rng)
     seed_noise = {s: rng.gauss(0, SEED_SD) for s in range(1, 40)}
-    judge, groups, trainings = Judge(), [], 0
+    # as many runs of the same code on the same seed as a campaign's calibration makes
+    noise = estimate_noise([rng.gauss(0, PAIR_SD) for _ in SEEDS], Prior())
+    judge, trainings = Judge(), 0
     experiment = Experiment()
 
     def truth(text: str) -> float | None:
@@ -133,17 +135,15 @@ def campaign(
             before, best = texts[chosen.parent], texts[champions[-1].attempt_id]
             context = Context(
                 experiment, "", attempt, seed, history[chosen.parent - 1], {"train.py": before}, {},
-                history, history[champions[-1].attempt_id - 1], None,
+                history, history[champions[-1].attempt_id - 1], noise.sigma,
             )  # fmt: skip
             proposal = chosen.proposal or search.propose(context)
             text = apply({"train.py": before}, proposal.edits)["train.py"]
             candidate: dict[int, float] = {}
             decision, s = None, sorted(scores)[attempt % len(scores)]
-            keeps = len(champions) - 1
             while (score := measure(text, s)) is not None:
                 candidate[s] = score
-                noise = estimate_noise(groups, Prior())
-                decision = judge.decide(candidate, scores, noise, attempt, keeps=keeps)
+                decision = judge.decide(candidate, scores, noise, attempt)
                 if decision.action != "replicate":
                     break
                 assert decision.seed is not None
@@ -172,8 +172,6 @@ def campaign(
                 )
             )  # fmt: skip
             texts[number] = text
-            if candidate:
-                groups.append({k: candidate[k] - scores[k] for k in candidate if k in scores})
             if kept:
                 scores = candidate
                 champions.append(Champion(len(champions) + 1, number, "made", {}, 0.0))
