@@ -176,9 +176,8 @@ def test_recorded_campaign_is_complete_and_its_costs_add_up(clone: Path, wire) -
         r"Machine: .*, 1 thread a run; Python 3\.\d+\.\d+, torch 2",
         r"The champion, .*: val_bpb \d\.\d{6} \(seeds? [\d ]+\); \d+ steps, [\d,]+ tokens; "
         r"[\d.]+ ms a step \(forward [\d.]+, head and loss [\d.]+, backward [\d.]+, optimizer "
-        r"[\d.]+\); training loss of the last tenth \d\.\d{4} nats = \d\.\d{4} bits/byte; worst "
-        r"token [\d.]+ nats; ",
-        r"baseline-1 \| baseline \| \d\.\d{6} \(seed 1\) \| baseline \| 9 steps, loss \d",
+        r"[\d.]+\); worst token [\d.]+ nats; ",  # too few steps for a mean of the last tenth
+        r"baseline-1 \| baseline \| \d\.\d{6} \(seed 1\) \| baseline \| 9 steps\n",
         r"mutation-0001 on baseline-1 \| \w+: [^|]+ \| [^|]+sigma, seed \d\) \| [^|]+ \| \d+ steps \(",
     ):
         assert re.search(pattern, sent), (pattern, sent)
