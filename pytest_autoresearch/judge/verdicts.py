@@ -44,7 +44,7 @@ SIMPLER_FUTILITY = -0.25
 """Bound, in standard errors, below which a simpler program gets no second pair. It must be below 0,
 where equal programs stand; lower values cost more trainings (benchmarks/progress.py)."""
 
-FALSE_KEEPS = {6: (0.03, 0.03), 20: (0.08, 0.08), 100: (0.2, 0.2)}
+FALSE_KEEPS = {6: (0.003, 0.003), 20: (0.008, 0.008), 100: (0.12, 0.12)}
 """Attempts of a session in which no mutation has an effect, to the mean number of keeps and the
 share of such sessions that keep something; measured by benchmarks/null.py."""
 
@@ -344,7 +344,7 @@ def preview(noise: Noise, metric: str, judge: Judge | None = None, attempts: int
     mean, share = false_keeps(attempts)
     return (
         f"{line}; of {attempts} mutations without effect {mean:.2g} are kept "
-        f"({share:.0%} of such sessions keep one)"
+        f"({share:.1%} of such sessions keep one)"
     )
 
 

@@ -180,7 +180,7 @@ def test_preview_shows_detectable_gain_and_false_keeps() -> None:
     assert line.startswith("noise: sigma 0.007 of a paired difference (8 degrees of freedom)")
     assert f"a gain of {Judge().detectable_gain(Noise(0.007, 8)):.2g} val_bpb is kept half" in line
     mean, share = FALSE_KEEPS[20]
-    assert f"of 20 mutations without effect {mean:.2g} are kept ({share:.0%} of such" in line
+    assert f"of 20 mutations without effect {mean:.2g} are kept ({share:.1%} of such" in line
     assert "mutations" not in preview(Noise(0.007, 8), "val_bpb")
     assert "mutations" not in preview(Noise(0.007, 8), "val_bpb", Judge("greedy"), 20)
     assert "scores repeat exactly" in preview(Noise(1e-9, 1e9, deterministic=True), "ops")
