@@ -39,6 +39,7 @@ WEIGHT_DECAY = 0.2  # matrices only, decays to zero with the schedule
 ADAM_BETA1 = 0.8
 ADAM_BETA2 = 0.95
 MUON_MOMENTUM = 0.95
+MUON_STEPS = 5  # iterations of the orthogonalization, at most 5
 WARMUP_RATIO = 0.0  # fraction of the budget over which the learning rate rises
 WARMDOWN_RATIO = 0.4  # fraction of the budget over which the learning rate falls
 FINAL_LR_FRAC = 0.0  # final learning rate as a fraction of the peak
@@ -209,7 +210,7 @@ def orthogonalize(g):
     if tall:
         x = x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
-    for a, b, c in POLAR_EXPRESS:
+    for a, b, c in POLAR_EXPRESS[:MUON_STEPS]:
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.mT if tall else x).to(g.dtype)
