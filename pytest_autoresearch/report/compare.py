@@ -14,6 +14,7 @@ PURPOSES = {
     Purpose.FIRST: "first run of a mutation",
     Purpose.REPLICATE: "replicates of close calls",
     Purpose.CHAMPION: "champion again, to stay paired",
+    Purpose.REPEAT: "champion on another stream, to measure the noise",
     Purpose.SMOKE: "smoke runs before training",
     Purpose.CHECK: "the experiment's checks",
     Purpose.AUDIT: "deeper audits of keeps",
