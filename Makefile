@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ITERATIONS ?= 6
+WORKERS ?= -n auto --maxprocesses 2
 ARGS ?=
 BIN := $(VENV)/bin
 
@@ -16,12 +17,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 research: setup            ## prepare the corpus once, then run ITERATIONS mutations
 	$(BIN)/python prepare.py
-	$(BIN)/pytest --autoresearch --iterations $(ITERATIONS) $(ARGS)
+	$(BIN)/pytest --autoresearch --iterations $(ITERATIONS) $(WORKERS) $(ARGS)
 
 demo: setup                ## six recorded proposals with a quarter of the budget: two minutes
 	$(BIN)/python prepare.py
 	$(BIN)/pytest --autoresearch --iterations 6 --autoresearch-tag demo \
-		--autoresearch-budget equal:150ktok $(ARGS)
+		--autoresearch-budget equal:150ktok $(WORKERS) $(ARGS)
 
 sample: setup              ## make docs/sample again: all recorded proposals, about half an hour
 	$(BIN)/python prepare.py
