@@ -1,4 +1,4 @@
-# Everything a fresh clone needs: `make demo` (two minutes), `make research`, `make test`.
+# Everything a fresh clone needs: `make demo`, `make research`, `make test`.
 PYTHON ?= python3
 VENV ?= .venv
 ITERATIONS ?= 6
@@ -19,12 +19,12 @@ research: setup            ## prepare the corpus once, then run ITERATIONS mutat
 	$(BIN)/python prepare.py
 	$(BIN)/pytest --autoresearch --iterations $(ITERATIONS) $(WORKERS) $(ARGS)
 
-demo: setup                ## six recorded proposals with a quarter of the budget: two minutes
+demo: setup                ## six recorded proposals with a quarter of the budget
 	$(BIN)/python prepare.py
 	$(BIN)/pytest --autoresearch --iterations 6 --autoresearch-tag demo \
 		--autoresearch-budget equal:150ktok $(WORKERS) $(ARGS)
 
-sample: setup              ## make docs/sample again: all recorded proposals, about half an hour
+sample: setup              ## make docs/sample again from all recorded proposals
 	$(BIN)/python prepare.py
 	$(BIN)/pytest --autoresearch --iterations $(words $(wildcard docs/sample/proposals/*)) \
 		--autoresearch-proposer replay:docs/sample/proposals --autoresearch-tag sample \
