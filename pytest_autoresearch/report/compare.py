@@ -10,7 +10,8 @@ from ..core.records import Attempt, Confirmation, Survival
 from ..core.run import Purpose
 
 PURPOSES = {
-    Purpose.CALIBRATE: "baseline, to estimate the noise",
+    Purpose.CALIBRATE: "baseline",
+    Purpose.REPEAT: "champion with another random stream, to measure the noise",
     Purpose.FIRST: "first run of a mutation",
     Purpose.REPLICATE: "replicates of close calls",
     Purpose.CHAMPION: "champion again, to stay paired",

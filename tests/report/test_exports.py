@@ -101,9 +101,9 @@ def test_report_command_writes_the_requested_files(project: Project) -> None:
     done = project.command("report", "--export=a.jsonl", "--export=a-runs.csv", "--junit=a.xml")
     assert (done.returncode, done.stdout) == (0, "")
     lines = (project.path / "a.jsonl").read_text().splitlines()
-    assert [json.loads(line)["verdict"] for line in lines][3:] == ["keep", "discard"]
+    assert [json.loads(line)["verdict"] for line in lines][6:] == ["keep", "discard"]
     runs = list(csv.DictReader((project.path / "a-runs.csv").open(newline="")))
-    assert {row["purpose"] for row in runs} == {"calibrate", "first"}
+    assert {row["purpose"] for row in runs} == {"calibrate", "first", "repeat"}
     assert b'name="mutation-0001"' in (project.path / "a.xml").read_bytes()
     refused = project.command("report", "--export=a.parquet")
     assert (refused.returncode, "name it" in refused.stderr) == (4, True)

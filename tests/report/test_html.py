@@ -111,7 +111,7 @@ def test_transfer_is_shown_for_the_present_champion_only():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "word"), [(-0.01, 0.03, "not confirmed"), (-0.03, -0.01, "lost")]
+    ("low", "high", "word"), [(-0.01, 0.03, "open"), (-0.03, -0.01, "lost")]
 )
 def test_gain_with_an_interval_below_zero_is_not_confirmed(low, high, word):
     weak = replace(CONFIRMATION, confirmed=Gain((low + high) / 2, low, high, 2))
@@ -178,8 +178,8 @@ def test_order_of_sections():
 
 def test_keep_that_fails_on_fresh_seeds_is_listed_with_both_gains():
     shown = page(confirmation=CONFIRMATION).text
-    assert "1 of the 1 examined." in shown
-    assert "mutation-0003 idea 3 fails +0.100000 -0.020000" in shown
+    assert "1 of the 1 examined is not confirmed." in shown
+    assert "mutation-0003 idea 3 lost +0.100000 -0.020000 [-0.030000, -0.010000]" in shown
 
 
 def test_ablated_keep_is_listed_with_its_ablation():
