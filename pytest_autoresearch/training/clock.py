@@ -118,7 +118,21 @@ class WorkClock(Clock):
 
 
 class StepClock(WorkClock):
-    """A budget of batches, for smoke runs."""
+    """A budget of batches, for smoke runs.
+
+    Args:
+        steps: Batches.
+        spare_s: Seconds outside of the loop that may be charged: as many as a whole budget holds,
+            since the training itself may use them so.
+    """
+
+    def __init__(self, steps: int, spare_s: float = 0.0) -> None:
+        super().__init__(steps)
+        self._spare_s = spare_s
+
+    def overdue_with(self, seconds: float) -> bool:
+        """Return whether more seconds were charged than a whole budget holds."""
+        return super().overdue_with(seconds - self._spare_s)
 
     def admit(self, tokens: int) -> bool:
         """Return whether one more batch fits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -122,7 +123,7 @@ class TrainingRun:
     def _clock(self, child: Child) -> Clock:
         spec, budget, launcher = self.spec, self.spec.budget, self.context.launcher
         if spec.purpose is Purpose.SMOKE:
-            return StepClock(SMOKE_STEPS)
+            return StepClock(SMOKE_STEPS, spec.allowances.train_cpu_s or math.inf)
         if budget.kind == "wall":
             return WallClock(budget.amount, step=spec.allowances.step)
         if budget.kind == "work":

@@ -133,9 +133,12 @@ class EqualWorkClock(RunningClock):
 
     def used(self) -> float:
         """Return the budget used: tokens at the planned cost, or the work measured."""
-        if self._planned:
-            return self._charged + self._tokens * self._plan.cost
-        return self.work()
+        if not self._planned:
+            return self.work()
+        # less than a step of the baseline is the scatter of starting a process: equal programs
+        # must not differ by it
+        charged = self._charged if self._charged > self._step else 0.0
+        return charged + self._tokens * self._plan.cost
 
     def work(self) -> float:
         """Return the tokens that the baseline would have trained on with the CPU seconds used."""
@@ -196,6 +199,8 @@ class EqualWorkClock(RunningClock):
             return
         deviation = math.log(max(work, 1e-9) / self.used())
         self._planned = abs(deviation) <= self._plan.tolerance / math.sqrt(min(1.0, fraction))
+        if not self._planned:  # what it used within the tolerance does not make it overdue now
+            self._unforeseen += max(0.0, work - self._amount)
 
     def _take_burst(self) -> None:
         began = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +41,14 @@ def test_batch_larger_than_the_whole_budget_raises():
 def test_step_clock_counts_batches_of_any_size():
     clock = StepClock(2)
     assert [clock.admit(size) for size in (10**6, 1, 1)] == [True, True, False]
+
+
+def test_step_clock_is_overdue_when_a_whole_budget_was_charged():
+    clock = StepClock(2, spare_s=5.0)
+    clock.begin(charged_s=4.0)
+    assert not clock.overdue_with(1.0)
+    assert clock.overdue_with(1.1)
+    assert not StepClock(2, math.inf).overdue_with(1e9)
 
 
 class Ticking:

@@ -670,3 +670,17 @@ def test_each_scoring_process_has_its_own_temporary_folder(run, tmp_path):
         "checkpoint.safetensors",
         "losses.f32",
     }
+
+
+def test_smoke_run_may_start_and_save_as_slowly_as_a_run_may(run):
+    """A larger model than the baseline's exceeds its allowances, which the budget then pays for."""
+    slow = (
+        "import time\n"
+        "def spend(seconds):\n"
+        "    until = time.process_time() + seconds\n"
+        "    while time.process_time() < until: pass\n"
+    )
+    source = slow + candidate("for b in batches(8, 8): pass\nspend(0.5)")
+    tight = Allowances(start_cpu_s=0.01, save_cpu_s=0.01, train_cpu_s=20.0)
+    result = run(source, purpose=Purpose.SMOKE, budget="equal:900ktok", allowances=tight)
+    assert (result.status, result.reason) == ("ok", "")

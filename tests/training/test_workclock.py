@@ -114,6 +114,27 @@ def test_program_that_grows_dearer_pays_for_all_but_the_tolerance(later):
     assert spent <= 300_000 * (1 + CostPlan().tolerance) + 2 * BATCH or clock.overdue
 
 
+@pytest.mark.parametrize("cost", [1.0304, 1.0305, 1.0306, 1.0307, 1.031, 1.04])
+def test_plan_given_up_near_the_end_leaves_the_run_in_time(cost):
+    tokens, clock = Machine(cost).train(300_000)
+    assert not clock.overdue
+    assert tokens >= 300_000 / cost - BATCH
+
+
+@pytest.mark.parametrize(("charged_s", "tokens"), [(0.04, 100_000), (0.06, 99_000), (1.0, 80_000)])
+def test_charge_below_a_step_of_the_baseline_does_not_change_the_tokens(charged_s, tokens):
+    machine = Machine()
+    clock = EqualWorkClock(
+        100_000, lambda: machine.cpu, machine.burst, machine.pause, step=BATCH, plan=BASELINE
+    )
+    clock.begin(charged_s)
+    counted = 0
+    while clock.admit(BATCH):
+        counted += BATCH
+        machine.cpu += STEP_S
+    assert counted == tokens
+
+
 def test_first_batch_costs_what_is_planned_within_its_allowance():
     tokens, clock = Machine(first=6.0).train(100_000)
     assert tokens == 100_000
