@@ -211,7 +211,7 @@ def describe(attempt: Attempt, metric: Metric, confirmation: Confirmation | None
         )
     for keep in confirmation.keeps if confirmation else ():
         if keep.attempt == attempt.id and keep.again is not None:
-            lines.append(f"on {keep.again.n} fresh seeds {keep.again}: {keep.standing}")
+            lines.append(f"on fresh seeds {keep.again}: {keep.standing}")
     if attempt.hypothesis:
         lines.append(attempt.hypothesis)
     return "\n".join(lines)
@@ -224,7 +224,7 @@ def pull_request(
     lines = [f"Research campaign `{tag}`: {metric.name}", ""]
     if confirmation and confirmation.confirmed:
         gain = confirmation.confirmed
-        lines.append(f"- gain on {gain.n} fresh seeds: {gain} ({gain.standing})")
+        lines.append(f"- gain on fresh seeds: {gain} ({gain.standing}, {gain.n} pairs)")
     else:
         lines.append("- not confirmed on fresh seeds")
     if confirmation and confirmation.holdout:
