@@ -31,10 +31,10 @@ SOFTCAP = 15.0 if CUDA else None  # logits are bounded to (-SOFTCAP, SOFTCAP)
 # Optimization
 TOTAL_BATCH_SIZE = 2**19 if CUDA else 2**10  # tokens per optimizer step
 DEVICE_BATCH_SIZE = 128 if CUDA else 32  # rows per forward pass, at most
-EMBEDDING_LR = 0.6  # token and value embeddings (Adam)
+EMBEDDING_LR = 0.6 if CUDA else 0.1  # token and value embeddings (Adam)
 UNEMBEDDING_LR = 0.004  # output head (Adam)
-MATRIX_LR = 0.04  # matrices (Muon)
-SCALAR_LR = 0.5  # per-layer scalars (Adam)
+MATRIX_LR = 0.04 if CUDA else 0.01  # matrices (Muon)
+SCALAR_LR = 0.5 if CUDA else 0.2  # per-layer scalars (Adam)
 WEIGHT_DECAY = 0.2  # matrices only, decays to zero with the schedule
 ADAM_BETA1 = 0.8
 ADAM_BETA2 = 0.95

@@ -33,10 +33,10 @@ MUTATIONS = {
     "halve the MLP": ("MLP_RATIO = 4 if CUDA else 2", "MLP_RATIO = 4 if CUDA else 1"),
     "nothing: other initial weights": ("_seed()} {name}", "_seed()} {name} 1"),
     "halve the head's width": ("128 if CUDA else 32  # per", "128 if CUDA else 16  # per"),
-    "double the matrix rate": ("MATRIX_LR = 0.04", "MATRIX_LR = 0.08"),
+    "double the matrix rate": ("0.04 if CUDA else 0.01", "0.04 if CUDA else 0.02"),
     "nothing: initial weights that differ again": ("_seed()} {name}", "_seed()} {name} 2"),
     "no warm-down": ("WARMDOWN_RATIO = 0.4", "WARMDOWN_RATIO = 0.05"),
-    "embedding rate to a quarter": ("EMBEDDING_LR = 0.6", "EMBEDDING_LR = 0.15"),
+    "embedding rate to a quarter": ("0.6 if CUDA else 0.1", "0.6 if CUDA else 0.025"),
     "one block less": ("DEPTH = 8 if CUDA else 2", "DEPTH = 8 if CUDA else 1"),
     "nothing: a rotary base of 10,010": ("ROPE_BASE = 10000", "ROPE_BASE = 10010"),
 }
