@@ -55,7 +55,8 @@ def noise_of(attempts: Sequence[Attempt], champions: Sequence[Champion], metric:
     seeds = list(champions[0].scores.values()) if champions else []
     floor = 1e-9 * abs(fmean(seeds)) if seeds else 0.0
     if repeats and not any(repeats) and len(set(seeds)) == 1:
-        return Noise(max(floor, resolution(scores), 1e-12), 1e9, True)
+        # A coarse step is no floor here: any change that repeats exactly is real.
+        return Noise(max(floor, 1e-12), 1e9, True)
     if not any(repeats):
         # Without repeats, or where the stream has no effect though the seed has.
         scatter = prior_from([champion.scores.values() for champion in champions])

