@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ..core.errors import UsageError
 from ..core.figures import figures
 from ..core.files import write_atomic
 from ..core.records import Attempt
-from ..core.run import Run
+from ..core.run import Purpose, Run
 
 _MAPPINGS = ("metrics", "causes", "sandbox", "hashes", "evidence")
 
@@ -116,19 +117,32 @@ def _cell(value: Any) -> str:
 def tsv(attempts: Iterable[Attempt]) -> str:
     """Return results.tsv as karpathy/autoresearch writes it: five columns, one row an attempt.
 
-    An attempt without a score has 0.000000 and status crash.
+    An attempt without a score has 0.000000 and status crash. The baselines are one row with the
+    mean of their seeds, since readers of that format take the first row as the baseline and every
+    later kept one as an improvement.
     """
     rows = ["commit\tval_bpb\tmemory_gb\tstatus\tdescription"]
-    for attempt in attempts:
-        if attempt.verdict is None:
-            continue
-        memory = max((run.peak_memory_bytes for run in attempt.runs), default=0) / 2**30
+    finished = [attempt for attempt in attempts if attempt.verdict is not None]
+    seeds = [
+        one for one in finished
+        if one.kind == "baseline" and any(run.purpose is Purpose.CALIBRATE for run in one.own_runs)
+    ]  # fmt: skip
+    if scores := [one.score for one in seeds if one.score is not None]:
+        memory = max(map(_memory, seeds))
+        rows.append(f"{seeds[0].commit[:7]}\t{fmean(scores):.6f}\t{memory:.1f}\tkeep\tbaseline")
+        finished = [one for one in finished if one.kind != "baseline" or one.score is None]
+    for attempt in finished:
+        assert attempt.verdict is not None
         status = _STATUS.get(attempt.verdict, "crash" if attempt.score is None else "discard")
         title = _cell(" ".join((attempt.title or attempt.name).split()))
-        rows.append(
-            f"{attempt.commit[:7]}\t{attempt.score or 0:.6f}\t{memory:.1f}\t{status}\t{title}"
-        )
+        score, memory = attempt.score or 0, _memory(attempt)
+        rows.append(f"{attempt.commit[:7]}\t{score:.6f}\t{memory:.1f}\t{status}\t{title}")
     return "\n".join(rows) + "\n"
+
+
+def _memory(attempt: Attempt) -> float:
+    """Return the peak memory of an attempt's runs in GiB."""
+    return max((run.peak_memory_bytes for run in attempt.runs), default=0) / 2**30
 
 
 def write(path: Path, attempts: Sequence[Attempt]) -> None:

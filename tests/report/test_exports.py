@@ -15,7 +15,7 @@ from support.project import Project
 
 from pytest_autoresearch.core.errors import UsageError
 from pytest_autoresearch.core.records import Attempt
-from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.run import Purpose, Run
 from pytest_autoresearch.ledger.store import Ledger
 from pytest_autoresearch.report import exports
 
@@ -66,6 +66,26 @@ def test_csv_escapes_formulas() -> None:
 def test_tsv_escapes_formulas(title: str) -> None:
     [_, row] = exports.tsv([attempt(1, title=title)]).splitlines()
     assert row.rpartition("\t")[2] == "'" + title.strip()
+
+
+def test_tsv_has_one_row_for_the_baselines_with_the_mean_of_their_seeds() -> None:
+    def baseline(number: int, score: float, purpose: Purpose) -> Attempt:
+        return Attempt(
+            number, f"baseline-{number}", "baseline", number, 1, "main", "done", 1.0,
+            verdict="baseline", score=score, commit="abcdef123",
+            runs=(Run("ok", score=score, purpose=purpose, peak_memory_bytes=number << 30),),
+        )  # fmt: skip
+
+    attempts = [
+        baseline(1, 1.0, Purpose.CALIBRATE),
+        baseline(2, 2.0, Purpose.CALIBRATE),
+        baseline(3, 9.0, Purpose.REPEAT),
+        attempt(1, "keep", score=1.25, commit="123456789"),
+    ]
+    assert exports.tsv(attempts).splitlines()[1:] == [
+        "abcdef1\t1.500000\t2.0\tkeep\tbaseline",
+        "1234567\t1.250000\t0.0\tkeep\tidea 1",
+    ]
 
 
 def test_csv_keeps_numbers_and_leaves_nan_empty() -> None:
