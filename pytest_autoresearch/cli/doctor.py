@@ -181,7 +181,8 @@ def _commits(tag: str, repository: Repository, ledger: Ledger, commits: Commits)
         return Finding("campaign", "fix", problems[0])
     best = f", champion {champions[-1].mean:.6f}" if champions else ", no baseline yet"
     made = f"; {len(missing)} lost commits were made again" if missing else ""
-    return Finding("campaign", "ok", f"{tag}: {len(attempts)} attempts{best}{made}")
+    tried = sum(attempt.kind != "baseline" for attempt in attempts)
+    return Finding("campaign", "ok", f"{tag}: {tried} attempts{best}{made}")
 
 
 def _keys(root: Path) -> Finding:

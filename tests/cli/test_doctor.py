@@ -39,7 +39,7 @@ def test_doctor_names_keys_without_values(project: Project) -> None:
 def test_doctor_describes_the_campaign(project: Project) -> None:
     project.propose(0.9)
     project.run("--iterations=1", "--autoresearch-confirm=0")
-    assert "main: 4 attempts, champion 0.9" in line(project.command("doctor").stdout, "campaign")
+    assert "main: 1 attempts, champion 0.9" in line(project.command("doctor").stdout, "campaign")
 
 
 @pytest.mark.parametrize(
