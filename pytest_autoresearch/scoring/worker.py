@@ -33,7 +33,7 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
-_MESSAGE_CHARACTERS = 200
+_MESSAGE_CHARACTERS = 400
 
 
 class Refused(Exception):

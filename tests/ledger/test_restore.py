@@ -123,7 +123,7 @@ def test_refusals_name_the_remedy_and_write_nothing(
 def test_commit_messages_are_readable(campaign: Project) -> None:
     message = git(campaign.path, "log", "-1", "--format=%B", "autoresearch/main")
     subject, blank, *rest = message.splitlines()
-    assert subject == "score 0.4"
+    assert subject == "score 0.4 (+0.100000)"
     assert blank == ""
     assert re.fullmatch(r"val_bpb 0\.4\d+ over \d seed\(s\), gain \+0\.\d{6} \(\+.* sigma\)", rest[0])
     trailers = [line for line in rest if line.startswith("Autoresearch-")]
