@@ -128,7 +128,8 @@ def train_all(job: Job) -> list[dict[str, Any]]:
                 reference_files={"train.py": original.encode()},
                 allowances=Allowances.of(job.baseline, job.budget),
                 plan=plan_cost(
-                    name, baseline_name, job.baseline, runs, () if is_baseline else job.baseline
+                    name, baseline_name, job.baseline, runs, () if is_baseline else job.baseline,
+                    literal=True,  # each edit changes one constant
                 ),
             )
             run = execute(spec, launcher, Path(folder))

@@ -11,10 +11,11 @@ from typing import Any
 
 from ..core.run import CostPlan, Run
 
-TOLERANCE, KNOWN_TOLERANCE = 0.03, 0.08
-"""Of a program not run before, which is planned at its parent's cost: on a quiet machine, more than
-two standard errors of what one run measures. And of one that an earlier run measured, where a
-deviation is more probably the machine's: a program cannot know which of its runs is the first."""
+TOLERANCE, LITERAL_TOLERANCE, KNOWN_TOLERANCE = 0.03, 0.06, 0.08
+"""Of a program not run before, which is planned at its parent's cost: two to three standard errors
+of what one run measures. Of one that differs from its parent in literals only, which mostly costs
+the same. And of one that an earlier run measured, where a deviation is more probably the machine's:
+a program cannot know which of its runs is the first."""
 
 SCATTER, MOST = 3.0, 0.1
 """On a busy machine, where the baseline's own costs scatter by more, so many times their standard
@@ -35,6 +36,8 @@ def plan_cost(
     baseline: Sequence[Run],
     earlier: Iterable[Run],
     parent: Iterable[Run],
+    *,
+    literal: bool = False,
 ) -> CostPlan:
     """Return the plan of the program `name`.
 
@@ -48,6 +51,7 @@ def plan_cost(
         baseline: Runs of the baseline.
         earlier: Runs in which the program may occur.
         parent: Runs of the program that it was made from.
+        literal: Whether it differs from that one in literals only.
     """
     clocks = [run.evidence["clock"] for run in baseline if _measured(run)]
     bias = median(clock["measured_cost"] for clock in clocks) if clocks else 1.0
@@ -64,7 +68,7 @@ def plan_cost(
             tolerance = max(KNOWN_TOLERANCE, resolution)
             return CostPlan(run.evidence["clock"]["cost"], tolerance, bias, first_cpu_s)
     costs = [run.evidence["clock"]["cost"] for run in parent if _measured(run)]
-    tolerance = max(TOLERANCE, resolution)
+    tolerance = max(LITERAL_TOLERANCE if literal else TOLERANCE, resolution)
     return CostPlan(costs[0] if costs else 1.0, tolerance, bias, first_cpu_s)
 
 

@@ -184,7 +184,11 @@ class Runner:
         made_from = parent.id if parent else champion.attempt_id if champion else 0
         made = self.ledger.attempt(made_from).own_runs if made_from else ()
         baseline = program(self.read(self.facts.base_commit))
-        return plan_cost(program(code), baseline, self.calibration(), [*earlier, *made], made)
+        before = attempt.before or (self.read(champion.commit) if champion else code)
+        return plan_cost(
+            program(code), baseline, self.calibration(), [*earlier, *made], made,
+            literal=shape(code).skeleton == shape(before).skeleton,
+        )  # fmt: skip
 
     def memory_bound(self) -> int:
         """Return the memory limit of one run in bytes."""

@@ -24,6 +24,9 @@ SHARE = 0.12
 _HICCUP = 1.1
 """Factor between the costs of two bursts above which the second is repeated."""
 
+_EARLY = 2.0
+"""By how much more the plan is tolerated at the beginning than at the end, as a factor."""
+
 _FIRST_CHECK = 0.05
 """Fraction of the budget from which on the plan is checked."""
 
@@ -47,8 +50,8 @@ class EqualWorkClock(RunningClock):
 
     While the work measured agrees with the plan, the budget is counted in tokens at the planned
     cost: equal programs see equally many, whatever the load of the machine. Once it deviates, the
-    work measured counts. The deviation allowed falls with the square root of the budget used, as
-    the error of the measurement does.
+    work measured counts. The deviation allowed is three times as large at first, when few bursts
+    were measured.
 
     Args:
         amount: Tokens.
@@ -198,7 +201,8 @@ class EqualWorkClock(RunningClock):
         if not self._planned or fraction < _FIRST_CHECK:
             return
         deviation = math.log(max(work, 1e-9) / self.used())
-        self._planned = abs(deviation) <= self._plan.tolerance / math.sqrt(min(1.0, fraction))
+        early = 1.0 + _EARLY * max(0.0, 1.0 - fraction)
+        self._planned = abs(deviation) <= self._plan.tolerance * early
         if not self._planned:  # what it used within the tolerance does not make it overdue now
             self._unforeseen += max(0.0, work - self._amount)
 

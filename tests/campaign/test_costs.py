@@ -8,6 +8,7 @@ import pytest
 
 from pytest_autoresearch.campaign.costs import (
     KNOWN_TOLERANCE,
+    LITERAL_TOLERANCE,
     MOST,
     TOLERANCE,
     plan_cost,
@@ -42,6 +43,11 @@ def test_new_program_is_planned_at_the_cost_of_its_parent():
     assert plan_cost(SLOWER, BASE, BASELINE, [], BASELINE).cost == 1.0
     plan = plan_cost(SLOWEST, BASE, BASELINE, [], [trained(SLOWER, 1.5, 1.4)])
     assert (plan.cost, plan.tolerance, plan.bias) == (1.5, TOLERANCE, 0.97)
+
+
+def test_edit_of_literals_is_tolerated_more():
+    plan = plan_cost(SLOWER, BASE, BASELINE, [], BASELINE, literal=True)
+    assert (plan.cost, plan.tolerance) == (1.0, LITERAL_TOLERANCE)
 
 
 def test_program_that_ran_keeps_the_cost_of_its_first_run():
