@@ -78,7 +78,8 @@ def test_training_code_has_no_environment_or_descriptors_of_the_harness(
         "def is_open(fd):\n"
         "    try: return bool(os.fstat(fd))\n"
         "    except OSError: return False\n"
-        "seen = {'names': sorted(os.environ), 'cwd': os.getcwd(),\n"
+        "names = [name for name in os.environ if name == 'HOME' or 'KEY' in name]\n"
+        "seen = {'names': names, 'cwd': os.getcwd(),\n"
         "        'fds': [fd for fd in range(3, 64) if is_open(fd)]}\n"
         "raise RuntimeError(json.dumps(seen))\n"
     )
