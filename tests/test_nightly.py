@@ -74,7 +74,7 @@ def test_the_second_session_continues_in_a_fresh_clone(project: Project, tmp_pat
     [tip] = refs(origin, "refs/heads/autoresearch/")
     assert tip in refs(two, "refs/heads/autoresearch/")
     assert git(two, "log", "--format=%s", f"main..{tip.split()[1]}").splitlines() == [
-        "score 0.4", "score 0.5",
+        "score 0.4 (+0.100000)", "score 0.5 (+0.500000)",
     ]  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_a_session_without_the_cache_restores_the_ledger(
         assert f"{attempts} attempts" in research(folder, project.path / "ideas")
         run(script("Push the attempts"), folder)
     assert git(origin, "log", "--format=%s", "main..autoresearch/nightly").splitlines() == [
-        "score 0.3", "score 0.4", "score 0.5",
+        "score 0.3 (+0.100000)", "score 0.4 (+0.100000)", "score 0.5 (+0.500000)",
     ]  # fmt: skip
 
 

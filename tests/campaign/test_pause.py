@@ -180,7 +180,7 @@ def test_run_failed_by_infrastructure_is_retried_in_its_attempt(
 
 @pytest.mark.slow
 def test_driver_prints_the_pause_of_a_worker(project: Project, serve) -> None:
-    serve(busy(2), {"text": idea(0.9)}, {"text": idea(0.8)})
+    serve(busy(2), busy(2), {"text": idea(0.9)}, {"text": idea(0.8)})
     result = project.pytester.runpytest_subprocess(*OPTIONS, "-n1", "--iterations=2", timeout=120)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["paused until *: Anthropic's API, which asks to wait 2 s*"])
