@@ -9,8 +9,8 @@ and, as its last line, one JSON object: ``confirmed_gain`` by arm, and ``arms`` 
 high, keeps, attempts and device_hours of each.
 
 The clones lie in --folder and the results of finished arms in its research.jsonl, so the same
-command continues after an interruption; another commit, budget or seed starts anew. 40 attempts of
-the default budget take an arm about half an hour on a quiet core.
+command continues after an interruption; another commit, budget or seed starts again. 40 attempts of
+the default budget took `gp` half an hour on a busy core.
 """
 
 from __future__ import annotations
